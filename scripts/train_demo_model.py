@@ -1,0 +1,187 @@
+"""Trains the language model that paredown ships, on the sources of Python's standard library.
+
+    torchrun --nproc-per-node 2 scripts/train_demo_model.py --minutes 90 --out checkpoints/demo
+
+One process per core, or per accelerator. The learning rate follows the clock, so a run ends when it was told to; the
+same command after a kill goes on from the last checkpoint. Prints the held-out perplexity in nats and per token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from paredown.evaluators.documents import (
+    SETS,
+    Document,
+    shingles,
+    share_seen,
+    split_documents,
+    standard_library,
+    without_near_duplicates,
+    without_passages,
+)
+
+END = "<|endoftext|>"
+WINDOW = 512
+PATTERN = r"\n| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|[ \t]+(?=\S)|\s"
+
+
+def texts() -> tuple[list[Document], list[Document], list[Document]]:
+    """Library modules and tests to train on, and held-out modules; no passage of any measured set is left in training."""
+    split = split_documents(standard_library())
+    measured = {shingle for name in SETS for document in split[name] for shingle in shingles(document.text)}
+    parts = []
+    for part in (split["training"], list(without_near_duplicates(standard_library(tests=True)))):
+        parts.append([Document(name=d.name, text=without_passages(d.text, measured)) for d in part])
+    return parts[0], parts[1], split["held-out"]
+
+
+def train_tokenizer(documents: list[Document]) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=2048, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator((d.text for d in documents), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END, eos_token=END, model_max_length=WINDOW)
+
+
+def stream(tokenizer: PreTrainedTokenizerFast, documents: list[Document]) -> Tensor:
+    ids: list[int] = []
+    for document in documents:
+        ids += tokenizer(document.text + END, verbose=False)["input_ids"]
+    return torch.tensor(ids)
+
+
+def windows(tokens: Tensor, shift: int = 0) -> Tensor:
+    tokens = tokens[shift:]
+    return tokens[: len(tokens) // WINDOW * WINDOW].view(-1, WINDOW)
+
+
+def loss_of(model: LlamaForCausalLM, batch: Tensor) -> Tensor:
+    logits = model(input_ids=batch, use_cache=False).logits[:, :-1]
+    return cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+
+
+@torch.no_grad()
+def held_out_loss(model: LlamaForCausalLM, batches: Tensor) -> float:
+    return sum(float(loss_of(model, batch)) * len(batch) for batch in batches.split(8)) / len(batches)
+
+
+def epochs(library: Tensor, tests: Tensor, seed: int):
+    """Windows for ever: each epoch all of the library and a third of the tests, cut at a new offset, shuffled."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        shift = int(torch.randint(WINDOW, (), generator=generator))
+        other = windows(tests, shift)
+        other = other[torch.randperm(len(other), generator=generator)[: len(other) // 3]]
+        together = torch.cat([windows(library, shift), other])
+        yield from together[torch.randperm(len(together), generator=generator)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/demo"))
+    parser.add_argument("--batch", type=int, default=8, help="windows of 512 tokens per process and step")
+    parser.add_argument("--learning-rate", type=float, default=4e-3)
+    options = parser.parse_args()
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
+
+    library, tests, held_out = texts()
+    if rank == 0:
+        seen = {s for d in library + tests for s in shingles(d.text)}
+        leak = sum(share_seen(d.text, seen) for d in held_out) / len(held_out)
+        print(f"{len(library)} modules, {len(tests)} tests, {len(held_out)} held out, {leak:.2%} of their shingles seen", flush=True)
+        options.out.mkdir(parents=True, exist_ok=True)
+        if not (options.out / "tokenizer.json").exists():
+            train_tokenizer(library).save_pretrained(options.out)
+    if world > 1:
+        dist.barrier()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(options.out)
+    library_ids, test_ids, held_out_ids = (stream(tokenizer, part) for part in (library, tests, held_out))
+    evaluation = windows(held_out_ids)[:: world * 4]
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=2048, hidden_size=256, intermediate_size=512, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=WINDOW, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).to(device)
+    state_file, step, before = options.out / "state.json", 0, 0.0
+    if state_file.exists():
+        step, before = json.loads(state_file.read_text()).values()
+        model.load_state_dict(load_file(options.out / "checkpoint.safetensors"), strict=False)
+    compiled = torch.compile(loss_of)
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
+    muon = torch.optim.Muon(matrices[rank::world], lr=0, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW(others, lr=0, betas=(0.9, 0.95), weight_decay=0.0)
+
+    batches = epochs(library_ids, test_ids, seed=1000 * step + rank)
+    start, saved, average = time.monotonic(), time.monotonic(), 0.0
+    if rank == 0:
+        print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(library_ids):,} + {len(test_ids):,} tokens", flush=True)
+    while True:
+        clock = torch.tensor([before + time.monotonic() - start])
+        if world > 1:
+            dist.broadcast(clock, 0)
+        done = clock.item() / 60 / options.minutes
+        rate = options.learning_rate * min(1, (step + 1) / 100, (1 - done) / 0.6)
+        if done >= 1:
+            break
+        for group in (*muon.param_groups, *adam.param_groups):
+            group["lr"] = rate
+        loss = compiled(model, torch.stack([next(batches) for _ in range(options.batch)]).to(device))
+        loss.backward()
+        if world > 1:
+            gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+            dist.all_reduce(gradient)
+            for p, part in zip(model.parameters(), gradient.div_(world).split([p.numel() for p in model.parameters()]), strict=True):
+                p.grad.copy_(part.view_as(p))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        muon.step()
+        adam.step()
+        model.zero_grad()
+        if world > 1:
+            for i, matrix in enumerate(matrices):
+                dist.broadcast(matrix.data, i % world)
+        step += 1
+        average += (loss.item() - average) / min(step, 50)
+        if rank == 0 and step % 25 == 0:
+            print(f"step {step} minute {clock.item() / 60:.1f} loss {average:.3f} rate {rate:.2g}", flush=True)
+        if rank == 0 and time.monotonic() - saved > 300:
+            saved = time.monotonic()
+            save_file({k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}, options.out / "checkpoint.safetensors")
+            state_file.write_text(json.dumps({"step": step, "seconds": clock.item()}))
+            nats = held_out_loss(model, evaluation.to(device))
+            print(f"held out {nats:.4f} nats, perplexity {math.exp(nats):.2f} (every 8th window)", flush=True)
+    if rank == 0:
+        model.to(torch.bfloat16).save_pretrained(options.out)
+        nats = held_out_loss(LlamaForCausalLM.from_pretrained(options.out, dtype=torch.float32), windows(held_out_ids))
+        characters = sum(len(d.text) for d in held_out) / len(held_out_ids)
+        print(f"steps {step}, tokens {step * world * options.batch * WINDOW:,}, characters a token {characters:.2f}")
+        print(f"held out {nats:.4f} nats, perplexity {math.exp(nats):.3f} per token, {nats / math.log(2) / characters:.3f} bits a character")
+
+
+if __name__ == "__main__":
+    main()
