@@ -1,0 +1,1 @@
+"""What a plan costs and is worth: size, latency, quality; each number through one door."""

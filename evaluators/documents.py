@@ -12,8 +12,14 @@ SHINGLE_LINES = 3
 SHARED_LIMIT = 0.05
 """A document of which more than this share of the shingles was seen before is a near-duplicate."""
 
-SETS = {"calibration": (0, 6), "search": (6, 14), "selection": (14, 20), "held-out": (20, 34)}
-"""Percent of the documents, by hash of the name: ``[low, high)``. What is left, from 34 up, is for training."""
+Shares = Mapping[str, tuple[int, int]]
+"""Sets with the percent of the documents that each takes, by hash of the name: ``[low, high)``; the rest is for training."""
+
+SETS: Shares = {"calibration": (0, 6), "search": (6, 14), "selection": (14, 20), "held-out": (20, 34)}
+"""For texts that a model was trained on in part."""
+
+OWN_SETS: Shares = {"calibration": (0, 15), "search": (15, 45), "selection": (45, 65), "held-out": (65, 100)}
+"""For texts that a person gives."""
 
 _TABLES = {"site-packages", "dist-packages", "encodings", "pydoc_data", "turtledemo"}
 _TESTS = {"test", "tests", "idle_test"}
@@ -44,10 +50,10 @@ def bucket(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 100
 
 
-def set_of(name: str) -> str:
-    """The set that a document of this name belongs to: a key of `SETS`, or ``"training"``."""
+def set_of(name: str, sets: Shares) -> str:
+    """The set that a document of this name belongs to: a key of ``sets``, or ``"training"``."""
     place = bucket(name)
-    return next((key for key, (low, high) in SETS.items() if low <= place < high), "training")
+    return next((key for key, (low, high) in sets.items() if low <= place < high), "training")
 
 
 def standard_library(*, tests: bool = False, root: Path | None = None) -> list[Document]:
@@ -87,13 +93,13 @@ def without_passages(text: str, seen: set[int]) -> str:
     return "".join(line for i, line in enumerate(lines) if i not in refused)
 
 
-def split_documents(documents: Sequence[Document]) -> Mapping[str, list[Document]]:
+def split_documents(documents: Sequence[Document], sets: Shares = SETS) -> dict[str, list[Document]]:
     """The documents by set, near-duplicates of anything in an earlier set or in the training part left out."""
-    by_set: dict[str, list[Document]] = {key: [] for key in ("training", *SETS)}
+    by_set: dict[str, list[Document]] = {key: [] for key in ("training", *sets)}
     for document in documents:
-        by_set[set_of(document.name)].append(document)
+        by_set[set_of(document.name, sets)].append(document)
     seen = {shingle for document in by_set["training"] for shingle in shingles(document.text)}
-    for key in SETS:
+    for key in sets:
         by_set[key] = list(without_near_duplicates(by_set[key], seen))
         seen.update(shingle for document in by_set[key] for shingle in shingles(document.text))
     return by_set

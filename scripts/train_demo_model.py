@@ -26,8 +26,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from paredown.evaluators.documents import (
     SETS,
     Document,
-    shingles,
     share_seen,
+    shingles,
     split_documents,
     standard_library,
     without_near_duplicates,
@@ -180,7 +180,8 @@ def main() -> None:
         nats = held_out_loss(LlamaForCausalLM.from_pretrained(options.out, dtype=torch.float32), windows(held_out_ids))
         characters = sum(len(d.text) for d in held_out) / len(held_out_ids)
         print(f"steps {step}, tokens {step * world * options.batch * WINDOW:,}, characters a token {characters:.2f}")
-        print(f"held out {nats:.4f} nats, perplexity {math.exp(nats):.3f} per token, {nats / math.log(2) / characters:.3f} bits a character")
+        bits = nats / math.log(2) / characters
+        print(f"held out {nats:.4f} nats, perplexity {math.exp(nats):.3f} per token, {bits:.3f} bits a character")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Which plan next: sensitivity, solver, samplers, study, report."""

@@ -1,0 +1,71 @@
+"""Who proposes the next plan: one file a sampler; a new one is found by being here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import optuna
+
+from paredown.search.record import Record
+from paredown.search.solver import Losses, Solver
+from paredown.space.plan import Plan
+from paredown.space.registry import Registry, import_folder
+from paredown.space.space import Space
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a sampler is asked.
+
+    Attributes:
+        space: Sites and options.
+        solver: Solves for budgets and losses.
+        losses: Sensitivities.
+        budget_bytes: What the result may weigh.
+        seed: Every random number follows from it and the number of the trial.
+    """
+
+    space: Space
+    solver: Solver
+    losses: Losses
+    budget_bytes: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A plan to be measured next.
+
+    Attributes:
+        plan: The plan.
+        label: For people.
+        predicted_loss: What the sampler expects; None if it expects nothing.
+    """
+
+    plan: Plan
+    label: str
+    predicted_loss: float | None = None
+
+
+class Sampler(Protocol):
+    """Proposes plans; given the same trial number and history it proposes the same plan, also in another process."""
+
+    def propose(self, trial: optuna.Trial, history: Sequence[Record]) -> Proposal:
+        """The plan to measure next.
+
+        Args:
+            trial: The open trial; parameters may be suggested from it.
+            history: All trials that were measured, by number.
+        """
+        ...
+
+    def optuna_sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """The sampler that the Optuna study holds while this trial is asked for."""
+        ...
+
+
+samplers: Registry[Callable[[Question], Sampler]] = Registry("sampler")
+
+import_folder(__name__, list(__path__))

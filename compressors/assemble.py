@@ -1,0 +1,156 @@
+"""A transformers model that computes with what a plan stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from paredown.compressors.checkpoint import model_class, parameters_of, skeleton
+from paredown.compressors.kernels import kernel_of, runnable
+from paredown.compressors.sites import blocks_of
+from paredown.compressors.storage import decode_matrix
+from paredown.space.choice import KEEP, Choice, Shape, choice_members
+from paredown.space.errors import CheckpointError, PlanError
+from paredown.space.plan import Plan
+from paredown.space.site import Inventory, Member
+
+__all__ = ["assemble", "kernel_of", "reduced_config", "renumbering", "resident_bytes", "runnable"]
+
+POSITION = {"layer_idx", "layer_id", "layer_index"}
+"""Attributes that say where a block stands; all others must be as they were."""
+
+
+def assemble(
+    config: Any, inventory: Inventory, plan: Plan, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """The deployed model: in bfloat16 with the fast kernels, in float32 exact.
+
+    Args:
+        config: Of the original; not modified.
+        inventory: Of the original.
+        plan: What was done to it.
+        tensors: What ``plan.layout(inventory)`` names, under the original's names; not modified.
+        dtype: Of the activations and of all that is not compressed.
+
+    Raises:
+        CheckpointError: If a tensor is missing or unexpected.
+        PlanError: If the blocks that are left cannot take the places of those that were dropped.
+    """
+    _check_names(plan.layout(inventory).keys(), tensors.keys())
+    dropped = plan.dropped(inventory)
+    model = _empty(reduced_config(config, inventory, dropped), dtype)
+    rename = renumbering(inventory, dropped)
+    parameters = parameters_of(model)
+    filled = set()
+    for site, choice in plan.decided(inventory):
+        inner = (choice.then or KEEP) if site.kind == "ffn" else choice
+        for member, shape in choice_members(site, choice):
+            name, prefix = rename(member.module), f"{member.module}."
+            stored = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            bias = stored.pop("bias") if member.bias else None
+            filled |= {f"{name}.weight", f"{name}.bias"}
+            if site.kind == "embedding" or member.tied or kernel_of(inner, shape, dtype) == "dense":
+                _fill(model.get_submodule(name), inner, stored, shape, bias, member)
+            else:
+                model.set_submodule(name, runnable(inner, stored, shape, bias, dtype).eval())
+    for name, value in tensors.items():
+        if (new := rename(name)) in parameters and new not in filled:
+            parameters[new].data = value.to(parameters[new].dtype).clone()
+            filled.add(new)
+    _check_names(parameters.keys(), filled & parameters.keys())
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model.eval()
+
+
+def resident_bytes(module: nn.Module) -> int:
+    """Bytes that parameters and buffers of a module hold in memory, shared ones once."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in [*module.parameters(), *module.buffers()]}
+    return sum(storages.values())
+
+
+def renumbering(inventory: Inventory, dropped: Sequence[int]) -> Any:
+    """The function from a name in the original to the name in the model without the dropped blocks."""
+    prefixes = {site.block: f"{site.name}." for site in inventory.parents if site.kind == "block" and site.block is not None}
+    places = {}
+    for new, old in enumerate(index for index in sorted(prefixes) if index not in dropped):
+        places[prefixes[old]] = prefixes[new]
+
+    def rename(name: str) -> str:
+        for old, new in places.items():
+            if f"{name}.".startswith(old):
+                return f"{new}{name[len(old) :]}"
+        return name
+
+    return rename
+
+
+def reduced_config(config: Any, inventory: Inventory, dropped: Sequence[int]) -> Any:
+    """The configuration of the model without the dropped blocks; a new one where there are any.
+
+    Raises:
+        PlanError: If a block does something else for standing at another place.
+    """
+    if not dropped:
+        return config
+    blocks = [site.block for site in inventory.parents if site.kind == "block"]
+    kept = [index for index in range(len(blocks)) if index not in dropped]
+    values = config.to_dict()
+    for key, value in values.items():
+        if isinstance(value, list) and len(value) == len(blocks) and "layer" in key:
+            values[key] = [value[index] for index in kept]
+    values[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(kept)
+    changed = type(config).from_dict(values)
+    if changed.num_hidden_layers != len(kept) or getattr(config, "scale_attn_by_inverse_layer_idx", False):
+        raise PlanError(f"blocks of {inventory.architecture} depend on their place; none can be dropped: take 'drop' out of the plan")
+    before, after = (blocks_of(skeleton(each))[1] for each in (config, changed))
+    for new, old in enumerate(kept):
+        if len(after) != len(kept) or _nature(after[new]) != _nature(before[old]):
+            raise PlanError(f"block {old} of {inventory.architecture} would be another at place {new}; drop other blocks, or none")
+    return changed
+
+
+def _nature(block: nn.Module) -> list[tuple[Any, ...]]:
+    """What a block is, apart from its place and its numbers."""
+    nature: list[tuple[Any, ...]] = [(name, tuple(parameter.shape)) for name, parameter in block.named_parameters()]
+    for name, module in block.named_modules():
+        plain = {k: v for k, v in vars(module).items() if isinstance(v, (bool, int, float, str)) and k not in POSITION}
+        nature.append((name, type(module).__name__, sorted(plain.items())))
+    return nature
+
+
+def _empty(config: Any, dtype: torch.dtype) -> PreTrainedModel:
+    """The model with its buffers computed and its parameters allocated, not initialised: pages are taken when they are filled."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with no_init_weights():
+            found = model_class(config)
+            model: PreTrainedModel = found.from_config(config) if found is AutoModel else found(config)  # type: ignore[attr-defined]
+    finally:
+        torch.set_default_dtype(before)
+    model.tie_weights()
+    return model
+
+
+def _fill(module: nn.Module, choice: Choice, stored: Mapping[str, Tensor], shape: Shape, bias: Tensor | None, member: Member) -> None:
+    """Puts the decoded matrix into the original's own module, narrower where rows or columns went; what is tied to it follows."""
+    weight = decode_matrix(choice, stored, shape)
+    module.weight.data = (weight.T if member.transposed else weight).to(module.weight.dtype).clone(memory_format=torch.contiguous_format)  # type: ignore[union-attr, operator]
+    if bias is not None:
+        module.bias.data = bias.to(module.bias.dtype).clone()  # type: ignore[union-attr, operator]
+    for attribute, size in (("out_features", shape[0]), ("in_features", shape[1]), ("nf", shape[0]), ("nx", shape[1])):
+        if member.class_name != "Embedding" and hasattr(module, attribute):
+            setattr(module, attribute, size)
+
+
+def _check_names(expected: Any, found: Any) -> None:
+    missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing or unexpected:
+        faults = [f"{word} {', '.join(names[:3])}" for word, names in (("lacks", missing), ("has unexpected", unexpected)) if names]
+        raise CheckpointError(f"the compressed model {' and '.join(faults)}; apply the plan again")

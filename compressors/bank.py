@@ -1,0 +1,122 @@
+"""Every (site, choice) compressed once, stored as it would be deployed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from paredown.compressors.storage import Tensors, decode_site, encode_site
+from paredown.space.choice import KEEP, Choice
+from paredown.space.errors import OutputError
+from paredown.space.site import Site
+
+VERSION = 1
+"""Raised whenever a method gives other numbers than before, so that old records are not found again."""
+
+CACHE_BYTES = 1 << 30
+
+
+class Bank:
+    """Compressed sites on disk, found by content, and the dense matrices that were used last in memory.
+
+    A record is one safetensors file; it appears whole or not at all, so a fill that was killed goes on where it was, and
+    several processes may read and fill one folder.
+
+    Args:
+        folder: Where records lie; made when the first is written.
+        parameters: The original's parameters by name; read, never modified.
+        cache_bytes: Most bytes of decoded matrices that are kept in memory.
+    """
+
+    def __init__(self, folder: Path, parameters: Mapping[str, Tensor], cache_bytes: int = CACHE_BYTES) -> None:
+        self.folder = folder
+        self.parameters = parameters
+        self._digests: dict[str, str] = {}
+        self._decoded: OrderedDict[tuple[str, Choice], Tensors] = OrderedDict()
+        self._free = cache_bytes
+
+    def tensors(self, site: Site, choice: Choice) -> Tensors:
+        """The tensors that store a site under a choice, compressed now if no record is there; memory-mapped.
+
+        Raises:
+            OutputError: If the record cannot be written.
+        """
+        if choice == KEEP:
+            return encode_site(site, choice, self.parameters)
+        path = self.path(site, choice)
+        if not path.is_file():
+            self._write(path, encode_site(site, choice, self.parameters))
+        try:
+            return self._read(path)
+        except SafetensorError:  # a record torn by a crash of the file system: made again
+            self._write(path, encode_site(site, choice, self.parameters))
+            return self._read(path)
+
+    def decoded(self, site: Site, choice: Choice) -> Tensors:
+        """The float32 parameters that a site computes with under a choice; not to be modified."""
+        if choice == KEEP:
+            names = [f"{m.module}.{part}" for m in site.members for part in ("weight", "bias")]
+            return {name: self.parameters[name].float() for name in names if name in self.parameters}
+        key = (site.name, choice)
+        if key in self._decoded:
+            self._decoded.move_to_end(key)
+            return self._decoded[key]
+        decoded = decode_site(site, choice, self.tensors(site, choice))
+        self._decoded[key] = decoded
+        self._free -= _bytes(decoded)
+        while self._free < 0 and len(self._decoded) > 1:
+            _, oldest = self._decoded.popitem(last=False)
+            self._free += _bytes(oldest)
+        return decoded
+
+    def holds(self, site: Site, choice: Choice) -> bool:
+        """Whether the record is there."""
+        return choice == KEEP or self.path(site, choice).is_file()
+
+    def path(self, site: Site, choice: Choice) -> Path:
+        """Where the record of a site under a choice lies: a name made of its content."""
+        content = [str(VERSION), str(choice), site.kind]
+        for member in site.members:
+            content += [member.module, str(member.transposed), member.dtype]
+            content += [self._digest(f"{member.module}.{part}") for part in ("weight", "bias")]
+        name = hashlib.sha256("\n".join(content).encode()).hexdigest()
+        return self.folder / name[:2] / f"{name[2:]}.safetensors"
+
+    def _digest(self, name: str) -> str:
+        if name not in self.parameters:
+            return "none"
+        if name not in self._digests:
+            data = self.parameters[name].detach().contiguous()
+            self._digests[name] = hashlib.sha256(data.float().numpy().tobytes()).hexdigest()
+        return self._digests[name]
+
+    def _write(self, path: Path, tensors: Tensors) -> None:
+        temporary = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+            os.close(handle)
+            save_file(tensors, temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except (OSError, SafetensorError) as error:
+            if temporary:
+                Path(temporary).unlink(missing_ok=True)
+            raise OutputError(f"cannot write to the bank {self.folder}: {error}; free some space or name another folder with --bank") from None
+
+    def _read(self, path: Path) -> Tensors:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+
+
+def _bytes(tensors: Tensors) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

@@ -1,0 +1,146 @@
+"""Model folders of transformers: read, checked and loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from paredown.space.errors import CheckpointError
+from paredown.space.tensors import TensorSpec
+
+DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+
+
+def resolve(name: str, revision: str | None = None) -> Path:
+    """The local folder of a model: the folder itself, or the hub's snapshot of a repository.
+
+    Raises:
+        CheckpointError: If there is neither such a folder nor such a repository, or it holds no safetensors.
+    """
+    folder = Path(name)
+    if not folder.exists():
+        if name.count("/") != 1 or name.startswith((".", "/")):
+            raise CheckpointError(f"no model folder {name}; give a folder with config.json and model.safetensors, or a hub name")
+        from huggingface_hub import snapshot_download
+
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        try:
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        except Exception as error:  # the hub raises a dozen unrelated types: offline, gated, unknown, renamed
+            reason = str(error).strip().splitlines()[0]
+            raise CheckpointError(f"no model folder {name}, and the hub did not give it: {reason}") from None
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} has no config.json; give the folder that save_pretrained wrote")
+    shards(folder)
+    return folder
+
+
+def shards(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder, in order; each named by the index where there is one.
+
+    Raises:
+        CheckpointError: If there is none, or one that the index names is missing.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise CheckpointError(f"{folder} lacks {', '.join(missing)}, which its index names; copy or download it again")
+        return [folder / name for name in names]
+    if not (folder / "model.safetensors").is_file():
+        raise CheckpointError(f"{folder} has no model.safetensors; convert the weights with save_pretrained first")
+    return [folder / "model.safetensors"]
+
+
+def stored_layout(folder: Path) -> dict[str, TensorSpec]:
+    """Every tensor that a model folder stores, by name.
+
+    Raises:
+        CheckpointError: If a file is truncated or no safetensors file.
+    """
+    layout: dict[str, TensorSpec] = {}
+    for path in shards(folder):
+        try:
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                    tensor = file.get_slice(name)
+                    layout[name] = TensorSpec(DTYPES[tensor.get_dtype()], tuple(tensor.get_shape()))
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} is truncated or no safetensors file ({error}); copy or download it again") from None
+    return layout
+
+
+def config_of(folder: Path) -> Any:
+    """The configuration of a model folder.
+
+    Raises:
+        CheckpointError: If it is unreadable, names no architecture, or the model is compressed already.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (ValueError, OSError, KeyError) as error:
+        raise CheckpointError(f"{folder}/config.json: {str(error).strip().splitlines()[0]}") from None
+    if not config.architectures:
+        raise CheckpointError(f'{folder}/config.json names no architecture; add e.g. "architectures": ["LlamaForCausalLM"]')
+    if getattr(config, "quantization_config", None) or (folder / "paredown.json").exists():
+        raise CheckpointError(f"{folder} is compressed already; give the original model")
+    return config
+
+
+def config_sha256(folder: Path) -> str:
+    """Fingerprint of the configuration file."""
+    return hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
+
+
+def model_class(config: Any) -> Any:
+    """The class in transformers that the configuration names: of a model, or `AutoModel`."""
+    return getattr(transformers, config.architectures[0], AutoModel)
+
+
+def skeleton(config: Any) -> PreTrainedModel:
+    """The model without weights, on the meta device, its tied parameters tied."""
+    with torch.device("meta"):
+        found = model_class(config)
+        model: PreTrainedModel = found.from_config(config) if found is AutoModel else found(config)
+    model.tie_weights()
+    model.eval()
+    return model
+
+
+def load_original(folder: Path, config: Any | None = None) -> PreTrainedModel:
+    """The original in float32, in which every plan is scored.
+
+    Raises:
+        CheckpointError: If weights are missing, unexpected or truncated.
+    """
+    config = config or config_of(folder)
+    stored_layout(folder)
+    model, report = model_class(config).from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise CheckpointError(f"{folder} lacks weights of {config.architectures[0]}: {', '.join(missing[:3])}; give the whole checkpoint")
+    original: PreTrainedModel = model.eval()
+    for parameter in original.parameters():
+        parameter.requires_grad_(False)
+    return original
+
+
+def parameters_of(model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
+    """Parameters and stored buffers by name, a tied one under its first name only."""
+    named: dict[str, torch.Tensor] = dict(model.named_parameters())
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if name not in named and not any(tensor is other for other in model.parameters()):
+            named[name] = tensor
+    return named

@@ -1,0 +1,45 @@
+"""A narrower floating-point type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from paredown.space.choice import Choice, Shape, methods
+from paredown.space.site import Kind, Member, Site
+from paredown.space.target import Target
+from paredown.space.tensors import ITEM_BYTES, Layout, TensorSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@methods.register("cast")
+class Cast(Choice):
+    """The matrix in bfloat16."""
+
+    method: ClassVar[str] = "cast"
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"linear", "embedding"})
+
+    @classmethod
+    def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
+        """Where the original is wider."""
+        return (cls(),) if ITEM_BYTES[member.dtype] > 2 else ()
+
+    def supports(self, site: Site, target: Target) -> str | None:
+        """Every target runs it."""
+        return None
+
+    def own(self, shape: Shape, dtype: str) -> Layout:
+        """Two bytes a weight."""
+        return {"weight": TensorSpec("bfloat16", shape)}
+
+    def encode(self, weight: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Rounded to nearest even."""
+        import torch
+
+        return {"weight": weight.to(torch.bfloat16)}, {}
+
+    def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """The same numbers."""
+        return own["weight"].float()

@@ -1,0 +1,142 @@
+"""A plan made real: a folder with the compressed model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import paredown.compressors.methods  # noqa: F401 - registers the methods
+from paredown.compressors.assemble import reduced_config
+from paredown.compressors.checkpoint import config_of, config_sha256, load_original, parameters_of, resolve
+from paredown.compressors.sites import inventory_of
+from paredown.compressors.storage import encode_site
+from paredown.deploy.card import model_card
+from paredown.deploy.folder import MANIFEST, check_folder, replaced
+from paredown.deploy.formats import formats, write_json
+from paredown.deploy.header import read_header
+from paredown.space.choice import Choice
+from paredown.space.errors import OutputError, VerificationError
+from paredown.space.plan import Plan
+from paredown.space.plan_file import PlanFile
+from paredown.space.site import Inventory, Site
+from paredown.space.target import targets
+from paredown.space.tensors import total_bytes
+
+COPIED = (
+    "tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "chat_template*",
+    "generation_config.json",
+)  # fmt: skip
+
+TensorsOf = Callable[[Site, Choice], Mapping[str, Tensor] | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What was written.
+
+    Attributes:
+        folder: Where.
+        size_bytes: Of the tensors, read back from the files' headers.
+        predicted_bytes: What the plan says; equal.
+        original_bytes: Of the original's tensors as stored.
+        header_bytes: Of the files' headers, which no budget counts.
+    """
+
+    folder: Path
+    size_bytes: int
+    predicted_bytes: int
+    original_bytes: int
+    header_bytes: int
+
+
+def apply_plan(plan_file: PlanFile, model: str | Path, out: str | Path, tensors_of: TensorsOf | None = None) -> Applied:
+    """Writes the compressed model with its plan, metrics and card; whole or not at all.
+
+    Args:
+        plan_file: The plan.
+        model: The original's folder or hub name: the model that the plan was made on, or a fine-tune of it.
+        out: The folder to write; replaced if it is one of ours.
+        tensors_of: Where compressed sites may be had ready, a bank's; None, or None from it, encodes them here.
+
+    Raises:
+        CheckpointError: If the original is missing, incomplete or compressed already.
+        PlanError: If the plan does not fit it; no weight was touched.
+        OutputError: If the folder is not ours or cannot be written; it is left as it was.
+        VerificationError: If what was written has other bytes than the plan says.
+    """
+    source, out = resolve(str(model)), Path(out)
+    config = config_of(source)
+    inventory = inventory_of(source, config, targets[plan_file.target].ties)
+    plan = plan_file.plan_for(inventory)
+    predicted = plan.size_bytes(inventory)
+    if config_sha256(source) == plan_file.base_model.config_sha256 and predicted != plan_file.size_bytes:
+        raise VerificationError(f"the plan file says {plan_file.size_bytes} bytes, its choices take {predicted}; set size_bytes to that")
+    reduced_config(config, inventory, plan.dropped(inventory))
+    check_folder(out)
+    if out.resolve() == source.resolve():
+        raise OutputError(f"{out} is the original; choose another folder")
+    parameters = parameters_of(load_original(source, config))
+    tensors = encoded(inventory, plan, parameters, tensors_of)
+    with replaced(out) as folder:
+        formats[plan_file.target](folder, config=config, inventory=inventory, plan=plan, tensors=tensors)
+        size, header = _check_bytes(folder, inventory, plan)
+        applied = Applied(
+            folder=out, size_bytes=size, predicted_bytes=predicted, original_bytes=inventory.original_bytes, header_bytes=header
+        )
+        _write_beside(folder, source, plan_file, inventory, applied)
+    return applied
+
+
+@torch.no_grad()
+def encoded(inventory: Inventory, plan: Plan, parameters: Mapping[str, Tensor], tensors_of: TensorsOf | None = None) -> dict[str, Tensor]:
+    """Every tensor of the plan's layout, from the original's float32 ``parameters``, which are not modified."""
+    layout = plan.layout(inventory)
+    tensors: dict[str, Tensor] = {}
+    for site, choice in plan.decided(inventory):
+        ready = tensors_of(site, choice) if tensors_of else None
+        tensors |= encode_site(site, choice, parameters) if ready is None else ready
+    for name, spec in layout.items():
+        if name not in tensors:
+            tensors[name] = parameters[name].detach().to(getattr(torch, spec.dtype)).contiguous()
+    return tensors
+
+
+def _check_bytes(folder: Path, inventory: Inventory, plan: Plan) -> tuple[int, int]:
+    """Tensor bytes and header bytes of a folder, once they are those of the plan."""
+    found, header = read_header(folder)
+    size, predicted = total_bytes(found), plan.size_bytes(inventory)
+    if size != predicted or sorted(s.size_bytes for s in found.values()) != sorted(s.size_bytes for s in plan.layout(inventory).values()):
+        raise VerificationError(f"{size} tensor bytes were written, the plan says {predicted}; report this as a bug")
+    return size, header
+
+
+def _write_beside(folder: Path, source: Path, plan_file: PlanFile, inventory: Inventory, applied: Applied) -> None:
+    for pattern in COPIED:
+        for path in source.glob(pattern):
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
+    plan_file.write(folder / "plan.yaml")
+    metrics: dict[str, Any] = {
+        "target": plan_file.target,
+        "size": {
+            "unit": "bytes",
+            "tensors": applied.size_bytes,
+            "predicted": applied.predicted_bytes,
+            "original": applied.original_bytes,
+            "header": applied.header_bytes,
+            "share_of_original": applied.size_bytes / applied.original_bytes,
+            "bits_per_weight": 8 * applied.size_bytes / inventory.parameters,
+        },
+        "quality": plan_file.quality,
+        "latency": plan_file.latency,
+        "compared_with": plan_file.compared_with,
+    }
+    (folder / "README.md").write_text(model_card(plan_file, metrics), encoding="utf-8")
+    files = sorted({path.name for path in folder.iterdir()} | {MANIFEST})
+    write_json(folder / MANIFEST, metrics | {"files": files})

@@ -1,0 +1,67 @@
+"""compressed-tensors' ``pack-quantized`` files, which plain ``from_pretrained`` loads; blocks are renumbered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from paredown.compressors.assemble import reduced_config, renumbering
+from paredown.compressors.methods.quantize import Quantize
+from paredown.deploy.formats import formats, write_json, write_tensors
+from paredown.space.plan import Plan
+from paredown.space.site import Inventory
+
+
+@formats.register("transformers")
+def write(folder: Path, *, config: Any, inventory: Inventory, plan: Plan, tensors: Mapping[str, Tensor]) -> None:
+    """Writes ``config.json`` and ``model.safetensors``."""
+    dropped = plan.dropped(inventory)
+    rename = renumbering(inventory, dropped)
+    values = reduced_config(config, inventory, dropped).to_dict()
+    groups: dict[tuple[int, int | str], list[str]] = {}
+    ignored: list[str] = []
+    for site, choice in plan.decided(inventory):
+        modules = [rename(member.module) for member in site.members if member.class_name == "Linear"]
+        if isinstance(choice, Quantize):
+            groups.setdefault((choice.bits, choice.group_size), []).extend(modules)
+        elif site.kind != "block":
+            ignored += modules
+            ignored += [rename(module) for member in site.members for module in member.tied]
+    if groups:
+        values["quantization_config"] = _quantization_config(groups, ignored)
+    write_json(folder / "config.json", values)
+    write_tensors(folder / "model.safetensors", {rename(name): tensor for name, tensor in tensors.items()})
+
+
+def _quantization_config(groups: Mapping[tuple[int, int | str], list[str]], ignored: list[str]) -> dict[str, Any]:
+    """The scheme of every module, each named exactly: a class name would reach modules that stay as they are."""
+    config_groups = {}
+    for index, ((bits, group_size), modules) in enumerate(sorted(groups.items(), key=lambda item: (item[0][0], str(item[0][1])))):
+        channel = group_size == "channel"
+        weights = {
+            "num_bits": bits,
+            "type": "int",
+            "symmetric": True,
+            "strategy": "channel" if channel else "group",
+            "group_size": None if channel else group_size,
+            "dynamic": False,
+        }
+        config_groups[f"group_{index}"] = {
+            "targets": [f"re:^{re.escape(module)}$" for module in modules],
+            "weights": weights,
+            "input_activations": None,
+            "output_activations": None,
+            "format": "pack-quantized",
+        }
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "config_groups": config_groups,
+        "ignore": sorted(ignored),
+        "kv_cache_scheme": None,
+    }

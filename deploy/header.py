@@ -1,0 +1,32 @@
+"""Headers of written safetensors files: what is there, and how many bytes say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from paredown.compressors.checkpoint import DTYPES
+from paredown.space.errors import VerificationError
+from paredown.space.tensors import TensorSpec, total_bytes
+
+
+def read_header(folder: Path) -> tuple[dict[str, TensorSpec], int]:
+    """Every tensor that a folder stores by name, and the bytes of the files that are not tensor data.
+
+    Raises:
+        VerificationError: If there is no safetensors file, or a damaged one.
+    """
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise VerificationError(f"{folder} holds no safetensors file; apply the plan again")
+    found: dict[str, TensorSpec] = {}
+    for path in paths:
+        try:
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                    tensor = file.get_slice(name)
+                    found[name] = TensorSpec(DTYPES[tensor.get_dtype()], tuple(tensor.get_shape()))
+        except (SafetensorError, OSError) as error:
+            raise VerificationError(f"{path} is damaged ({error}); apply the plan again") from None
+    return found, sum(path.stat().st_size for path in paths) - total_bytes(found)

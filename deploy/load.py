@@ -1,0 +1,96 @@
+"""Compressed model folders, read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
+
+import paredown.compressors.methods  # noqa: F401 - registers the methods
+from paredown.compressors.assemble import assemble
+from paredown.compressors.checkpoint import model_class, skeleton
+from paredown.compressors.sites import walk
+from paredown.deploy.formats.paredown import LAYOUT, TENSORS
+from paredown.space.choice import parse_choice
+from paredown.space.errors import CheckpointError
+from paredown.space.plan import Plan
+from paredown.space.site import Inventory
+from paredown.space.target import targets
+from paredown.space.tensors import TensorSpec
+
+
+def load(folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
+    """A compressed model as a model of transformers, ``generate`` included.
+
+    Args:
+        folder: That ``apply`` wrote, for either target.
+        dtype: bfloat16 computes with the fast kernels of the CPU; float32 exactly as the plan was scored.
+
+    Raises:
+        CheckpointError: If the folder is no such model, is truncated, or has a missing or unexpected tensor.
+    """
+    folder = Path(folder)
+    if dtype not in (torch.bfloat16, torch.float32):
+        raise CheckpointError(f"a compressed model computes in bfloat16 or float32, not {dtype}; choose one of them")
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} has no config.json; give the folder that `paredown apply` wrote")
+    model = _load_own(folder, dtype) if (folder / "paredown.json").is_file() else _load_plain(folder, dtype)
+    if model.can_generate() and (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    model.name_or_path = str(folder)
+    return model.eval()
+
+
+def stored_plan(folder: Path, config: Any) -> tuple[Inventory, Plan]:
+    """The original's inventory and the plan of a folder in paredown's own layout.
+
+    Raises:
+        CheckpointError: If ``paredown.json`` is damaged or of a newer layout.
+    """
+    path = folder / "paredown.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        layout, default, dtypes, choices = (values[key] for key in ("layout", "dtype", "dtypes", "choices"))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); apply the plan again") from None
+    if layout != LAYOUT:
+        raise CheckpointError(f"{path} has layout {layout}, this paredown reads {LAYOUT}; install the paredown that wrote it")
+    stored = {name: TensorSpec(dtype, ()) for name, dtype in dtypes.items()}
+    inventory = walk(skeleton(config), stored, default, targets["paredown"].ties)
+    plan = Plan.of(inventory, {site: parse_choice(mapping) for site, mapping in choices.items()})
+    plan.check(inventory, targets["paredown"])
+    return inventory, plan
+
+
+def _load_own(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(folder)
+    inventory, plan = stored_plan(folder, config)
+    try:
+        tensors = load_file(folder / TENSORS)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder / TENSORS} is missing or truncated ({error}); copy it again") from None
+    for name, spec in plan.layout(inventory).items():
+        found = tensors.get(name)
+        if found is not None and (tuple(found.shape), str(found.dtype)) != (spec.shape, f"torch.{spec.dtype}"):
+            raise CheckpointError(f"{name} is {found.dtype} {tuple(found.shape)}, expected {spec.dtype} {spec.shape}; apply the plan again")
+    return assemble(config, inventory, plan, tensors, dtype)
+
+
+def _load_plain(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(folder)
+    try:
+        model, report = model_class(config).from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+    faults = [
+        f"{kind.removesuffix('_keys')} {key}" for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report[kind]
+    ]
+    if faults:
+        raise CheckpointError(f"{folder} does not fit its configuration: {', '.join(faults[:3])}; apply the plan again")
+    loaded: PreTrainedModel = model
+    return loaded

@@ -1,0 +1,180 @@
+"""Whether a written model is the one that was scored, found out in a fresh process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import paredown.compressors.methods  # noqa: F401 - registers the methods
+from paredown.compressors.assemble import renumbering
+from paredown.compressors.checkpoint import config_of, load_original, resolve
+from paredown.compressors.sites import blocks_of, inventory_of
+from paredown.compressors.storage import decode_site
+from paredown.deploy import verify_process
+from paredown.deploy.header import read_header
+from paredown.space.errors import VerificationError
+from paredown.space.plan import Plan
+from paredown.space.plan_file import PlanFile
+from paredown.space.site import Inventory
+from paredown.space.target import targets
+from paredown.space.tensors import total_bytes
+
+TOLERANCE = 1e-4
+"""Largest difference of logits in float32, as a share of the largest logit."""
+
+FAST_TOLERANCE = 0.1
+"""The same for the fast kernels in bfloat16, which round activations: eight bits of mantissa through every layer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What a fresh process found; each difference is the largest absolute one over the largest absolute value.
+
+    Attributes:
+        folder: The compressed model.
+        size_bytes: Tensor bytes, equal to the plan's.
+        header_bytes: Of the files' headers.
+        difference: Of logits (encoders: last hidden states) in float32 from the scored model's.
+        incremental_difference: Of cached decoding from the full pass, in float32; None for encoders.
+        fast_difference: Of the bfloat16 load from the scored model's float32.
+        tokens: How many were run.
+    """
+
+    folder: Path
+    size_bytes: int
+    header_bytes: int
+    difference: float
+    incremental_difference: float | None
+    fast_difference: float
+    tokens: int
+
+
+def verify(folder: str | Path, original: str | Path, *, tolerance: float = TOLERANCE, seed: int = 0) -> Verified:
+    """Checks bytes, keys, logits and cached decoding of a compressed model.
+
+    Args:
+        folder: That ``apply`` wrote.
+        original: The model that the plan was applied to.
+        tolerance: Of the float32 differences.
+        seed: Of the tokens that are run through both, 2 sequences of at most 48.
+
+    Raises:
+        CheckpointError: If the original cannot be read.
+        PlanError: If the folder's plan does not fit the original.
+        VerificationError: If anything differs; says what, and by how much.
+    """
+    folder, source = Path(folder), resolve(str(original))
+    plan_file = PlanFile.read(folder / "plan.yaml")
+    config = config_of(source)
+    inventory = inventory_of(source, config, targets[plan_file.target].ties)
+    plan = plan_file.plan_for(inventory)
+    tensors, header = stored_tensors(folder, inventory, plan, renumbered=plan_file.target != "paredown")
+    inputs = _inputs(config, seed)
+    with torch.no_grad():
+        model = scored_model(load_original(source, config), inventory, plan, tensors)
+        expected = verify_process.states(model, inputs, causal=inventory.causal).float()
+        del model
+    found, report = _fresh_process(folder, inputs, plan_file.target, causal=inventory.causal)
+    for kind in ("missing", "unexpected"):
+        if report[kind]:
+            raise VerificationError(f"{folder}: {kind} keys on loading: {', '.join(report[kind][:3])}; apply the plan again")
+    if report["imported_paredown"] and plan_file.target != "paredown":
+        raise VerificationError(f"loading {folder} imported paredown; target {plan_file.target} must do without")
+    verified = Verified(
+        folder=folder,
+        size_bytes=plan.size_bytes(inventory),
+        header_bytes=header,
+        difference=_difference(found["float32"], expected),
+        incremental_difference=_difference(found["incremental"], found["float32"]) if inventory.causal else None,
+        fast_difference=_difference(found["bfloat16"], expected),
+        tokens=inputs.numel(),
+    )
+    _check(verified, tolerance)
+    return verified
+
+
+def stored_tensors(folder: Path, inventory: Inventory, plan: Plan, *, renumbered: bool) -> tuple[dict[str, Tensor], int]:
+    """The folder's tensors under the original's names, and the bytes of its headers.
+
+    Raises:
+        VerificationError: If they are not those of the plan, in name, type, shape and bytes.
+    """
+    found, header = read_header(folder)
+    rename = renumbering(inventory, plan.dropped(inventory)) if renumbered else str
+    names = {rename(name): name for name in plan.layout(inventory)}
+    expected = {rename(name): spec for name, spec in plan.layout(inventory).items()}
+    if found != expected:
+        wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        raise VerificationError(
+            f"{folder} holds {total_bytes(found)} tensor bytes, the plan says {total_bytes(expected)}; first difference: "
+            f"{wrong[0]} is {found.get(wrong[0], 'missing')}, expected {expected.get(wrong[0], 'nothing')}; apply the plan again"
+        )
+    tensors = {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
+    return {names[name]: tensor for name, tensor in tensors.items()}, header
+
+
+def scored_model(model: Any, inventory: Inventory, plan: Plan, tensors: dict[str, Tensor]) -> Any:
+    """The original in float32 with the weights that the plan's tensors stand for put in, and dropped blocks taken out."""
+    for site, choice in plan.decided(inventory):
+        for name, value in decode_site(site, choice, tensors).items():
+            module, _, attribute = name.rpartition(".")
+            getattr(model.get_submodule(module), attribute).data = value.clone()
+        if site.kind == "ffn":
+            for member in site.members:
+                layer = model.get_submodule(member.module)
+                if member.transposed:
+                    layer.nf = layer.weight.shape[1]
+    _, blocks = blocks_of(model)
+    for index in sorted(plan.dropped(inventory), reverse=True):
+        del blocks[index]
+    if hasattr(model.config, "num_hidden_layers"):
+        model.config.num_hidden_layers = len(blocks)
+    return model
+
+
+def _inputs(config: Any, seed: int) -> Tensor:
+    text = config.get_text_config()
+    length = min(48, (getattr(text, "max_position_embeddings", None) or 48) - 4)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(min(4, text.vocab_size - 1), text.vocab_size, (2, length), generator=generator)
+
+
+def _fresh_process(folder: Path, inputs: Tensor, target: str, *, causal: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with tempfile.TemporaryDirectory(prefix="paredown-verify-") as name:
+        work = Path(name)
+        save_file({"input_ids": inputs}, work / "inputs.safetensors")
+        # By path and with -P: the process sees neither the package nor its folder.
+        command = [sys.executable, "-P", verify_process.__file__, str(folder.absolute()), name, target, "causal" if causal else "encoder"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+        run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        if run.returncode:
+            reason = next((line for line in reversed(run.stderr.strip().splitlines()) if line.strip()), f"exit code {run.returncode}")
+            raise VerificationError(f"{folder} does not load and run in a fresh process: {reason}")
+        return load_file(work / "outputs.safetensors"), json.loads((work / "report.json").read_text())
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    if found.shape != expected.shape:
+        raise VerificationError(f"the compressed model gives shape {tuple(found.shape)}, expected {tuple(expected.shape)}; apply it again")
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def _check(verified: Verified, tolerance: float) -> None:
+    limits = (
+        ("logits in float32 differ from the scored ones", verified.difference, tolerance),
+        ("cached decoding differs from the full pass", verified.incremental_difference, tolerance),
+        ("logits of the bfloat16 load differ from the scored ones", verified.fast_difference, FAST_TOLERANCE),
+    )
+    for text, difference, limit in limits:
+        if difference is not None and not difference <= limit:  # NaN fails, too
+            raise VerificationError(f"{verified.folder}: {text} by {difference:.2g} of the largest, {limit:.2g} is allowed")

@@ -1,0 +1,131 @@
+"""What a plan is worth: how far the model's predictions move from the original's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import linear
+from transformers import PreTrainedModel
+
+from paredown.evaluators.door import finite
+from paredown.evaluators.sequences import Sequences
+
+BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """A plan's quality on one set, document by document.
+
+    Attributes:
+        metric: ``kl`` [nats/token] or, for encoders, ``relative-error`` of the final hidden states.
+        totals: Sum over each document's tokens; shape ``(documents,)``.
+        tokens: Tokens of each document; same shape.
+        perplexity: Per token; None for encoders.
+    """
+
+    metric: str
+    totals: NDArray[np.float64]
+    tokens: NDArray[np.float64]
+    perplexity: float | None
+
+    @property
+    def mean(self) -> float:
+        """Mean over tokens."""
+        return float(self.totals.sum() / self.tokens.sum())
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean, documents taken as the sample."""
+        if len(self.totals) < 2:
+            return math.nan
+        residual = self.totals - self.mean * self.tokens
+        return float(np.sqrt(len(residual) / (len(residual) - 1) * np.square(residual).sum()) / self.tokens.sum())
+
+
+class Teacher:
+    """The original's predictions on a set: its last hidden states, from which its own head gives the exact logits.
+
+    Args:
+        model: The original, unchanged.
+        sequences: The set.
+        causal: Whether the next token is predicted; otherwise final hidden states are compared.
+    """
+
+    def __init__(self, model: PreTrainedModel, sequences: Sequences, *, causal: bool) -> None:
+        self.sequences = sequences
+        self.causal = causal
+        self._head: tuple[Tensor, Tensor | None] | None = None
+        head = model.get_output_embeddings() if causal else None
+        states: list[Tensor] = []
+        captured: list[Tensor] = []
+        hook = head.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0])) if head is not None else None
+        for batch in self._batches():
+            output = forward(model, batch, causal=causal)
+            if captured:
+                hidden = captured.pop()
+                assert head is not None
+                if not states:
+                    bias = getattr(head, "bias", None)
+                    self._head = (head.weight.detach().clone(), None if bias is None else bias.detach().clone())
+                    if not torch.allclose(linear(hidden, *self._head), output, rtol=1e-4, atol=1e-4):
+                        self._head = None  # something follows the head (soft caps, scales): keep the logits themselves
+                output = hidden if self._head else output
+            states.append(output)
+        if hook:
+            hook.remove()
+        self._states = states
+
+    def _batches(self) -> list[Sequences]:
+        return list(self.sequences.batches(max(1, BATCH_TOKENS // self.sequences.tokens.shape[1])))
+
+    def measure(self, model: PreTrainedModel) -> Quality:
+        """How far a model is from the original on this set.
+
+        Raises:
+            EvaluationError: If a prediction is not finite.
+        """
+        totals = np.zeros(self.sequences.documents)
+        tokens = np.zeros(self.sequences.documents)
+        surprise = 0.0
+        for batch, state in zip(self._batches(), self._states, strict=True):
+            output = forward(model, batch, causal=self.causal)
+            if self.causal:
+                teacher = linear(state, *self._head) if self._head else state
+                weight = batch.mask[:, 1:].float()
+                difference, nll = _divergence(teacher[:, :-1], output[:, :-1], batch.tokens[:, 1:])
+                surprise += float((nll * weight).sum())
+            else:
+                weight = batch.mask.float()
+                difference = (output - state).square().sum(-1) / (state.square().sum(-1) * weight).sum() * weight.sum()
+            np.add.at(totals, batch.document.numpy(), (difference * weight).sum(1).double().numpy())
+            np.add.at(tokens, batch.document.numpy(), weight.sum(1).double().numpy())
+        metric = "kl" if self.causal else "relative-error"
+        finite(float(totals.sum()), metric)
+        perplexity = math.exp(min(surprise / tokens.sum(), 700.0)) if self.causal else None
+        return Quality(metric=metric, totals=totals, tokens=tokens, perplexity=perplexity)
+
+
+@torch.inference_mode()
+def forward(model: PreTrainedModel, batch: Sequences, *, causal: bool) -> Tensor:
+    """Logits ``(sequences, length, vocabulary)`` of a causal model, or an encoder's final hidden states."""
+    if causal:
+        logits: Tensor = model(input_ids=batch.tokens, attention_mask=batch.mask, use_cache=False).logits
+        return logits
+    states: Tensor = model.base_model(input_ids=batch.tokens, attention_mask=batch.mask).last_hidden_state
+    return states
+
+
+@torch.inference_mode()
+def _divergence(teacher: Tensor, student: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Kullback-Leibler divergence of the teacher's from the student's distribution, and the student's surprise, per token."""
+    student = student - student.logsumexp(-1, keepdim=True)
+    normalizer = teacher.logsumexp(-1, keepdim=True)
+    probabilities = (teacher - normalizer).exp()
+    divergence = (probabilities * (teacher - student)).sum(-1) - normalizer.squeeze(-1)
+    return divergence.clamp(min=0), -student.gather(-1, targets.unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,97 @@
+"""Documents as sequences of tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paredown.evaluators.documents import Document
+from paredown.space.errors import StudyError
+from paredown.space.study_file import Tokens
+
+SHORTEST = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequences:
+    """Windows of documents.
+
+    Attributes:
+        tokens: Shape ``(sequences, length)``, padded on the right.
+        mask: 1 where there is a token; same shape.
+        document: Index of the document of each sequence; shape ``(sequences,)``.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    document: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def head(self, sequences: int, length: int | None = None) -> Sequences:
+        """The first so many sequences, cut to ``length`` tokens."""
+        cut = slice(0, length)
+        return Sequences(tokens=self.tokens[:sequences, cut], mask=self.mask[:sequences, cut], document=self.document[:sequences])
+
+    def batches(self, size: int) -> Iterator[Sequences]:
+        """Consecutive sequences, ``size`` at a time."""
+        for i in range(0, len(self), size):
+            part = slice(i, i + size)
+            yield Sequences(tokens=self.tokens[part], mask=self.mask[part], document=self.document[part])
+
+    @property
+    def documents(self) -> int:
+        """How many documents the sequences come from."""
+        return int(self.document.max()) + 1
+
+    def sha256(self) -> str:
+        """Fingerprint of the tokens."""
+        return hashlib.sha256(self.tokens.numpy().tobytes() + self.mask.numpy().tobytes()).hexdigest()
+
+
+def cut(documents: Sequence[Document], tokenizer: Any, *, tokens: int, length: int, what: str) -> Sequences:
+    """Windows of ``length`` tokens: one of each document in turn, then the next of each, until ``tokens`` are reached.
+
+    Raises:
+        StudyError: If the documents give less than two sequences.
+    """
+    streams = []
+    for document in documents:
+        ids = tokenizer(document.text[: tokens * 16], verbose=False)["input_ids"]
+        windows = [ids[i : i + length] for i in range(0, len(ids), length)]
+        streams.append([window for window in windows if len(window) >= min(SHORTEST, length)])
+    chosen: list[tuple[int, list[int]]] = []
+    total = depth = 0
+    while total < tokens and any(len(stream) > depth for stream in streams):
+        for index, stream in enumerate(streams):
+            if len(stream) > depth and total < tokens:
+                chosen.append((index, stream[depth]))
+                total += len(stream[depth])
+        depth += 1
+    if len(chosen) < 2:
+        raise StudyError(f"the text is too short: its {what} part has {total} tokens in {len(documents)} documents; give more text")
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    padded = torch.full((len(chosen), length), padding)
+    mask = torch.zeros_like(padded)
+    for row, (_, window) in enumerate(chosen):
+        padded[row, : len(window)] = torch.tensor(window)
+        mask[row, : len(window)] = 1
+    numbers = {index: i for i, index in enumerate(dict.fromkeys(index for index, _ in chosen))}
+    return Sequences(tokens=padded, mask=mask, document=torch.tensor([numbers[index] for index, _ in chosen]))
+
+
+def sequence_sets(sets: Mapping[str, Sequence[Document]], tokenizer: Any, tokens: Tokens, longest: int) -> dict[str, Sequences]:
+    """The four sets of a study as sequences.
+
+    Raises:
+        StudyError: If a set is too short.
+    """
+    length = min(tokens.sequence_length, longest)
+    wanted = {"calibration": tokens.calibration, "search": tokens.search, "selection": tokens.selection, "held-out": tokens.held_out}
+    return {name: cut(sets[name], tokenizer, tokens=count, length=length, what=name) for name, count in wanted.items()}

@@ -1,0 +1,74 @@
+"""What is known of a measured plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paredown.search.pareto import pareto_front
+from paredown.space.choice import parse_choice
+from paredown.space.plan import Plan
+from paredown.space.plan_file import choices_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A trial that was measured.
+
+    Attributes:
+        number: Of the trial.
+        origin: ``uniform``, ``solver``, or the name of the sampler.
+        label: For people: ``4 bits, groups of 64, embedding 8 bits``.
+        plan: What was measured.
+        size_bytes: Of the tensors that ``apply`` writes.
+        loss: KL divergence [nats/token], or relative error for encoders, on the search set.
+        standard_error: Of the loss, over documents.
+        perplexity: On the search set; None for encoders.
+        predicted_loss: What the sampler expected; None if it expected nothing.
+        decode_ms: Predicted time of a decoded token [ms]; None where latency is not known.
+        prefill_ms: Predicted time of a token of the prompt [ms].
+        seconds: How long the trial took.
+    """
+
+    number: int
+    origin: str
+    label: str
+    plan: Plan
+    size_bytes: int
+    loss: float
+    standard_error: float
+    perplexity: float | None
+    predicted_loss: float | None = None
+    decode_ms: float | None = None
+    prefill_ms: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def objectives(self) -> tuple[float, ...]:
+        """Size, loss and, where known, time of a decoded token."""
+        return (self.size_bytes, self.loss) if self.decode_ms is None else (self.size_bytes, self.loss, self.decode_ms)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The record as JSON holds it."""
+        mapping = {name: getattr(self, name) for name in self.__slots__ if name != "plan"}
+        return {**mapping, "choices": choices_of(self.plan)}
+
+    @classmethod
+    def from_mapping(cls, mapping: dict[str, Any]) -> Record:
+        """The record of JSON."""
+        choices = mapping["choices"]
+        plan = Plan(tuple((site, parse_choice(choice)) for site, choice in choices.items()))
+        return cls(plan=plan, **{name: value for name, value in mapping.items() if name != "choices"})
+
+
+def front_of(records: Sequence[Record]) -> list[Record]:
+    """The records that no other dominates in size, loss and latency, smallest first."""
+    front = [records[i] for i in pareto_front([record.objectives for record in records])]
+    return sorted(front, key=lambda record: record.size_bytes)
+
+
+def best_within(records: Sequence[Record], budget_bytes: int) -> Record | None:
+    """The record of least loss within a budget; of equal ones the smaller."""
+    fitting = [record for record in records if record.size_bytes <= budget_bytes]
+    return min(fitting, key=lambda r: (r.loss, r.size_bytes, r.number), default=None)

@@ -1,0 +1,115 @@
+"""Predicted loss increase of every (site, choice), from few forward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from paredown.compressors.bank import Bank
+from paredown.compressors.planned import PlannedModel
+from paredown.evaluators.quality import Teacher, forward
+from paredown.evaluators.sequences import Sequences
+from paredown.space.choice import KEEP, Choice
+from paredown.space.plan import Plan
+from paredown.space.site import Site
+from paredown.space.space import Space
+
+REFERENCE_BITS = 3
+SEQUENCE_TOKENS = 128
+SEQUENCES = 8
+
+Sensitivity = dict[tuple[str, Choice], float]
+
+
+def single_site(
+    space: Space, planned: PlannedModel, bank: Bank, calibration: Sequences, progress: Callable[[int, int], None] = lambda done, of: None
+) -> Sensitivity:
+    """The loss of each site compressed alone at one setting, carried to its other choices by the ratio of output errors.
+
+    The setting is the option nearest to 3 bits. Sites whose output error says little of the loss (embeddings, which also
+    make the logits; feed-forward networks; blocks) are measured at every choice.
+
+    Args:
+        space: Sites and options.
+        planned: The model in which plans are scored; left with everything kept.
+        bank: Compressed sites.
+        calibration: Sequences, of which the first eight are read, 128 tokens each, and the input moments from all.
+        progress: Called with how many of how many passes are done.
+
+    Source:
+        The output error of a layer, trace(dW H dW'), with H the second moment of its inputs: Hassibi & Stork, 1992,
+        "Second order derivatives for network pruning: Optimal Brain Surgeon"; Frantar et al., 2022, "GPTQ", arXiv 2210.17323.
+    """
+    planned.swap(Plan())
+    moments = input_moments(planned, calibration, space)
+    teacher = Teacher(planned.model, calibration.head(SEQUENCES, SEQUENCE_TOKENS), causal=space.inventory.causal)
+
+    def measured(site: Site, choice: Choice) -> float:
+        planned.swap(Plan.of(space.inventory, {site.name: choice}))
+        return teacher.measure(planned.model).mean
+
+    losses: Sensitivity = {}
+    sites = [site for site in space.inventory.sites if space.options[site.name]]
+    for done, site in enumerate(sites):
+        progress(done, len(sites))
+        options = [choice for choice in space.options[site.name] if choice != KEEP]
+        if KEEP in space.options[site.name]:
+            losses[site.name, KEEP] = 0.0
+        if site.kind != "linear":
+            losses |= {(site.name, choice): measured(site, choice) for choice in options}
+            continue
+        errors = {choice: output_error(site, choice, bank, moments) for choice in options}
+        if not options:
+            continue
+        reference = min(options, key=lambda c: (abs(getattr(c, "bits", 16) - REFERENCE_BITS), c.method != "quantize", str(c)))
+        carried = measured(site, reference) / max(errors[reference], 1e-30)
+        losses |= {(site.name, choice): carried * error for choice, error in errors.items()}
+    planned.swap(Plan())
+    return losses
+
+
+def output_error(site: Site, choice: Choice, bank: Bank, moments: Mapping[str, Tensor]) -> float:
+    """Expected squared error of a linear site's outputs: trace(dW H dW') summed over its members."""
+    total = 0.0
+    decoded = bank.decoded(site, choice)
+    for member in site.members:
+        name = f"{member.module}.weight"
+        change = decoded[name] - bank.parameters[name].float()
+        change = change.T if member.transposed else change
+        moment = moments[member.module]
+        total += float(((change @ moment) * change).sum()) if moment.ndim == 2 else float((change.square() * moment).sum())
+    return total
+
+
+MOST_COLUMNS = 8192
+"""Above this many inputs only the diagonal of the second moment is kept."""
+
+
+def input_moments(planned: PlannedModel, calibration: Sequences, space: Space) -> dict[str, Tensor]:
+    """Second moment of the inputs of every linear member: ``(in_features, in_features)``, or its diagonal for wide ones."""
+    moments: dict[str, Tensor] = {}
+    hooks = []
+    keep: list[Tensor] = []
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            rows = inputs[0].flatten(0, -2)
+            rows = rows[keep[0].flatten()] if len(rows) == keep[0].numel() else rows
+            moment = rows.T @ rows if rows.shape[1] <= MOST_COLUMNS else rows.square().sum(0)
+            moments[name] = moments[name] + moment if name in moments else moment
+
+        return hook
+
+    modules = dict(planned.model.named_modules())
+    for site in space.inventory.leaves:
+        for member in site.members if site.kind == "linear" else ():
+            hooks.append(modules[member.module].register_forward_pre_hook(watch(member.module)))
+    for batch in calibration.batches(8):
+        keep[:] = [batch.mask.bool()]
+        forward(planned.model, batch, causal=space.inventory.causal)
+    for hook in hooks:
+        hook.remove()
+    count = float(calibration.mask.sum())
+    return {name: (moment / count).clone() for name, moment in moments.items()}
+

@@ -1,0 +1,98 @@
+"""The plan of least predicted loss under a budget, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+from paredown.space.choice import Choice
+from paredown.space.errors import BudgetError
+from paredown.space.plan import Plan
+from paredown.space.space import Space
+from paredown.space.tensors import total_bytes
+
+Losses = Mapping[tuple[str, Choice], float]
+"""Predicted loss of every (site, choice) of a space."""
+
+
+class Solver:
+    """A multiple-choice knapsack over the sites of a space, solved by HiGHS through `scipy.optimize.milp`.
+
+    Each leaf takes one of its choices or is overruled by one site that covers it; a dropped block takes its norms along.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        inventory = space.inventory
+        self.variables = [(site.name, choice) for site in inventory.sites for choice in space.options[site.name]]
+        index = {variable: i for i, variable in enumerate(self.variables)}
+        sizes: list[float] = []
+        for site in inventory.sites:
+            released = total_bytes(site.rest) if site.kind == "block" else 0
+            sizes += [size - released for size in space.sizes(site)]
+        self.sizes = np.array(sizes)
+        self.fixed = total_bytes(inventory.rest) + sum(total_bytes(site.rest) for site in inventory.parents)
+        rows: dict[str, list[int]] = {
+            site.name: [index[site.name, choice] for choice in space.options[site.name]] for site in inventory.leaves
+        }
+        for site in inventory.parents:
+            for choice in space.options[site.name]:
+                for leaf in site.covers:
+                    rows[leaf].append(index[site.name, choice])
+        drops = [index[s.name, c] for s in inventory.parents if s.kind == "block" for c in space.options[s.name]]
+        columns = [column for row in rows.values() for column in row]
+        pointers = np.cumsum([0, *(len(row) for row in rows.values())])
+        one_each = csr_array((np.ones(len(columns)), columns, pointers), shape=(len(rows), len(self.variables)))
+        self._constraints = [LinearConstraint(one_each, 1, 1)]
+        if drops:
+            row = np.zeros(len(self.variables))
+            row[drops] = 1
+            self._constraints.append(LinearConstraint(row, 0, space.max_drops))
+
+    def smallest(self) -> Plan:
+        """The plan of fewest bytes."""
+        return self._plan(self.sizes, None)
+
+    def solve(self, losses: Losses, budget_bytes: int) -> Plan:
+        """The plan of least total loss of at most so many bytes; of equal plans the smaller.
+
+        Raises:
+            BudgetError: If no plan is that small.
+        """
+        values = np.array([losses[variable] for variable in self.variables])
+        plan = self._plan(values, budget_bytes)
+        size = plan.size_bytes(self.space.inventory)
+        if size > budget_bytes:
+            raise BudgetError(f"the solver left the budget: {size} > {budget_bytes} bytes; please report this")
+        return plan
+
+    def front(self, losses: Losses, budgets: Sequence[int]) -> list[Plan]:
+        """One plan a budget, equal ones once, in the order of the budgets."""
+        return list(dict.fromkeys(self.solve(losses, budget) for budget in budgets))
+
+    def _plan(self, values: np.ndarray, budget_bytes: int | None) -> Plan:
+        constraints = list(self._constraints)
+        unit = float(np.gcd.reduce(np.abs(self.sizes).astype(np.int64))) or 1.0
+        if budget_bytes is not None:
+            room = np.floor((budget_bytes - self.fixed) / unit)
+            constraints.append(LinearConstraint(self.sizes / unit, -np.inf, room))
+        scale = np.abs(values).max() or 1.0
+        tie_break = 1e-9 * self.sizes / (np.abs(self.sizes).sum() or 1.0)
+        result = milp(
+            values / scale * 1e3 + tie_break,
+            integrality=np.ones(len(values)),
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options={"mip_rel_gap": 1e-6, "time_limit": 60},
+        )
+        if result.x is None:
+            smallest = self.smallest().size_bytes(self.space.inventory)
+            raise BudgetError(
+                f"no plan meets {budget_bytes:,} bytes: the smallest that the space offers has {smallest:,}; "
+                "raise the budget or give the space smaller choices"
+            )
+        chosen = {self.variables[i][0]: self.variables[i][1] for i in np.flatnonzero(result.x > 0.5)}
+        return Plan.of(self.space.inventory, chosen)

@@ -1,0 +1,206 @@
+"""A study: trials in an Optuna database, from the first uniform plan to the last proposal, resumable at any moment."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
+
+from paredown.evaluators.quality import Quality
+from paredown.search.record import Record
+from paredown.search.samplers import Proposal, Question, Sampler, samplers
+from paredown.space.errors import EvaluationError, OutputError, StudyError
+from paredown.space.plan import Plan
+
+ATTRIBUTE = "paredown"
+MOST_FAILURES = 10
+Measure = Callable[[Plan], Quality]
+Latency = Callable[[Plan], tuple[float, float] | None]
+
+
+class TrialLog:
+    """The trials of a study, in SQLite: each is written before the next begins.
+
+    Args:
+        path: The database; made if missing.
+        with_latency: Whether time is an objective beside size and loss.
+    """
+
+    def __init__(self, path: Path, *, with_latency: bool) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        directions = ["minimize"] * (3 if with_latency else 2)
+        with _database(path):
+            storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+            event.listen(storage.engine, "connect", _durable)
+            storage.engine.dispose()
+            self.path = path
+            self.study = optuna.create_study(storage=storage, study_name="paredown", directions=directions, load_if_exists=True)
+            self.study.set_metric_names(["size_bytes", "loss", "decode_ms"][: len(directions)])
+        self.with_latency = with_latency
+
+    def records(self) -> list[Record]:
+        """All trials that were measured, by number."""
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return [Record.from_mapping(trial.user_attrs[ATTRIBUTE]) for trial in trials]
+
+    def open_trials(self) -> list[optuna.Trial]:
+        """Trials that were begun and not finished: this process's predecessor was interrupted in them."""
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [optuna.Trial(self.study, trial._trial_id) for trial in trials]
+
+    def count(self) -> int:
+        """Trials that ended, failed ones included."""
+        return len(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)))
+
+    def ask(self, sampler: optuna.samplers.BaseSampler) -> optuna.Trial:
+        """A new trial, under the sampler that was made for it."""
+        with _database(self.path):
+            self.study.sampler = sampler
+            return self.study.ask()
+
+    def tell(self, trial: optuna.Trial, record: Record, budget_bytes: int) -> None:
+        """Finishes a trial; what exceeds the budget is marked infeasible."""
+        excess = float(record.size_bytes - budget_bytes)
+        with _database(self.path):
+            trial.set_user_attr(ATTRIBUTE, record.to_mapping())
+            trial.set_constraint("budget", excess)
+            self.study._storage.set_trial_system_attr(trial._trial_id, "constraints", [excess])  # what the dashboard reads
+            self.study.tell(trial, record.objectives)
+
+    def fail(self, trial: optuna.Trial, reason: str) -> None:
+        """Finishes a trial that could not be measured."""
+        with _database(self.path):
+            trial.set_user_attr("failure", reason)
+            self.study.tell(trial, state=TrialState.FAIL)
+
+
+class Race:
+    """Runs trials until a count or a clock says stop.
+
+    Args:
+        log: The trials.
+        question: What samplers are asked.
+        sampler: Name of the sampler.
+        seeds: Plans that are measured first, each with its origin.
+        measure: Quality of a plan on the search set.
+        latency: Predicted times of a plan; None where not known.
+    """
+
+    def __init__(
+        self, log: TrialLog, question: Question, sampler: str, seeds: Sequence[tuple[str, Proposal]], measure: Measure, latency: Latency
+    ) -> None:
+        self.log, self.question, self.seeds = log, question, seeds
+        self.origin = sampler
+        self.sampler: Sampler = samplers[sampler](question)
+        self.measure, self.latency = measure, latency
+        self.history = {record.number: record for record in log.records()}
+
+    def run(self, *, trials: int | None, deadline: float | None, finished: Callable[[Record], None]) -> None:
+        """Measures plans until ``trials`` have ended, or the next would end after ``deadline`` (`time.monotonic`).
+
+        Raises:
+            EvaluationError: If ten trials in a row fail.
+        """
+        pending = self.log.open_trials()
+        done = self.log.count()
+        failures = 0
+        longest = 0.0
+        while (trials is None or done < trials) and (deadline is None or time.monotonic() + longest < deadline):
+            started = time.monotonic()
+            trial = pending.pop(0) if pending else self.log.ask(self.sampler.optuna_sampler(done))
+            origin, proposal = self._propose(trial)
+            try:
+                record = self._evaluate(trial.number, origin, proposal, started)
+            except (EvaluationError, MemoryError) as error:
+                failures += 1
+                self.log.fail(trial, str(error) or "out of memory")
+                if failures >= MOST_FAILURES:
+                    raise EvaluationError(f"{failures} trials in a row failed, the last one: {error}; what was measured is kept") from None
+            else:
+                failures = 0
+                self.log.tell(trial, record, self.question.budget_bytes)
+                self.history[record.number] = record
+                finished(record)
+            done += 1
+            longest = max(longest, time.monotonic() - started)
+
+    def _propose(self, trial: optuna.Trial) -> tuple[str, Proposal]:
+        if trial.number < len(self.seeds):
+            return self.seeds[trial.number]
+        history = [record for number, record in sorted(self.history.items()) if number < trial.number]
+        return self.origin, self.sampler.propose(trial, history)
+
+    def _evaluate(self, number: int, origin: str, proposal: Proposal, started: float) -> Record:
+        plan = proposal.plan
+        same = next((record for record in self.history.values() if record.plan == plan), None)
+        if same:
+            loss, error, perplexity = same.loss, same.standard_error, same.perplexity
+        else:
+            try:
+                quality = self.measure(plan)
+            except RuntimeError as fault:
+                if isinstance(fault, EvaluationError) or "memory" not in str(fault).lower():
+                    raise
+                raise EvaluationError(f"out of memory: {str(fault).splitlines()[0]}") from None
+            loss, error, perplexity = quality.mean, quality.standard_error, quality.perplexity
+        times = self.latency(plan)
+        return Record(
+            number=number,
+            origin=origin,
+            label=proposal.label,
+            plan=plan,
+            size_bytes=plan.size_bytes(self.question.space.inventory),
+            loss=loss,
+            standard_error=error,
+            perplexity=perplexity,
+            predicted_loss=proposal.predicted_loss,
+            decode_ms=times[0] if times else None,
+            prefill_ms=times[1] if times else None,
+            seconds=time.monotonic() - started,
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a study folder for this process.
+
+    Raises:
+        StudyError: If another process holds it.
+        OutputError: If the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror}; choose another folder with --out") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StudyError(f"another search runs in {folder}; wait for it, stop it, or choose another folder with --out") from None
+        yield
+
+
+@contextmanager
+def _database(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise OutputError(f"cannot write {path}: {reason}; free some space, then run the same command again: it goes on") from None
+
+
+def _durable(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()

@@ -1,0 +1,73 @@
+"""What a person would do without a search: one choice for every linear layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paredown.space.choice import KEEP, Choice, methods, site_fault
+from paredown.space.plan import Plan
+from paredown.space.site import Site
+from paredown.space.space import Space
+
+BITS = (8, 6, 5, 4, 3, 2)
+GROUPS = (64, 32, 128)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UniformPlan:
+    """A uniform plan with its name."""
+
+    label: str
+    plan: Plan
+    size_bytes: int
+
+
+def uniform_plan(space: Space, bits: int, group_size: int, embedding: Choice) -> UniformPlan:
+    """The same bits and groups in every linear layer; whole channels where the group does not divide, kept where nothing fits.
+
+    Sites with a single option, as pins leave them, keep that option: the search has it as well.
+    """
+    quantize = methods["quantize"]
+    candidates = [quantize.build({"bits": bits, "group_size": group}) for group in (group_size, "channel")]
+    choices = {}
+    for site in space.inventory.leaves:
+        options = space.options[site.name]
+        if len(options) == 1:
+            choices[site.name] = options[0]
+        elif site.kind == "embedding":
+            choices[site.name] = embedding if embedding in options else options[0]
+        else:
+            fitting = [choice for choice in candidates if site_fault(site, choice, space.target) is None]
+            choices[site.name] = fitting[0].canonical(site.members[0].shape) if fitting else KEEP
+    plan = Plan.of(space.inventory, choices)
+    label = f"{bits} bits, groups of {group_size}"
+    if (site := _embedding(space)) is not None and len(space.options[site.name]) > 1:
+        label += f", embedding {embedding}"
+    return UniformPlan(label=label, plan=plan, size_bytes=plan.size_bytes(space.inventory))
+
+
+def uniform_plans(space: Space, budget_bytes: int) -> list[UniformPlan]:
+    """Uniform plans worth a trial: for each group size and treatment of the embedding the most bits that fit the budget,
+    and one of every bit-width, so that the whole front can be compared."""
+    site = _embedding(space)
+    embeddings = [c for c in space.options[site.name] if c.method in ("keep", "quantize") and _plain(c)] if site else [KEEP]
+    found: dict[Plan, UniformPlan] = {}
+    for embedding in embeddings:
+        for group in GROUPS:
+            plans = [uniform_plan(space, bits, group, embedding) for bits in BITS]
+            fitting = next((plan for plan in plans if plan.size_bytes <= budget_bytes), None)
+            if fitting:
+                found.setdefault(fitting.plan, fitting)
+    eight = next((c for c in embeddings if getattr(c, "bits", None) == 8), embeddings[0])
+    for bits in BITS:
+        plan = uniform_plan(space, bits, GROUPS[0], eight)
+        found.setdefault(plan.plan, plan)
+    return sorted(found.values(), key=lambda plan: (-plan.size_bytes, plan.label))
+
+
+def _plain(choice: Choice) -> bool:
+    return getattr(choice, "bits", 8) in (8, 6, 4)
+
+
+def _embedding(space: Space) -> Site | None:
+    return next((site for site in space.inventory.leaves if site.kind == "embedding"), None)

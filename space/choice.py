@@ -1,0 +1,246 @@
+"""What is done to a site: methods with their knobs, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from paredown.space.errors import PlanError
+from paredown.space.registry import Registry
+from paredown.space.site import Kind, Member, Site
+from paredown.space.target import Target
+from paredown.space.tensors import Layout, TensorSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shape = tuple[int, int]
+
+
+class Choice(BaseModel):
+    """A method with its knobs; its fields are the knobs. A subclass is one method, and says all that there is to know of it.
+
+    A method turns a matrix into tensors of its *own* (codes, indices) and dense *parts* (factors, kept values), each of
+    which ``then`` compresses in its turn, or which are stored as they are. Bytes, file and bank follow from that for
+    every method and composition alike.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: ClassVar[str]
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"linear"})
+    storage_only: ClassVar[bool] = False
+    """Whether the saving is on disk only: no runtime computes faster for it."""
+
+    then: Choice | None = Field(default=None, description="what is done to the dense parts that are left")
+
+    @field_validator("then", mode="before")
+    @classmethod
+    def _parse_then(cls, value: Any) -> Any:
+        return value if value is None or isinstance(value, Choice) else parse_choice(value)
+
+    @classmethod
+    def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
+        """Choices that belong in the default space of such a matrix."""
+        return ()
+
+    def fault(self, shape: Shape) -> str | None:
+        """Why a matrix of this shape cannot take the choice, with the remedy; None where it can."""
+        return None
+
+    def canonical(self, shape: Shape) -> Choice:
+        """The one form among choices that are the same for this shape."""
+        return self
+
+    def supports(self, site: Site, target: Target) -> str | None:
+        """Why this target cannot run the choice at this site; None where it can."""
+        return None if target.name == "paredown" else f"{self.method} runs with target paredown only"
+
+    def own(self, shape: Shape, dtype: str) -> Layout:
+        """The method's own tensors for a matrix of this shape; pure."""
+        return {}
+
+    def parts(self, shape: Shape) -> Mapping[str, Shape]:
+        """The dense parts that are left of a matrix of this shape; pure."""
+        return {}
+
+    def encode(self, weight: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Own tensors and dense parts of a float32 matrix ``(out_features, in_features)``; not modified."""
+        return {}, {}
+
+    def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """The float32 matrix that the layer computes with."""
+        raise PlanError(f"{self.method} leaves no matrix behind")
+
+    def neurons(self, matrices: Sequence[Tensor]) -> Tensor:
+        """For methods of ``ffn`` sites: indices of the neurons that stay, ascending.
+
+        Args:
+            matrices: Those that make the neurons, ``(neurons, hidden)``, and last the one that reads them, ``(hidden, neurons)``.
+        """
+        raise PlanError(f"{self.method} selects no neurons")
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The knobs that differ from their defaults, in declared order, without ``then``."""
+        fields = type(self).model_fields
+        return {k: v for k in fields if k != "then" and (v := getattr(self, k)) != fields[k].default}
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The choice as a plan file holds it."""
+        then = {"then": self.then.to_mapping()} if self.then else {}
+        return {"method": self.method, **self.knobs, **then}
+
+    def __str__(self) -> str:
+        knobs = "".join(f" {name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in self.knobs.items())
+        return f"{self.method}{knobs}" + (f" then {self.then}" if self.then else "")
+
+    @classmethod
+    def build(cls, knobs: Mapping[str, Any]) -> Self:
+        """The method with these knobs.
+
+        Raises:
+            PlanError: If a knob is unknown, missing or out of range; all faults in one message.
+        """
+        try:
+            return cls(**knobs)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'knobs'}: {e['msg']}" for e in error.errors())
+            known = ", ".join(cls.model_fields)
+            raise PlanError(f"{cls.method}: {faults} (its knobs: {known})") from None
+
+
+methods: Registry[type[Choice]] = Registry("method")
+
+
+@methods.register("keep")
+class Keep(Choice):
+    """The matrix as the original stores it."""
+
+    method: ClassVar[str] = "keep"
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"linear", "embedding"})
+
+    @classmethod
+    def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
+        """Always there."""
+        return (cls(),)
+
+    def supports(self, site: Site, target: Target) -> str | None:
+        """Every target runs what is kept."""
+        return None
+
+    def fault(self, shape: Shape) -> str | None:
+        """A step that follows: it says all by itself."""
+        return f"'keep then {self.then}' is '{self.then}'; write that" if self.then else None
+
+    def parts(self, shape: Shape) -> Mapping[str, Shape]:
+        """The matrix itself."""
+        return {"weight": shape}
+
+    def encode(self, weight: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The matrix itself."""
+        return {}, {"weight": weight}
+
+    def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """The matrix itself."""
+        return parts["weight"]
+
+
+KEEP = Keep()
+
+
+def parse_choice(value: str | Mapping[str, Any]) -> Choice:
+    """A choice from a plan's mapping or from its text form ``quantize bits=4 group_size=64``.
+
+    Raises:
+        PlanError: If it has no method, or a knob is unknown or out of range.
+        UnknownNameError: If no such method is registered.
+    """
+    mapping = _from_text(value) if isinstance(value, str) else dict(value)
+    name = mapping.pop("method", None)
+    if not isinstance(name, str):
+        raise PlanError(f"a choice needs a method; got {value!r}; known: {', '.join(methods)}")
+    return methods[name].build(mapping)
+
+
+def _from_text(text: str) -> dict[str, Any]:
+    first, _, rest = text.partition(" then ")
+    method, *knobs = first.split() or [""]
+    mapping: dict[str, Any] = {"method": method}
+    for knob in knobs:
+        name, equals, value = knob.partition("=")
+        if not equals or name in mapping:
+            raise PlanError(f"expected 'method knob=value ...', got {text!r} (at {knob!r})")
+        mapping[name] = value
+    if rest:
+        mapping["then"] = rest
+    return mapping
+
+
+def matrix_layout(choice: Choice, shape: Shape, dtype: str) -> dict[str, TensorSpec]:
+    """Tensors that store a matrix under a choice: bytes are counted from this, and files hold exactly this."""
+    layout = dict(choice.own(shape, dtype))
+    for name, part in choice.parts(shape).items():
+        if choice.then:
+            prefix = f"{name}." if name != "weight" else ""
+            layout |= {prefix + key: spec for key, spec in matrix_layout(choice.then, part, dtype).items()}
+        else:
+            layout[name] = TensorSpec(dtype, part)
+    return layout
+
+
+def matrix_fault(choice: Choice, shape: Shape) -> str | None:
+    """Why a matrix of this shape cannot take the choice or what follows it; None where it can."""
+    if fault := choice.fault(shape):
+        return fault
+    if choice.then is None:
+        return None
+    if not choice.parts(shape):
+        return f"{choice.method} leaves no dense part for 'then {choice.then}'; leave the 'then' out"
+    if "linear" not in choice.then.kinds:
+        return f"'{choice.then.method}' cannot follow '{choice.method}'"
+    return next((fault for part in choice.parts(shape).values() if (fault := matrix_fault(choice.then, part))), None)
+
+
+def site_layout(site: Site, choice: Choice) -> dict[str, TensorSpec]:
+    """Tensors by name that store a site under a choice; biases included, a block's own rest left to the caller."""
+    layout: dict[str, TensorSpec] = {}
+    for member, reduced in choice_members(site, choice):
+        inner = choice.then or KEEP if site.kind == "ffn" else choice
+        layout |= {f"{member.module}.{key}": spec for key, spec in matrix_layout(inner, reduced, member.dtype).items()}
+        if member.bias:
+            length = reduced[0]
+            layout[f"{member.module}.bias"] = TensorSpec(member.bias.dtype, (length,))
+    return layout
+
+
+def choice_members(site: Site, choice: Choice) -> list[tuple[Member, Shape]]:
+    """The members that are left of a site, each with the shape that it is left with."""
+    if site.kind == "block":
+        return []
+    reduced = choice.parts(site.members[-1].shape) if site.kind == "ffn" else None
+    if reduced is None:
+        return [(member, member.shape) for member in site.members]
+    neurons = reduced["weight"][1]
+    *makers, reader = site.members
+    return [*((member, (neurons, member.shape[1])) for member in makers), (reader, (reader.shape[0], neurons))]
+
+
+def site_fault(site: Site, choice: Choice, target: Target) -> str | None:
+    """Why a site cannot take a choice under a target, with the remedy; None where it can."""
+    if site.kind == "block" and choice.then:
+        return f"{choice.method} leaves nothing of a block for 'then {choice.then}'; leave the 'then' out"
+    if site.kind not in choice.kinds:
+        return f"'{choice.method}' is for {' and '.join(sorted(choice.kinds))} sites; {site.name} is of kind {site.kind}"
+    step: Choice | None = choice
+    while step is not None:
+        if reason := step.supports(site, target):
+            return reason
+        step = step.then
+    for member, shape in choice_members(site, choice):
+        inner = (choice.then or KEEP) if site.kind == "ffn" else choice
+        if fault := (choice.fault(site.members[-1].shape) if site.kind == "ffn" else None) or matrix_fault(inner, shape):
+            return f"{member.module}: {fault}"
+    return None

@@ -1,0 +1,54 @@
+"""What can go wrong, as one tree.
+
+ParedownError                  exit code 2
+├── PlanError(ValueError)          a plan or a choice that cannot be
+├── StudyError(ValueError)         a study file, an option or its data
+├── UnknownNameError(LookupError)  a method, target, sampler or site that nobody registered
+├── CheckpointError(ValueError)    a model folder that is missing, truncated or of another kind
+├── OutputError(OSError)           a folder that cannot be written: not ours, or the disk is full
+├── EvaluationError(RuntimeError)  a measurement that is not finite: the trial fails, the study goes on
+├── VerificationError(RuntimeError) a written model that is not what was scored
+└── BudgetError(ValueError)        nothing meets the budget; exit code 3
+"""
+
+from __future__ import annotations
+
+
+class ParedownError(Exception):
+    """Base of all our errors; its text is one line with the remedy."""
+
+    exit_code = 2
+
+
+class PlanError(ParedownError, ValueError):
+    """A plan or a choice that cannot be."""
+
+
+class StudyError(ParedownError, ValueError):
+    """A study file, an option of a study, or its data."""
+
+
+class UnknownNameError(ParedownError, LookupError):
+    """A name that nobody registered."""
+
+
+class CheckpointError(ParedownError, ValueError):
+    """A model folder that is missing, truncated, or of a kind that cannot be compressed."""
+
+
+class OutputError(ParedownError, OSError):
+    """A folder that cannot be written."""
+
+
+class EvaluationError(ParedownError, RuntimeError):
+    """A measured value that is not finite."""
+
+
+class VerificationError(ParedownError, RuntimeError):
+    """A written model that differs from the one that was scored."""
+
+
+class BudgetError(ParedownError, ValueError):
+    """No plan of the space meets the budget."""
+
+    exit_code = 3

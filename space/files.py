@@ -1,0 +1,133 @@
+"""YAML that people write, read safely: every fault at once, each with its line."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from paredown.space.errors import OutputError, ParedownError
+
+M = TypeVar("M", bound=BaseModel)
+
+LIMIT_BYTES = 8 << 20
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, without aliases and with the line of every key."""
+
+    def __init__(self, stream: str, source: str, error: type[ParedownError]) -> None:
+        super().__init__(stream)
+        self.lines: dict[tuple[Any, ...], int] = {}
+        self.faults: list[str] = []
+        self.source, self.error = source, error
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]  # the stub has no types here
+            raise self.error(f"{self.source}:{line}: aliases (*name) are not read here; write the value out")
+        return super().compose_node(parent, index)
+
+    def note(self, node: Any, place: tuple[Any, ...]) -> None:
+        """Remembers lines and collects duplicate keys."""
+        self.lines[place] = node.start_mark.line + 1
+        if isinstance(node, yaml.SequenceNode):
+            for i, item in enumerate(node.value):
+                self.note(item, (*place, i))
+        elif isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    continue  # the constructor refuses it
+                if key.value in seen:
+                    self.faults.append(f"{self.source}:{key.start_mark.line + 1}: duplicate key {key.value!r}; remove one")
+                seen.add(key.value)
+                self.note(value, (*place, key.value))
+                self.lines[(*place, key.value)] = key.start_mark.line + 1
+
+
+def read_yaml(path: Path, model: type[M], error: type[ParedownError]) -> M:
+    """A file as a value.
+
+    Args:
+        path: The file.
+        model: What it must be.
+        error: Class of the error for a file that is not that.
+
+    Raises:
+        ParedownError: Of class ``error``, with all faults, one a line, each with file and line number.
+    """
+    try:
+        if path.stat().st_size > LIMIT_BYTES:
+            raise error(f"{path} is larger than {LIMIT_BYTES >> 20} MiB; that is no {model.__name__} file")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise error(f"{path} cannot be read ({fault}); give a YAML file") from None
+    try:
+        loader = _Loader(text, str(path), error)
+        node = loader.get_single_node()
+        if node is None:
+            raise error(f"{path} is empty; the documentation shows what a file holds")
+        loader.note(node, ())
+        data = loader.construct_document(node)
+    except yaml.YAMLError as fault:
+        mark = getattr(fault, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise error(f"{path}{line}: no valid YAML: {getattr(fault, 'problem', fault)}") from None
+    except RecursionError:
+        raise error(f"{path}: nested too deeply; write it flatter") from None
+    except ParedownError:
+        raise
+    except ValueError as fault:  # a date or a number that Python cannot hold
+        raise error(f"{path}: {fault}; write such a value in quotes") from None
+    faults = loader.faults
+    try:
+        value = model.model_validate(data)
+    except RecursionError:
+        raise error(f"{path}: nested too deeply; write it flatter") from None
+    except ValidationError as invalid:
+        faults = faults + [_fault(path, loader.lines, dict(fault)) for fault in invalid.errors()]
+    except ParedownError as invalid:
+        faults = [*faults, f"{path}: {invalid}"]
+    if faults:
+        raise error("\n".join(faults))
+    return value
+
+
+def _fault(path: Path, lines: Mapping[tuple[Any, ...], int], fault: Mapping[str, Any]) -> str:
+    place = tuple(fault["loc"])
+    known = place
+    while known not in lines and known:
+        known = known[:-1]
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        message = "unknown key; remove it or mend its spelling"
+    return f"{path}:{lines.get(known, 1)}: {'.'.join(map(str, place)) or 'file'}: {message}"
+
+
+def write_atomically(path: Path, text: str | bytes) -> None:
+    """Writes beside, syncs, renames: a reader sees the old file or the new one, whole.
+
+    Raises:
+        OutputError: If the folder cannot be written or the disk is full; the old file is left as it was.
+    """
+    data = text.encode() if isinstance(text, str) else text
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from None

@@ -1,0 +1,110 @@
+"""A choice for every site: the product."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from paredown.space.choice import KEEP, Choice, site_fault, site_layout
+from paredown.space.errors import ParedownError, PlanError, UnknownNameError
+from paredown.space.site import Inventory, Site
+from paredown.space.target import Target
+from paredown.space.tensors import TensorSpec, total_bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Choices by site name, in the order of the model; a site that is not named is kept.
+
+    Attributes:
+        entries: Sites and choices; none is ``keep``, and none lies in a site that is overruled.
+    """
+
+    entries: tuple[tuple[str, Choice], ...] = ()
+
+    @classmethod
+    def of(cls, inventory: Inventory, choices: Mapping[str, Choice]) -> Plan:
+        """The plan in its one canonical form; choices at overruled sites are left out.
+
+        Raises:
+            UnknownNameError: If the model has no such site.
+        """
+        unknown = set(choices) - {site.name for site in inventory.sites}
+        if unknown:
+            inventory[min(unknown)]  # raises
+        overruled: dict[str, str] = {}
+        ranked = sorted(inventory.parents, key=lambda site: site.kind != "block")
+        for site in ranked:
+            if choices.get(site.name, KEEP) == KEEP or any(leaf in overruled for leaf in site.covers):
+                continue
+            overruled |= {leaf: site.name for leaf in site.covers}
+        active = set(overruled.values())
+        kept_parents = {site.name for site in inventory.parents} - active
+        entries = [
+            (site.name, choices[site.name])
+            for site in inventory.sites
+            if choices.get(site.name, KEEP) != KEEP and site.name not in overruled and site.name not in kept_parents
+        ]
+        return cls(tuple(entries))
+
+    @cached_property
+    def choices(self) -> Mapping[str, Choice]:
+        """Choices by site name."""
+        return dict(self.entries)
+
+    def __getitem__(self, site: str) -> Choice:
+        return self.choices.get(site, KEEP)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{site}: {choice}" for site, choice in self.entries)
+
+    def decided(self, inventory: Inventory) -> Iterator[tuple[Site, Choice]]:
+        """The sites whose choices are carried out, in the order of the model: each leaf, or the site that overrules it."""
+        overruled = {leaf for site in inventory.parents if self[site.name] != KEEP for leaf in site.covers}
+        for site in inventory.sites:
+            if site.kind in ("linear", "embedding"):
+                if site.name not in overruled:
+                    yield site, self[site.name]
+            elif self[site.name] != KEEP:
+                yield site, self[site.name]
+
+    def dropped(self, inventory: Inventory) -> tuple[int, ...]:
+        """Indices of the blocks that are left out."""
+        blocks = (site for site in inventory.parents if site.kind == "block")
+        return tuple(site.block for site in blocks if site.block is not None and self[site.name] != KEEP)
+
+    def layout(self, inventory: Inventory) -> dict[str, TensorSpec]:
+        """Every tensor that ``apply`` writes under this plan, by its name before blocks are renumbered."""
+        layout = dict(inventory.rest)
+        dropped = self.dropped(inventory)
+        for site in inventory.parents:
+            if site.block not in dropped:
+                layout |= site.rest
+        for site, choice in self.decided(inventory):
+            layout |= site_layout(site, choice)
+        return layout
+
+    def size_bytes(self, inventory: Inventory) -> int:
+        """Bytes of the tensors that ``apply`` writes."""
+        return total_bytes(self.layout(inventory))
+
+    def check(self, inventory: Inventory, target: Target) -> None:
+        """Refuses what the model or the target cannot take, before any weight is touched.
+
+        Raises:
+            PlanError: With every fault, one after the other.
+        """
+        faults = []
+        for name, choice in self.entries:
+            try:
+                fault = site_fault(inventory[name], choice, target)
+            except (UnknownNameError, ParedownError) as error:
+                fault = str(error)
+            if fault:
+                faults.append(f"{name}: {fault}")
+        blocks = sum(site.kind == "block" for site in inventory.parents)
+        if blocks and len(self.dropped(inventory)) == blocks:
+            faults.append("every block is dropped; keep one at least")
+        if faults:
+            raise PlanError("the plan does not fit: " + "; ".join(faults))

@@ -1,0 +1,123 @@
+"""``plan.yaml``: a plan with where it came from and what it was worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from paredown.space.choice import KEEP, Choice, parse_choice
+from paredown.space.errors import PlanError, UnknownNameError
+from paredown.space.files import read_yaml, write_atomically
+from paredown.space.plan import Plan
+from paredown.space.site import Inventory
+from paredown.space.target import Target, targets
+
+T = TypeVar("T")
+
+
+def _as_value_error(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except (PlanError, UnknownNameError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _known_choice(value: dict[str, Any]) -> dict[str, Any]:
+    _as_value_error(lambda: parse_choice(value))
+    return value
+
+
+class BaseModelReference(BaseModel):
+    """The original that a plan was made on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    revision: str | None = None
+    architecture: str
+    config_sha256: str
+    shapes_sha256: str = Field(description="fingerprint of module names and shapes: what a model must share to take the plan")
+
+
+class Default(BaseModel):
+    """What happens to a site that is not named."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["keep"] = "keep"
+
+
+class PlanFile(BaseModel):
+    """A plan file, version 1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    base_model: BaseModelReference
+    target: str
+    default: Default = Default()
+    choices: dict[str, Annotated[dict[str, Any], AfterValidator(_known_choice)]]
+    size_bytes: int = Field(ge=0, description="tensors that apply writes [bytes]")
+    quality: dict[str, Any] | None = None
+    latency: dict[str, Any] | None = None
+    compared_with: dict[str, Any] | None = None
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("target")
+    @classmethod
+    def _known_target(cls, value: str) -> str:
+        return _as_value_error(lambda: targets[value].name)
+
+    @classmethod
+    def read(cls, path: Path) -> PlanFile:
+        """The plan of a file.
+
+        Raises:
+            PlanError: If it is not a plan; every fault with its line.
+        """
+        return read_yaml(path, cls, PlanError)
+
+    def write(self, path: Path) -> None:
+        """Writes the file, whole or not at all."""
+        write_atomically(path, self.to_yaml())
+
+    def to_yaml(self) -> str:
+        """The file's text."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        data["base_model"].setdefault("revision", None)
+        return yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=140, allow_unicode=True)
+
+    def parsed(self) -> dict[str, Choice]:
+        """Choices by site name, as the file gives them."""
+        return {site: parse_choice(mapping) for site, mapping in self.choices.items()}
+
+    def plan_for(self, inventory: Inventory, target: Target | None = None) -> Plan:
+        """The plan for a model, once everything was checked against it.
+
+        Raises:
+            PlanError: If the model has other modules or shapes, or its target cannot run a choice.
+        """
+        if inventory.architecture != self.base_model.architecture:
+            raise PlanError(
+                f"the plan was made for {self.base_model.architecture} ({self.base_model.name}), the model is "
+                f"{inventory.architecture}; give the model that it was made for, or a fine-tune of it"
+            )
+        if inventory.shapes_sha256() != self.base_model.shapes_sha256:
+            unknown = sorted(set(self.choices) - {site.name for site in inventory.sites})
+            detail = f"; it has no {unknown[0]}" if unknown else ""
+            raise PlanError(
+                f"the plan was made for the module names and shapes of {self.base_model.name}, and this model has others{detail}; "
+                "give that model or a fine-tune of it"
+            )
+        plan = Plan.of(inventory, self.parsed())
+        plan.check(inventory, target or targets[self.target])
+        return plan
+
+
+def choices_of(plan: Plan) -> dict[str, dict[str, Any]]:
+    """The choices as a plan file holds them."""
+    return {site: choice.to_mapping() for site, choice in plan.entries if choice != KEEP}

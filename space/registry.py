@@ -1,0 +1,60 @@
+"""Names for the things that a newcomer may add."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from paredown.space.errors import UnknownNameError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Things of one kind by name; a taken name is an error, an unknown one suggests the nearest.
+
+    Args:
+        kind: What is registered, for messages: ``"method"``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that enters what it decorates under ``name``.
+
+        Raises:
+            ValueError: If the name is taken by something else.
+        """
+
+        def enter(entry: T) -> T:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} {name!r} is registered already; choose another name")
+            self._entries[name] = entry
+            return entry
+
+        return enter
+
+    def __getitem__(self, name: str) -> T:
+        if name in self._entries:
+            return self._entries[name]
+        near = difflib.get_close_matches(name, self._entries, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UnknownNameError(f"unknown {self.kind} {name!r}; {hint}known: {', '.join(sorted(self._entries))}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._entries))
+
+
+def import_folder(package: str, path: list[str]) -> None:
+    """Imports every module of a package's own folder, so that a new file is found by being there."""
+    for module in pkgutil.iter_modules(path):
+        if not module.ispkg:
+            importlib.import_module(f"{package}.{module.name}")

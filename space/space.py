@@ -1,0 +1,107 @@
+"""What can be decided: the sites of a model with the choices that each may take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from paredown.space.choice import KEEP, Choice, methods, parse_choice, site_fault, site_layout
+from paredown.space.errors import StudyError
+from paredown.space.plan import Plan
+from paredown.space.site import Inventory, Site
+from paredown.space.study_file import SpaceFile
+from paredown.space.target import Target
+from paredown.space.tensors import total_bytes
+
+MOST_CHOICES = 16
+"""Choices a site in the default space."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """Sites and choices of a study.
+
+    Attributes:
+        inventory: The model's sites.
+        target: The runtime.
+        options: Choices by site. A leaf has one at least; a block or a feed-forward network has those that overrule its
+            leaves, so none where it is always kept.
+        max_drops: Most blocks that a plan may drop.
+    """
+
+    inventory: Inventory
+    target: Target
+    options: Mapping[str, tuple[Choice, ...]]
+    max_drops: int
+
+    @classmethod
+    def build(cls, inventory: Inventory, target: Target, wishes: SpaceFile | None = None) -> Space:
+        """The space that a study file describes.
+
+        Raises:
+            StudyError: If an override matches nothing, or a site is left without a choice.
+        """
+        wishes = wishes or SpaceFile()
+        unused = [override.match for override in wishes.overrides if not any(_matches(override.match, s) for s in inventory.sites)]
+        if unused:
+            raise StudyError(f"no site matches {', '.join(map(repr, unused))}; `paredown inspect` lists the sites and classes")
+        options = {site.name: _options(site, target, wishes) for site in inventory.sites}
+        blocks = sum(site.kind == "block" for site in inventory.parents)
+        max_drops = blocks // 4 if wishes.max_drops is None else min(wishes.max_drops, blocks - 1)
+        return cls(inventory=inventory, target=target, options=options, max_drops=max_drops)
+
+    @property
+    def searched(self) -> tuple[Site, ...]:
+        """Sites with something to decide."""
+        return tuple(s for s in self.inventory.sites if len(self.options[s.name]) > (s.kind in ("linear", "embedding")))
+
+    def sizes(self, site: Site) -> list[int]:
+        """Bytes of the site under each of its options."""
+        return [total_bytes(site_layout(site, choice)) for choice in self.options[site.name]]
+
+    def allows(self, plan: Plan) -> bool:
+        """Whether every choice of the plan is an option, and it drops no more blocks than it may."""
+        return len(plan.dropped(self.inventory)) <= self.max_drops and all(
+            choice in self.options[site.name] for site, choice in plan.decided(self.inventory)
+        )
+
+
+def _options(site: Site, target: Target, wishes: SpaceFile) -> tuple[Choice, ...]:
+    override = next((o for o in wishes.overrides if _matches(o.match, site)), None)
+    if override:
+        wanted = [parse_choice(text) for text in override.choices]
+    elif site.kind in wishes.choices:
+        wanted = [parse_choice(text) for text in wishes.choices[site.kind]]
+    else:
+        wanted = list(default_choices(site))
+    faults = {choice: site_fault(site, choice, target) for choice in wanted}
+    if override and override.match == site.name:
+        wrong = [fault for fault in faults.values() if fault]
+        if wrong:
+            raise StudyError(f"{site.name}: {'; '.join(wrong)}")
+    fitting = [choice.canonical(site.members[0].shape) if site.members else choice for choice, fault in faults.items() if not fault]
+    if site.kind in ("ffn", "block"):
+        return tuple(dict.fromkeys(choice for choice in fitting if choice != KEEP))
+    if not fitting and override:
+        reason = next((fault for fault in faults.values() if fault), "none was given")
+        raise StudyError(f"{site.name} has no choice left of override {override.match!r}: {reason}; add one that fits, e.g. keep")
+    return tuple(dict.fromkeys(fitting)) or (KEEP,)
+
+
+def default_choices(site: Site) -> Sequence[Choice]:
+    """What every registered method offers for a site."""
+    if site.kind == "block":
+        return [methods[name]() for name in methods if "block" in methods[name].kinds]
+    member = site.members[-1]
+    offers = [methods[name].offers(member, site.kind) for name in methods if site.kind in methods[name].kinds]
+    return [choice for offer in offers for choice in offer]
+
+
+def _matches(pattern: str, site: Site) -> bool:
+    if pattern.startswith("re:"):
+        try:
+            return re.fullmatch(pattern[3:], site.name) is not None
+        except re.error as error:
+            raise StudyError(f"{pattern!r} is no regular expression: {error}") from None
+    return pattern == site.name or any(pattern == member.class_name for member in site.members if site.kind != "ffn")

@@ -1,0 +1,134 @@
+"""``study.yaml``: a question to be answered by search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from paredown.space.budget import Budget
+from paredown.space.choice import parse_choice
+from paredown.space.errors import ParedownError, StudyError
+from paredown.space.files import read_yaml, write_atomically
+from paredown.space.site import Kind
+from paredown.space.target import targets
+
+ChoiceText = str | dict[str, Any]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _checked(choices: list[ChoiceText]) -> list[ChoiceText]:
+    faults = []
+    for choice in choices:
+        try:
+            parse_choice(choice)
+        except ParedownError as error:
+            faults.append(str(error))
+    if faults:
+        raise ValueError("; ".join(faults))
+    return choices
+
+
+class Override(_Strict):
+    """Choices for the sites that match; the first override that matches a site wins. A single choice pins the site."""
+
+    match: str = Field(description="a site's name, a class (Linear, Conv1D, Embedding), or re:PATTERN over the whole name")
+    choices: list[ChoiceText] = Field(min_length=1)
+
+    _check = field_validator("choices")(_checked)
+
+
+class SpaceFile(_Strict):
+    """What may be done to the model."""
+
+    choices: dict[Kind, list[ChoiceText]] = Field(default_factory=dict, description="in place of the defaults, by kind of site")
+    overrides: list[Override] = Field(default_factory=list)
+    max_drops: int | None = Field(default=None, ge=0, description="blocks that may be dropped; a quarter of them by default")
+
+    @field_validator("choices")
+    @classmethod
+    def _check_choices(cls, value: dict[Kind, list[ChoiceText]]) -> dict[Kind, list[ChoiceText]]:
+        return {kind: _checked(choices) for kind, choices in value.items()}
+
+
+class Tokens(_Strict):
+    """How much text is read, in tokens."""
+
+    calibration: int = Field(default=4096, ge=128, description="for input statistics and sensitivities")
+    search: int = Field(default=8192, ge=128, description="for every trial")
+    selection: int = Field(default=32768, ge=128, description="for the finalists")
+    held_out: int = Field(default=65536, ge=128, description="for the report; read once")
+    sequence_length: int = Field(default=256, ge=16, description="of one sequence, cut to what the model takes")
+
+
+class StudyFile(_Strict):
+    """A study file, version 1."""
+
+    schema_version: Literal[1] = 1
+    model: str = Field(description="a folder that save_pretrained wrote, or a repository on the hub")
+    revision: str | None = None
+    data: list[str] = Field(default=["stdlib"], description="text files, folders, hub:NAME[:CONFIG[:SPLIT]], or stdlib")
+    target: str = "paredown"
+    budget: str = Field(default="45%", description="45% of the original's tensor bytes, 3.5GB, or 4.25bpw")
+    trials: int | None = Field(default=None, ge=1, description="stop after so many plans were measured")
+    timeout: float | None = Field(default=None, gt=0, description="stop after so many seconds")
+    until: str | None = Field(default=None, description="stop at this time of day, HH:MM")
+    seed: int = Field(default=0, ge=0)
+    sampler: str = "frontier"
+    tokens: Tokens = Tokens()
+    space: SpaceFile = SpaceFile()
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _budget(cls, value: Any) -> str:
+        try:
+            return Budget.parse(str(value)).text
+        except StudyError as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("target")
+    @classmethod
+    def _target(cls, value: str) -> str:
+        try:
+            return targets[value].name
+        except ParedownError as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("until", mode="before")
+    @classmethod
+    def _until(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        if isinstance(value, int):  # YAML 1.1 reads 07:30 as sixties
+            value = f"{value // 60:02d}:{value % 60:02d}"
+        hours, colon, minutes = str(value).partition(":")
+        if not (colon and hours.isdigit() and minutes.isdigit() and int(hours) < 24 and int(minutes) < 60 and len(minutes) == 2):
+            raise ValueError(f"expected a time of day such as 07:00, got {value!r}")
+        return str(value)
+
+    @classmethod
+    def read(cls, path: Path) -> StudyFile:
+        """The study of a file.
+
+        Raises:
+            StudyError: If it is not a study; every fault with its line.
+        """
+        return read_yaml(path, cls, StudyError)
+
+    def write(self, path: Path) -> None:
+        """Writes the file, whole or not at all."""
+        write_atomically(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=140))
+
+    def question(self) -> dict[str, Any]:
+        """What must be the same for a study to go on: all but when to stop."""
+        return self.model_dump(mode="json", exclude={"trials", "timeout", "until"})

@@ -1,0 +1,34 @@
+"""Names, types and shapes of tensors in a file: what bytes are counted from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ITEM_BYTES = {
+    "float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1,
+    "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor of a file: a torch dtype by name, and the shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the data, without any header."""
+        return ITEM_BYTES[self.dtype] * math.prod(self.shape)
+
+
+Layout = Mapping[str, TensorSpec]
+"""Tensors by name."""
+
+
+def total_bytes(layout: Layout) -> int:
+    """Bytes of the data of all tensors of a layout."""
+    return sum(spec.size_bytes for spec in layout.values())

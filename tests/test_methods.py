@@ -1,0 +1,218 @@
+"""Laws of every registered method and of compositions: a newcomer is covered the day it is registered."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import strategies
+import torch
+from hypothesis import assume, given
+from safetensors.torch import load_file, save_file
+
+import paredown.compressors.methods  # noqa: F401 - registers the methods
+from paredown.compressors.storage import decode_matrix, decode_site, encode_matrix, encode_site
+from paredown.space.choice import Choice, matrix_fault, matrix_layout, methods, parse_choice, site_fault, site_layout
+from paredown.space.site import Member, Site
+from paredown.space.target import targets
+from paredown.space.tensors import TensorSpec, total_bytes
+
+SHAPES = [(24, 172), (1, 172), (32, 64), (7, 3)]
+COMPOSITIONS = [
+    "lowrank rank=3",
+    "lowrank rank=1 then quantize bits=8",
+    "lowrank rank=3 then lowrank rank=2 then cast",
+    "lowrank rank=2 then prune sparsity=0.5 then cluster clusters=5",
+    "prune sparsity=0.5",
+    "prune sparsity=0.6 then quantize bits=3 symmetric=false",
+    "prune sparsity=0.3 then lowrank rank=1",
+    "quantize bits=4 group_size=43",
+    "quantize bits=5 group_size=4 symmetric=false algorithm=round-to-nearest",
+    "quantize bits=6 algorithm=round-to-nearest",
+    "cluster clusters=2",
+    "cluster clusters=3",
+    "cluster clusters=256",
+]
+FFN = [
+    "prune-neurons sparsity=0.5",
+    "prune-neurons sparsity=0.25 then lowrank rank=2 then quantize bits=4",
+    "prune-neurons sparsity=0.9 then cast",
+]
+
+
+def offered(kind: str) -> list[Choice]:
+    """What the methods put into the default space, for usual and for awkward shapes, and the compositions."""
+    members = [
+        Member(module="m", shape=shape, dtype=dtype) for shape in [(64, 128), (96, 172), (64, 64)] for dtype in ("float32", "bfloat16")
+    ]
+    offers = [
+        choice for name in methods for member in members for choice in methods[name].offers(member, kind) if kind in methods[name].kinds
+    ]
+    written = {"linear": COMPOSITIONS, "embedding": [], "ffn": FFN, "block": ["drop"]}[kind]
+    return list(dict.fromkeys([*offers, *map(parse_choice, written)]))
+
+
+MATRIX_CHOICES = list(dict.fromkeys([*offered("linear"), *offered("embedding")]))
+
+
+def normal(shape: tuple[int, int], seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.1
+
+
+def layout_of(tensors: dict[str, torch.Tensor]) -> dict[str, TensorSpec]:
+    return {name: TensorSpec(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in tensors.items()}
+
+
+def fitting(choice: Choice) -> list[tuple[int, int]]:
+    shapes = [shape for shape in [*SHAPES, (64, 128), (96, 172), (64, 64)] if matrix_fault(choice, shape) is None]
+    assert shapes, f"no shape of this test fits {choice}; add one"
+    return shapes
+
+
+def test_every_method_is_under_the_laws() -> None:
+    """Each registered method has examples: it offers choices or is written into a composition above."""
+    tried = {choice.method for kind in ("linear", "embedding", "ffn", "block") for choice in offered(kind)}
+    assert tried == set(methods)
+
+
+def test_every_method_says_what_it_is() -> None:
+    """A docstring, a description for each knob, and the registered name."""
+    for name in methods:
+        method = methods[name]
+        assert method.method == name
+        assert method.__doc__
+        assert all(field.description for field in method.model_fields.values()), name
+
+
+@pytest.mark.parametrize("choice", MATRIX_CHOICES, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_bytes_stored_are_bytes_predicted(choice: Choice, dtype: str) -> None:
+    """Names, types and shapes are those that the budget was counted from; no input is modified; twice is the same."""
+    for shape in fitting(choice):
+        weight = normal(shape)
+        before = weight.clone()
+        stored = encode_matrix(choice, weight, dtype)
+        assert torch.equal(weight, before)
+        assert layout_of(stored) == matrix_layout(choice, shape, dtype)
+        assert sum(tensor.nbytes for tensor in stored.values()) == total_bytes(matrix_layout(choice, shape, dtype))
+        again = encode_matrix(choice, before, dtype)
+        assert all(torch.equal(again[name], tensor) for name, tensor in stored.items())
+        kept = {name: tensor.clone() for name, tensor in stored.items()}
+        decoded = decode_matrix(choice, stored, shape)
+        assert decoded.shape == shape
+        assert decoded.dtype == torch.float32
+        assert torch.isfinite(decoded).all()
+        assert all(torch.equal(kept[name], tensor) for name, tensor in stored.items())
+
+
+@given(strategies.linear_choices, strategies.matrices())
+def test_what_is_stored_is_predicted_for_any_matrix(choice: Choice, weight: torch.Tensor) -> None:
+    """The same for choices and matrices that nobody thought of: constant, tiny, heavy-tailed, one row, one column."""
+    shape = (weight.shape[0], weight.shape[1])
+    assume(matrix_fault(choice, shape) is None)
+    stored = encode_matrix(choice, weight, "bfloat16")
+    assert layout_of(stored) == matrix_layout(choice, shape, "bfloat16")
+    decoded = decode_matrix(choice, stored, shape)
+    assert torch.isfinite(decoded).all()
+    assert decoded.abs().max() <= 2 * weight.abs().max() * (1 + min(shape) ** 0.5) + 1e-12
+
+
+@pytest.mark.parametrize("choice", MATRIX_CHOICES, ids=str)
+def test_zero_stays_zero(choice: Choice) -> None:
+    """A matrix of zeros, and a row of zeros in another, come back as zeros: no scale is 0/0."""
+    shape = fitting(choice)[0]
+    assert decode_matrix(choice, encode_matrix(choice, torch.zeros(shape), "float32"), shape).abs().max() < 1e-20
+
+
+@pytest.mark.parametrize("choice", MATRIX_CHOICES, ids=str)
+def test_a_file_brings_back_the_same_matrix(choice: Choice, tmp_path: Path) -> None:
+    """Safetensors takes what is stored as it is (contiguous, unshared), and decoding needs nothing else."""
+    shape = fitting(choice)[-1]
+    stored = encode_matrix(choice, normal(shape), "bfloat16")
+    save_file(stored, tmp_path / "m.safetensors")
+    loaded = load_file(tmp_path / "m.safetensors")
+    assert torch.equal(decode_matrix(choice, loaded, shape), decode_matrix(choice, stored, shape))
+
+
+def error(choice: str, weight: torch.Tensor) -> float:
+    made = parse_choice(choice)
+    shape = (weight.shape[0], weight.shape[1])
+    return float((decode_matrix(made, encode_matrix(made, weight, "float32"), shape) - weight).square().sum())
+
+
+@pytest.mark.parametrize(
+    ("form", "values"),
+    [
+        ("quantize group_size=16 bits={}", (2, 3, 4, 5, 6, 8)),
+        ("quantize group_size=32 symmetric=false bits={}", (2, 3, 4, 5, 6, 8)),
+        ("quantize algorithm=round-to-nearest bits={}", (2, 3, 4, 5, 6, 8)),
+        ("cluster clusters={}", (2, 3, 5, 8, 16, 64, 256)),
+        ("lowrank rank={}", (1, 2, 5, 17, 32)),
+        ("lowrank then quantize bits=8 rank={}", (1, 2, 5, 17)),
+        ("prune sparsity={}", (0.9, 0.5, 0.3, 0.05)),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_more_never_hurts(form: str, values: tuple[float, ...], seed: int) -> None:
+    """The error does not grow with more bits, values, rank or weights."""
+    first, _, rest = form.partition(" then quantize bits=8")
+    forms = [(first + rest).format(value) + (" then quantize bits=8" if "then" in form else "") for value in values]
+    errors = [error(choice, normal((32, 64), seed)) for choice in forms]
+    assert all(finer <= coarser * (1 + 1e-6) + 1e-9 for coarser, finer in pairwise(errors)), errors
+
+
+def site_and_parameters(kind: str, *, transposed: bool, bias: bool) -> tuple[Site, dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    shapes = {"ffn": [("up", (64, 32)), ("down", (32, 64))], "linear": [("a", (24, 172)), ("b", (8, 172))]}[kind]
+    parameters, members = {}, []
+    for name, shape in shapes:
+        weight = torch.randn(shape, generator=generator)
+        parameters[f"{name}.weight"] = weight.T.contiguous() if transposed else weight
+        if bias:
+            parameters[f"{name}.bias"] = torch.randn(shape[0], generator=generator)
+        spec = TensorSpec("bfloat16", (shape[0],)) if bias else None
+        members.append(Member(module=name, shape=shape, dtype="bfloat16", transposed=transposed, bias=spec))
+    return Site(name="site", kind=kind, block=0, members=tuple(members)), parameters
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", ["linear", "ffn"])
+def test_sites_store_what_was_predicted(kind: str, bias: bool, transposed: bool) -> None:
+    """For whole sites: biases and narrower networks included, whatever the orientation; the parameters are not modified."""
+    site, parameters = site_and_parameters(kind, transposed=transposed, bias=bias)
+    before = {name: tensor.clone() for name, tensor in parameters.items()}
+    choices = [choice for choice in offered(kind) if site_fault(site, choice, targets["paredown"]) is None]
+    assert len(choices) > 2
+    for choice in choices:
+        stored = encode_site(site, choice, parameters)
+        assert layout_of(stored) == site_layout(site, choice), str(choice)
+        decoded = decode_site(site, choice, stored)
+        assert all(torch.isfinite(tensor).all() for tensor in decoded.values())
+        assert decoded.keys() == parameters.keys()
+        if kind == "linear":
+            assert all(tensor.shape == parameters[name].shape for name, tensor in decoded.items())
+        assert all(torch.equal(before[name], tensor) for name, tensor in parameters.items())
+
+
+def test_transposed_layers_give_the_transposed_result() -> None:
+    """GPT-2 stores its matrices the other way round; the choice sees (out_features, in_features) all the same."""
+    plain, parameters = site_and_parameters("linear", transposed=False, bias=True)
+    turned, turned_parameters = site_and_parameters("linear", transposed=True, bias=True)
+    for choice in offered("linear"):
+        if site_fault(plain, choice, targets["paredown"]):
+            continue
+        stored, turned_stored = encode_site(plain, choice, parameters), encode_site(turned, choice, turned_parameters)
+        assert all(torch.equal(stored[name], turned_stored[name]) for name in stored)
+        decoded, turned_decoded = decode_site(plain, choice, stored), decode_site(turned, choice, turned_stored)
+        for name, tensor in decoded.items():
+            assert torch.equal(turned_decoded[name], tensor.T if tensor.ndim == 2 else tensor)
+
+
+def test_a_dropped_block_stores_nothing() -> None:
+    """Drop leaves no tensor, and takes no step after it."""
+    block = Site(name="layers.0", kind="block", block=0, members=())
+    assert site_layout(block, parse_choice("drop")) == {}
+    assert encode_site(block, parse_choice("drop"), {}) == {}
+    assert "leave the 'then' out" in str(site_fault(block, parse_choice("drop then cast"), targets["paredown"]))

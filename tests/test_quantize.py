@@ -1,0 +1,97 @@
+"""Uniform grids."""
+
+from __future__ import annotations
+
+import pytest
+import strategies
+import torch
+from hypothesis import assume, given
+
+from paredown.compressors.packing import unpack
+from paredown.compressors.storage import decode_matrix, encode_matrix
+from paredown.space.choice import Choice, matrix_fault, parse_choice, site_fault
+from paredown.space.site import Member, Site
+from paredown.space.target import targets
+
+
+@given(strategies.quantize, strategies.matrices())
+def test_values_lie_on_the_grid_that_is_stated(choice: Choice, weight: torch.Tensor) -> None:
+    """Each value is (code - zero) * scale with the stored scale and zero of its group, codes in [0, 2**bits)."""
+    shape = (weight.shape[0], weight.shape[1])
+    assume(matrix_fault(choice, shape) is None)
+    knobs = choice.model_dump()
+    stored = encode_matrix(choice, weight, "float32")
+    decoded = decode_matrix(choice, stored, shape)
+    group = shape[1] if knobs["group_size"] == "channel" else knobs["group_size"]
+    codes = unpack(stored["weight_packed"], knobs["bits"], shape[1])
+    assert codes.min() >= 0 and codes.max() < 2 ** knobs["bits"]
+    for row in range(shape[0]):
+        for column in range(shape[1]):
+            scale = stored["weight_scale"][row, column // group].float()
+            zero = 2 ** (knobs["bits"] - 1) if knobs["symmetric"] else stored["weight_zero_point"][row, column // group].int()
+            assert decoded[row, column] == (codes[row, column] - zero) * scale
+
+
+@given(strategies.quantize, strategies.matrices())
+def test_what_lies_on_the_grid_stays_there(choice: Choice, weight: torch.Tensor) -> None:
+    """Quantizing a second time with the scales of the first changes nothing: each value is the nearest to itself."""
+    shape = (weight.shape[0], weight.shape[1])
+    assume(matrix_fault(choice, shape) is None)
+    stored = encode_matrix(choice, weight, "float32")
+    decoded = decode_matrix(choice, stored, shape)
+    knobs = choice.model_dump()
+    group = shape[1] if knobs["group_size"] == "channel" else knobs["group_size"]
+    scale = stored["weight_scale"].float().repeat_interleave(group, 1)
+    zero = 2 ** (knobs["bits"] - 1) if knobs["symmetric"] else stored["weight_zero_point"].int().repeat_interleave(group, 1)
+    again = ((decoded / scale + zero).round().clamp(0, 2 ** knobs["bits"] - 1) - zero) * scale
+    assert torch.equal(again, decoded)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("symmetric", ["true", "false"])
+@pytest.mark.parametrize("power", [1, 3])
+def test_search_is_no_worse_than_round_to_nearest(bits: int, symmetric: str, power: int) -> None:
+    """The fitted scales lose less in all than the ranges of the largest weights, tails heavy or not."""
+    weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0)) ** power
+    errors = []
+    for algorithm in ("search", "round-to-nearest"):
+        choice = parse_choice(f"quantize bits={bits} group_size=32 symmetric={symmetric} algorithm={algorithm}")
+        decoded = decode_matrix(choice, encode_matrix(choice, weight, "float32"), (64, 64))
+        errors.append(float((decoded - weight).square().sum()))
+    assert errors[0] < errors[1]
+
+
+def test_the_nearest_code_is_taken() -> None:
+    """On the grid of the chosen scale no other code is nearer."""
+    choice = parse_choice("quantize bits=3 group_size=16")
+    weight = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
+    stored = encode_matrix(choice, weight, "float32")
+    decoded = decode_matrix(choice, stored, (8, 32))
+    grid = (torch.arange(8) - 4) * stored["weight_scale"].float().repeat_interleave(16, 1).unsqueeze(-1)
+    nearest = (grid - weight.unsqueeze(-1)).abs().amin(-1)
+    torch.testing.assert_close((decoded - weight).abs(), nearest, rtol=1e-5, atol=1e-6)
+
+
+def test_a_group_that_does_not_divide_is_refused_with_those_that_do() -> None:
+    """The message names what would fit."""
+    assert matrix_fault(parse_choice("quantize bits=4 group_size=64"), (8, 172)) == (
+        "group_size 64 does not divide in_features 172; use 43, 86, 172, channel"
+    )
+    assert "is not one of" in str(matrix_fault(parse_choice("quantize bits=7"), (8, 172)))
+
+
+@pytest.mark.parametrize(
+    ("choice", "member", "reason"),
+    [
+        ("quantize bits=4 symmetric=false", {}, "zero points"),
+        ("quantize bits=4", {"class_name": "Conv1D"}, "no quantized Conv1D"),
+        ("quantize bits=4", {"tied": ("embed",)}, "tied"),
+        ("quantize bits=4", {}, None),
+    ],
+)
+def test_transformers_takes_what_it_really_loads(choice: str, member: dict[str, object], reason: str | None) -> None:
+    """What would load as random weights is refused before; paredown takes it all."""
+    site = Site(name="m", kind="linear", block=0, members=(Member(module="m", shape=(8, 32), dtype="float32", **member),))
+    fault = site_fault(site, parse_choice(choice), targets["transformers"])
+    assert fault is None if reason is None else reason in str(fault)
+    assert site_fault(site, parse_choice(choice), targets["paredown"]) is None
