@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from paredown.compressors.checkpoint import model_class, parameters_of, skeleton
@@ -57,15 +57,15 @@ def assemble(
             if site.kind == "embedding" or member.tied or kernel_of(inner, shape, dtype) == "dense":
                 _fill(model.get_submodule(name), inner, stored, shape, bias, member)
             else:
-                model.set_submodule(name, runnable(inner, stored, shape, bias, dtype).eval())
+                model.set_submodule(name, runnable(inner, stored, shape, bias, dtype))
     for name, value in tensors.items():
         if (new := rename(name)) in parameters and new not in filled:
             parameters[new].data = value.to(parameters[new].dtype).clone()
             filled.add(new)
     _check_names(parameters.keys(), filled & parameters.keys())
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    return model.eval()
+    model.requires_grad_(False)
+    model.train(False)
+    return model
 
 
 def resident_bytes(module: nn.Module) -> int:
@@ -131,19 +131,20 @@ def _empty(config: Any, dtype: torch.dtype) -> PreTrainedModel:
     try:
         with no_init_weights():
             found = model_class(config)
-            model: PreTrainedModel = found.from_config(config) if found is AutoModel else found(config)  # type: ignore[attr-defined]
+            model: PreTrainedModel = getattr(found, "from_config", found)(config)  # AutoModel's, where the name is not a class
     finally:
         torch.set_default_dtype(before)
     model.tie_weights()
     return model
 
 
-def _fill(module: nn.Module, choice: Choice, stored: Mapping[str, Tensor], shape: Shape, bias: Tensor | None, member: Member) -> None:
+def _fill(module: Any, choice: Choice, stored: Mapping[str, Tensor], shape: Shape, bias: Tensor | None, member: Member) -> None:
     """Puts the decoded matrix into the original's own module, narrower where rows or columns went; what is tied to it follows."""
     weight = decode_matrix(choice, stored, shape)
-    module.weight.data = (weight.T if member.transposed else weight).to(module.weight.dtype).clone(memory_format=torch.contiguous_format)  # type: ignore[union-attr, operator]
+    weight = weight.T if member.transposed else weight
+    module.weight.data = weight.to(module.weight.dtype).clone(memory_format=torch.contiguous_format)
     if bias is not None:
-        module.bias.data = bias.to(module.bias.dtype).clone()  # type: ignore[union-attr, operator]
+        module.bias.data = bias.to(module.bias.dtype).clone()
     for attribute, size in (("out_features", shape[0]), ("in_features", shape[1]), ("nf", shape[0]), ("nx", shape[1])):
         if member.class_name != "Embedding" and hasattr(module, attribute):
             setattr(module, attribute, size)

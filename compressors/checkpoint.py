@@ -123,14 +123,19 @@ def load_original(folder: Path, config: Any | None = None) -> PreTrainedModel:
     """The original in float32, in which every plan is scored.
 
     Raises:
-        CheckpointError: If weights are missing, unexpected or truncated.
+        CheckpointError: If weights are missing, truncated or of another shape than the configuration's.
     """
     config = config or config_of(folder)
     stored_layout(folder)
-    model, report = model_class(config).from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    # A wrong shape comes back in the report; transformers' own error would not name the tensor.
+    options = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, report = model_class(config).from_pretrained(folder, **options)
     missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointError(f"{folder} lacks weights of {config.architectures[0]}: {', '.join(missing[:3])}; give the whole checkpoint")
+    if report["mismatched_keys"]:
+        name, found, expected = min(report["mismatched_keys"])
+        raise CheckpointError(f"{folder}: {name} has shape {tuple(found)}, its config.json asks for {tuple(expected)}; mend one of them")
     original: PreTrainedModel = model.eval()
     for parameter in original.parameters():
         parameter.requires_grad_(False)

@@ -12,7 +12,7 @@ from paredown.space.plan_file import PlanFile
 
 LOAD = {
     "paredown": "import paredown\n\nmodel = paredown.load({folder!r})",
-    "transformers": "from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained({folder!r})",
+    "transformers": "from transformers import {architecture}\n\nmodel = {architecture}.from_pretrained({folder!r})",
 }
 
 
@@ -35,7 +35,7 @@ def model_card(plan_file: PlanFile, metrics: Mapping[str, Any], folder: str = "p
     for title, values in (("Quality", plan_file.quality), ("Speed", plan_file.latency), ("Compared with", plan_file.compared_with)):
         text = _block(values) if values else "Not measured."
         parts += [f"## {title}", text]
-    parts += ["## Use", f"```python\n{LOAD[plan_file.target].format(folder=folder)}\n```"]
+    parts += ["## Use", f"```python\n{LOAD[plan_file.target].format(folder=folder, architecture=base.architecture)}\n```"]
     parts += ["## Plan", f"```yaml\n{plan_file.to_yaml()}```"]
     return "\n\n".join(parts) + "\n"
 

@@ -43,7 +43,9 @@ def load(folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> PreTrainedM
     if model.can_generate() and (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     model.name_or_path = str(folder)
-    return model.eval()
+    model.requires_grad_(False)
+    model.train(False)
+    return model
 
 
 def stored_plan(folder: Path, config: Any) -> tuple[Inventory, Plan]:
@@ -85,7 +87,7 @@ def _load_plain(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder)
     try:
         model, report = model_class(config).from_pretrained(folder, dtype=dtype, output_loading_info=True)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # shapes that differ are a RuntimeError
         raise CheckpointError(f"{folder} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
     faults = [
         f"{kind.removesuffix('_keys')} {key}" for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report[kind]

@@ -16,18 +16,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
-from paredown.compressors.assemble import renumbering
-from paredown.compressors.checkpoint import config_of, load_original, resolve
+from paredown.compressors.assemble import reduced_config, renumbering
+from paredown.compressors.checkpoint import config_of, load_original, parameters_of, resolve
 from paredown.compressors.sites import blocks_of, inventory_of
 from paredown.compressors.storage import decode_site
 from paredown.deploy import verify_process
+from paredown.deploy.apply import TensorsOf, encoded
+from paredown.deploy.formats.transformers import turned_names
 from paredown.deploy.header import read_header
 from paredown.space.errors import VerificationError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile
 from paredown.space.site import Inventory
 from paredown.space.target import targets
-from paredown.space.tensors import total_bytes
+from paredown.space.tensors import TensorSpec, total_bytes
 
 TOLERANCE = 1e-4
 """Largest difference of logits in float32, as a share of the largest logit."""
@@ -59,12 +61,16 @@ class Verified:
     tokens: int
 
 
-def verify(folder: str | Path, original: str | Path, *, tolerance: float = TOLERANCE, seed: int = 0) -> Verified:
+def verify(
+    folder: str | Path, original: str | Path, *, tensors_of: TensorsOf | None = None, tolerance: float = TOLERANCE, seed: int = 0
+) -> Verified:
     """Checks bytes, keys, logits and cached decoding of a compressed model.
 
     Args:
         folder: That ``apply`` wrote.
         original: The model that the plan was applied to.
+        tensors_of: Where the scored model's sites come from, a bank's; None encodes the original's again, which gives the same
+            codes on the same machine.
         tolerance: Of the float32 differences.
         seed: Of the tokens that are run through both, 2 sequences of at most 48.
 
@@ -78,10 +84,11 @@ def verify(folder: str | Path, original: str | Path, *, tolerance: float = TOLER
     config = config_of(source)
     inventory = inventory_of(source, config, targets[plan_file.target].ties)
     plan = plan_file.plan_for(inventory)
-    tensors, header = stored_tensors(folder, inventory, plan, renumbered=plan_file.target != "paredown")
+    header = check_stored(folder, inventory, plan, plan_file.target)
     inputs = _inputs(config, seed)
     with torch.no_grad():
-        model = scored_model(load_original(source, config), inventory, plan, tensors)
+        model = load_original(source, config)
+        model = scored_model(model, inventory, plan, encoded(inventory, plan, parameters_of(model), tensors_of))
         expected = verify_process.states(model, inputs, causal=inventory.causal).float()
         del model
     found, report = _fresh_process(folder, inputs, plan_file.target, causal=inventory.causal)
@@ -103,24 +110,26 @@ def verify(folder: str | Path, original: str | Path, *, tolerance: float = TOLER
     return verified
 
 
-def stored_tensors(folder: Path, inventory: Inventory, plan: Plan, *, renumbered: bool) -> tuple[dict[str, Tensor], int]:
-    """The folder's tensors under the original's names, and the bytes of its headers.
+def check_stored(folder: Path, inventory: Inventory, plan: Plan, target: str) -> int:
+    """The bytes of the folder's headers, once its tensors are those of the plan.
 
     Raises:
-        VerificationError: If they are not those of the plan, in name, type, shape and bytes.
+        VerificationError: If they are not, in name, type, shape or bytes.
     """
     found, header = read_header(folder)
-    rename = renumbering(inventory, plan.dropped(inventory)) if renumbered else str
-    names = {rename(name): name for name in plan.layout(inventory)}
-    expected = {rename(name): spec for name, spec in plan.layout(inventory).items()}
+    expected = dict(plan.layout(inventory))
+    if target != "paredown":
+        for name in turned_names(inventory) & expected.keys():
+            expected[name] = TensorSpec(expected[name].dtype, expected[name].shape[::-1])
+        rename = renumbering(inventory, plan.dropped(inventory))
+        expected = {rename(name): spec for name, spec in expected.items()}
     if found != expected:
-        wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        wrong = min(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         raise VerificationError(
             f"{folder} holds {total_bytes(found)} tensor bytes, the plan says {total_bytes(expected)}; first difference: "
-            f"{wrong[0]} is {found.get(wrong[0], 'missing')}, expected {expected.get(wrong[0], 'nothing')}; apply the plan again"
+            f"{wrong} is {found.get(wrong, 'missing')}, expected {expected.get(wrong, 'nothing')}; apply the plan again"
         )
-    tensors = {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
-    return {names[name]: tensor for name, tensor in tensors.items()}, header
+    return header
 
 
 def scored_model(model: Any, inventory: Inventory, plan: Plan, tensors: dict[str, Tensor]) -> Any:
@@ -134,11 +143,14 @@ def scored_model(model: Any, inventory: Inventory, plan: Plan, tensors: dict[str
                 layer = model.get_submodule(member.module)
                 if member.transposed:
                     layer.nf = layer.weight.shape[1]
+    dropped = plan.dropped(inventory)
+    reduced = reduced_config(model.config, inventory, dropped)
     _, blocks = blocks_of(model)
-    for index in sorted(plan.dropped(inventory), reverse=True):
+    for index in sorted(dropped, reverse=True):
         del blocks[index]
-    if hasattr(model.config, "num_hidden_layers"):
-        model.config.num_hidden_layers = len(blocks)
+    for key, value in vars(reduced).items() if dropped else ():
+        if isinstance(value, list):  # some models read the types of their layers by place
+            setattr(model.config, key, value)
     return model
 
 
@@ -155,7 +167,7 @@ def _fresh_process(folder: Path, inputs: Tensor, target: str, *, causal: bool) -
         save_file({"input_ids": inputs}, work / "inputs.safetensors")
         # By path and with -P: the process sees neither the package nor its folder.
         command = [sys.executable, "-P", verify_process.__file__, str(folder.absolute()), name, target, "causal" if causal else "encoder"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+        environment = {"OMP_NUM_THREADS": "1"} | os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         if run.returncode:
             reason = next((line for line in reversed(run.stderr.strip().splitlines()) if line.strip()), f"exit code {run.returncode}")

@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 
 def main(folder: Path, work: Path, *, own: bool, causal: bool) -> None:
     """Loads ``folder`` in float32 and in bfloat16 and runs ``work/inputs.safetensors`` through both."""
-    torch.set_num_threads(1)
     inputs = load_file(work / "inputs.safetensors")["input_ids"]
     exact, report = load(folder, torch.float32, own=own, causal=causal)
     with torch.no_grad():

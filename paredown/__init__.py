@@ -1,0 +1,281 @@
+"""Pare a transformer down to the size you have: the verbs of the command line, as functions.
+
+    import paredown
+
+    outcome = paredown.search({"model": "studies/models/demo", "budget": "40%", "trials": 60}, "runs/mine")
+    paredown.apply("runs/mine/best/plan.yaml", "studies/models/demo", "runs/mine/model")
+    model = paredown.load("runs/mine/model")
+
+Importing this imports no torch; the functions that need it do.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import version as _version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paredown.compressors import methods as _methods  # noqa: F401 - registers the methods
+from paredown.space.errors import BudgetError, ParedownError, StudyError
+from paredown.space.plan_file import PlanFile
+from paredown.space.study_file import StudyFile
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from paredown.deploy.apply import Applied
+    from paredown.deploy.verify import Verified
+    from paredown.evaluation import Evaluation
+    from paredown.inspection import Inspection
+    from paredown.search.outcome import Outcome
+    from paredown.search.select import Selected
+    from paredown.search.session import Progress
+
+__all__ = [
+    "BudgetError",
+    "ParedownError",
+    "PlanFile",
+    "StudyFile",
+    "__version__",
+    "apply",
+    "dashboard",
+    "evaluate",
+    "generate",
+    "inspect",
+    "load",
+    "report",
+    "search",
+    "select",
+    "status",
+    "validate",
+    "verify",
+]
+
+__version__ = _version("paredown")
+
+# The package `paredown.search` and the function below share a name. Loaded here, before the function is made, the package
+# is never bound over it; `from paredown.search.session import Session` finds the package all the same.
+importlib.import_module("paredown.search")
+
+Study = StudyFile | Mapping[str, Any] | str | Path
+"""A study: the value, its fields, or a file."""
+
+
+def inspect(model: str | Study, *, target: str = "paredown", budget: str = "45%") -> Inspection:
+    """What can be decided about a model, in how many bytes, and what a search would cost; reads headers only.
+
+    Args:
+        model: A model folder or hub name; or a study, whose target, budget, space and tokens are taken.
+        target: The runtime that must run the result.
+        budget: Such as ``45%``, ``3.5GB`` or ``4.25bpw``.
+
+    Raises:
+        CheckpointError: If the model is missing or incomplete.
+        StudyError: If the budget or the space cannot be read.
+    """
+    from paredown.inspection import inspect_study
+
+    is_study = isinstance(model, (StudyFile, Mapping)) or str(model).endswith((".yaml", ".yml"))
+    return inspect_study(as_study(model if is_study else {"model": str(model), "target": target, "budget": budget}))
+
+
+def search(study: Study, out: str | Path, *, progress: Progress | None = None, bank: str | Path | None = None) -> Outcome:
+    """Searches until the study says stop; in a folder of the same study it goes on where that was.
+
+    Args:
+        study: The question. One that never says stop is given 100 trials.
+        out: The study folder: plans, front, report, database.
+        progress: Who is told; nobody by default. Reports are written in any case.
+        bank: Folder of compressed sites, shared between studies; in the study folder by default.
+
+    Returns:
+        Everything that was measured; the winner's plan is ``out/best/plan.yaml``.
+
+    Raises:
+        StudyError: If the study, its texts or the folder cannot be used.
+        CheckpointError: If the model is missing, incomplete or compressed already.
+        BudgetError: If nothing meets the budget; the smallest plan is in ``out/best/plan.yaml``.
+    """
+    from paredown.progress import Silent
+    from paredown.search.samplers import samplers
+    from paredown.search.session import Session
+
+    question = as_study(study)
+    if question.trials is None and question.timeout is None and question.until is None:
+        question = question.model_copy(update={"trials": DEFAULT_TRIALS})
+    samplers[question.sampler]  # an unknown one is refused before hours are spent
+    return Session(question, Path(out), progress or Silent(), Path(bank) if bank else None).run()
+
+
+DEFAULT_TRIALS = 100
+
+
+def status(folder: str | Path) -> Outcome:
+    """What a study folder holds so far; also while a search runs in it.
+
+    Raises:
+        StudyError: If no trial is finished yet.
+    """
+    from paredown.search.outcome import Outcome
+
+    return Outcome.read(Path(folder))
+
+
+def report(folder: str | Path) -> Path:
+    """Writes the reports and pictures of a study folder anew; the path of ``report.html``.
+
+    Raises:
+        StudyError: If no trial is finished yet.
+    """
+    from paredown.search.report import write_report
+
+    write_report(status(folder), Path(folder))
+    return Path(folder) / "report.html"
+
+
+def select(folder: str | Path, budget: str, out: str | Path | None = None) -> Selected:
+    """The plan of a finished or running study for another budget, from what it measured; nothing is scored, no torch is needed.
+
+    Args:
+        folder: The study folder.
+        budget: Such as ``45%``, ``3.5GB`` or ``4.25bpw``.
+        out: The plan file to write; ``folder/select/BUDGET.yaml`` by default.
+
+    Raises:
+        StudyError: If the folder does not hold what is needed yet.
+        BudgetError: If nothing meets the budget; the smallest plan was written.
+    """
+    from paredown.search.select import select_plan
+
+    return select_plan(Path(folder), budget, Path(out) if out else None)
+
+
+def validate(file: str | Path, model: str | Path | None = None) -> PlanFile | StudyFile:
+    """A plan or study file, once it was checked; against a model, too, where one is given.
+
+    Raises:
+        PlanError: If the plan has a fault or does not fit the model; all faults in one message.
+        StudyError: If the study has one.
+    """
+    from paredown.inspection import validated
+
+    return validated(Path(file), str(model) if model else None)
+
+
+def apply(plan: PlanFile | str | Path, model: str | Path, out: str | Path, *, check: bool = True) -> tuple[Applied, Verified | None]:
+    """Writes the compressed model.
+
+    Args:
+        plan: The plan, or its file.
+        model: The original, or a fine-tune of it: a folder or a hub name.
+        out: The folder to write; only a folder of ours is replaced.
+        check: Whether to verify it in a fresh process.
+
+    Raises:
+        PlanError: If the plan does not fit the model; no weight was touched.
+        CheckpointError: If the model is missing or incomplete.
+        OutputError: If the folder is not ours or cannot be written.
+        VerificationError: If what was written is not what was scored.
+    """
+    from paredown.deploy.apply import apply_plan
+    from paredown.deploy.verify import verify as verify_folder
+
+    plan_file = plan if isinstance(plan, PlanFile) else PlanFile.read(Path(plan))
+    applied = apply_plan(plan_file, model, out)
+    return applied, verify_folder(out, model) if check else None
+
+
+def load(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """A compressed model as a model of transformers.
+
+    Args:
+        folder: That `apply` wrote.
+        dtype: bfloat16, the default, computes with the fast kernels; float32 exactly as the plan was scored.
+
+    Raises:
+        CheckpointError: If the folder is no such model or is damaged.
+    """
+    import torch
+
+    from paredown.deploy.load import load as load_folder
+
+    return load_folder(folder, dtype or torch.bfloat16)
+
+
+def evaluate(model: str | Path, data: str | list[str], *, original: str | Path | None = None, tokens: int = 32768) -> Evaluation:
+    """Perplexity of a model on the held-out part of a text, and its distance from the original where that is given.
+
+    Args:
+        model: A compressed folder, or any model folder of transformers.
+        data: Text files, folders, ``hub:NAME`` or ``stdlib``.
+        original: The model that it is compared with.
+        tokens: How many are read.
+
+    Raises:
+        CheckpointError: If a model cannot be loaded.
+        StudyError: If the text is missing or too short.
+    """
+    from paredown.evaluation import evaluate_folder
+
+    return evaluate_folder(str(model), [data] if isinstance(data, str) else data, str(original) if original else None, tokens)
+
+
+def generate(folder: str | Path, prompt: str, *, tokens: int = 100, seed: int | None = None) -> str:
+    """The prompt with a continuation.
+
+    Args:
+        folder: A compressed model, or any causal model of transformers.
+        prompt: How the text begins.
+        tokens: Most tokens to add.
+        seed: Of the draws; None takes the likeliest token each time.
+
+    Raises:
+        CheckpointError: If the model cannot be loaded or generates nothing.
+    """
+    from paredown.evaluation import continuation
+
+    return continuation(Path(folder), prompt, tokens, seed)
+
+
+def verify(folder: str | Path, original: str | Path) -> Verified:
+    """Checks bytes, keys, logits and cached decoding of a compressed model in a fresh process.
+
+    Raises:
+        VerificationError: If anything differs; says what, and by how much.
+    """
+    from paredown.deploy.verify import verify as verify_folder
+
+    return verify_folder(folder, original)
+
+
+def dashboard(folder: str | Path, port: int = 8080) -> None:
+    """Serves Optuna's dashboard of a study on this machine only, until it is interrupted.
+
+    Raises:
+        StudyError: If the folder holds no study, or the port is taken.
+    """
+    from paredown.dashboard import serve
+
+    serve(Path(folder), port)
+
+
+def as_study(study: Study) -> StudyFile:
+    """The study that a value, a mapping of its fields or a file gives.
+
+    Raises:
+        StudyError: With every fault.
+    """
+    from pydantic import ValidationError
+
+    if isinstance(study, StudyFile):
+        return study
+    if not isinstance(study, Mapping):
+        return StudyFile.read(Path(study))
+    try:
+        return StudyFile.model_validate(dict(study))
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()]
+        raise StudyError("; ".join(faults)) from None

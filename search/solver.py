@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -81,13 +84,14 @@ class Solver:
             constraints.append(LinearConstraint(self.sizes / unit, -np.inf, room))
         scale = np.abs(values).max() or 1.0
         tie_break = 1e-9 * self.sizes / (np.abs(self.sizes).sum() or 1.0)
-        result = milp(
-            values / scale * 1e3 + tie_break,
-            integrality=np.ones(len(values)),
-            bounds=Bounds(0, 1),
-            constraints=constraints,
-            options={"mip_rel_gap": 1e-6, "time_limit": 60},
-        )
+        with _silent():
+            result = milp(
+                values / scale * 1e3 + tie_break,
+                integrality=np.ones(len(values)),
+                bounds=Bounds(0, 1),
+                constraints=constraints,
+                options={"mip_rel_gap": 1e-6, "time_limit": 60},
+            )
         if result.x is None:
             smallest = self.smallest().size_bytes(self.space.inventory)
             raise BudgetError(
@@ -96,3 +100,17 @@ class Solver:
             )
         chosen = {self.variables[i][0]: self.variables[i][1] for i in np.flatnonzero(result.x > 0.5)}
         return Plan.of(self.space.inventory, chosen)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """HiGHS writes a line of its own to standard output now and then, which is not its to write to."""
+    sys.stdout.flush()
+    before = os.dup(1)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            yield
+    finally:
+        os.dup2(before, 1)
+        os.close(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,9 @@ class TrialLog:
             storage.engine.dispose()
             self.path = path
             self.study = optuna.create_study(storage=storage, study_name="paredown", directions=directions, load_if_exists=True)
-            self.study.set_metric_names(["size_bytes", "loss", "decode_ms"][: len(directions)])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.study.set_metric_names(["size_bytes", "loss", "decode_ms"][: len(directions)])
         self.with_latency = with_latency
 
     def records(self) -> list[Record]:

@@ -50,7 +50,7 @@ def uniform_plans(space: Space, budget_bytes: int) -> list[UniformPlan]:
     """Uniform plans worth a trial: for each group size and treatment of the embedding the most bits that fit the budget,
     and one of every bit-width, so that the whole front can be compared."""
     site = _embedding(space)
-    embeddings = [c for c in space.options[site.name] if c.method in ("keep", "quantize") and _plain(c)] if site else [KEEP]
+    embeddings = [c for c in space.options[site.name] if c.method in ("keep", "cast", "quantize") and _plain(c)] if site else [KEEP]
     found: dict[Plan, UniformPlan] = {}
     for embedding in embeddings:
         for group in GROUPS:

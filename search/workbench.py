@@ -13,6 +13,7 @@ from paredown.compressors.bank import Bank
 from paredown.compressors.checkpoint import config_of, load_original, parameters_of, resolve
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.sites import inventory_of
+from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table
 from paredown.evaluators.quality import Quality, Teacher
 from paredown.evaluators.sequences import Sequences, sequence_sets
 from paredown.evaluators.sources import document_sets
@@ -82,6 +83,26 @@ class Workbench:
         teacher = self.teacher(name)
         self.planned.swap(plan)
         return teacher.measure(self.model)
+
+    def latency_table(self, path: Path) -> LatencyTable:
+        """The table of a file, measured now if there is none."""
+        if path.is_file():
+            return LatencyTable.read(path)
+        table = measure_table(self.space, self.deployed, self.deployed_dtype, _cpu_name())
+        table.write(path)
+        return table
+
+    def deployed(self, plan: Plan) -> PreTrainedModel:
+        """The model that the target runs under a plan."""
+        inventory = self.space.inventory
+        plan = deployed_plan(plan, inventory, self.space.target)
+        return deployed(self.bank, self.config, inventory, plan, self.deployed_dtype)
+
+    @property
+    def deployed_dtype(self) -> torch.dtype:
+        """Of the target's activations: bfloat16 for paredown's kernels, else as the original is stored."""
+        stored: torch.dtype = self.config.dtype or torch.float32
+        return torch.bfloat16 if self.space.target.name == "paredown" else stored
 
     def fill_bank(self, progress: Callable[[int, int], None] = lambda done, of: None) -> None:
         """Compresses every site under every option that is not in the bank yet."""

@@ -78,6 +78,7 @@ class StudyFile(_Strict):
     trials: int | None = Field(default=None, ge=1, description="stop after so many plans were measured")
     timeout: float | None = Field(default=None, gt=0, description="stop after so many seconds")
     until: str | None = Field(default=None, description="stop at this time of day, HH:MM")
+    latency: str = Field(default="measure", description="measure a table of this machine, off, or the file of a table measured before")
     seed: int = Field(default=0, ge=0)
     sampler: str = "frontier"
     tokens: Tokens = Tokens()

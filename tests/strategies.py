@@ -6,9 +6,10 @@ import torch
 from hypothesis import strategies as st
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
-from paredown.space.choice import KEEP, Choice, parse_choice
+from paredown.space.choice import KEEP, Choice, parse_choice, site_fault
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Member, Site
+from paredown.space.target import targets
 from paredown.space.tensors import TensorSpec
 
 BITS = (2, 3, 4, 5, 6, 8)
@@ -94,10 +95,12 @@ def plans(draw: st.DrawFn, inventory: Inventory) -> Plan:
     drawn: dict[str, Choice] = {}
     for site in inventory.sites:
         if site.kind == "block":
-            drawn[site.name] = draw(st.sampled_from([KEEP, KEEP, parse_choice("drop")]))
+            choice = draw(st.sampled_from([KEEP, KEEP, parse_choice("drop")]))
         elif site.kind == "ffn":
-            drawn[site.name] = draw(st.one_of(st.just(KEEP), st.just(KEEP), prune_neurons))
+            choice = draw(st.one_of(st.just(KEEP), st.just(KEEP), prune_neurons))
         else:
-            fitting = st.one_of(st.just(KEEP), quantize.filter(lambda c: c.fault((32, 32)) is None), cluster)
-            drawn[site.name] = draw(fitting if site.kind == "embedding" else st.one_of(fitting, lowrank))
+            choice = draw(linear_choices)
+        drawn[site.name] = choice if site_fault(site, choice, targets["paredown"]) is None else KEEP
+    if all(drawn[site.name] != KEEP for site in inventory.parents if site.kind == "block"):
+        drawn[inventory.parents[-1].name] = KEEP
     return Plan.of(inventory, drawn)

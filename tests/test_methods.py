@@ -216,3 +216,22 @@ def test_a_dropped_block_stores_nothing() -> None:
     assert site_layout(block, parse_choice("drop")) == {}
     assert encode_site(block, parse_choice("drop"), {}) == {}
     assert "leave the 'then' out" in str(site_fault(block, parse_choice("drop then cast"), targets["paredown"]))
+
+
+@pytest.mark.parametrize(
+    ("choice", "size_bytes"),
+    [
+        ("keep", 2 * 24 * 172),
+        ("cast", 2 * 24 * 172),
+        ("quantize bits=3 group_size=43", 4 * 24 * 17 + 2 * 24 * 4 + 16),
+        ("quantize bits=8 symmetric=false", 24 * 172 + 2 * 24 + 24),
+        ("cluster clusters=16", 24 * 88 + 4 * 16 + 2 * 24),
+        ("cluster clusters=17", 24 * 108 + 4 * 17 + 2 * 24),
+        ("prune sparsity=0.5", 24 * 22 + 2 * 24 * 86),
+        ("lowrank rank=8", 2 * 8 * (24 + 172)),
+        ("lowrank rank=8 then quantize bits=8", (24 * 8 + 2 * 24 + 16) + (8 * 172 + 2 * 8 + 16)),
+    ],
+)
+def test_bytes_are_those_worked_out_by_hand(choice: str, size_bytes: int) -> None:
+    """For 24 rows of 172: prediction and file could be wasteful together, and would still agree."""
+    assert total_bytes(matrix_layout(parse_choice(choice), (24, 172), "bfloat16")) == size_bytes

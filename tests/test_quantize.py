@@ -25,11 +25,12 @@ def test_values_lie_on_the_grid_that_is_stated(choice: Choice, weight: torch.Ten
     group = shape[1] if knobs["group_size"] == "channel" else knobs["group_size"]
     codes = unpack(stored["weight_packed"], knobs["bits"], shape[1])
     assert codes.min() >= 0 and codes.max() < 2 ** knobs["bits"]
-    for row in range(shape[0]):
-        for column in range(shape[1]):
-            scale = stored["weight_scale"][row, column // group].float()
-            zero = 2 ** (knobs["bits"] - 1) if knobs["symmetric"] else stored["weight_zero_point"][row, column // group].int()
-            assert decoded[row, column] == (codes[row, column] - zero) * scale
+    assert stored["weight_scale"].isfinite().all()
+    assert (stored["weight_scale"] != 0).all()
+    own_group = torch.arange(shape[1]) // group
+    scale = stored["weight_scale"].float()[:, own_group]
+    zero = 2 ** (knobs["bits"] - 1) if knobs["symmetric"] else stored["weight_zero_point"].int()[:, own_group]
+    assert torch.equal(decoded, (codes - zero) * scale)
 
 
 @given(strategies.quantize, strategies.matrices())
@@ -58,7 +59,8 @@ def test_search_is_no_worse_than_round_to_nearest(bits: int, symmetric: str, pow
         choice = parse_choice(f"quantize bits={bits} group_size=32 symmetric={symmetric} algorithm={algorithm}")
         decoded = decode_matrix(choice, encode_matrix(choice, weight, "float32"), (64, 64))
         errors.append(float((decoded - weight).square().sum()))
-    assert errors[0] < errors[1]
+    assert errors[0] <= errors[1]
+    assert bits > 4 or errors[0] < 0.97 * errors[1]
 
 
 def test_the_nearest_code_is_taken() -> None:

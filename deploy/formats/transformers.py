@@ -34,7 +34,14 @@ def write(folder: Path, *, config: Any, inventory: Inventory, plan: Plan, tensor
     if groups:
         values["quantization_config"] = _quantization_config(groups, ignored)
     write_json(folder / "config.json", values)
-    write_tensors(folder / "model.safetensors", {rename(name): tensor for name, tensor in tensors.items()})
+    turned = turned_names(inventory)
+    stored = {rename(name): tensor.T.contiguous() if name in turned else tensor for name, tensor in tensors.items()}
+    write_tensors(folder / "model.safetensors", stored)
+
+
+def turned_names(inventory: Inventory) -> set[str]:
+    """Dense weights that the original stores as ``(in_features, out_features)``, and so must this file."""
+    return {f"{member.module}.weight" for site in inventory.leaves for member in site.members if member.transposed}
 
 
 def _quantization_config(groups: Mapping[tuple[int, int | str], list[str]], ignored: list[str]) -> dict[str, Any]:

@@ -1,0 +1,268 @@
+"""How long the deployed model takes: predicted from a table of its layers, and timed end to end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import PreTrainedModel
+
+from paredown.compressors.assemble import assemble, resident_bytes
+from paredown.compressors.bank import Bank
+from paredown.compressors.kernels import kernel_of, runnable
+from paredown.compressors.storage import encode_matrix
+from paredown.evaluators.door import finite
+from paredown.space.choice import KEEP, Choice, Shape, choice_members
+from paredown.space.errors import StudyError
+from paredown.space.files import write_atomically
+from paredown.space.plan import Plan
+from paredown.space.site import Inventory, Site
+from paredown.space.space import Space
+from paredown.space.target import Target
+
+PROMPT_TOKENS = 128
+DECODED_TOKENS = 24
+REPEATS = 15
+COLD_BYTES = 16 << 20
+MOST_COPIES = 48
+"""A kernel is timed over copies of its layer, in turn, so that the weights come from where they lie in a model, not from a cache."""
+
+
+class Timing(BaseModel):
+    """Times of one token, medians with interquartile ranges [ms]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    decode_ms: float | None = Field(description="of a token decoded with a cache; None for encoders")
+    decode_iqr: float | None
+    prefill_ms: float = Field(description="of a token of a prompt of 128")
+    prefill_iqr: float
+
+
+class LatencyTable(BaseModel):
+    """Times of one machine: of each kernel at each shape, and what a model takes beyond its kernels.
+
+    The time of a model is ``scale`` times the sum of its kernels plus ``per_block_ms`` for each of its blocks, fitted to
+    models that were built and timed; the raw sum of kernels is well below the truth.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    device: str
+    threads: int
+    dtype: str
+    kernels: dict[str, tuple[float, float]] = Field(description="decode of one row, and a row of a prompt [ms], by kernel and shape")
+    scale: tuple[float, float]
+    per_block_ms: tuple[float, float]
+    calibration: dict[str, dict[str, float]] = Field(description="models that were built: measured and fitted [ms]")
+
+    def predict(self, inventory: Inventory, plan: Plan) -> tuple[float, float]:
+        """Times of a decoded token and of a token of a prompt under a plan [ms].
+
+        Raises:
+            StudyError: If the table lacks a kernel: it was made for another space.
+        """
+        sums = np.zeros(2)
+        for kernel in _kernels(inventory, plan, getattr(torch, self.dtype)):
+            if kernel not in self.kernels:
+                raise StudyError(f"the latency table lacks {kernel}; it was made for another model or space: leave it out to measure a new one")
+            sums += self.kernels[kernel]
+        blocks = sum(s.kind == "block" for s in inventory.parents) - len(plan.dropped(inventory))
+        decode, prefill = np.array(self.scale) * sums + np.array(self.per_block_ms) * blocks
+        return finite(decode, "predicted decode time"), finite(prefill, "predicted prefill time")
+
+    @classmethod
+    def read(cls, path: Path) -> LatencyTable:
+        """The table of a file.
+
+        Raises:
+            StudyError: If it is none.
+        """
+        try:
+            return cls.model_validate(json.loads(path.read_text()))
+        except (OSError, ValueError) as error:
+            raise StudyError(f"{path} is no latency table ({str(error).splitlines()[0]}); leave it out to measure a new one") from None
+
+    def write(self, path: Path) -> None:
+        """Writes the file, whole or not at all."""
+        write_atomically(path, self.model_dump_json(indent=1))
+
+
+Build = Callable[[Plan], PreTrainedModel]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Times are taken on one thread: two that share a busy machine wait for each other and measure that."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def measure_table(space: Space, build: Build, dtype: torch.dtype, device: str) -> LatencyTable:
+    """Times every kernel that the space can ask for, and builds models that span them for calibration.
+
+    Args:
+        space: Sites and options.
+        build: Makes the deployed model of a plan.
+        dtype: Of its activations.
+        device: Name of the machine.
+    """
+    inventory = space.inventory
+    kernels: dict[str, tuple[float, float]] = {}
+    for site in inventory.sites:
+        for choice in {*space.options[site.name], *((KEEP,) if site.kind in ("linear", "embedding") else ())}:
+            for name, step, shape in _site_kernels(site, choice, dtype):
+                if name not in kernels:
+                    kernels[name] = _time_kernel(step, shape, dtype)
+    plans = {name: deployed_plan(plan, inventory, space.target) for name, plan in _calibration_plans(space).items()}
+    rows, measured = [], []
+    for plan in plans.values():
+        timing = time_models({"model": build(plan)}, inventory.causal)["model"]
+        sums = np.sum([kernels[name] for name in _kernels(inventory, plan, dtype)], axis=0)
+        blocks = sum(s.kind == "block" for s in inventory.parents) - len(plan.dropped(inventory))
+        rows.append((sums, blocks))
+        measured.append((timing.decode_ms or timing.prefill_ms, timing.prefill_ms))
+    scale, per_block = zip(*(_fit([r[0][i] for r in rows], [r[1] for r in rows], [m[i] for m in measured]) for i in (0, 1)), strict=True)
+    table = LatencyTable(
+        device=device, threads=1, dtype=str(dtype).removeprefix("torch."), kernels=kernels,
+        scale=scale, per_block_ms=per_block, calibration={},
+    )  # fmt: skip
+    calibration = {}
+    for (name, plan), (decode, prefill) in zip(plans.items(), measured, strict=True):
+        fitted = table.predict(inventory, plan)
+        calibration[name] = {"decode_ms": decode, "decode_fitted_ms": fitted[0], "prefill_ms": prefill, "prefill_fitted_ms": fitted[1]}
+    return table.model_copy(update={"calibration": calibration})
+
+
+def deployed_plan(plan: Plan, inventory: Inventory, target: Target) -> Plan:
+    """What of a plan changes how the target computes: in transformers only dropped blocks, its matrices are dense again."""
+    if target.name == "paredown":
+        return plan
+    blocks = {site.name for site in inventory.parents if site.kind == "block"}
+    return Plan(tuple((site, choice) for site, choice in plan.entries if site in blocks))
+
+
+def deployed(bank: Bank, config: Any, inventory: Inventory, plan: Plan, dtype: torch.dtype) -> PreTrainedModel:
+    """The model that computes with what a plan stores."""
+    tensors = {}
+    for name, spec in plan.layout(inventory).items():
+        if name in bank.parameters and name not in tensors:
+            tensors[name] = bank.parameters[name].to(getattr(torch, spec.dtype))
+    for site, choice in plan.decided(inventory):
+        if site.kind != "block":
+            tensors |= bank.tensors(site, choice)
+    return assemble(config, inventory, plan, tensors, dtype)
+
+
+@one_thread()
+@torch.inference_mode()
+def time_models(models: Mapping[str, PreTrainedModel], causal: bool) -> dict[str, Timing]:
+    """End-to-end times of several models on one thread, taken in turn so that a busy machine is busy for all of them."""
+    generator = torch.Generator().manual_seed(0)
+    decode: dict[str, list[float]] = {name: [] for name in models}
+    prefill: dict[str, list[float]] = {name: [] for name in models}
+    for repeat in range(REPEATS + 1):
+        for name, model in models.items():
+            length = min(PROMPT_TOKENS, getattr(model.config, "max_position_embeddings", 1 << 20) - DECODED_TOKENS)
+            prompt = torch.randint(model.config.vocab_size, (1, length), generator=generator)
+            started = time.perf_counter()
+            output = model(input_ids=prompt, use_cache=True) if causal else model(input_ids=prompt)
+            taken = [(time.perf_counter() - started) / length]
+            steps = []
+            for _ in range(DECODED_TOKENS if causal and repeat % 5 == 0 else 0):
+                started = time.perf_counter()
+                output = model(input_ids=prompt[:, -1:], past_key_values=output.past_key_values, use_cache=True)
+                steps.append(time.perf_counter() - started)
+            if repeat:
+                prefill[name] += taken
+            decode[name] += steps[2:]
+    return {name: _timing(decode[name], prefill[name]) for name in models}
+
+
+def _timing(decode: list[float], prefill: list[float]) -> Timing:
+    def middle(values: list[float]) -> tuple[float, float]:
+        low, median, high = np.quantile(np.array(values) * 1e3, [0.25, 0.5, 0.75])
+        return finite(median, "time"), float(high - low)
+
+    return Timing(
+        decode_ms=middle(decode)[0] if decode else None,
+        decode_iqr=middle(decode)[1] if decode else None,
+        prefill_ms=middle(prefill)[0],
+        prefill_iqr=middle(prefill)[1],
+    )
+
+
+def _site_kernels(site: Site, choice: Choice, dtype: torch.dtype) -> Iterator[tuple[str, Choice, Shape]]:
+    """Kernel names of a site under a choice, each with what it computes; an embedding only where it makes the logits too."""
+    inner = (choice.then or KEEP) if site.kind == "ffn" else choice
+    for member, shape in choice_members(site, choice):
+        if site.kind == "embedding":
+            if member.tied:
+                yield f"dense {shape[0]}x{shape[1]}", KEEP, shape
+        else:
+            kernel = "dense" if member.tied else kernel_of(inner, shape, dtype)
+            yield f"{kernel} {shape[0]}x{shape[1]}", KEEP if kernel == "dense" else inner, shape
+
+
+def _kernels(inventory: Inventory, plan: Plan, dtype: torch.dtype) -> list[str]:
+    return [name for site, choice in plan.decided(inventory) for name, _, _ in _site_kernels(site, choice, dtype)]
+
+
+@one_thread()
+@torch.inference_mode()
+def _time_kernel(choice: Choice, shape: Shape, dtype: torch.dtype) -> tuple[float, float]:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(shape, generator=generator)
+    layer = runnable(choice, encode_matrix(choice, weight, "bfloat16"), shape, None, dtype)
+    copies = [layer, *(deepcopy(layer) for _ in range(min(COLD_BYTES // resident_bytes(layer), MOST_COPIES)))]
+    times = []
+    for rows in (1, PROMPT_TOKENS):
+        inputs = torch.randn(1, rows, shape[1], generator=generator).to(dtype)
+        taken = []
+        for turn in range(len(copies) + REPEATS):
+            cold = copies[turn % len(copies)]
+            started = time.perf_counter()
+            cold(inputs)
+            taken.append(time.perf_counter() - started)
+        times.append(float(np.median(taken[2:])) * 1e3 / rows)
+    return times[0], times[1]
+
+
+def _calibration_plans(space: Space) -> dict[str, Plan]:
+    """Three models at least: everything kept, few bits, many bits; and half of the first with blocks dropped, where that may be."""
+    inventory = space.inventory
+    plans = {"kept": Plan()}
+    for name, wanted in (("few bits", (4, 3, 2)), ("many bits", (8, 6, 5))):
+        choices = {}
+        for site in inventory.leaves:
+            options = [c for c in space.options[site.name] if getattr(c, "bits", None) in wanted and c.method == "quantize"]
+            if options and site.kind == "linear":
+                choices[site.name] = min(options, key=lambda c: (wanted.index(c.bits), (c.group_size == "channel") == (name == "few bits")))  # type: ignore[attr-defined]
+        plans[name] = Plan.of(inventory, choices)
+    drops = [(site.name, choice) for site in inventory.parents if site.kind == "block" for choice in space.options[site.name]]
+    if drops and space.max_drops:
+        plans["kept, blocks dropped"] = Plan.of(inventory, dict(drops[-space.max_drops :]))
+    return plans
+
+
+def _fit(sums: list[float], blocks: list[int], measured: list[float]) -> tuple[float, float]:
+    """Least squares for ``scale * sum + per_block * blocks``, both at or above what physics allows."""
+    from scipy.optimize import nnls
+
+    weight = 1 / np.array(measured)
+    matrix = np.column_stack([sums, blocks]) * weight[:, None]
+    solution, _ = nnls(matrix, np.ones(len(measured)))
+    return float(solution[0]), float(solution[1])

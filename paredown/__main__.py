@@ -1,0 +1,5 @@
+"""``python -m paredown``."""
+
+from paredown.cli import main
+
+main()

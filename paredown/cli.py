@@ -1,0 +1,370 @@
+"""The command line: each command reads its options, calls the function of the same name, and prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+import paredown
+from paredown.space.errors import ParedownError, StudyError
+from paredown.space.plan_file import PlanFile
+from paredown.space.study_file import StudyFile
+
+app = typer.Typer(
+    name="paredown",
+    help="Pare a transformer down to the size you have.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="print what a file would hold")]
+Folder = Annotated[Path, typer.Argument(help="the study folder", show_default=False)]
+Target = Annotated[str | None, typer.Option(help="transformers or paredown (default)", show_default=False)]
+BudgetText = Annotated[str | None, typer.Option(help="45% of the original, 3.5GB or 4.25bpw", show_default=False)]
+Model = Annotated[str | None, typer.Option(help="the original: a folder or a hub name", show_default=False)]
+Data = Annotated[list[str] | None, typer.Option(help="text files, folders, hub:NAME, or stdlib; may be repeated", show_default=False)]
+
+
+class Stopped(BaseException):
+    """Ctrl+C, or a polite kill."""
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False) -> None:
+    if version:
+        print(paredown.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="a model folder, a hub name, or a study file", show_default=False)],
+    target: Annotated[str, typer.Option(help="transformers or paredown")] = "paredown",
+    budget: Annotated[str, typer.Option(help="45% of the original, 3.5GB or 4.25bpw")] = "45%",
+    as_json: Json = False,
+) -> None:
+    """Sites by kind, their choices and bytes, and what a search would cost."""
+    found = paredown.inspect(model, target=target, budget=budget)
+    if as_json:
+        return print_json(asdict(found))
+    print_inspection(found)
+    return None
+
+
+@app.command()
+def search(
+    study: Annotated[Path | None, typer.Argument(help="a study file; flags override it", show_default=False)] = None,
+    model: Model = None,
+    data: Data = None,
+    target: Target = None,
+    budget: BudgetText = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="stop after so many", show_default=False)] = None,
+    timeout: Annotated[float | None, typer.Option(help="stop after so many seconds", show_default=False)] = None,
+    until: Annotated[str | None, typer.Option(help="stop at HH:MM", show_default=False)] = None,
+    sampler: Annotated[str | None, typer.Option(help="frontier (default), tpe, nsga2, nsga3, random", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="the study folder; runs/NAME by default", show_default=False)] = None,
+    bank: Annotated[Path | None, typer.Option(help="folder of compressed sites; OUT/bank by default", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it will cost, and stop")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search for the plan that loses the least within a budget; the same command goes on after an interruption."""
+    flags = {"model": model, "data": data, "target": target, "budget": budget, "trials": trials, "timeout": timeout, "until": until}
+    question = question_of(study, flags | {"sampler": sampler, "seed": seed})
+    cost = partial(print_cost, question, say=print if dry_run and not as_json else note)
+    if dry_run:
+        return print_json(asdict(paredown.inspect(question))) if as_json else cost()
+    folder = out or Path("runs") / (study.stem if study else Path(question.model).name)
+    run_search(question, folder, bank, cost)
+    return print((folder / "front.json").read_text()) if as_json else print_outcome(folder)
+
+
+@app.command()
+def status(folder: Folder, as_json: Json = False) -> None:
+    """How far a study is, and its best so far."""
+    outcome = paredown.status(folder)
+    return print((folder / "front.json").read_text()) if as_json else print_outcome(folder, outcome)
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Write the reports and pictures of a study anew."""
+    print(f"wrote {paredown.report(folder)}")
+
+
+@app.command()
+def select(
+    folder: Folder,
+    budget: Annotated[str, typer.Option(help="45% of the original, 3.5GB or 4.25bpw", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="the plan file; FOLDER/select/BUDGET.yaml by default", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """A plan for another budget from what a study measured; scores nothing, takes seconds."""
+    found = paredown.select(folder, budget, out)
+    if as_json:
+        return print_json(found.plan_file.model_dump(mode="json", exclude_none=True))
+    share = 100 * found.plan_file.size_bytes / found.original_bytes
+    print(f"wrote {found.path}: {found.plan_file.size_bytes:,} bytes ({share:.1f}% ), loss predicted: {found.predicted_loss:.4g}")
+    if found.measured:
+        print(f"this very plan was measured on the search set as trial {found.measured.number}: {found.measured.loss:.4g}")
+    elif found.alternative:
+        best = found.alternative
+        print(
+            f"the best measured plan of no more bytes is trial {best.number}: {best.size_bytes:,} bytes, loss {best.loss:.4g} (search set)"
+        )
+    return None
+
+
+@app.command()
+def validate(file: Annotated[Path, typer.Argument(help="a plan or a study file", show_default=False)], model: Model = None) -> None:
+    """Check a plan or a study file, against a model too."""
+    found = paredown.validate(file, model)
+    kind = "plan" if isinstance(found, PlanFile) else "study"
+    print(f"{file} is a valid {kind}" + (f" and fits {model}" if model else ""))
+
+
+@app.command()
+def apply(
+    plan: Annotated[Path, typer.Argument(help="the plan file", show_default=False)],
+    model: Annotated[str, typer.Option(help="the original or a fine-tune of it", show_default=False)],
+    out: Annotated[Path, typer.Option(help="the folder to write", show_default=False)],
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="do not check it in a fresh process")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the compressed model, and verify it in a fresh process."""
+    applied, verified = paredown.apply(plan, model, out, check=not no_verify)
+    if as_json:
+        return print_json({"applied": asdict(applied), "verified": asdict(verified) if verified else None})
+    share = 100 * applied.size_bytes / applied.original_bytes
+    print(
+        f"wrote {out}: {applied.size_bytes:,} tensor bytes, as predicted, {share:.1f}% of the original; {applied.header_bytes:,} of headers"
+    )
+    return print_verified(verified) if verified else None
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="a compressed folder, or any model", show_default=False)],
+    data: Annotated[list[str], typer.Option(help="text files, folders, hub:NAME, or stdlib; may be repeated", show_default=False)],
+    original: Annotated[str | None, typer.Option(help="compare with this model", show_default=False)] = None,
+    tokens: Annotated[int, typer.Option(min=128, help="how many are read")] = 32768,
+    as_json: Json = False,
+) -> None:
+    """Perplexity of a model, and its distance from the original."""
+    found = paredown.evaluate(model, data, original=original, tokens=tokens)
+    if as_json:
+        return print_json(asdict(found))
+    print(f"held-out part of {', '.join(data)}: {found.tokens:,} tokens of {found.documents} documents")
+    if found.mean is not None:
+        unit = "nats/token" if found.metric == "kl" else "relative error"
+        print(f"{found.metric} to {original}: {found.mean:.4g} {unit}, 95% interval over documents {found.low:.4g} to {found.high:.4g}")
+    if found.perplexity is not None:
+        beside = f", original {found.original_perplexity:.4g}" if found.original_perplexity is not None else ""
+        print(f"perplexity {found.perplexity:.4g}{beside}")
+    return None
+
+
+@app.command()
+def generate(
+    folder: Annotated[Path, typer.Argument(help="a compressed model", show_default=False)],
+    prompt: Annotated[str, typer.Argument(help="how the text begins", show_default=False)],
+    tokens: Annotated[int, typer.Option(min=1, help="most tokens to add")] = 100,
+    seed: Annotated[int | None, typer.Option(help="draw at random; without it the likeliest token is taken", show_default=False)] = None,
+) -> None:
+    """Continue a text."""
+    print(paredown.generate(folder, prompt, tokens=tokens, seed=seed))
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="a compressed model", show_default=False)],
+    original: Annotated[str, typer.Option(help="the model that the plan was applied to", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Check bytes, keys, logits and cached decoding in a fresh process."""
+    found = paredown.verify(folder, original)
+    return print_json(asdict(found)) if as_json else print_verified(found)
+
+
+@app.command()
+def dashboard(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535)] = 8080) -> None:
+    """Optuna's dashboard of a study, on this machine only."""
+    print(f"http://127.0.0.1:{port}/ (Ctrl+C ends it)", flush=True)
+    paredown.dashboard(folder, port)
+
+
+@app.command()
+def demo(
+    study: Annotated[Path | None, typer.Option(help="the study file; studies/demo.yaml by default", show_default=False)] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="stop after so many", show_default=False)] = None,
+    budget: BudgetText = None,
+    out: Annotated[Path, typer.Option(help="the study folder")] = Path("runs/demo"),
+) -> None:
+    """Search, apply and verify on the model that comes with the project."""
+    file = study or demo_study()
+    question = question_of(file, {"trials": trials, "budget": budget})
+    if not Path(question.model).is_dir():  # a study names it from the project's folder, whatever folder this is
+        question = question.model_copy(update={"model": os.path.relpath(file.resolve().parent.parent / question.model)})
+    run_search(question, out, None, partial(print_cost, question, say=note))
+    applied, verified = paredown.apply(out / "best" / "plan.yaml", question.model, out / "model")
+    print_outcome(out)
+    print(f"wrote {out / 'model'}: {applied.size_bytes:,} tensor bytes, as predicted; the original has {applied.original_bytes:,}")
+    print_verified(verified)
+    print(f"look at {out / 'report.html'}; try: paredown generate {out / 'model'} 'def main(' --tokens 60")
+
+
+# -- what the commands share ------------------------------------------------------------------------------------------------
+
+
+def question_of(file: Path | None, flags: dict[str, Any]) -> StudyFile:
+    """The study of a file with the flags that were given over it."""
+    given = {name: value for name, value in flags.items() if value is not None and value != []}
+    base = StudyFile.read(file).model_dump(mode="json") if file else {}
+    if "model" not in base | given:
+        raise StudyError("no model to compress; give a study file, or --model")
+    return paredown.as_study(base | given)
+
+
+def run_search(question: StudyFile, folder: Path, bank: Path | None, cost: Callable[[], None]) -> None:
+    """Searches with progress on standard error; says how to go on if it is stopped."""
+    from paredown.progress import Live, Plain
+
+    cost()
+    console = Console(stderr=True)
+    try:
+        with Live(console) if console.is_terminal else Plain(console) as progress:
+            paredown.search(question, folder, progress=progress, bank=bank)
+    except Stopped:
+        saved = folder / "best" / "plan.yaml"
+        note(f"stopped; the best so far is {saved}" if saved.is_file() else "stopped before the first trial was finished")
+        note(f"to go on: {shlex.join(['paredown', *sys.argv[1:]])}")
+        raise
+
+
+def demo_study() -> Path:
+    """The demo's study file: below the current folder or one above it, or beside the package in a checkout."""
+    folders = [Path.cwd(), *Path.cwd().parents, Path(paredown.__file__).parents[1]]
+    found = next((folder / "studies" / "demo.yaml" for folder in folders if (folder / "studies" / "demo.yaml").is_file()), None)
+    if found is None:
+        raise StudyError("no studies/demo.yaml from here upwards; run it in the project's folder, or name it with --study")
+    return found
+
+
+def note(text: str) -> None:
+    """A line for the person, on standard error, so that standard output holds results only."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """A value as JSON."""
+    print(json.dumps(value, indent=1, default=str))
+
+
+def print_inspection(found: Any) -> None:
+    """What `inspect` says in words."""
+    print(f"{found.model}: {found.architecture}, {found.parameters:,} parameters, {found.original_bytes:,} tensor bytes")
+    for kind, (count, size, most) in found.kinds.items():
+        print(f"  {kind:<10} {count:>5} sites  {size:>15,} bytes  " + (f"up to {most} choices" if most else "always kept"))
+    print(f"target {found.target}: plans from {found.smallest_bytes:,} bytes ({found.smallest_bytes / found.original_bytes:.1%}) upwards")
+    if found.storage_only:
+        print(f"  {', '.join(found.storage_only)}: smaller on disk only, no faster")
+    for name in dict.fromkeys(site["kind"] for site in found.sites):
+        example = max((site for site in found.sites if site["kind"] == name), key=lambda site: len(site["choices"]))
+        if not example["choices"]:
+            continue
+        print(f"  choices of {example['name']}:")
+        for choice, size in example["choices"].items():
+            print(f"    {choice:<44} {size:>12,} bytes")
+    print(cost_text(found.cost, found.budget, found.budget_bytes))
+
+
+def print_cost(question: StudyFile, *, say: Callable[[str], None]) -> None:
+    """What a search will cost."""
+    if question.trials is None and question.timeout is None and question.until is None:
+        question = question.model_copy(update={"trials": paredown.DEFAULT_TRIALS})
+    found = paredown.inspect(question)
+    say(f"{found.model}: {found.architecture}, {found.original_bytes:,} tensor bytes; {len(found.sites)} sites; target {found.target}")
+    say(cost_text(found.cost, found.budget, found.budget_bytes))
+
+
+def cost_text(cost: dict[str, Any], budget: str, budget_bytes: int) -> str:
+    """What a search costs, in two lines."""
+    from paredown.progress import duration
+
+    low, high = cost["seconds"] or cost["around_seconds"]
+    one = " to ".join(f"{seconds:.2g} s" for seconds in cost["trial_seconds"])
+    what = f"{cost['trials']} trials" if cost["seconds"] else "the steps around the trials"
+    return (
+        f"budget {budget} = {budget_bytes:,} bytes; bank {cost['bank_bytes'] / 1e6:,.1f} MB; "
+        f"memory about {cost['memory_bytes'] / 1e9:.1f} GB; {cost['tokens_per_trial']:,} tokens a trial, {cost['tokens']:,} in all\n"
+        f"expected time: {duration(low)} to {duration(high)} for {what}, {one} a trial"
+    )
+
+
+def print_outcome(folder: Path, outcome: Any = None) -> None:
+    """Where a study stands."""
+    from paredown.search.report import summary_lines
+
+    for line in summary_lines(outcome or paredown.status(folder), folder):
+        print(line)
+
+
+def print_verified(found: Any) -> None:
+    """What a fresh process found."""
+    cached = "" if found.incremental_difference is None else f", cached decoding from the full pass {found.incremental_difference:.1g}"
+    print(
+        f"verified in a fresh process: {found.size_bytes:,} tensor bytes, no missing or unexpected key; largest difference, as a "
+        f"share of the largest logit: from the scored model {found.difference:.1g}{cached}, loaded in bfloat16 {found.fast_difference:.1g}"
+    )
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """Ctrl+C and SIGTERM: the first is polite, the second ends at once; nothing finished is lost either way."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise Stopped
+
+
+def main() -> None:
+    """The entry point: exit code 0, 2 for bad input, 3 where nothing meets the budget, 130 when stopped."""
+    for name in ("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what libraries tell their developers
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        app()
+    except ParedownError as error:
+        sys.exit(failed(error))
+    except Stopped:
+        sys.exit(130)
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def failed(error: ParedownError) -> int:
+    """Says what was wrong, one line each; the exit code."""
+    for line in str(error).splitlines():
+        note(f"paredown: {line}")
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    main()

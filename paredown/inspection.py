@@ -1,0 +1,141 @@
+"""What can be known of a model, a plan or a study before anything is compressed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from paredown.space.budget import Budget
+from paredown.space.choice import methods
+from paredown.space.errors import BudgetError, PlanError, StudyError
+from paredown.space.plan_file import PlanFile
+from paredown.space.space import Space
+from paredown.space.study_file import StudyFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """A model under a study.
+
+    Attributes:
+        model: As it was given.
+        architecture: Its class.
+        target: The runtime.
+        parameters: Tied ones once.
+        original_bytes: Of its tensors as stored.
+        smallest_bytes: Of the smallest plan of the space.
+        budget: As it was asked for.
+        budget_bytes: What that allows.
+        sites: Each with ``name``, ``kind``, ``bytes`` as stored, and ``choices`` with their bytes.
+        storage_only: Methods among the choices that save on disk only.
+        cost: What a search would cost.
+    """
+
+    model: str
+    architecture: str
+    target: str
+    parameters: int
+    original_bytes: int
+    smallest_bytes: int
+    budget: str
+    budget_bytes: int
+    sites: tuple[dict[str, Any], ...]
+    storage_only: tuple[str, ...]
+    cost: dict[str, Any]
+
+    @property
+    def kinds(self) -> dict[str, tuple[int, int, int]]:
+        """By kind of site: how many, tensor bytes as stored, most choices of one."""
+        table: dict[str, tuple[int, int, int]] = {}
+        for site in self.sites:
+            count, size, most = table.get(site["kind"], (0, 0, 0))
+            table[site["kind"]] = (count + 1, size + site["bytes"], max(most, len(site["choices"])))
+        return table
+
+
+def inspect_study(question: StudyFile) -> Inspection:
+    """What a study's model offers; reads headers only, and times small matrix products for the cost.
+
+    Raises:
+        CheckpointError: If the model is missing or incomplete.
+        StudyError: If the space cannot be built.
+    """
+    from paredown.search.cost import estimate
+    from paredown.search.solver import Solver
+    from paredown.search.workbench import survey
+
+    _, space = survey(question)
+    inventory = space.inventory
+    used = {choice.method for options in space.options.values() for choice in options}
+    return Inspection(
+        model=question.model,
+        architecture=inventory.architecture,
+        target=question.target,
+        parameters=inventory.parameters,
+        original_bytes=inventory.original_bytes,
+        smallest_bytes=Solver(space).smallest().size_bytes(inventory),
+        budget=question.budget,
+        budget_bytes=Budget.parse(question.budget).bytes_of(inventory.original_bytes, inventory.parameters),
+        sites=_sites(space),
+        storage_only=tuple(sorted(name for name in used if methods[name].storage_only)),
+        cost=asdict(estimate(question, space)),
+    )
+
+
+def _sites(space: Space) -> tuple[dict[str, Any], ...]:
+    layout = space.inventory.original_layout()
+    found = []
+    for site in space.inventory.sites:
+        members = {member.module for member in site.members}
+        prefix = f"{site.name}." if site.kind == "block" else None
+        owned = [spec for key, spec in layout.items() if key.rpartition(".")[0] in members or (prefix and key.startswith(prefix))]
+        choices = {str(choice): size for choice, size in zip(space.options[site.name], space.sizes(site), strict=True)}
+        found.append({"name": site.name, "kind": site.kind, "bytes": sum(spec.size_bytes for spec in owned), "choices": choices})
+    return tuple(found)
+
+
+def validated(path: Path, model: str | None) -> PlanFile | StudyFile:
+    """A plan or study file without a fault, and one that fits the model if one is given.
+
+    Raises:
+        PlanError: If the plan has a fault or does not fit.
+        StudyError: If the study has a fault, or its model cannot meet it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path} cannot be read ({error}); give a plan or a study file") from None
+    if any(line.startswith(("base_model:", "choices:")) for line in text.splitlines()):
+        plan = PlanFile.read(path)
+        if model:
+            _check_plan(plan, model)
+        return plan
+    question = StudyFile.read(path)
+    _check_study(question.model_copy(update={"model": model}) if model else question, survey_model=bool(model))
+    return question
+
+
+def _check_plan(plan_file: PlanFile, model: str) -> None:
+    from paredown.compressors.checkpoint import config_sha256, resolve
+    from paredown.compressors.sites import inventory_of
+    from paredown.space.target import targets
+
+    folder = resolve(model)
+    inventory = inventory_of(folder, ties=targets[plan_file.target].ties)
+    size = plan_file.plan_for(inventory).size_bytes(inventory)
+    if size != plan_file.size_bytes and config_sha256(folder) == plan_file.base_model.config_sha256:
+        raise PlanError(f"the plan says size_bytes {plan_file.size_bytes}, its choices take {size}; set size_bytes to that")
+
+
+def _check_study(question: StudyFile, *, survey_model: bool) -> None:
+    from paredown.search.samplers import samplers
+
+    samplers[question.sampler]
+    if survey_model:
+        found = inspect_study(question)
+        if found.budget_bytes < found.smallest_bytes:
+            raise BudgetError(
+                f"nothing meets the budget of {found.budget_bytes:,} bytes ({found.budget}): the smallest plan of this space has "
+                f"{found.smallest_bytes:,} ({100 * found.smallest_bytes / found.original_bytes:.1f}%); raise it, or offer smaller choices"
+            )

@@ -1,0 +1,153 @@
+"""How a search tells what it does: live in a terminal, in plain lines elsewhere, or not at all."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from paredown.search.outcome import Outcome
+from paredown.search.record import Record
+from paredown.search.report import Reports
+
+PLAIN_SECONDS = 10.0
+"""A plain line at most so often, the first and the last of each step apart."""
+
+
+class Silent:
+    """Tells nobody; writes the reports."""
+
+    def __init__(self) -> None:
+        self.reports = Reports()
+
+    def step(self, name: str, done: int, of: int | None) -> None:
+        """Nothing is told."""
+
+    def trial(self, record: Record, best: Record | None, of: int | None, deadline: float | None) -> None:
+        """Nothing is told."""
+
+    def say(self, text: str) -> None:
+        """Nothing is told."""
+
+    def publish(self, outcome: Outcome, folder: Path) -> None:
+        """Writes the reports; pictures from time to time and at the end."""
+        self.reports.publish(outcome, folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Nothing is open."""
+
+
+class Plain(Silent):
+    """Lines, for logs and pipes.
+
+    Args:
+        console: Where they go.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+        self._step, self._last = "", 0.0
+        self._clock = Clock()
+
+    def step(self, name: str, done: int, of: int | None) -> None:
+        """A line when a step begins, and now and then while it goes on."""
+        now = time.monotonic()
+        if name != self._step or now - self._last > PLAIN_SECONDS:
+            self._step, self._last = name, now
+            self.say(name if of is None else f"{name}: {done} of {of}")
+
+    def trial(self, record: Record, best: Record | None, of: int | None, deadline: float | None) -> None:
+        """A line for a trial, at most one in ten seconds, and for each new best."""
+        left = self._clock.left(record, of, deadline)
+        now = time.monotonic()
+        if now - self._last > PLAIN_SECONDS or self._step != "trials" or record == best:
+            self._step, self._last = "trials", now
+            count = f"{record.number + 1} of {of}" if of else f"{record.number + 1}"
+            self.say(f"trial {count}: {described(record)}; {best_so_far(best)}{left}")
+
+    def say(self, text: str) -> None:
+        """A line."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class Live(Silent):
+    """A bar with the step, the time left and the best so far.
+
+    Args:
+        console: A terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), TaskProgressColumn(), TimeElapsedColumn())
+        self.bars = Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console)
+        self._task = self.bars.add_task("beginning", total=None, note="")
+        self._step = ""
+        self._clock = Clock()
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """The last state stays on the screen."""
+        self.bars.stop()
+
+    def step(self, name: str, done: int, of: int | None) -> None:
+        """Moves the bar; a new step starts it again."""
+        if name != self._step:
+            self._step = name
+            self.bars.reset(self._task, description=name, total=of, completed=0)
+        self.bars.update(self._task, completed=done, total=of)
+
+    def trial(self, record: Record, best: Record | None, of: int | None, deadline: float | None) -> None:
+        """Moves the bar of the trials."""
+        left = self._clock.left(record, of, deadline)
+        self.step("trials", record.number + 1, of)
+        self.bars.update(self._task, note=best_so_far(best) + left)
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self.bars.console.print(text, highlight=False, markup=False)
+
+
+class Clock:
+    """Guesses when a search ends from the pace of its trials."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def left(self, record: Record, of: int | None, deadline: float | None) -> str:
+        """``, about 3 min left``, or nothing while the pace is not known."""
+        now = time.monotonic()
+        self._first = self._first or (now, record.number)
+        ends = [] if deadline is None else [deadline - now]
+        trials = record.number - self._first[1]
+        if of is not None and trials:
+            ends.append((of - record.number - 1) * (now - self._first[0]) / trials)
+        return f", about {duration(max(min(ends), 0.0))} of trials left" if ends else ""
+
+
+def described(record: Record) -> str:
+    """``4 bits, groups of 64: 123,456 bytes, loss 0.0123 ± 0.0004``."""
+    return f"{record.label}: {record.size_bytes:,} bytes, loss {record.loss:.4g} ± {record.standard_error:.1g}"
+
+
+def best_so_far(best: Record | None) -> str:
+    """The best within the budget, or that there is none yet."""
+    return f"best so far {best.loss:.4g} (trial {best.number})" if best else "none within the budget yet"
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,144 @@
+"""What a search will cost, said before it begins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from paredown.compressors.bank import CACHE_BYTES
+from paredown.evaluators.quality import BATCH_TOKENS
+from paredown.search.sensitivity import SEQUENCE_TOKENS, SEQUENCES
+from paredown.space.choice import KEEP, Choice
+from paredown.space.space import Space
+from paredown.space.study_file import StudyFile
+
+FASTEST, SLOWEST = 1.2, 4.0
+"""What attention, norms and a busy machine add to the matrix products that were timed, at best and at worst."""
+
+FINALISTS, COMPARED = 10, 3
+LIBRARIES_BYTES = 500 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a search needs.
+
+    Attributes:
+        bank_bytes: Of all options of all sites, exactly, file headers not counted.
+        memory_bytes: At most, roughly: the model in float32, decoded matrices, the original's states, the libraries.
+        tokens_per_trial: That one trial reads.
+        tokens: That all steps read together; without a count of trials, those of the steps around them.
+        trials: How many are asked for; None where a clock decides.
+        flops_per_second: Of matrix products of this model's shape, timed just now.
+        trial_seconds: A trial, from and to.
+        around_seconds: Bank, sensitivity and finalists, from and to.
+        seconds: Everything, from and to; None where a clock decides.
+    """
+
+    bank_bytes: int
+    memory_bytes: int
+    tokens_per_trial: int
+    tokens: int
+    trials: int | None
+    flops_per_second: float
+    trial_seconds: tuple[float, float]
+    around_seconds: tuple[float, float]
+    seconds: tuple[float, float] | None
+
+
+def bank_bytes(space: Space) -> int:
+    """Tensor bytes of every site under every option that is not kept."""
+    total = 0
+    for site in space.inventory.sites:
+        sizes = space.sizes(site) if site.kind != "block" else []
+        total += sum(size for size, choice in zip(sizes, space.options[site.name], strict=False) if choice != KEEP)
+    return total
+
+
+def estimate(question: StudyFile, space: Space) -> Cost:
+    """The cost of a study; times a few small matrix products, under a second."""
+    inventory, tokens = space.inventory, question.tokens
+    embedding = next((site.members[0] for site in inventory.leaves if site.kind == "embedding"), None)
+    vocabulary, hidden = embedding.shape if embedding else (1, max(m.shape[1] for s in inventory.leaves for m in s.members))
+    linear = [member for site in inventory.leaves if site.kind == "linear" for member in site.members]
+    tied = inventory.causal and embedding is not None and bool(embedding.tied)
+    weights = sum(member.parameters for member in linear) + (vocabulary * hidden if tied else 0)
+    largest = max(linear, key=lambda member: member.parameters).shape
+    rate = _flops(largest)
+    per_token = 2 * weights / rate
+    if inventory.causal:  # the original's logits are made again, and both distributions compared
+        per_token += 2 * vocabulary * hidden / rate + _comparison(vocabulary)
+    alone = sum(1 if site.kind == "linear" else len(space.options[site.name]) for site in inventory.sites if space.options[site.name])
+    sensitivity = alone * SEQUENCES * SEQUENCE_TOKENS + tokens.calibration
+    finalists = (FINALISTS + 1) * tokens.selection + (COMPARED + 1) * tokens.held_out
+    around = (sensitivity + finalists) * per_token + _bank_seconds(space)
+    trial = tokens.search * per_token
+    states = tokens.search + tokens.selection + tokens.held_out
+    dense = sum(4 * m.parameters * len(space.options[s.name]) for s in inventory.leaves for m in s.members)
+    memory = LIBRARIES_BYTES + 8 * inventory.parameters + min(CACHE_BYTES, dense) + 4 * states * hidden + 16 * BATCH_TOKENS * vocabulary
+    trials = question.trials
+    total = None if trials is None else around + trials * trial
+    return Cost(
+        bank_bytes=bank_bytes(space),
+        memory_bytes=memory,
+        tokens_per_trial=tokens.search,
+        tokens=sensitivity + finalists + tokens.search * (1 + (trials or 0)),
+        trials=trials,
+        flops_per_second=rate,
+        trial_seconds=_range(trial),
+        around_seconds=_range(around),
+        seconds=None if total is None else _range(total),
+    )
+
+
+def _range(seconds: float) -> tuple[float, float]:
+    return seconds * FASTEST, seconds * SLOWEST
+
+
+def _timed(call: Callable[[], object], least_seconds: float = 0.03) -> float:
+    """Seconds of one call: the best of three groups, after one that is not counted."""
+    call()
+    best = float("inf")
+    for _ in range(3):
+        calls, started = 0, time.perf_counter()
+        while (spent := time.perf_counter() - started) < least_seconds:
+            call()
+            calls += 1
+        best = min(best, spent / calls)
+    return best
+
+
+def _flops(shape: tuple[int, int]) -> float:
+    """Floating-point operations a second in products of a batch with a matrix of this shape, cut to 2048 a side."""
+    rows, columns = min(shape[0], 2048), min(shape[1], 2048)
+    inputs, weight = torch.randn(256, columns), torch.randn(rows, columns)
+    return 2 * 256 * rows * columns / _timed(lambda: inputs @ weight.T)
+
+
+def _comparison(vocabulary: int) -> float:
+    """Seconds a token of comparing two distributions."""
+    logits = torch.randn(64, vocabulary)
+    return 3 * _timed(lambda: (logits - logits.logsumexp(-1, keepdim=True)).exp()) / 64
+
+
+def _bank_seconds(space: Space) -> float:
+    """Seconds to compress every option, from a piece of each kind of choice that is timed."""
+    weights: dict[tuple[str, str], float] = {}
+    examples: dict[tuple[str, str], Choice] = {}
+    for site in space.inventory.leaves:
+        for choice in space.options[site.name]:
+            if choice != KEEP:
+                key = (choice.method, choice.then.method if choice.then else "")
+                weights[key] = weights.get(key, 0.0) + sum(member.parameters for member in site.members)
+                examples.setdefault(key, choice)
+    piece = torch.randn(128, 128)
+    seconds = 0.0
+    for key, choice in examples.items():
+        if choice.fault((128, 128)) is None:
+            started = time.perf_counter()
+            choice.encode(piece)
+            seconds += (time.perf_counter() - started) * weights[key] / piece.numel()
+    return seconds

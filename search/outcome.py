@@ -1,0 +1,149 @@
+"""What a study found, as it stands on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paredown.search.record import Record, best_within, front_of
+from paredown.space.errors import StudyError
+from paredown.space.files import write_atomically
+
+FILE = "front.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A plan measured on a set that the search did not see.
+
+    Attributes:
+        mean: Loss per token.
+        low: Lower end of the 95 % interval over documents.
+        high: Upper end.
+        documents: How many.
+        perplexity: Per token; None for encoders.
+    """
+
+    mean: float
+    low: float
+    high: float
+    documents: int
+    perplexity: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The winner's held-out loss over another plan's, paired by document, with a 95 % interval."""
+
+    number: int
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Everything that a report shows.
+
+    Attributes:
+        state: ``searching``, ``finished`` or ``stopped``.
+        model: Name of the original.
+        architecture: Its class.
+        target: The runtime.
+        metric: ``kl`` [nats/token] or ``relative-error``.
+        original_bytes: Tensor bytes of the original as stored.
+        parameters: Of the original.
+        budget: As it was asked for.
+        budget_bytes: The most tensor bytes that it allows.
+        original_perplexity: On the search set.
+        records: Measured trials, by number.
+        failed: Trials that could not be measured.
+        selection: Finalists by trial number, on the selection set.
+        held_out: Winner, best uniform plan and solver's plan by trial number, on the held-out set.
+        winner: Number of the trial whose plan is ``best/plan.yaml``; None before the first fits the budget.
+        uniform: Number of the best uniform plan of no more bytes than the search's best; None if none is that small.
+        searched: Number of the search's best, which the uniform plan was compared with.
+        comparisons: ``uniform`` and ``solver``: the search's best against these, on the held-out set.
+        data_sha256: Fingerprints of the four sets.
+        latency: Table of the machine that times were predicted for; None where not measured.
+        timed: End-to-end times by trial number (``original`` for the original); each with ``decode_ms``, ``prefill_ms``, spreads.
+        seconds: Spent in each step.
+        environment: Versions and machine.
+        seed: Of the study.
+    """
+
+    state: str
+    model: str
+    architecture: str
+    target: str
+    metric: str
+    original_bytes: int
+    parameters: int
+    budget: str
+    budget_bytes: int
+    original_perplexity: float | None
+    records: tuple[Record, ...]
+    failed: int = 0
+    selection: Mapping[int, Finding] = field(default_factory=dict)
+    held_out: Mapping[int, Finding] = field(default_factory=dict)
+    winner: int | None = None
+    uniform: int | None = None
+    searched: int | None = None
+    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    data_sha256: Mapping[str, str] = field(default_factory=dict)
+    latency: Mapping[str, Any] | None = None
+    timed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    environment: Mapping[str, str | int] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def front(self) -> list[Record]:
+        """Trials that no other beats on all objectives, smallest first."""
+        return front_of(self.records)
+
+    @property
+    def best(self) -> Record | None:
+        """The winner, or before it is known the best so far within the budget."""
+        if self.winner is not None:
+            return self[self.winner]
+        return best_within(self.records, self.budget_bytes)
+
+    def __getitem__(self, number: int) -> Record:
+        return next(record for record in self.records if record.number == number)
+
+    @property
+    def gains(self) -> bool | None:
+        """Whether the search beats the best uniform plan of no more bytes beyond the interval; None before that is known."""
+        comparison = self.comparisons.get("uniform")
+        return None if comparison is None else comparison.high < 1
+
+    def write(self, folder: Path) -> None:
+        """Writes ``front.json``, whole or not at all."""
+        mapping = {name: getattr(self, name) for name in self.__slots__}
+        mapping["records"] = [record.to_mapping() for record in self.records]
+        mapping["front"] = [record.number for record in self.front]
+        for name in ("selection", "held_out", "comparisons"):
+            mapping[name] = {str(key): asdict(value) for key, value in mapping[name].items()}
+        write_atomically(folder / FILE, json.dumps(mapping, indent=1))
+
+    @classmethod
+    def read(cls, folder: Path) -> Outcome:
+        """The outcome that a study folder holds.
+
+        Raises:
+            StudyError: If there is none yet.
+        """
+        try:
+            mapping = json.loads((folder / FILE).read_text())
+        except (OSError, ValueError):
+            raise StudyError(f"{folder} holds no finished trial ({FILE} is missing); give the folder of a search") from None
+        mapping.pop("front")
+        mapping["records"] = tuple(Record.from_mapping(record) for record in mapping["records"])
+        for name in ("selection", "held_out"):
+            mapping[name] = {int(key): Finding(**value) for key, value in mapping[name].items()}
+        mapping["comparisons"] = {key: Comparison(**value) for key, value in mapping["comparisons"].items()}
+        return cls(**mapping)

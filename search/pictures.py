@@ -1,0 +1,209 @@
+"""Pictures of a study, as PNG."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paredown.search.outcome import Outcome
+from paredown.search.record import Record
+from paredown.space.choice import KEEP, Choice, choice_members, parse_choice, site_layout
+from paredown.space.files import write_atomically
+from paredown.space.plan import Plan
+from paredown.space.site import Inventory, Site
+from paredown.space.tensors import total_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FRONT, CHOICES, SENSITIVITY = "front.png", "choices.png", "sensitivity.png"
+
+BLUE, ORANGE, RED, GRAY, INK = "#2a6fbb", "#e08a1e", "#c0392b", "#9aa3ad", "#26323d"
+AXES = {"kl": "KL divergence to the original [nats/token]", "relative-error": "relative error of the final hidden states"}
+LOWEST = 1e-7
+"""Losses below it are drawn at it: a logarithmic axis has no zero."""
+
+
+def draw_front(outcome: Outcome, path: Path) -> None:
+    """Every trial by size and loss on the search set, with the budget, the uniform plans and the winner."""
+    figure = new_figure(9.5, 5.8)
+    axes = figure.add_subplot()
+    unit, name = byte_unit(max(outcome.original_bytes, 1))
+
+    def place(records: Sequence[Record]) -> tuple[list[float], list[float]]:
+        return [r.size_bytes / unit for r in records], [max(r.loss, LOWEST) for r in records]
+
+    front = outcome.front
+    numbers = {record.number for record in front}
+    uniform = [r for r in outcome.records if r.origin == "uniform"]
+    others = [r for r in outcome.records if r.origin != "uniform"]
+    bars = [1.96 * r.standard_error if np.isfinite(r.standard_error) else 0.0 for r in others]
+    lower = [min(bar, 0.999 * max(r.loss, LOWEST)) for bar, r in zip(bars, others, strict=True)]
+    axes.errorbar(*place(others), yerr=[lower, bars], fmt="none", ecolor=GRAY, elinewidth=0.8, alpha=0.7, zorder=1)
+    times = [r.decode_ms for r in others]
+    if others and all(time is not None for time in times):
+        dots = axes.scatter(*place(others), c=[float(t or 0) for t in times], cmap="viridis_r", s=28, zorder=3, label="searched plans")
+        figure.colorbar(dots, ax=axes, label="decoding, predicted [ms/token]", pad=0.02)
+    else:
+        axes.scatter(*place(others), s=24, color=BLUE, alpha=0.75, linewidths=0, zorder=3, label="searched plans")
+    axes.scatter(*place(uniform), s=44, marker="s", facecolors="white", edgecolors=ORANGE, linewidths=1.4, zorder=3, label="uniform plans")
+    axes.step(
+        *place([r for r in front if r.number in numbers]), where="post", color=BLUE, linewidth=1.3, alpha=0.6, zorder=2, label="front"
+    )
+    axes.axvline(outcome.budget_bytes / unit, color=RED, linestyle="--", linewidth=1.2, label=f"budget {outcome.budget}")
+    shown = [r.size_bytes for r in outcome.records]
+    if shown and outcome.original_bytes < 1.4 * max(shown):
+        axes.axvline(outcome.original_bytes / unit, color=INK, linestyle=":", linewidth=1.2, label="original")
+    if best := outcome.best:
+        label = f"{'winner' if outcome.winner is not None else 'best so far'} (trial {best.number})"
+        axes.scatter(*place([best]), s=230, marker="*", color=RED, edgecolors="white", linewidths=0.9, zorder=5, label=label)
+    axes.set_yscale("log")
+    axes.set_xlabel(f"size of the written tensors [{name}]; the original has {outcome.original_bytes / unit:,.3g} {name}")
+    axes.set_ylabel(AXES[outcome.metric])
+    name = Path(outcome.model).name
+    axes.set_title(f"{name}, target {outcome.target}: {len(outcome.records)} measured plans, search set, bars: 95 % interval", loc="left")
+    finish(figure, axes, path)
+
+
+def draw_choices(outcome: Outcome, inventory: Inventory, path: Path) -> None:
+    """The winner's choices: layers by roles, coloured by stored bits per original weight."""
+    best = outcome.best
+    if best is None:
+        return
+    decided = {site.name: (site, choice) for site, choice in best.plan.decided(inventory)}
+    cells: dict[tuple[str, int | None], tuple[float, str]] = {}
+    for site in inventory.leaves:
+        cells[role(site), site.block] = cell(site, best.plan, decided, inventory)
+    title = f"{'Winner' if outcome.winner is not None else 'Best so far'}: trial {best.number}, {best.size_bytes:,} bytes"
+    draw_map(cells, path, title=title, label="stored bits per original weight", colours="YlGnBu", logarithmic=False)
+
+
+def draw_sensitivity(losses: Mapping[tuple[str, Choice], float], outcome: Outcome, inventory: Inventory, path: Path) -> None:
+    """How much each site matters: its predicted loss alone, at the choice nearest to 3 bits."""
+    cells: dict[tuple[str, int | None], tuple[float, str]] = {}
+    for site in inventory.leaves:
+        options = [choice for name, choice in losses if name == site.name and choice != KEEP]
+        if options:
+            choice = min(options, key=lambda c: (abs(getattr(c, "bits", 16) - 3), c.method != "quantize", str(c)))
+            value = max(losses[site.name, choice], LOWEST)
+            cells[role(site), site.block] = (float(np.log10(value)), f"{short(choice)}\n{value:.1e}")
+    title = "Sensitivity: predicted loss of each site compressed alone, near 3 bits (calibration set)"
+    draw_map(cells, path, title=title, label=f"log10 of the {AXES[outcome.metric]}", colours="OrRd", logarithmic=True)
+
+
+def read_losses(stored: Any) -> dict[tuple[str, Choice], float]:
+    """The sensitivities of a study folder."""
+    return {(site, parse_choice(choice)): loss for site, choice, loss in stored["losses"]}
+
+
+def role(site: Site) -> str:
+    """What a site is within its block: its name without the numbered part."""
+    if site.block is None:
+        return site.name.rpartition(".")[2] if "{" not in site.name else site.name
+    return re.split(rf"\.{site.block}\.", site.name, maxsplit=1)[-1]
+
+
+def cell(site: Site, plan: Plan, decided: Mapping[str, tuple[Site, Choice]], inventory: Inventory) -> tuple[float, str]:
+    """Bits per weight of a leaf under a plan, and its label; of a leaf that is overruled, those of what overrules it."""
+    owner = site
+    if site.name not in decided:
+        owner = next(parent for parent, _ in decided.values() if site.name in parent.covers)
+    choice = plan[owner.name]
+    if owner.kind == "block":
+        return 0.0, "dropped"
+    weights = sum(member.parameters for member in owner.members)
+    bias = sum(member.bias.size_bytes for member, _ in choice_members(owner, choice) if member.bias)
+    return 8 * (total_bytes(site_layout(owner, choice)) - bias) / weights, short(choice)
+
+
+def short(choice: Choice) -> str:
+    """A choice in a few characters: ``4b g32``, ``prune 50%``, ``rank 16 > 8b``."""
+    knobs = choice.knobs
+    if choice.method == "quantize":
+        text = f"{knobs.get('bits', '')}b g{knobs['group_size']}" if "group_size" in knobs else f"{knobs.get('bits', '')}b"
+        text += "" if knobs.get("symmetric", True) else " a"
+    else:
+        text = " ".join([choice.method, *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in knobs.values())])
+    return f"{text} > {short(choice.then)}" if choice.then else text
+
+
+def draw_map(
+    cells: Mapping[tuple[str, int | None], tuple[float, str]], path: Path, *, title: str, label: str, colours: str, logarithmic: bool
+) -> None:
+    """A heat map of layers (rows) by roles (columns), and of what stands outside the layers in a strip of its own."""
+    blocks = sorted({block for _, block in cells if block is not None})
+    roles = list(dict.fromkeys(name for name, block in cells if block is not None))
+    outside = [name for name, block in cells if block is None]
+    values = np.full((len(blocks) + len(outside), max(len(roles), 1)), np.nan)
+    texts: dict[tuple[int, int], str] = {}
+    for row, name in enumerate(outside):
+        values[row, :], texts[row, -1] = cells[name, None]
+    for row, block in enumerate(blocks, start=len(outside)):
+        for column, name in enumerate(roles):
+            if (name, block) in cells:
+                values[row, column], texts[row, column] = cells[name, block]
+    figure = new_figure(max(8.0, 1.45 * len(roles) + 2.6), max(3.0, 0.42 * len(values) + 1.8))
+    axes = figure.add_subplot()
+    high = float(np.nanmax(values))
+    low, high = (max(float(np.nanmin(values)), high - 3), high) if logarithmic else (0.0, max(8.0, high))
+    image = axes.imshow(values, aspect="auto", cmap=colours, vmin=low, vmax=high if high > low else low + 1)
+    figure.colorbar(image, ax=axes, label=label, pad=0.015, fraction=0.04)
+    if len(values) <= 64:
+        for (row, column), text in texts.items():
+            value = values[row, max(column, 0)]
+            dark = (value - low) / ((high - low) or 1) > 0.55
+            place = (len(roles) - 1) / 2 if column < 0 else column
+            line = text if column >= 0 else text.replace("\n", "   ")
+            axes.text(place, row, line, ha="center", va="center", fontsize=7.5, color="white" if dark else INK)
+    names = [*outside, *(f"layer {block}" for block in blocks)]
+    every = max(1, len(names) // 64)
+    axes.set_yticks(range(0, len(names), every), names[::every], fontsize=8)
+    axes.set_xticks(range(len(roles)), [name.replace("self_attn.", "").replace("mlp.", "") for name in roles], fontsize=8)
+    axes.set_xticks(np.arange(len(roles) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(values) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.tick_params(which="both", length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_title(title, loc="left", fontsize=10.5, color=INK)
+    save(figure, path)
+
+
+def byte_unit(size: int) -> tuple[float, str]:
+    """The unit in which sizes read well."""
+    return next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size >= unit), (1.0, "bytes"))
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure that no window system knows of."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def finish(figure: Figure, axes: Axes, path: Path) -> None:
+    """Grid, frame and legend, then the file."""
+    axes.grid(which="major", color="#e3e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.title.set_fontsize(10.5)
+    axes.title.set_color(INK)
+    axes.legend(frameon=False, fontsize=9, loc="best")
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes the picture, whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white")
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,71 @@
+"""Plan files of what a study measured."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from paredown.search.outcome import Outcome
+from paredown.search.record import Record
+from paredown.space.plan import Plan
+from paredown.space.plan_file import BaseModelReference, PlanFile, choices_of
+
+UNITS = {"kl": "nats/token", "relative-error": "share of the squared norm of the final hidden states"}
+
+
+def plan_file(plan: Plan, reference: BaseModelReference, target: str, size_bytes: int, **known: Any) -> PlanFile:
+    """A plan with where it came from."""
+    return PlanFile(base_model=reference, target=target, choices=choices_of(plan), size_bytes=size_bytes, **known)
+
+
+def publish_plans(outcome: Outcome, reference: BaseModelReference, folder: Path) -> None:
+    """Writes ``best/plan.yaml`` and a plan for every trial on the front; plans that left the front are removed."""
+    wanted = {f"{record.number:04d}": record for record in outcome.front}
+    for name, record in wanted.items():
+        path = folder / "front" / name / "plan.yaml"
+        if not path.is_file() or outcome.state == "finished":
+            measured_file(outcome, record, reference).write(path)
+    for old in (folder / "front").glob("*"):
+        if old.name not in wanted:
+            shutil.rmtree(old)
+    if outcome.best:
+        measured_file(outcome, outcome.best, reference).write(folder / "best" / "plan.yaml")
+
+
+def measured_file(outcome: Outcome, record: Record, reference: BaseModelReference) -> PlanFile:
+    """The plan file of a trial, with the best that is known of its quality."""
+    held_out, selection = outcome.held_out.get(record.number), outcome.selection.get(record.number)
+    quality: dict[str, Any] = {"metric": outcome.metric, "unit": UNITS[outcome.metric]}
+    finding = held_out or selection
+    if finding:
+        name = "held-out" if held_out else "selection"
+        quality |= {"measured_on": name, "mean": finding.mean, "ci95": [finding.low, finding.high], "documents": finding.documents}
+        quality |= {"perplexity": finding.perplexity}
+    else:
+        name = "search"
+        quality |= {"measured_on": name, "mean": record.loss, "standard_error": record.standard_error, "perplexity": record.perplexity}
+    quality["data_sha256"] = outcome.data_sha256.get(name)
+    compared = None
+    if (against := outcome.comparisons.get("uniform")) and record.number == outcome.searched:
+        other = outcome[against.number]
+        compared = {
+            "uniform": {
+                "choice": other.label,
+                "size_bytes": other.size_bytes,
+                "quality": outcome.held_out[other.number].mean,
+                "ratio": against.mean,
+                "ratio_ci95": [against.low, against.high],
+            }
+        }
+    latency = None
+    if record.decode_ms is not None:
+        latency = {"decode": {"unit": "ms/token", "predicted": record.decode_ms}, "prefill": {"unit": "ms/token", "predicted": record.prefill_ms}}
+        if timed := outcome.timed.get(str(record.number)):
+            latency["decode"] |= {"measured": timed["decode_ms"], "iqr": timed["decode_iqr"], "device": outcome.environment.get("cpu")}
+            latency["prefill"] |= {"measured": timed["prefill_ms"], "iqr": timed["prefill_iqr"]}
+    provenance = {"study": outcome.model, "trial": record.number, "origin": record.origin, "seed": outcome.seed}
+    provenance |= {key: outcome.environment[key] for key in ("paredown", "torch", "transformers", "cpu") if key in outcome.environment}
+    return plan_file(
+        record.plan, reference, outcome.target, record.size_bytes, quality=quality, latency=latency, compared_with=compared, provenance=provenance
+    )

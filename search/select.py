@@ -1,0 +1,133 @@
+"""Another budget for a study that measured already: solved from what is on disk, without torch and without scoring."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from paredown.search.outcome import Outcome
+from paredown.search.plans import UNITS, measured_file, plan_file
+from paredown.search.record import Record, best_within
+from paredown.search.solver import Solver
+from paredown.search.surrogate import Surrogate
+from paredown.space.budget import Budget
+from paredown.space.choice import parse_choice
+from paredown.space.errors import BudgetError, StudyError
+from paredown.space.plan import Plan
+from paredown.space.plan_file import BaseModelReference, PlanFile
+from paredown.space.site import Inventory
+from paredown.space.space import Space
+from paredown.space.study_file import StudyFile
+from paredown.space.target import targets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """A plan for another budget.
+
+    Attributes:
+        path: The plan file.
+        plan_file: What it holds.
+        budget_bytes: What the budget allows.
+        original_bytes: Of the original's tensors as stored.
+        predicted_loss: What the measured trials lead one to expect.
+        measured: The trial of this very plan; None if it was never measured.
+        alternative: The best trial of no more bytes than the budget; None if there is none.
+    """
+
+    path: Path
+    plan_file: PlanFile
+    budget_bytes: int
+    original_bytes: int
+    predicted_loss: float
+    measured: Record | None
+    alternative: Record | None
+
+
+def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
+    """The plan of least predicted loss within a budget; written to ``out``, or to ``folder/select/BUDGET.yaml``.
+
+    Raises:
+        StudyError: If the budget cannot be read, or the folder holds no study that got as far as its sensitivities.
+        BudgetError: If nothing meets the budget; the smallest plan was written.
+    """
+    asked = Budget.parse(budget)
+    outcome = Outcome.read(folder)
+    question = StudyFile.read(folder / "study.yaml")
+    inventory: Inventory = TypeAdapter(Inventory).validate_python(_read(folder, "inventory.json"))
+    losses = {(site, parse_choice(choice)): loss for site, choice, loss in _read(folder, "sensitivity.json")["losses"]}
+    space = Space.build(inventory, targets[question.target], question.space)
+    solver = Solver(space)
+    reference = _reference(folder)
+    path = out or folder / "select" / f"{asked.text.replace(' ', '').replace('%', 'percent')}.yaml"
+    allowed = asked.bytes_of(inventory.original_bytes, inventory.parameters)
+    smallest = solver.smallest()
+    if (size := smallest.size_bytes(inventory)) > allowed:
+        plan_file(smallest, reference, question.target, size).write(path)
+        raise BudgetError(
+            f"nothing meets the budget of {allowed:,} bytes ({asked.text}): the smallest plan of this space has {size:,} "
+            f"({100 * size / inventory.original_bytes:.1f}%) and was saved to {path}; raise --budget"
+        )
+    surrogate = Surrogate(inventory, losses, outcome.records)
+    expected = surrogate.expected()
+    plan = solver.solve(expected, allowed)
+    predicted = surrogate.predict(plan, expected)
+    if predicted is None:
+        raise StudyError(f"{folder}/sensitivity.json does not fit the study's space; run the search again: it goes on")
+    record = next((record for record in outcome.records if record.plan == plan), None)
+    file = plan_file(
+        plan,
+        reference,
+        question.target,
+        plan.size_bytes(inventory),
+        quality=_quality(outcome, predicted, record, reference),
+        provenance=_provenance(outcome, plan, record, asked.text),
+    )
+    file.write(path)
+    return Selected(
+        path=path,
+        plan_file=file,
+        budget_bytes=allowed,
+        original_bytes=inventory.original_bytes,
+        predicted_loss=predicted,
+        measured=record,
+        alternative=best_within(outcome.records, allowed),
+    )
+
+
+def _quality(outcome: Outcome, predicted: float, record: Record | None, reference: BaseModelReference) -> dict[str, Any]:
+    quality: dict[str, Any] = {"metric": outcome.metric, "unit": UNITS[outcome.metric], "measured_on": "predicted", "mean": predicted}
+    quality["trials"] = len(outcome.records)
+    if record:
+        quality["measured"] = measured_file(outcome, record, reference).quality
+    return quality
+
+
+def _provenance(outcome: Outcome, plan: Plan, record: Record | None, budget: str) -> dict[str, Any]:
+    known = {key: outcome.environment[key] for key in ("paredown", "numpy", "scipy") if key in outcome.environment}
+    return {
+        "study": outcome.model,
+        "origin": "select",
+        "budget": budget,
+        "seed": outcome.seed,
+        **({"trial": record.number} if record else {}),
+        **known,
+    }
+
+
+def _reference(folder: Path) -> BaseModelReference:
+    for path in (folder / "best" / "plan.yaml", *sorted(folder.glob("front/*/plan.yaml"))):
+        if path.is_file():
+            return PlanFile.read(path).base_model
+    raise StudyError(f"{folder} holds no plan yet; give the folder of a search that finished a trial")
+
+
+def _read(folder: Path, name: str) -> Any:
+    try:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise StudyError(f"{folder} has no {name}; run its search again: it goes on") from None

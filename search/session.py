@@ -1,0 +1,318 @@
+"""From a study file to a plan: each step leaves on disk what the next run finds again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import TypeAdapter
+
+from paredown.compressors.checkpoint import config_sha256
+from paredown.evaluators.comparison import interval, ratio
+from paredown.evaluators.latency import LatencyTable, deployed_plan, time_models
+from paredown.evaluators.quality import Quality
+from paredown.search.outcome import Comparison, Finding, Outcome
+from paredown.search.plans import plan_file, publish_plans
+from paredown.search.record import Record, best_within
+from paredown.search.samplers import Proposal, Question
+from paredown.search.seeds import seed_plans
+from paredown.search.sensitivity import Sensitivity, single_site
+from paredown.search.solver import Solver
+from paredown.search.study import Race, TrialLog, locked
+from paredown.search.uniform import uniform_plans
+from paredown.search.workbench import Workbench, environment
+from paredown.space.budget import Budget
+from paredown.space.choice import parse_choice
+from paredown.space.errors import BudgetError, StudyError
+from paredown.space.files import write_atomically
+from paredown.space.plan import Plan
+from paredown.space.plan_file import BaseModelReference
+from paredown.space.site import Inventory
+from paredown.space.study_file import StudyFile
+
+FINALISTS = 6
+PUBLISH_SECONDS = 20.0
+
+
+class Progress(Protocol):
+    """Who is told how a search goes on."""
+
+    def step(self, name: str, done: int, of: int | None) -> None:
+        """A step was begun or went on; ``of`` is None while its length is not known."""
+
+    def trial(self, record: Record, best: Record | None, of: int | None, deadline: float | None) -> None:
+        """A trial ended."""
+
+    def say(self, text: str) -> None:
+        """A sentence for the person."""
+
+    def publish(self, outcome: Outcome, folder: Path) -> None:
+        """The outcome changed: reports may be drawn again."""
+
+
+class Session:
+    """A search in a study folder.
+
+    Args:
+        question: The study.
+        folder: Where everything is kept; a folder of the same study goes on.
+        progress: Who is told.
+        bank: Folder of compressed sites; in the study folder by default.
+    """
+
+    def __init__(self, question: StudyFile, folder: Path, progress: Progress, bank: Path | None = None) -> None:
+        self.question, self.folder, self.progress = question, folder, progress
+        self.bank_folder = bank or folder / "bank"
+        self.seconds: dict[str, float] = {}
+
+    def run(self) -> Outcome:
+        """Searches until the study says stop, and chooses the winner.
+
+        Raises:
+            StudyError: If the folder holds another study or is in use.
+            BudgetError: If nothing meets the budget; the smallest plan is in ``best/plan.yaml``.
+        """
+        with locked(self.folder):
+            self._same_study()
+            started = time.monotonic()
+            self.progress.step("model and texts", 0, None)
+            self.bench = Workbench(self.question, self.bank_folder)
+            space, inventory = self.bench.space, self.bench.space.inventory
+            write_atomically(self.folder / "environment.json", json.dumps(environment(), indent=1))
+            write_atomically(self.folder / "inventory.json", TypeAdapter(Inventory).dump_json(inventory, indent=1))
+            self.reference = BaseModelReference(
+                name=self.question.model,
+                revision=self.question.revision,
+                architecture=inventory.architecture,
+                config_sha256=config_sha256(self.bench.folder),
+                shapes_sha256=inventory.shapes_sha256(),
+            )
+            self.solver = Solver(space)
+            self.budget_bytes = self._budget(inventory)
+            self._keep_time("model and texts", started)
+            started = time.monotonic()
+            self.bench.fill_bank(lambda done, of: self.progress.step("bank", done, of))
+            self._keep_time("bank", started)
+            started = time.monotonic()
+            self.losses = self._sensitivity()
+            self._keep_time("sensitivity", started)
+            started = time.monotonic()
+            self.progress.step("latency", 0, None)
+            self.latency = self._latency()
+            self._keep_time("latency", started)
+            return self._search()
+
+    def _search(self) -> Outcome:
+        started = time.monotonic()
+        space = self.bench.space
+        asked = Question(
+            space=space, solver=self.solver, losses=self.losses, budget_bytes=self.budget_bytes, seed=self.question.seed
+        )
+        seeds = [("uniform", Proposal(plan=plan.plan, label=plan.label)) for plan in uniform_plans(space, self.budget_bytes)]
+        solved = [("solver", proposal) for proposal in seed_plans(asked)]
+        seeds = [*solved[:1], *seeds, *solved[1:]]
+        log = TrialLog(self.folder / "study.db", with_latency=self.latency is not None)
+        race = Race(log, asked, self.question.sampler, seeds, self.bench.measure, self._predicted_times)
+        deadline = self._deadline()
+        self.outcome = self._outcome(race, state="searching")
+        self._published = 0.0
+
+        def finished(record: Record) -> None:
+            records = [r for _, r in sorted(race.history.items())]
+            self.progress.trial(record, best_within(records, self.budget_bytes), self.question.trials, deadline)
+            if time.monotonic() - self._published > PUBLISH_SECONDS:
+                self._publish(self._outcome(race, state="searching"))
+
+        try:
+            race.run(trials=self.question.trials, deadline=deadline, finished=finished)
+        except BaseException:
+            if race.history:
+                self._publish(self._outcome(race, state="stopped"))
+            raise
+        self._keep_time("trials", started)
+        started = time.monotonic()
+        outcome = self._decide(self._outcome(race, state="finished"))
+        self._keep_time("finalists", started)
+        outcome = replace(outcome, seconds=dict(self.seconds))
+        self._publish(outcome)
+        return outcome
+
+    def _decide(self, outcome: Outcome) -> Outcome:
+        """Finalists on the selection set; the best of the search against the best uniform plan on the held-out set."""
+        fitting = sorted((r for r in outcome.records if r.size_bytes <= self.budget_bytes), key=lambda r: (r.loss, r.size_bytes, r.number))
+        if not fitting:
+            return outcome
+        searched = _distinct([r for r in fitting if r.origin != "uniform"])[:FINALISTS]
+        solver = next((r for r in fitting if r.origin == "solver"), None)
+        uniform = _distinct([r for r in fitting if r.origin == "uniform"])[:3]
+        finalists = _distinct([*searched, *uniform, *([solver] if solver else [])])
+        measured: dict[int, Quality] = {}
+        for done, record in enumerate(finalists):
+            self.progress.step("finalists on fresh texts", done, len(finalists))
+            measured[record.number] = self.bench.measure(record.plan, "selection")
+        selection = {number: _finding(quality) for number, quality in measured.items()}
+
+        def rank(record: Record) -> tuple[float, int, int]:
+            return measured[record.number].mean, record.size_bytes, record.number
+
+        best = min((r for r in finalists if r in searched), key=rank, default=None)
+        rival = min((r for r in finalists if r.origin == "uniform" and (best is None or r.size_bytes <= best.size_bytes)), key=rank, default=None)
+        compared = _distinct([r for r in (best, rival, solver) if r is not None])
+        held_out: dict[int, Quality] = {}
+        for done, record in enumerate(compared):
+            self.progress.step("held-out texts", done, len(compared))
+            held_out[record.number] = self.bench.measure(record.plan, "held-out")
+        comparisons = {}
+        for name, other in (("uniform", rival), ("solver", solver)):
+            if best and other and other != best:
+                found = ratio(held_out[best.number], held_out[other.number], seed=self.question.seed)
+                comparisons[name] = Comparison(number=other.number, mean=found.mean, low=found.low, high=found.high)
+        guarded = best is None or ("uniform" in comparisons and comparisons["uniform"].high >= 1)
+        winner = rival if guarded and rival else best
+        return replace(
+            outcome,
+            selection=selection,
+            held_out={number: _finding(quality) for number, quality in held_out.items()},
+            winner=winner.number if winner else None,
+            searched=best.number if best else None,
+            uniform=rival.number if rival else None,
+            comparisons=comparisons,
+            timed=self._timed(_distinct([r for r in (winner, rival) if r is not None])),
+        )
+
+    def _latency(self) -> LatencyTable | None:
+        if self.question.latency == "off":
+            return None
+        path = self.folder / "latency.json" if self.question.latency == "measure" else Path(self.question.latency)
+        if self.question.latency != "measure" and not path.is_file():
+            raise StudyError(f"no latency table {path}; leave it out to measure one, or say off")
+        return self.bench.latency_table(path)
+
+    def _predicted_times(self, plan: Plan) -> tuple[float, float] | None:
+        inventory = self.bench.space.inventory
+        return self.latency.predict(inventory, deployed_plan(plan, inventory, self.bench.space.target)) if self.latency else None
+
+    def _timed(self, records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+        """The original and some plans as the target runs them, timed end to end in turn."""
+        if self.latency is None:
+            return {}
+        plans = {"original": Plan(), **{str(record.number): record.plan for record in records}}
+        models = {}
+        for done, (name, plan) in enumerate(plans.items()):
+            self.progress.step("deployed models, timed", done, len(plans))
+            models[name] = self.bench.deployed(plan)
+        return {name: timing.model_dump() for name, timing in time_models(models, self.bench.space.inventory.causal).items()}
+
+    def _outcome(self, race: Race, *, state: str) -> Outcome:
+        inventory = self.bench.space.inventory
+        return Outcome(
+            state=state,
+            model=self.question.model,
+            architecture=inventory.architecture,
+            target=self.question.target,
+            metric="kl" if inventory.causal else "relative-error",
+            original_bytes=inventory.original_bytes,
+            parameters=inventory.parameters,
+            budget=self.question.budget,
+            budget_bytes=self.budget_bytes,
+            original_perplexity=self.original_perplexity,
+            records=tuple(record for _, record in sorted(race.history.items())),
+            failed=race.log.count() - len(race.history),
+            data_sha256={name: part.sha256() for name, part in self.bench.sequences.items()},
+            latency=self.latency.model_dump(exclude={"kernels"}) if self.latency else None,
+            seconds=dict(self.seconds),
+            environment=environment(),
+            seed=self.question.seed,
+        )
+
+    def _publish(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        outcome.write(self.folder)
+        publish_plans(outcome, self.reference, self.folder)
+        self.progress.publish(outcome, self.folder)
+        self._published = time.monotonic()
+
+    def _budget(self, inventory: Inventory) -> int:
+        asked = Budget.parse(self.question.budget).bytes_of(inventory.original_bytes, inventory.parameters)
+        smallest = self.solver.smallest()
+        size = smallest.size_bytes(inventory)
+        if asked < size:
+            plan_file(smallest, self.reference, self.question.target, size).write(self.folder / "best" / "plan.yaml")
+            raise BudgetError(
+                f"nothing meets the budget of {asked:,} bytes ({self.question.budget}): the smallest plan of this space has {size:,} "
+                f"({100 * size / inventory.original_bytes:.1f}%) and was saved to {self.folder / 'best/plan.yaml'}; "
+                "raise --budget, or offer smaller choices in the study's space"
+            )
+        if asked >= inventory.original_bytes:
+            self.progress.say(
+                f"the budget of {asked:,} bytes is no less than the original's {inventory.original_bytes:,}: everything may be kept"
+            )
+        return asked
+
+    def _sensitivity(self) -> Sensitivity:
+        space = self.bench.space
+        self.original_perplexity = self.bench.teacher("search").measure(self.bench.model).perplexity
+        key = hashlib.sha256(
+            json.dumps([self.bench.sequences["calibration"].sha256(), self.reference.shapes_sha256, sorted(map(str, self.solver.variables))]).encode()
+        ).hexdigest()
+        path = self.folder / "sensitivity.json"
+        if path.is_file() and (stored := json.loads(path.read_text()))["key"] == key:
+            return {(site, parse_choice(choice)): loss for site, choice, loss in stored["losses"]}
+        losses = single_site(
+            space, self.bench.planned, self.bench.bank, self.bench.sequences["calibration"],
+            lambda done, of: self.progress.step("sensitivity", done, of),
+        )  # fmt: skip
+        rows = [[site, str(choice), loss] for (site, choice), loss in losses.items()]
+        write_atomically(path, json.dumps({"key": key, "estimator": "single-site", "losses": rows}, indent=0))
+        return losses
+
+    def _same_study(self) -> None:
+        path = self.folder / "study.yaml"
+        if path.is_file():
+            before, now = StudyFile.read(path).question(), self.question.question()
+            differs = sorted(key for key in now if now[key] != before.get(key))
+            if differs:
+                raise StudyError(
+                    f"{self.folder} holds another study (its {', '.join(differs)} differ); "
+                    "choose another folder with --out, or `paredown select` for another budget"
+                )
+        elif any(self.folder.glob("[!.]*")):
+            raise StudyError(f"{self.folder} exists and is no study folder; choose another with --out")
+        self.question.write(path)
+
+    def _deadline(self) -> float | None:
+        ends = []
+        if self.question.timeout is not None:
+            ends.append(time.monotonic() + self.question.timeout)
+        if self.question.until is not None:
+            ends.append(time.monotonic() + seconds_until(self.question.until, datetime.now()))
+        return min(ends, default=None)
+
+    def _keep_time(self, name: str, started: float) -> None:
+        self.seconds[name] = time.monotonic() - started
+
+
+
+def seconds_until(clock: str, now: datetime) -> float:
+    """Seconds from now until the next time that the clock shows ``HH:MM``."""
+    hours, minutes = map(int, clock.split(":"))
+    then = now.replace(hour=hours, minute=minutes, second=0, microsecond=0)
+    if then <= now:
+        then += timedelta(days=1)
+    return (then - now).total_seconds()
+
+
+def _finding(quality: Quality) -> Finding:
+    low, high = interval(quality)
+    return Finding(mean=quality.mean, low=low, high=high, documents=len(quality.totals), perplexity=quality.perplexity)
+
+
+def _distinct(records: list[Record]) -> list[Record]:
+    """The records, the first of each plan."""
+    return list({record.plan: record for record in reversed(records)}.values())[::-1]

@@ -1,0 +1,54 @@
+"""Budgets as people write them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paredown.space.budget import Budget
+from paredown.space.errors import StudyError
+
+ORIGINAL, PARAMETERS = 1_000_003, 500_001
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("45%", 450_001),
+        ("100%", ORIGINAL),
+        ("4.25bpw", 265_625),
+        ("16 bpw", 2 * PARAMETERS),
+        ("3.5GB", 3_500_000_000),
+        ("3.5gb", 3_500_000_000),
+        ("1GiB", 2**30),
+        (" 12 KiB ", 12_288),
+        ("1MB", 10**6),
+        ("700000", 700_000),
+        ("7e5", 700_000),
+        (".5%", 5_000),
+        ("12B", 12),
+    ],
+)
+def test_a_budget_is_bytes(text: str, size_bytes: int) -> None:
+    """Percent of the original's bytes, bits per original parameter, or bytes; rounded down."""
+    assert Budget.parse(text).bytes_of(ORIGINAL, PARAMETERS) == size_bytes
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0%", "-5%", "lots", "45 percent", "3,5GB", "nan", "inf", "1e999", "4bpw extra", "%", "5%%", "GB"]
+)
+def test_what_is_no_budget_is_refused(text: str) -> None:
+    """With examples of what is."""
+    with pytest.raises(StudyError, match="expected a budget such as 45%, 3.5GB or 4.25bpw, got"):
+        Budget.parse(text)
+
+
+@given(st.integers(1, 10**5), st.integers(1, 10**12))
+def test_percentages_are_exact(hundredths: int, original: int) -> None:
+    """No budget is a byte more than exact arithmetic gives, nor a byte less."""
+    number = f"{hundredths // 100}.{hundredths % 100:02}"
+    exact = Fraction(hundredths, 10_000) * original
+    assert Budget.parse(f"{number}%").bytes_of(original, 1) == exact.__floor__()

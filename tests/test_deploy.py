@@ -1,0 +1,292 @@
+"""The winner made real: what is written is what was predicted, loads, and computes what was scored."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from paredown.compressors.assemble import assemble, kernel_of, resident_bytes, runnable
+from paredown.compressors.checkpoint import config_of, config_sha256, load_original, parameters_of
+from paredown.compressors.sites import inventory_of
+from paredown.compressors.storage import decode_matrix, encode_matrix
+from paredown.deploy import verify_process
+from paredown.deploy.apply import Applied, apply_plan, encoded
+from paredown.deploy.load import load
+from paredown.deploy.verify import check_stored, scored_model, verify
+from paredown.space.choice import KEEP, parse_choice, site_fault
+from paredown.space.errors import CheckpointError, OutputError, PlanError, VerificationError
+from paredown.space.plan import Plan
+from paredown.space.plan_file import BaseModelReference, PlanFile, choices_of
+from paredown.space.site import Inventory
+from paredown.space.target import targets
+
+Folder = Callable[[str], Path]
+
+FAMILIES = ("llama", "qwen2", "mistral", "gpt2", "opt", "bert")
+MIXED = (
+    "quantize bits=4 group_size=32",
+    "cluster clusters=16",
+    "quantize bits=8",
+    "prune sparsity=0.5 then quantize bits=4",
+    "lowrank rank=16 then quantize bits=8",
+    "quantize bits=3 group_size=32 symmetric=false",
+    "lowrank rank=8",
+    "quantize bits=2 group_size=16",
+    "cast",
+    "quantize bits=5",
+    "keep",
+)
+SYMMETRIC = tuple(
+    f"quantize bits={bits} group_size={g}" for bits, g in ((2, 32), (3, "channel"), (4, 16), (5, "channel"), (6, 32), (8, 32))
+)
+
+
+def plan_of(inventory: Inventory, target: str, *, drop: int | None, narrow: bool = True) -> Plan:
+    """Every kind of choice that the target takes, spread over the model."""
+    ring = SYMMETRIC if target == "transformers" else MIXED
+    choices = {}
+    for index, site in enumerate(inventory.leaves):
+        choice = parse_choice("quantize bits=8 group_size=32" if site.kind == "embedding" else ring[index % len(ring)])
+        choices[site.name] = parse_choice("cast") if site_fault(site, choice, targets[target]) else choice
+    for site in inventory.parents:
+        if site.kind == "block" and site.block == drop:
+            choices[site.name] = parse_choice("drop")
+        elif site.kind == "ffn" and target == "paredown" and narrow:
+            choices[site.name] = parse_choice("prune-neurons sparsity=0.4 then quantize bits=4 group_size=channel")
+    return Plan.of(inventory, choices)
+
+
+def file_of(folder: Path, plan: Plan, target: str) -> PlanFile:
+    inventory = inventory_of(folder)
+    base = BaseModelReference(
+        name=str(folder), architecture=inventory.architecture, config_sha256=config_sha256(folder), shapes_sha256=inventory.shapes_sha256()
+    )
+    return PlanFile(base_model=base, target=target, choices=choices_of(plan), size_bytes=plan.size_bytes(inventory))
+
+
+def applied(folder: Path, out: Path, target: str, *, drop: int | None = 0, narrow: bool = True) -> tuple[Applied, Plan, Inventory]:
+    inventory = inventory_of(folder)
+    plan = plan_of(inventory, target, drop=drop, narrow=narrow)
+    return apply_plan(file_of(folder, plan, target), folder, out), plan, inventory
+
+
+@torch.no_grad()
+def scored(folder: Path, plan: Plan, inventory: Inventory, inputs: Tensor) -> Tensor:
+    model = load_original(folder)
+    reference = scored_model(model, inventory, plan, encoded(inventory, plan, parameters_of(model)))
+    return verify_process.states(reference, inputs, causal=inventory.causal)
+
+
+def tokens() -> Tensor:
+    return torch.randint(4, 128, (2, 40), generator=torch.Generator().manual_seed(0))
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize(("drop", "narrow"), [(0, True), (None, False)])
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_own_layout_computes_what_was_scored(pico: Folder, tmp_path: Path, name: str, drop: int | None, narrow: bool) -> None:
+    result, plan, inventory = applied(pico(name), tmp_path / "out", "paredown", drop=drop, narrow=narrow)
+    assert result.size_bytes == plan.size_bytes(inventory) < result.original_bytes
+    model = load(result.folder, torch.float32)
+    logits = verify_process.states(model, tokens(), causal=inventory.causal)
+    assert relative(logits, expected := scored(pico(name), plan, inventory, tokens())) < 1e-5
+    if inventory.causal:
+        assert relative(verify_process.incremental(model, tokens()), logits) < 1e-5
+        assert model.generate(tokens()[:, :4], max_new_tokens=3, do_sample=False).shape == (2, 7)
+    fast = verify_process.states(load(result.folder), tokens(), causal=inventory.causal).float()
+    assert relative(fast, expected) < 0.1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_transformers_loads_what_was_scored(pico: Folder, tmp_path: Path, name: str) -> None:
+    result, plan, inventory = applied(pico(name), tmp_path / "out", "transformers")
+    assert result.size_bytes == plan.size_bytes(inventory) < result.original_bytes
+    check_stored(result.folder, inventory, plan, "transformers")
+    config = json.loads((result.folder / "config.json").read_text())
+    assert ("quantization_config" in config) == any("quantize" in str(choice) for _, choice in plan.entries)
+    model, report = verify_process.load(result.folder, torch.float32, own=False, causal=inventory.causal)
+    assert report == {"missing": [], "unexpected": []}
+    logits = verify_process.states(model, tokens(), causal=inventory.causal)
+    assert relative(logits, scored(pico(name), plan, inventory, tokens())) < 1e-5
+    if inventory.causal:
+        assert relative(verify_process.incremental(model, tokens()), logits) < 1e-5
+
+
+@pytest.mark.parametrize("target", ["paredown", "transformers"])
+def test_a_fresh_process_verifies(pico: Folder, tmp_path: Path, target: str) -> None:
+    result, plan, inventory = applied(pico("llama"), tmp_path / "out", target)
+    verified = verify(result.folder, pico("llama"))
+    assert verified.size_bytes == result.size_bytes
+    assert verified.difference < 1e-5
+    assert verified.incremental_difference is not None and verified.incremental_difference < 1e-5
+
+
+def test_a_changed_scale_does_not_verify(pico: Folder, tmp_path: Path) -> None:
+    result, _, _ = applied(pico("llama"), tmp_path / "out", "paredown", drop=None)
+    path = result.folder / "model.paredown.safetensors"
+    stored = load_file(path)
+    scale = next(name for name in stored if "mlp" in name and name.endswith("weight_scale"))
+    save_file(stored | {scale: stored[scale] * 1.5}, path)
+    with pytest.raises(VerificationError, match="logits in float32 differ"):
+        verify(result.folder, pico("llama"))
+
+
+def test_a_missing_tensor_neither_verifies_nor_loads(pico: Folder, tmp_path: Path) -> None:
+    result, _, _ = applied(pico("llama"), tmp_path / "out", "paredown", drop=None)
+    path = result.folder / "model.paredown.safetensors"
+    stored = load_file(path)
+    save_file({name: value for name, value in stored.items() if name != "model.norm.weight"}, path)
+    with pytest.raises(VerificationError, match="first difference: model.norm.weight is missing"):
+        verify(result.folder, pico("llama"))
+    with pytest.raises(CheckpointError, match="lacks model.norm.weight"):
+        load(result.folder)
+
+
+def test_plain_from_pretrained_refuses_our_own_layout(pico: Folder, tmp_path: Path) -> None:
+    result, _, _ = applied(pico("llama"), tmp_path / "out", "paredown", drop=None)
+    with pytest.raises(OSError, match="model.safetensors"):
+        AutoModelForCausalLM.from_pretrained(result.folder)
+    with pytest.raises(CheckpointError, match="compressed already"):
+        config_of(result.folder)
+
+
+def test_a_bfloat16_original_keeps_its_bytes(pico: Folder, tmp_path: Path) -> None:
+    load_original(pico("llama")).to(torch.bfloat16).save_pretrained(tmp_path / "bf16")
+    for target in ("paredown", "transformers"):
+        out = tmp_path / target
+        result, plan, inventory = applied(tmp_path / "bf16", out, target, drop=1)
+        logits = verify_process.states(load(out, torch.float32), tokens(), causal=True)
+        assert result.size_bytes == plan.size_bytes(inventory)
+        assert relative(logits, scored(tmp_path / "bf16", plan, inventory, tokens())) < 1e-5
+
+
+def test_a_plan_for_another_model_is_refused_before_a_weight_is_touched(pico: Folder, tmp_path: Path) -> None:
+    broken = shutil.copytree(pico("qwen2"), tmp_path / "broken")
+    plan = file_of(pico("llama"), Plan(), "paredown")
+    with pytest.raises(PlanError, match="the plan was made for LlamaForCausalLM"):
+        apply_plan(plan, broken, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_whose_size_was_edited_is_refused(pico: Folder, tmp_path: Path) -> None:
+    plan = file_of(pico("llama"), Plan(), "paredown").model_copy(update={"size_bytes": 1})
+    with pytest.raises(VerificationError, match="the plan file says 1 bytes"):
+        apply_plan(plan, pico("llama"), tmp_path / "out")
+
+
+def test_only_our_own_folders_are_replaced(pico: Folder, tmp_path: Path) -> None:
+    plan, out = file_of(pico("llama"), Plan(), "paredown"), tmp_path / "out"
+    out.mkdir()
+    (out / "plan.yaml").write_text("theirs")
+    with pytest.raises(OutputError, match="not written by paredown"):
+        apply_plan(plan, pico("llama"), out)
+    assert (out / "plan.yaml").read_text() == "theirs"
+    (out / "plan.yaml").unlink()
+    first = apply_plan(plan, pico("llama"), out)
+    assert apply_plan(plan, pico("llama"), out) == first
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="holds notes.txt beside"):
+        apply_plan(plan, pico("llama"), out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.fixture
+def _small_disk() -> Iterator[None]:
+    """No file may grow beyond 20 kB: what a full disk does, for real."""
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_leaves_nothing_behind(pico: Folder, tmp_path: Path, _small_disk: None) -> None:
+    with pytest.raises(OutputError, match="free some space"):
+        apply_plan(file_of(pico("llama"), Plan(), "paredown"), pico("llama"), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bank_may_supply_the_tensors(pico: Folder, tmp_path: Path) -> None:
+    asked = []
+
+    def nothing(site: object, choice: object) -> Mapping[str, Tensor] | None:
+        asked.append(site)
+        return None
+
+    plan = plan_of(inventory_of(pico("opt")), "paredown", drop=None)
+    apply_plan(file_of(pico("opt"), plan, "paredown"), pico("opt"), tmp_path / "out", tensors_of=nothing)
+    assert len(asked) == len(list(plan.decided(inventory_of(pico("opt")))))
+
+
+@pytest.mark.parametrize(
+    ("text", "kernel"),
+    [
+        ("quantize bits=4 group_size=64", "int4"),
+        ("quantize bits=3 group_size=32 symmetric=false", "int4"),
+        ("quantize bits=4 group_size=32 symmetric=false", "int4"),
+        ("quantize bits=2", "int4"),
+        ("quantize bits=8", "int8"),
+        ("quantize bits=5", "int8"),
+        ("quantize bits=8 group_size=64", "dense"),
+        ("lowrank rank=32 then quantize bits=8", "lowrank-32-int8-int8"),
+        ("lowrank rank=7", "lowrank-7-dense-dense"),
+        ("cluster clusters=5", "dense"),
+        ("keep", "dense"),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 5, 64, 65, 130])
+def test_kernels_compute_the_decoded_matrix(text: str, kernel: str, rows: int) -> None:
+    shape, choice, generator = (80, 128), parse_choice(text), torch.Generator().manual_seed(rows)
+    stored = encode_matrix(choice, torch.randn(shape, generator=generator), "float32")
+    bias, x = torch.randn(80, generator=generator), torch.randn(2, rows, 128, generator=generator)
+    x = x[:1] if rows == 1 else x
+    assert kernel_of(choice, shape) == kernel
+    expected = x.bfloat16().float() @ decode_matrix(choice, stored, shape).T + bias
+    found = runnable(choice, stored, shape, bias, torch.bfloat16)(x.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert relative(found.float(), expected) < 0.01
+    exact = runnable(choice, stored, shape, bias, torch.float32)(x.bfloat16().float())
+    assert relative(exact, expected) < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(64, 172), (20, 64)])
+def test_shapes_that_a_kernel_cannot_take_are_dense(shape: tuple[int, int]) -> None:
+    """The int8 kernel reads beyond rows of 172 columns, and the int4 kernel takes rows by 16."""
+    assert kernel_of(parse_choice("quantize bits=8" if shape[1] == 172 else "quantize bits=4"), shape) == "dense"
+
+
+def test_fewer_bits_take_less_memory(pico: Folder) -> None:
+    folder = pico("llama")
+    inventory, config, parameters = inventory_of(folder), config_of(folder), parameters_of(load_original(folder))
+
+    def resident(choice: str) -> int:
+        plan = Plan.of(inventory, {site.name: parse_choice(choice) for site in inventory.leaves if site.kind == "linear"})
+        return resident_bytes(assemble(config, inventory, plan, encoded(inventory, plan, parameters), torch.bfloat16))
+
+    four, eight, kept = resident("quantize bits=4 group_size=32"), resident("quantize bits=8"), resident(str(KEEP))
+    assert four < eight < kept
+    assert kept == pytest.approx(inventory.original_bytes / 2, rel=0.01)
+
+
+def test_blocks_that_depend_on_their_place_are_not_dropped(tmp_path: Path, pico: Folder) -> None:
+    folder = shutil.copytree(pico("gpt2"), tmp_path / "gpt2")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"scale_attn_by_inverse_layer_idx": True}))
+    with pytest.raises(PlanError, match="depend on their place"):
+        applied(folder, tmp_path / "out", "transformers")

@@ -1,0 +1,41 @@
+"""Names."""
+
+from __future__ import annotations
+
+import pytest
+
+from paredown.space.errors import ParedownError, UnknownNameError
+from paredown.space.registry import Registry
+
+
+def filled() -> Registry[int]:
+    registry: Registry[int] = Registry("thing")
+    for name, value in (("quantize", 1), ("prune", 2), ("drop", 3)):
+        registry.register(name)(value)
+    return registry
+
+
+def test_a_name_gives_its_thing_and_all_are_listed_in_order() -> None:
+    """Whatever the order of registration."""
+    registry = filled()
+    assert list(registry) == ["drop", "prune", "quantize"]
+    assert registry["prune"] == 2
+    assert "prune" in registry
+    assert "grow" not in registry
+
+
+def test_a_taken_name_is_an_error_and_changes_nothing() -> None:
+    """Even for the same thing."""
+    registry = filled()
+    with pytest.raises(ValueError, match="thing 'drop' is registered already; choose another name"):
+        registry.register("drop")(4)
+    assert registry["drop"] == 3
+
+
+def test_an_unknown_name_suggests_the_nearest_and_lists_all() -> None:
+    """The nearest only where something is near."""
+    with pytest.raises(UnknownNameError, match="unknown thing 'quantise'; did you mean 'quantize'. known: drop, prune, quantize"):
+        filled()["quantise"]
+    with pytest.raises(UnknownNameError, match="unknown thing 'xyz'; known: drop, prune, quantize"):
+        filled()["xyz"]
+    assert issubclass(UnknownNameError, ParedownError)
