@@ -62,7 +62,11 @@ def inventory_of(folder: Path, config: Any | None = None, ties: Sequence[Sequenc
 
 
 def walk(model: PreTrainedModel, stored: dict[str, TensorSpec], default: str, ties: Sequence[Sequence[str]] = ()) -> Inventory:
-    """The inventory of a model, with dtypes as ``stored`` gives them by name, else ``default``."""
+    """The inventory of a model, with dtypes as ``stored`` gives them by name, else ``default``.
+
+    Layers behind the blocks of an encoder (poolers, heads) are no sites: it is scored by its final hidden states, which say
+    nothing of them.
+    """
     prefix, blocks = blocks_of(model)
     parameters = parameters_of(model)
     layout = {name: TensorSpec(stored[name].dtype if name in stored else default, tuple(p.shape)) for name, p in parameters.items()}
@@ -70,9 +74,15 @@ def walk(model: PreTrainedModel, stored: dict[str, TensorSpec], default: str, ti
     owned: set[str] = set()
     leaves: list[Site] = []
     matrices: dict[str, Member] = {}
+    causal = model.get_output_embeddings() is not None and "MaskedLM" not in type(model).__name__
+    behind = False
     embedding = model.get_input_embeddings()
     for name, module in model.named_modules():
+        within = name.startswith(f"{prefix}.")
+        behind = behind or within
         if not isinstance(module, (nn.Linear, Conv1D)) and module is not embedding:
+            continue
+        if behind and not within and not causal:
             continue
         weight = f"{name}.weight"
         if weight not in layout or len(layout[weight].shape) != 2:
@@ -115,7 +125,7 @@ def walk(model: PreTrainedModel, stored: dict[str, TensorSpec], default: str, ti
         architecture=type(model).__name__,
         sites=tuple(sites),
         rest={name: spec for name, spec in layout.items() if name not in owned},
-        causal=model.get_output_embeddings() is not None and "MaskedLM" not in type(model).__name__,
+        causal=causal,
     )
 
 

@@ -80,6 +80,8 @@ class Teacher:
         if hook:
             hook.remove()
         self._states = states
+        norms = [(state.square().sum(-1) * batch.mask).sum() for batch, state in zip(self._batches(), states, strict=True)]
+        self._norm = torch.stack(norms).sum() / sequences.mask.sum()
 
     def _batches(self) -> list[Sequences]:
         return list(self.sequences.batches(max(1, BATCH_TOKENS // self.sequences.tokens.shape[1])))
@@ -102,7 +104,7 @@ class Teacher:
                 surprise += float((nll * weight).sum())
             else:
                 weight = batch.mask.float()
-                difference = (output - state).square().sum(-1) / (state.square().sum(-1) * weight).sum() * weight.sum()
+                difference = (output - state).square().sum(-1) / self._norm
             np.add.at(totals, batch.document.numpy(), (difference * weight).sum(1).double().numpy())
             np.add.at(tokens, batch.document.numpy(), weight.sum(1).double().numpy())
         metric = "kl" if self.causal else "relative-error"
@@ -114,8 +116,8 @@ class Teacher:
 @torch.inference_mode()
 def forward(model: PreTrainedModel, batch: Sequences, *, causal: bool) -> Tensor:
     """Logits ``(sequences, length, vocabulary)`` of a causal model, or an encoder's final hidden states."""
-    if causal:
-        logits: Tensor = model(input_ids=batch.tokens, attention_mask=batch.mask, use_cache=False).logits
+    if causal:  # padding is on the right, where no token that counts can see it
+        logits: Tensor = model(input_ids=batch.tokens, use_cache=False).logits
         return logits
     states: Tensor = model.base_model(input_ids=batch.tokens, attention_mask=batch.mask).last_hidden_state
     return states

@@ -78,7 +78,9 @@ def _hub_rows(source: str) -> Iterator[str]:
     try:
         rows = load_dataset(name, config or None, split=split or "train")
     except Exception as error:  # the hub raises a dozen unrelated types: offline, gated, unknown, renamed
-        raise StudyError(f"{source}: the hub did not give it: {str(error).strip().splitlines()[0]}; download it and give the file") from None
+        raise StudyError(
+            f"{source}: the hub did not give it: {str(error).strip().splitlines()[0]}; download it and give the file"
+        ) from None
     column = "text" if "text" in rows.column_names else next((c for c in rows.column_names if isinstance(rows[0][c], str)), None)
     if column is None:
         raise StudyError(f"{source} has no column of text; its columns are {', '.join(rows.column_names)}")

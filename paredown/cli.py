@@ -76,6 +76,7 @@ def search(
     timeout: Annotated[float | None, typer.Option(help="stop after so many seconds", show_default=False)] = None,
     until: Annotated[str | None, typer.Option(help="stop at HH:MM", show_default=False)] = None,
     sampler: Annotated[str | None, typer.Option(help="frontier (default), tpe, nsga2, nsga3, random", show_default=False)] = None,
+    latency: Annotated[str | None, typer.Option(help="measure (default), off, or a stored table", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="the study folder; runs/NAME by default", show_default=False)] = None,
     bank: Annotated[Path | None, typer.Option(help="folder of compressed sites; OUT/bank by default", show_default=False)] = None,
@@ -84,7 +85,7 @@ def search(
 ) -> None:
     """Search for the plan that loses the least within a budget; the same command goes on after an interruption."""
     flags = {"model": model, "data": data, "target": target, "budget": budget, "trials": trials, "timeout": timeout, "until": until}
-    question = question_of(study, flags | {"sampler": sampler, "seed": seed})
+    question = question_of(study, flags | {"sampler": sampler, "latency": latency, "seed": seed})
     cost = partial(print_cost, question, say=print if dry_run and not as_json else note)
     if dry_run:
         return print_json(asdict(paredown.inspect(question))) if as_json else cost()
@@ -280,6 +281,8 @@ def print_inspection(found: Any) -> None:
     for kind, (count, size, most) in found.kinds.items():
         print(f"  {kind:<10} {count:>5} sites  {size:>15,} bytes  " + (f"up to {most} choices" if most else "always kept"))
     print(f"target {found.target}: plans from {found.smallest_bytes:,} bytes ({found.smallest_bytes / found.original_bytes:.1%}) upwards")
+    for reason in found.refusals:
+        print(f"  kept where it cannot be otherwise: {reason}")
     if found.storage_only:
         print(f"  {', '.join(found.storage_only)}: smaller on disk only, no faster")
     for name in dict.fromkeys(site["kind"] for site in found.sites):

@@ -28,6 +28,7 @@ class Inspection:
         budget: As it was asked for.
         budget_bytes: What that allows.
         sites: Each with ``name``, ``kind``, ``bytes`` as stored, and ``choices`` with their bytes.
+        refusals: Why some sites can only be kept.
         storage_only: Methods among the choices that save on disk only.
         cost: What a search would cost.
     """
@@ -41,6 +42,7 @@ class Inspection:
     budget: str
     budget_bytes: int
     sites: tuple[dict[str, Any], ...]
+    refusals: tuple[str, ...]
     storage_only: tuple[str, ...]
     cost: dict[str, Any]
 
@@ -78,6 +80,7 @@ def inspect_study(question: StudyFile) -> Inspection:
         budget=question.budget,
         budget_bytes=Budget.parse(question.budget).bytes_of(inventory.original_bytes, inventory.parameters),
         sites=_sites(space),
+        refusals=tuple(space.refusals()),
         storage_only=tuple(sorted(name for name in used if methods[name].storage_only)),
         cost=asdict(estimate(question, space)),
     )

@@ -65,10 +65,10 @@ class Plain(Silent):
             self.say(name if of is None else f"{name}: {done} of {of}")
 
     def trial(self, record: Record, best: Record | None, of: int | None, deadline: float | None) -> None:
-        """A line for a trial, at most one in ten seconds, and for each new best."""
+        """A line for a trial, at most one in ten seconds, and for each new best and the last."""
         left = self._clock.left(record, of, deadline)
         now = time.monotonic()
-        if now - self._last > PLAIN_SECONDS or self._step != "trials" or record == best:
+        if now - self._last > PLAIN_SECONDS or self._step != "trials" or record == best or record.number + 1 == of:
             self._step, self._last = "trials", now
             count = f"{record.number + 1} of {of}" if of else f"{record.number + 1}"
             self.say(f"trial {count}: {described(record)}; {best_so_far(best)}{left}")
@@ -87,8 +87,9 @@ class Live(Silent):
 
     def __init__(self, console: Console) -> None:
         super().__init__()
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), TaskProgressColumn(), TimeElapsedColumn())
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=16), TaskProgressColumn(), TimeElapsedColumn())
         self.bars = Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console)
+        self._best = ""
         self._task = self.bars.add_task("beginning", total=None, note="")
         self._step = ""
         self._clock = Clock()
@@ -105,14 +106,14 @@ class Live(Silent):
         """Moves the bar; a new step starts it again."""
         if name != self._step:
             self._step = name
-            self.bars.reset(self._task, description=name, total=of, completed=0)
+            self.bars.reset(self._task, description=name, total=of, completed=0, note=self._best)
         self.bars.update(self._task, completed=done, total=of)
 
     def trial(self, record: Record, best: Record | None, of: int | None, deadline: float | None) -> None:
         """Moves the bar of the trials."""
-        left = self._clock.left(record, of, deadline)
+        self._best = f"best {best.loss:.3g}" if best else ""
         self.step("trials", record.number + 1, of)
-        self.bars.update(self._task, note=best_so_far(best) + left)
+        self.bars.update(self._task, note=self._best + self._clock.left(record, of, deadline))
 
     def say(self, text: str) -> None:
         """A line above the bar."""
@@ -126,14 +127,14 @@ class Clock:
         self._first: tuple[float, int] | None = None
 
     def left(self, record: Record, of: int | None, deadline: float | None) -> str:
-        """``, about 3 min left``, or nothing while the pace is not known."""
+        """``, about 3 min left``: of the trials, the finalists come after; nothing while the pace is not known."""
         now = time.monotonic()
         self._first = self._first or (now, record.number)
         ends = [] if deadline is None else [deadline - now]
         trials = record.number - self._first[1]
         if of is not None and trials:
             ends.append((of - record.number - 1) * (now - self._first[0]) / trials)
-        return f", about {duration(max(min(ends), 0.0))} of trials left" if ends else ""
+        return f", about {duration(max(min(ends), 0.0))} left" if ends else ""
 
 
 def described(record: Record) -> str:

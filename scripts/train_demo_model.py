@@ -166,7 +166,7 @@ def main() -> None:
             for i, matrix in enumerate(matrices):
                 dist.broadcast(matrix.data, i % world)
         step += 1
-        average += (loss.item() - average) / min(step, 50)
+        average += (loss.item() - average) / 50 if average else loss.item()
         if rank == 0 and step % 25 == 0:
             print(f"step {step} minute {clock.item() / 60:.1f} loss {average:.3f} rate {rate:.2g}", flush=True)
         if rank == 0 and time.monotonic() - saved > 300:

@@ -11,12 +11,18 @@ import torch
 from paredown.compressors.bank import CACHE_BYTES
 from paredown.evaluators.quality import BATCH_TOKENS
 from paredown.search.sensitivity import SEQUENCE_TOKENS, SEQUENCES
-from paredown.space.choice import KEEP, Choice
+from paredown.search.uniform import uniform_plans
+from paredown.space.budget import Budget
+from paredown.space.choice import KEEP, Choice, site_layout
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
+from paredown.space.tensors import total_bytes
 
 FASTEST, SLOWEST = 1.2, 4.0
 """What attention, norms and a busy machine add to the matrix products that were timed, at best and at worst."""
+
+START_SECONDS, TRIAL_SECONDS = 4.0, 0.03
+"""What a search spends beside its forward passes: on libraries and texts, and on the books of a trial."""
 
 FINALISTS, COMPARED = 10, 3
 LIBRARIES_BYTES = 500 << 20
@@ -27,7 +33,7 @@ class Cost:
     """What a search needs.
 
     Attributes:
-        bank_bytes: Of all options of all sites, exactly, file headers not counted.
+        bank_bytes: Of all options of all sites and of the uniform plans, exactly, file headers not counted.
         memory_bytes: At most, roughly: the model in float32, decoded matrices, the original's states, the libraries.
         tokens_per_trial: That one trial reads.
         tokens: That all steps read together; without a count of trials, those of the steps around them.
@@ -49,13 +55,12 @@ class Cost:
     seconds: tuple[float, float] | None
 
 
-def bank_bytes(space: Space) -> int:
-    """Tensor bytes of every site under every option that is not kept."""
-    total = 0
-    for site in space.inventory.sites:
-        sizes = space.sizes(site) if site.kind != "block" else []
-        total += sum(size for size, choice in zip(sizes, space.options[site.name], strict=False) if choice != KEEP)
-    return total
+def bank_bytes(space: Space, budget_bytes: int) -> int:
+    """Tensor bytes of every site under every option that is not kept, and under what uniform plans take beside those."""
+    options = {(site.name, choice): site for site in space.inventory.sites for choice in space.options[site.name]}
+    for uniform in uniform_plans(space, budget_bytes):
+        options |= {(site.name, choice): site for site, choice in uniform.plan.decided(space.inventory)}
+    return sum(total_bytes(site_layout(site, choice)) for (_, choice), site in options.items() if choice != KEEP and site.kind != "block")
 
 
 def estimate(question: StudyFile, space: Space) -> Cost:
@@ -74,15 +79,15 @@ def estimate(question: StudyFile, space: Space) -> Cost:
     alone = sum(1 if site.kind == "linear" else len(space.options[site.name]) for site in inventory.sites if space.options[site.name])
     sensitivity = alone * SEQUENCES * SEQUENCE_TOKENS + tokens.calibration
     finalists = (FINALISTS + 1) * tokens.selection + (COMPARED + 1) * tokens.held_out
-    around = (sensitivity + finalists) * per_token + _bank_seconds(space)
-    trial = tokens.search * per_token
+    around = (sensitivity + finalists) * per_token + _bank_seconds(space) + START_SECONDS
+    trial = tokens.search * per_token + TRIAL_SECONDS
     states = tokens.search + tokens.selection + tokens.held_out
     dense = sum(4 * m.parameters * len(space.options[s.name]) for s in inventory.leaves for m in s.members)
     memory = LIBRARIES_BYTES + 8 * inventory.parameters + min(CACHE_BYTES, dense) + 4 * states * hidden + 16 * BATCH_TOKENS * vocabulary
     trials = question.trials
     total = None if trials is None else around + trials * trial
     return Cost(
-        bank_bytes=bank_bytes(space),
+        bank_bytes=bank_bytes(space, Budget.parse(question.budget).bytes_of(inventory.original_bytes, inventory.parameters)),
         memory_bytes=memory,
         tokens_per_trial=tokens.search,
         tokens=sensitivity + finalists + tokens.search * (1 + (trials or 0)),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paredown.search.outcome import Outcome
+from paredown.search.pareto import pareto_front
 from paredown.search.record import Record
 from paredown.space.choice import KEEP, Choice, choice_members, parse_choice, site_layout
 from paredown.space.files import write_atomically
@@ -20,6 +21,7 @@ from paredown.space.tensors import total_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
 FRONT, CHOICES, SENSITIVITY = "front.png", "choices.png", "sensitivity.png"
@@ -39,23 +41,22 @@ def draw_front(outcome: Outcome, path: Path) -> None:
     def place(records: Sequence[Record]) -> tuple[list[float], list[float]]:
         return [r.size_bytes / unit for r in records], [max(r.loss, LOWEST) for r in records]
 
-    front = outcome.front
-    numbers = {record.number for record in front}
+    def colours(records: Sequence[Record]) -> dict[str, Any]:
+        return {"c": [float(r.decode_ms or 0) for r in records], "norm": norm, "cmap": "viridis_r"} if norm else {"color": BLUE}
+
     uniform = [r for r in outcome.records if r.origin == "uniform"]
     others = [r for r in outcome.records if r.origin != "uniform"]
-    bars = [1.96 * r.standard_error if np.isfinite(r.standard_error) else 0.0 for r in others]
-    lower = [min(bar, 0.999 * max(r.loss, LOWEST)) for bar, r in zip(bars, others, strict=True)]
-    axes.errorbar(*place(others), yerr=[lower, bars], fmt="none", ecolor=GRAY, elinewidth=0.8, alpha=0.7, zorder=1)
-    times = [r.decode_ms for r in others]
-    if others and all(time is not None for time in times):
-        dots = axes.scatter(*place(others), c=[float(t or 0) for t in times], cmap="viridis_r", s=28, zorder=3, label="searched plans")
+    norm = time_scale(outcome.records)
+    bars = [1.96 * r.standard_error if np.isfinite(r.standard_error) else 0.0 for r in outcome.records]
+    lower = [min(bar, 0.999 * max(r.loss, LOWEST)) for bar, r in zip(bars, outcome.records, strict=True)]
+    axes.errorbar(*place(outcome.records), yerr=[lower, bars], fmt="none", ecolor=GRAY, elinewidth=0.8, alpha=0.7, zorder=1)
+    dots = axes.scatter(*place(others), **colours(others), s=26, linewidths=0, zorder=3, label="searched plans")
+    inside = colours(uniform) if norm else {"facecolors": "white"}
+    axes.scatter(*place(uniform), **inside, s=46, marker="s", edgecolors=ORANGE, linewidths=1.5, zorder=3, label="uniform plans")
+    if norm:
         figure.colorbar(dots, ax=axes, label="decoding, predicted [ms/token]", pad=0.02)
-    else:
-        axes.scatter(*place(others), s=24, color=BLUE, alpha=0.75, linewidths=0, zorder=3, label="searched plans")
-    axes.scatter(*place(uniform), s=44, marker="s", facecolors="white", edgecolors=ORANGE, linewidths=1.4, zorder=3, label="uniform plans")
-    axes.step(
-        *place([r for r in front if r.number in numbers]), where="post", color=BLUE, linewidth=1.3, alpha=0.6, zorder=2, label="front"
-    )
+    line: dict[str, Any] = {"color": BLUE, "linewidth": 1.3, "alpha": 0.6, "zorder": 2}
+    axes.step(*place(size_front(outcome.records)), where="post", label="front of size and loss", **line)
     axes.axvline(outcome.budget_bytes / unit, color=RED, linestyle="--", linewidth=1.2, label=f"budget {outcome.budget}")
     shown = [r.size_bytes for r in outcome.records]
     if shown and outcome.original_bytes < 1.4 * max(shown):
@@ -69,6 +70,20 @@ def draw_front(outcome: Outcome, path: Path) -> None:
     name = Path(outcome.model).name
     axes.set_title(f"{name}, target {outcome.target}: {len(outcome.records)} measured plans, search set, bars: 95 % interval", loc="left")
     finish(figure, axes, path)
+
+
+def size_front(records: Sequence[Record]) -> list[Record]:
+    """The records that no other dominates in size and loss alone, smallest first."""
+    found = pareto_front([(record.size_bytes, record.loss) for record in records])
+    return sorted((records[i] for i in found), key=lambda record: record.size_bytes)
+
+
+def time_scale(records: Sequence[Record]) -> Normalize | None:
+    """The colours' range of predicted times; None unless they are known of all."""
+    from matplotlib.colors import Normalize
+
+    times = [record.decode_ms for record in records if record.decode_ms is not None]
+    return Normalize(min(times), max(times)) if times and len(times) == len(records) else None
 
 
 def draw_choices(outcome: Outcome, inventory: Inventory, path: Path) -> None:

@@ -58,14 +58,24 @@ def measured_file(outcome: Outcome, record: Record, reference: BaseModelReferenc
                 "ratio_ci95": [against.low, against.high],
             }
         }
-    latency = None
+    latency: dict[str, dict[str, Any]] | None = None
     if record.decode_ms is not None:
-        latency = {"decode": {"unit": "ms/token", "predicted": record.decode_ms}, "prefill": {"unit": "ms/token", "predicted": record.prefill_ms}}
+        latency = {
+            "decode": {"unit": "ms/token", "predicted": record.decode_ms},
+            "prefill": {"unit": "ms/token", "predicted": record.prefill_ms},
+        }
         if timed := outcome.timed.get(str(record.number)):
             latency["decode"] |= {"measured": timed["decode_ms"], "iqr": timed["decode_iqr"], "device": outcome.environment.get("cpu")}
             latency["prefill"] |= {"measured": timed["prefill_ms"], "iqr": timed["prefill_iqr"]}
     provenance = {"study": outcome.model, "trial": record.number, "origin": record.origin, "seed": outcome.seed}
     provenance |= {key: outcome.environment[key] for key in ("paredown", "torch", "transformers", "cpu") if key in outcome.environment}
     return plan_file(
-        record.plan, reference, outcome.target, record.size_bytes, quality=quality, latency=latency, compared_with=compared, provenance=provenance
+        record.plan,
+        reference,
+        outcome.target,
+        record.size_bytes,
+        quality=quality,
+        latency=latency,
+        compared_with=compared,
+        provenance=provenance,
     )

@@ -186,19 +186,20 @@ def sections_of(outcome: Outcome, folder: Path) -> list[Section]:
             None,
         )
     )
-    if any(record.decode_ms is not None for record in outcome.records):
+    if outcome.timed or any(record.decode_ms is not None for record in outcome.records):
         sections.append(
             (
                 "Speed",
                 ["Times of the front are predicted from timed layers; only what was built and run end to end is called measured."],
-                _timed(outcome),
+                _timed(outcome) if outcome.timed else None,
                 None,
             )
         )
     seconds = [[step, f"{spent:.0f} s"] for step, spent in outcome.seconds.items()]
     environment = [[str(key), str(value)] for key, value in outcome.environment.items()]
     sections.append(("How it was made", [], (["step, version or text", ""], [*seconds, *environment, *_fingerprints(outcome)]), None))
-    return [s for s in sections if s[3] is None or (folder / s[3]).is_file()]
+    there = [(*section[:3], section[3] if section[3] and (folder / section[3]).is_file() else None) for section in sections]
+    return [section for section in there if any(section[1:])]
 
 
 def _curse(outcome: Outcome) -> list[str]:
@@ -292,7 +293,10 @@ def _front(outcome: Outcome) -> Table:
 def _timed(outcome: Outcome) -> Table:
     rows = []
     for name, times in outcome.timed.items():
-        spread = [f"{times[f'{kind}_ms']:.3g} (IQR {times[f'{kind}_iqr']:.2g})" for kind in ("decode", "prefill")]
+        spread = [
+            "" if times.get(f"{kind}_ms") is None else f"{times[f'{kind}_ms']:.3g} (IQR {times[f'{kind}_iqr']:.2g})"
+            for kind in ("decode", "prefill")  # encoders decode nothing
+        ]
         rows.append([name if name == "original" else f"trial {name}", *spread])
     return ["measured end to end", "decode [ms/token]", "prefill [ms/token]"], rows
 

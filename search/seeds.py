@@ -28,4 +28,3 @@ def seed_plans(question: Question, points: int = 8) -> list[Proposal]:
         )
         for i, plan in enumerate(plans)
     ]
-

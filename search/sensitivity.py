@@ -112,4 +112,3 @@ def input_moments(planned: PlannedModel, calibration: Sequences, space: Space) -
         hook.remove()
     count = float(calibration.mask.sum())
     return {name: (moment / count).clone() for name, moment in moments.items()}
-

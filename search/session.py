@@ -17,7 +17,7 @@ from paredown.compressors.checkpoint import config_sha256
 from paredown.evaluators.comparison import interval, ratio
 from paredown.evaluators.latency import LatencyTable, deployed_plan, time_models
 from paredown.evaluators.quality import Quality
-from paredown.search.outcome import Comparison, Finding, Outcome
+from paredown.search.outcome import FILE, Comparison, Finding, Outcome
 from paredown.search.plans import plan_file, publish_plans
 from paredown.search.record import Record, best_within
 from paredown.search.samplers import Proposal, Question
@@ -80,6 +80,8 @@ class Session:
         """
         with locked(self.folder):
             self._same_study()
+            if before := self._finished():
+                return before
             started = time.monotonic()
             self.progress.step("model and texts", 0, None)
             self.bench = Workbench(self.question, self.bank_folder)
@@ -244,10 +246,11 @@ class Session:
         size = smallest.size_bytes(inventory)
         if asked < size:
             plan_file(smallest, self.reference, self.question.target, size).write(self.folder / "best" / "plan.yaml")
+            refused = self.bench.space.refusals()
             raise BudgetError(
                 f"nothing meets the budget of {asked:,} bytes ({self.question.budget}): the smallest plan of this space has {size:,} "
                 f"({100 * size / inventory.original_bytes:.1f}%) and was saved to {self.folder / 'best/plan.yaml'}; "
-                "raise --budget, or offer smaller choices in the study's space"
+                f"raise --budget, or offer smaller choices in the study's space" + (f" ({refused[0]})" if refused else "")
             )
         if asked >= inventory.original_bytes:
             self.progress.say(
@@ -285,6 +288,14 @@ class Session:
         elif any(self.folder.glob("[!.]*")):
             raise StudyError(f"{self.folder} exists and is no study folder; choose another with --out")
         self.question.write(path)
+
+    def _finished(self) -> Outcome | None:
+        """The outcome of this very study, if all its trials were measured and its winner chosen."""
+        if self.question.trials is None or not (self.folder / FILE).is_file():
+            return None
+        outcome = Outcome.read(self.folder)
+        done = len(outcome.records) + outcome.failed >= self.question.trials
+        return outcome if outcome.state == "finished" and done else None
 
     def _deadline(self) -> float | None:
         ends = []

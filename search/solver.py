@@ -25,16 +25,23 @@ class Solver:
     """A multiple-choice knapsack over the sites of a space, solved by HiGHS through `scipy.optimize.milp`.
 
     Each leaf takes one of its choices or is overruled by one site that covers it; a dropped block takes its norms along.
+
+    Args:
+        space: Sites and options.
+        gap: Most by which a plan's predicted loss may exceed the least, as a share of it.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, gap: float = 1e-6) -> None:
         self.space = space
+        self.gap = gap
         inventory = space.inventory
         self.variables = [(site.name, choice) for site in inventory.sites for choice in space.options[site.name]]
         index = {variable: i for i, variable in enumerate(self.variables)}
         sizes: list[float] = []
+        self._of_site: list[slice] = []
         for site in inventory.sites:
             released = total_bytes(site.rest) if site.kind == "block" else 0
+            self._of_site.append(slice(len(sizes), len(sizes) + len(space.options[site.name])))
             sizes += [size - released for size in space.sizes(site)]
         self.sizes = np.array(sizes)
         self.fixed = total_bytes(inventory.rest) + sum(total_bytes(site.rest) for site in inventory.parents)
@@ -60,7 +67,7 @@ class Solver:
         return self._plan(self.sizes, None)
 
     def solve(self, losses: Losses, budget_bytes: int) -> Plan:
-        """The plan of least total loss of at most so many bytes; of equal plans the smaller.
+        """The plan of least total loss of at most so many bytes; no site takes a choice that another of its own beats in both.
 
         Raises:
             BudgetError: If no plan is that small.
@@ -83,14 +90,13 @@ class Solver:
             room = np.floor((budget_bytes - self.fixed) / unit)
             constraints.append(LinearConstraint(self.sizes / unit, -np.inf, room))
         scale = np.abs(values).max() or 1.0
-        tie_break = 1e-9 * self.sizes / (np.abs(self.sizes).sum() or 1.0)
         with _silent():
             result = milp(
-                values / scale * 1e3 + tie_break,
+                values / scale * 1e3,
                 integrality=np.ones(len(values)),
-                bounds=Bounds(0, 1),
+                bounds=Bounds(0, 1.0 - self._beaten(values)),
                 constraints=constraints,
-                options={"mip_rel_gap": 1e-6, "time_limit": 60},
+                options={"mip_rel_gap": self.gap, "time_limit": 60},
             )
         if result.x is None:
             smallest = self.smallest().size_bytes(self.space.inventory)
@@ -100,6 +106,19 @@ class Solver:
             )
         chosen = {self.variables[i][0]: self.variables[i][1] for i in np.flatnonzero(result.x > 0.5)}
         return Plan.of(self.space.inventory, chosen)
+
+    def _beaten(self, values: np.ndarray) -> np.ndarray:
+        """Whether another choice of the same site has no more bytes and no more loss; of equal ones the first stays.
+
+        The solver stops within a tolerance, so ties must be broken before it.
+        """
+        beaten = np.zeros(len(values), dtype=bool)
+        for part in self._of_site:
+            size, value, place = self.sizes[part], values[part], np.arange(len(values))[part]
+            no_worse = (size[:, None] <= size) & (value[:, None] <= value)
+            better = (size[:, None] < size) | (value[:, None] < value) | (place[:, None] < place)
+            beaten[part] = (no_worse & better).any(0)
+        return beaten
 
 
 @contextmanager

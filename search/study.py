@@ -19,8 +19,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from paredown.evaluators.quality import Quality
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, Sampler, samplers
+from paredown.space.choice import parse_choice
 from paredown.space.errors import EvaluationError, OutputError, StudyError
 from paredown.space.plan import Plan
+from paredown.space.plan_file import choices_of
 
 ATTRIBUTE = "paredown"
 MOST_FAILURES = 10
@@ -38,7 +40,7 @@ class TrialLog:
 
     def __init__(self, path: Path, *, with_latency: bool) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        directions = ["minimize"] * (3 if with_latency else 2)
+        directions = [optuna.study.StudyDirection.MINIMIZE] * (3 if with_latency else 2)
         with _database(path):
             storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
             event.listen(storage.engine, "connect", _durable)
@@ -55,10 +57,21 @@ class TrialLog:
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return [Record.from_mapping(trial.user_attrs[ATTRIBUTE]) for trial in trials]
 
-    def open_trials(self) -> list[optuna.Trial]:
+    def open_trials(self) -> list[optuna.trial.FrozenTrial]:
         """Trials that were begun and not finished: this process's predecessor was interrupted in them."""
-        trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [optuna.Trial(self.study, trial._trial_id) for trial in trials]
+        return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+    def reopen(self, trial: optuna.trial.FrozenTrial, sampler: optuna.samplers.BaseSampler) -> optuna.Trial:
+        """A trial that was interrupted, under the sampler that was made for it."""
+        with _database(self.path):
+            self.study.sampler = sampler
+            return optuna.Trial(self.study, trial._trial_id)
+
+    def failed(self) -> dict[int, Plan]:
+        """Plans that could not be measured, by number."""
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        choices = {trial.number: trial.user_attrs["choices"] for trial in trials if "choices" in trial.user_attrs}
+        return {number: Plan(tuple((site, parse_choice(c)) for site, c in named.items())) for number, named in choices.items()}
 
     def count(self) -> int:
         """Trials that ended, failed ones included."""
@@ -79,9 +92,11 @@ class TrialLog:
             self.study._storage.set_trial_system_attr(trial._trial_id, "constraints", [excess])  # what the dashboard reads
             self.study.tell(trial, record.objectives)
 
-    def fail(self, trial: optuna.Trial, reason: str) -> None:
-        """Finishes a trial that could not be measured."""
+    def fail(self, trial: optuna.Trial, reason: str, plan: Plan | None = None) -> None:
+        """Finishes a trial whose plan could not be measured."""
         with _database(self.path):
+            if plan is not None:
+                trial.set_user_attr("choices", choices_of(plan))
             trial.set_user_attr("failure", reason)
             self.study.tell(trial, state=TrialState.FAIL)
 
@@ -106,6 +121,7 @@ class Race:
         self.sampler: Sampler = samplers[sampler](question)
         self.measure, self.latency = measure, latency
         self.history = {record.number: record for record in log.records()}
+        self.failed = log.failed()
 
     def run(self, *, trials: int | None, deadline: float | None, finished: Callable[[Record], None]) -> None:
         """Measures plans until ``trials`` have ended, or the next would end after ``deadline`` (`time.monotonic`).
@@ -119,13 +135,14 @@ class Race:
         longest = 0.0
         while (trials is None or done < trials) and (deadline is None or time.monotonic() + longest < deadline):
             started = time.monotonic()
-            trial = pending.pop(0) if pending else self.log.ask(self.sampler.optuna_sampler(done))
+            trial = self._open(pending.pop(0)) if pending else self.log.ask(self.sampler.optuna_sampler(done))
             origin, proposal = self._propose(trial)
             try:
                 record = self._evaluate(trial.number, origin, proposal, started)
             except (EvaluationError, MemoryError) as error:
                 failures += 1
-                self.log.fail(trial, str(error) or "out of memory")
+                self.log.fail(trial, str(error) or "out of memory", proposal.plan)
+                self.failed[trial.number] = proposal.plan
                 if failures >= MOST_FAILURES:
                     raise EvaluationError(f"{failures} trials in a row failed, the last one: {error}; what was measured is kept") from None
             else:
@@ -136,11 +153,15 @@ class Race:
             done += 1
             longest = max(longest, time.monotonic() - started)
 
+    def _open(self, trial: optuna.trial.FrozenTrial) -> optuna.Trial:
+        return self.log.reopen(trial, self.sampler.optuna_sampler(trial.number))
+
     def _propose(self, trial: optuna.Trial) -> tuple[str, Proposal]:
         if trial.number < len(self.seeds):
             return self.seeds[trial.number]
         history = [record for number, record in sorted(self.history.items()) if number < trial.number]
-        return self.origin, self.sampler.propose(trial, history)
+        failed = frozenset(plan for number, plan in self.failed.items() if number < trial.number)
+        return self.origin, self.sampler.propose(trial, history, failed)
 
     def _evaluate(self, number: int, origin: str, proposal: Proposal, started: float) -> Record:
         plan = proposal.plan

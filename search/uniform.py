@@ -41,7 +41,7 @@ def uniform_plan(space: Space, bits: int, group_size: int, embedding: Choice) ->
             choices[site.name] = fitting[0].canonical(site.members[0].shape) if fitting else KEEP
     plan = Plan.of(space.inventory, choices)
     label = f"{bits} bits, groups of {group_size}"
-    if (site := _embedding(space)) is not None and len(space.options[site.name]) > 1:
+    if (found := _embedding(space)) is not None and len(space.options[found.name]) > 1:
         label += f", embedding {embedding}"
     return UniformPlan(label=label, plan=plan, size_bytes=plan.size_bytes(space.inventory))
 

@@ -58,7 +58,9 @@ class Workbench:
         self.sequences: dict[str, Sequences] = sequence_sets(sets, tokenizer, question.tokens, longest)
         largest = max(int(part.tokens.max()) for part in self.sequences.values())
         if largest >= self.config.vocab_size:
-            raise StudyError(f"the tokenizer gives token {largest}, the model has {self.config.vocab_size}; give the tokenizer of this model")
+            raise StudyError(
+                f"the tokenizer gives token {largest}, the model has {self.config.vocab_size}; give the tokenizer of this model"
+            )
         self.model: PreTrainedModel = load_original(self.folder, self.config)
         parameters = {name: tensor.detach() for name, tensor in parameters_of(self.model).items()}
         self.bank = Bank(bank_folder, dict(parameters))

@@ -46,7 +46,7 @@ class Space:
         unused = [override.match for override in wishes.overrides if not any(_matches(override.match, s) for s in inventory.sites)]
         if unused:
             raise StudyError(f"no site matches {', '.join(map(repr, unused))}; `paredown inspect` lists the sites and classes")
-        options = {site.name: _options(site, target, wishes) for site in inventory.sites}
+        options = {site.name: _options(site, target, wishes) if _is_scored(site, inventory) else (KEEP,) for site in inventory.sites}
         blocks = sum(site.kind == "block" for site in inventory.parents)
         max_drops = blocks // 4 if wishes.max_drops is None else min(wishes.max_drops, blocks - 1)
         return cls(inventory=inventory, target=target, options=options, max_drops=max_drops)
@@ -55,6 +55,12 @@ class Space:
     def searched(self) -> tuple[Site, ...]:
         """Sites with something to decide."""
         return tuple(s for s in self.inventory.sites if len(self.options[s.name]) > (s.kind in ("linear", "embedding")))
+
+    def refusals(self) -> list[str]:
+        """Why sites that can only be kept cannot take what is offered for them; each reason once."""
+        fixed = [site for site in self.inventory.leaves if self.options[site.name] == (KEEP,)]
+        faults = [site_fault(site, choice, self.target) for site in fixed for choice in default_choices(site)]
+        return list(dict.fromkeys(fault for fault in faults if fault))
 
     def sizes(self, site: Site) -> list[int]:
         """Bytes of the site under each of its options."""
@@ -65,6 +71,11 @@ class Space:
         return len(plan.dropped(self.inventory)) <= self.max_drops and all(
             choice in self.options[site.name] for site, choice in plan.decided(self.inventory)
         )
+
+
+def _is_scored(site: Site, inventory: Inventory) -> bool:
+    """Whether the loss tells what a choice at a site does: an encoder's heads and pooler come after the states that are compared."""
+    return inventory.causal or site.block is not None or site.kind != "linear"
 
 
 def _options(site: Site, target: Target, wishes: SpaceFile) -> tuple[Choice, ...]:

@@ -61,7 +61,7 @@ class Tokens(_Strict):
 
     calibration: int = Field(default=4096, ge=128, description="for input statistics and sensitivities")
     search: int = Field(default=8192, ge=128, description="for every trial")
-    selection: int = Field(default=32768, ge=128, description="for the finalists")
+    selection: int = Field(default=16384, ge=128, description="for the finalists")
     held_out: int = Field(default=65536, ge=128, description="for the report; read once")
     sequence_length: int = Field(default=256, ge=16, description="of one sequence, cut to what the model takes")
 

@@ -140,3 +140,11 @@ def test_a_broken_folder_is_refused_with_the_remedy(tmp_path: Path, pico: Callab
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="config.json"):
         inventory_of(tmp_path)
+
+
+def test_what_an_encoder_is_not_scored_by_is_no_site(inventory: Callable[[str], Inventory]) -> None:
+    """Its final hidden states say nothing of a head behind them, which stays as it is and is counted; a causal head is a site."""
+    bert, qwen = inventory("bert"), inventory("qwen2")
+    assert all(site.block is not None for site in bert.leaves if site.kind == "linear")
+    assert "cls.predictions.transform.dense.weight" in bert.rest
+    assert [site.name for site in qwen.leaves if site.block is None and site.kind == "linear"] == ["lm_head"]

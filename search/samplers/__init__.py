@@ -50,14 +50,15 @@ class Proposal:
 
 
 class Sampler(Protocol):
-    """Proposes plans; given the same trial number and history it proposes the same plan, also in another process."""
+    """Proposes plans; given the same trial number, history and failures it proposes the same plan, also in another process."""
 
-    def propose(self, trial: optuna.Trial, history: Sequence[Record]) -> Proposal:
+    def propose(self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()) -> Proposal:
         """The plan to measure next.
 
         Args:
             trial: The open trial; parameters may be suggested from it.
             history: All trials that were measured, by number.
+            failed: Plans that could not be measured.
         """
         ...
 

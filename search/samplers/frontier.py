@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 import optuna
@@ -37,13 +37,13 @@ class FrontierSampler:
         """Nothing is suggested through Optuna."""
         return optuna.samplers.RandomSampler(seed=self.question.seed + number)
 
-    def propose(self, trial: optuna.Trial, history: Sequence[Record]) -> Proposal:
-        """A plan that was not measured yet."""
+    def propose(self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()) -> Proposal:
+        """A plan that was not tried yet."""
         question = self.question
         generator = np.random.default_rng([question.seed, trial.number])
         surrogate = Surrogate(question.space.inventory, question.losses, history)
         expected = surrogate.expected()
-        known = {record.plan for record in history}
+        known = failed | {record.plan for record in history}
         budget = self._budget(generator)
         if generator.random() < SHARE_OF_MOVES and (moved := self._move(generator, history, expected, budget, known)):
             return Proposal(plan=moved, label="moved bytes", predicted_loss=surrogate.predict(moved, expected))
@@ -64,10 +64,11 @@ class FrontierSampler:
         if generator.random() < SHARE_AT_BUDGET:
             return top
         high = min(2 * top, self.question.space.inventory.original_bytes)
-        return int(np.exp(generator.uniform(np.log(max(self.smallest, top // 2)), np.log(max(high, top)))))
+        drawn = int(np.exp(generator.uniform(np.log(max(self.smallest, top // 2)), np.log(max(high, top)))))
+        return max(drawn, self.smallest)  # logarithm and exponential may round below it
 
     def _move(
-        self, generator: np.random.Generator, history: Sequence[Record], expected: Losses, budget: int, known: set[Plan]
+        self, generator: np.random.Generator, history: Sequence[Record], expected: Losses, budget: int, known: Set[Plan]
     ) -> Plan | None:
         """The most promising of some plans that give one site more bytes and take them from another."""
         space, inventory = self.question.space, self.question.space.inventory

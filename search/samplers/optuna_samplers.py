@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -36,7 +37,7 @@ class OptunaSampler:
         """Seeded for this trial."""
         return self._make(self.question.seed * 1_000_003 + number)
 
-    def propose(self, trial: optuna.Trial, history: Sequence[Record]) -> Proposal:
+    def propose(self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()) -> Proposal:
         """What Optuna suggests; where it drops more blocks than it may, the last ones stay."""
         inventory = self.question.space.inventory
         chosen = {name: options[trial.suggest_categorical(name, list(options))] for name, options in self._options.items()}
@@ -46,7 +47,13 @@ class OptunaSampler:
         return Proposal(plan=Plan.of(inventory, self._fixed | chosen), label="suggested")
 
 
+def _nsga3(seed: int) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.NSGAIIISampler(seed=seed)
+
+
 samplers.register("random")(partial(OptunaSampler, lambda seed: optuna.samplers.RandomSampler(seed=seed)))
 samplers.register("tpe")(partial(OptunaSampler, lambda seed: optuna.samplers.TPESampler(seed=seed)))
 samplers.register("nsga2")(partial(OptunaSampler, lambda seed: optuna.samplers.NSGAIISampler(seed=seed)))
-samplers.register("nsga3")(partial(OptunaSampler, lambda seed: optuna.samplers.NSGAIIISampler(seed=seed)))
+samplers.register("nsga3")(partial(OptunaSampler, _nsga3))

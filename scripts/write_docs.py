@@ -1,0 +1,90 @@
+"""Writes what the documentation takes from the code: tables in Markdown, between markers, and JSON Schemas for editors.
+
+    python scripts/write_docs.py            writes
+    python scripts/write_docs.py --check    writes nothing; exits 1 and says what is out of date
+
+A block of a Markdown file begins with ``<!-- NAME -->`` and ends with ``<!-- end -->``; what stands between is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from paredown.compressors.statement import descriptions, table
+from paredown.space.files import write_atomically
+from paredown.space.schema import keys, plan_schema, study_schema
+from paredown.space.study_file import StudyFile
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def study_keys() -> str:
+    """The keys of a study file in Markdown."""
+    lines = ["| key | default | meaning |", "| --- | --- | --- |"]
+    return "\n".join(lines + [f"| `{key}` | {default} | {text} |" for key, default, text in keys(StudyFile)])
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"what-runs-where": table, "methods": descriptions, "study-keys": study_keys}
+WANTED = {
+    "README.md": ("what-runs-where",),
+    "docs/methods.md": ("what-runs-where", "methods"),
+    "docs/study.md": ("study-keys",),
+}
+
+
+def filled(text: str, name: str) -> str | None:
+    """The text with a block's content made anew; None where the block is not there."""
+    pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+    content = BLOCKS[name]()
+    new, count = pattern.subn(lambda match: f"{match[1]}\n{content}\n\n{match[2]}", text)
+    return new if count else None
+
+
+def wanted(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
+    """The text that each file should have, and what is wrong with files that cannot be filled."""
+    texts: dict[Path, str] = {}
+    faults = []
+    for file, names in WANTED.items():
+        text = (root / file).read_text(encoding="utf-8") if (root / file).is_file() else ""
+        for name in names:
+            new = filled(text, name)
+            if new is None:
+                faults.append(f"{file} has no block {name}; put '<!-- {name} -->' and '<!-- end -->' where it belongs, a line each")
+            else:
+                text = new
+        texts[root / file] = text
+    for kind, schema in (("plan", plan_schema()), ("study", study_schema())):
+        texts[root / "studies" / "schema" / f"{kind}.schema.json"] = json.dumps(schema, indent=2) + "\n"
+    return texts, faults
+
+
+def check(root: Path = ROOT) -> list[str]:
+    """What is out of date, one sentence each."""
+    texts, faults = wanted(root)
+    stale = [path for path, text in texts.items() if (path.read_text(encoding="utf-8") if path.is_file() else "") != text]
+    return faults + [f"{path.relative_to(root)} is out of date; run python scripts/write_docs.py" for path in stale]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where something is out of date")
+    if parser.parse_args().check:
+        faults = check()
+    else:
+        texts, faults = wanted()
+        for path, text in texts.items():
+            if text and (not path.is_file() or path.read_text(encoding="utf-8") != text):
+                write_atomically(path, text)
+                print(f"wrote {path.relative_to(ROOT)}")
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return int(bool(faults))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""JSON Schemas of the files that people write, for editors: they know every method and its knobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from paredown.space.choice import Choice, methods
+from paredown.space.plan_file import PlanFile
+from paredown.space.study_file import Override, SpaceFile, StudyFile
+from paredown.space.target import targets
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+CHOICE = {"$ref": "#/$defs/Choice"}
+
+
+def plan_schema() -> dict[str, Any]:
+    """The schema of ``plan.yaml``."""
+    schema = _with_choices(PlanFile.model_json_schema())
+    schema["properties"]["choices"]["additionalProperties"] = CHOICE
+    schema["properties"]["target"]["enum"] = list(targets)
+    return {"$schema": DIALECT, **schema, "title": "paredown plan"}
+
+
+def study_schema() -> dict[str, Any]:
+    """The schema of ``study.yaml``."""
+    schema = _with_choices(StudyFile.model_json_schema())
+    either = {"anyOf": [CHOICE, {"type": "string", "description": "the text form: quantize bits=4 group_size=64"}]}
+    schema["$defs"][Override.__name__]["properties"]["choices"]["items"] = either
+    schema["$defs"][SpaceFile.__name__]["properties"]["choices"]["additionalProperties"]["items"] = either
+    properties = schema["properties"]
+    properties["target"]["enum"] = list(targets)
+    properties["data"] = {"anyOf": [properties["data"], {"type": "string"}], "default": properties["data"]["default"]}
+    properties["budget"] = {**properties["budget"], "type": ["string", "number"]}
+    properties["until"]["anyOf"].append({"type": "integer", "description": "07:30 without quotes, as YAML 1.1 reads it"})
+    return {"$schema": DIALECT, **schema, "title": "paredown study"}
+
+
+def method_schema(method: type[Choice]) -> dict[str, Any]:
+    """The schema of a choice of one method: its knobs, and what may follow."""
+    own = method.model_json_schema()
+    knobs = {name: knob for name, knob in own["properties"].items() if name != "then"}
+    if method.kinds <= {"linear", "embedding", "ffn"}:
+        then = method.model_fields["then"].description
+        knobs["then"] = {"anyOf": [CHOICE, {"type": "string"}, {"type": "null"}], "default": None, "description": then}
+    return {
+        "type": "object",
+        "description": summary(method),
+        "properties": {"method": {"const": method.method}, **knobs},
+        "required": ["method", *own.get("required", [])],
+        "additionalProperties": False,
+    }
+
+
+def summary(thing: type[Any]) -> str:
+    """The first sentence or line of a docstring."""
+    return (thing.__doc__ or "").strip().splitlines()[0]
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Every key that a file may have, with its default and what it means; those of a nested value after a dot."""
+    for name, field in model.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            yield from keys(nested, f"{prefix}{name}.")
+            continue
+        if field.default_factory is not None:
+            default = "none"
+        elif field.default is PydanticUndefined:
+            default = "required"
+        else:
+            default = "none" if field.default is None else str(field.default).replace("'", "")
+        yield prefix + name, default, field.description or ""
+
+
+def _with_choices(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with a definition of every method, and of a choice as one of them."""
+    known = {f"method-{name}": method_schema(methods[name]) for name in methods}
+    choice = {"description": "what is done to a site", "oneOf": [{"$ref": f"#/$defs/{name}"} for name in known]}
+    return {**schema, "$defs": {**schema.get("$defs", {}), "Choice": choice, **known}}

@@ -1,0 +1,107 @@
+"""A study folder made by hand: what a finished search leaves behind, without the search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from paredown.search.outcome import Comparison, Finding, Outcome
+from paredown.search.plans import publish_plans
+from paredown.search.record import Record
+from paredown.search.solver import Solver
+from paredown.search.uniform import uniform_plans
+from paredown.space.budget import Budget
+from paredown.space.choice import KEEP, Choice
+from paredown.space.plan import Plan
+from paredown.space.plan_file import BaseModelReference
+from paredown.space.site import Inventory
+from paredown.space.space import Space
+from paredown.space.study_file import StudyFile
+from paredown.space.target import targets
+
+Losses = dict[tuple[str, Choice], float]
+
+
+def losses_of(space: Space) -> Losses:
+    """Losses that fall with the bytes of a choice, differently steep from site to site."""
+    losses: Losses = {}
+    for place, site in enumerate(space.inventory.sites):
+        options = space.options[site.name]
+        largest = max(space.sizes(site), default=1) or 1
+        for choice, size in zip(options, space.sizes(site), strict=True):
+            losses[site.name, choice] = 0.0 if choice == KEEP else (1 + place % 5) * 10 ** (-1 - 4 * size / largest)
+    return losses
+
+
+def record_of(number: int, origin: str, label: str, plan: Plan, space: Space, losses: Losses) -> Record:
+    """A trial whose loss is 1.2 times the sum of the sensitivities."""
+    predicted = sum(losses.get((site.name, choice), 0.01) for site, choice in plan.decided(space.inventory))
+    return Record(
+        number=number,
+        origin=origin,
+        label=label,
+        plan=plan,
+        size_bytes=plan.size_bytes(space.inventory),
+        loss=1.2 * predicted + 1e-4,
+        standard_error=0.03 * predicted,
+        perplexity=4.0 + predicted,
+        predicted_loss=predicted,
+    )
+
+
+def make_study(folder: Path, inventory: Inventory, *, budget: str = "30%", ratio: float = 0.8, state: str = "finished") -> Outcome:
+    """Writes the folder; the winner's held-out loss is ``ratio`` of the best uniform plan's, give or take a tenth."""
+    question = StudyFile(model="models/made", data=["text.txt"], budget=budget, trials=20)
+    space = Space.build(inventory, targets[question.target], question.space)
+    losses = losses_of(space)
+    solver = Solver(space)
+    allowed = Budget.parse(budget).bytes_of(inventory.original_bytes, inventory.parameters)
+    plans = [("solver", "solver at the budget", solver.solve(losses, allowed))]
+    plans += [
+        ("uniform", uniform.label, uniform.plan) for uniform in uniform_plans(space, allowed)[:4] + uniform_plans(space, allowed)[-2:]
+    ]
+    plans += [("frontier", "moved bytes", solver.solve(losses, int(allowed * share))) for share in (0.8, 1.3, 1.6)]
+    records = [record_of(number, *plan, space, losses) for number, plan in enumerate(plans)]
+    best = records[0]
+    fitting = [r for r in records if r.origin == "uniform" and r.size_bytes <= best.size_bytes]
+    rival = min(fitting, key=lambda r: r.loss)
+    found = {
+        record.number: Finding(
+            mean=record.loss, low=record.loss * 0.95, high=record.loss * 1.05, documents=64, perplexity=record.perplexity
+        )
+        for record in (best, rival)
+    }
+    comparison = Comparison(number=rival.number, mean=ratio, low=ratio * 0.9, high=ratio * 1.1)
+    finished = state == "finished"
+    outcome = Outcome(
+        state=state,
+        model="models/made",
+        architecture=inventory.architecture,
+        target=question.target,
+        metric="kl",
+        original_bytes=inventory.original_bytes,
+        parameters=inventory.parameters,
+        budget=budget,
+        budget_bytes=allowed,
+        original_perplexity=4.0,
+        records=tuple(records),
+        selection=found if finished else {},
+        held_out=found if finished else {},
+        winner=(best.number if comparison.high < 1 else rival.number) if finished else None,
+        uniform=rival.number if finished else None,
+        searched=best.number if finished else None,
+        comparisons={"uniform": comparison} if finished else {},
+        environment={"paredown": "0.1.0"},
+    )
+    question.write(folder / "study.yaml")
+    (folder / "inventory.json").write_bytes(TypeAdapter(Inventory).dump_json(inventory))
+    rows = [[site, str(choice), loss] for (site, choice), loss in losses.items()]
+    (folder / "sensitivity.json").write_text(json.dumps({"key": "made", "losses": rows}))
+    outcome.write(folder)
+    reference = BaseModelReference(
+        name="models/made", architecture=inventory.architecture, config_sha256="00", shapes_sha256=inventory.shapes_sha256()
+    )
+    publish_plans(outcome, reference, folder)
+    return outcome

@@ -1,0 +1,311 @@
+"""The command line: exit codes, messages, and searches that are interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import paredown
+from paredown import cli
+
+WORDS = ("the", "fox", "old", "tree", "saw", "a", "river", "and", "ran", "home", "with", "blue", "stone", "where", "nine", "birds")
+TOKENS = "tokens: {calibration: 512, search: 512, selection: 512, held_out: 1024, sequence_length: 48}"
+
+
+@pytest.fixture(scope="module")
+def workshop(pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a text and a study file of a pico Llama."""
+    folder = tmp_path_factory.mktemp("workshop")
+    draw = random.Random(0)
+    lines = [" ".join(draw.choices(WORDS, k=12)) for _ in range(1500)]
+    (folder / "text.txt").write_text("\n\n".join(lines))
+    (folder / "empty.txt").write_text("\n")
+    (folder / "short.txt").write_text("Once upon a time.\n")
+    (folder / "study.yaml").write_text(
+        f"model: {pico('llama')}\ndata: {folder / 'text.txt'}\nbudget: 40%\ntrials: 16\nlatency: 'off'\n{TOKENS}\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(workshop: Path) -> Path:
+    """A small study that came to its end, made once."""
+    paredown.search(paredown.StudyFile.read(workshop / "study.yaml").model_copy(update={"trials": 22}), workshop / "finished")
+    return workshop / "finished"
+
+
+@pytest.fixture(autouse=True)
+def _signals_restored() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "paredown", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """What the command exits with, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["paredown", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+def trials_of(database: Path) -> dict[int, tuple[str, str]]:
+    """Finished trials by number: when they ended, and what was recorded."""
+    if not database.is_file():
+        return {}
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30) as connection:
+        try:
+            rows = connection.execute(
+                "select number, datetime_complete, value_json from trials join trial_user_attributes using (trial_id) "
+                "where state = 'COMPLETE'"
+            ).fetchall()
+        except sqlite3.OperationalError:  # its tables are being made
+            return {}
+    return {number: (ended, record) for number, ended, record in rows}
+
+
+def until_trials(process: subprocess.Popen[str], database: Path, count: int) -> None:
+    """Waits until so many trials are finished."""
+    for _ in range(1200):
+        if len(trials_of(database)) >= count:
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    raise AssertionError("the search is too slow")
+
+
+# -- a search that is interrupted -----------------------------------------------------------------------------------------------
+
+
+def test_interrupted_and_killed_searches_go_on(workshop: Path, tmp_path: Path) -> None:
+    """Ctrl+C saves and exits with 130; kill -9 saves too; the same command goes on to the end; no finished trial is lost or repeated."""
+    out = tmp_path / "study"
+    same = command("search", workshop / "study.yaml", "--trials", 18, "--out", out)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment()}
+
+    with subprocess.Popen(same, **pipes) as process:
+        until_trials(process, out / "study.db", 3)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert f"the best so far is {out / 'best' / 'plan.yaml'}" in said
+    assert f"to go on: paredown search {workshop / 'study.yaml'} --trials 18 --out {out}" in said
+    assert paredown.validate(out / "best" / "plan.yaml")
+    assert json.loads((out / "front.json").read_text())["state"] == "stopped"
+    first = trials_of(out / "study.db")
+
+    with subprocess.Popen(same, **pipes) as process:
+        until_trials(process, out / "study.db", len(first) + 4)
+        process.kill()
+        process.communicate()
+    second = trials_of(out / "study.db")
+    assert first.items() <= second.items()
+
+    result = subprocess.run(same, capture_output=True, text=True, env=environment(), check=False)
+    assert result.returncode == 0, result.stderr
+    third = trials_of(out / "study.db")
+    assert second.items() <= third.items()
+    assert sorted(third) == list(range(18))
+    assert paredown.status(out).state == "finished"
+
+
+# -- what comes out -------------------------------------------------------------------------------------------------------------
+
+
+def test_apply_verifies_and_the_result_is_used(
+    finished: Path, pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """apply --json tells equal bytes and what a fresh process found; the folder is evaluated and writes text."""
+    small = tmp_path / "small"
+    plan = finished / "best" / "plan.yaml"
+    assert call(monkeypatch, "apply", plan, "--model", pico("llama"), "--out", small, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["applied"]["size_bytes"] == told["applied"]["predicted_bytes"] == paredown.validate(plan).size_bytes
+    assert told["verified"]["difference"] <= 1e-4
+    text = finished.parent / "text.txt"
+    assert call(monkeypatch, "eval", small, "--original", pico("llama"), "--data", text, "--tokens", 512) == 0
+    assert "95% interval over documents" in capsys.readouterr().out
+    assert call(monkeypatch, "generate", small, "fox", "--tokens", 4) == 0
+    assert capsys.readouterr().out.startswith("f")
+
+
+def test_json_is_what_the_file_holds(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """status --json and front.json are the same; in words the verdict is given."""
+    assert call(monkeypatch, "status", finished, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((finished / "front.json").read_text())
+    assert call(monkeypatch, "status", finished) == 0
+    assert "The winner is trial" in (told := capsys.readouterr().out) or "uniform plan wins" in told
+    for name in ("report.md", "report.html", "trials.csv", "front.png", "choices.png", "sensitivity.png"):
+        assert (finished / name).is_file()
+
+
+def test_cost_is_said_before_anything_is_done(
+    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dry run writes nothing, and its bank bytes are those of a bank that was filled."""
+    assert call(monkeypatch, "search", workshop / "study.yaml", "--out", tmp_path / "none", "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert "bank" in told
+    assert "expected time" in told
+    assert not (tmp_path / "none").exists()
+
+
+def test_bank_bytes_are_exact(finished: Path, workshop: Path) -> None:
+    """What the bank was said to take is what its records hold, equal choices of equal sites apart."""
+    said = paredown.inspect(workshop / "study.yaml").cost["bank_bytes"]
+    records = list((finished / "bank").rglob("*.safetensors"))
+    held = sum(tensor.numel() * tensor.element_size() for path in records for tensor in load_file(path).values())
+    assert held == said
+
+
+# -- bad input ------------------------------------------------------------------------------------------------------------------
+
+
+def test_misspelt_key_and_impossible_budget_in_a_process_of_their_own(workshop: Path, tmp_path: Path) -> None:
+    """Exit codes 2 and 3, one line on standard error, no traceback; the smallest plan is on disk."""
+    (tmp_path / "wrong.yaml").write_text("model: x\nbudgett: 40%\ntokens: {serach: 4}\n")
+    result = subprocess.run(command("search", tmp_path / "wrong.yaml"), capture_output=True, text=True, env=environment(), check=False)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert "wrong.yaml:2: budgett: unknown key" in result.stderr
+    assert "wrong.yaml:3: tokens.serach: unknown key" in result.stderr
+    assert all(line.startswith("paredown: ") for line in result.stderr.splitlines())
+
+    arguments = ("search", workshop / "study.yaml", "--budget", "1%", "--out", tmp_path / "out")
+    result = subprocess.run(command(*arguments), capture_output=True, text=True, env=environment(), check=False)
+    assert result.returncode == 3, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("paredown: nothing meets the budget")
+    smallest = paredown.validate(tmp_path / "out" / "best" / "plan.yaml")
+    assert isinstance(smallest, paredown.PlanFile)
+    assert str(f"{smallest.size_bytes:,}") in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data", "{workshop}/empty.txt"], "is empty; give a file with text"),
+        (["--data", "{workshop}/short.txt"], "the text is too short"),
+        (["--data", "{workshop}/nothing.txt"], "nothing.txt cannot be read"),
+        (["--model", "{workshop}/nothing"], "no model folder"),
+        (["--model", "{tmp}/truncated"], "is truncated"),
+        (["--model", "{tmp}/nan"], "n"),
+        (["--budget", "lots"], "expected a budget such as 45%"),
+        (["--target", "vlm"], "unknown target 'vlm'"),
+        (["--sampler", "frontiers"], "did you mean 'frontier'"),
+        (["--until", "25:00"], "expected a time of day"),
+        (["--out", "{tmp}/truncated"], "is no study folder"),
+        (["--trials", "0"], ""),
+        (["--no-such-option"], ""),
+    ],
+)
+def test_bad_search(
+    flags: list[str],
+    message: str,
+    workshop: Path,
+    tmp_path: Path,
+    pico: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each is refused with exit code 2 and one line that names the remedy."""
+    shutil.copytree(pico("llama"), tmp_path / "truncated")
+    weights = tmp_path / "truncated" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    shutil.copytree(pico("llama"), tmp_path / "nan")
+    tensors = load_file(tmp_path / "nan" / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = torch.nan
+    save_file(tensors, tmp_path / "nan" / "model.safetensors", metadata={"format": "pt"})
+    filled = [flag.format(workshop=workshop, tmp=tmp_path) for flag in flags]
+    out = [] if "--out" in flags else ["--out", tmp_path / "out"]
+    assert call(monkeypatch, "search", workshop / "study.yaml", *filled, *out) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    if message:
+        assert len([line for line in said.splitlines() if line.startswith("paredown: ")]) == 1
+        assert message in said.splitlines()[-1]
+
+
+def test_budget_above_the_original(
+    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says so and keeps everything."""
+    out = tmp_path / "out"
+    assert call(monkeypatch, "search", workshop / "study.yaml", "--budget", "150%", "--trials", 1, "--out", out) == 0
+    assert "everything may be kept" in capsys.readouterr().err
+    outcome = paredown.status(out)
+    assert outcome.best is not None
+    assert outcome.best.loss < 1e-6
+
+
+def test_plan_for_another_model(
+    finished: Path, pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused before anything is written."""
+    plan = finished / "best" / "plan.yaml"
+    for arguments in (("apply", plan, "--model", pico("mistral"), "--out", tmp_path / "x"), ("validate", plan, "--model", pico("gpt2"))):
+        assert call(monkeypatch, *arguments) == 2
+        assert "the plan was made for LlamaForCausalLM" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_folder_of_others_is_left_alone(
+    finished: Path, pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """apply refuses a folder that it did not write, and changes nothing in it."""
+    (tmp_path / "theirs.txt").write_text("mine")
+    assert call(monkeypatch, "apply", finished / "best" / "plan.yaml", "--model", pico("llama"), "--out", tmp_path) == 2
+    assert "was not written by paredown" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs.txt"]
+
+
+def test_another_question_in_the_same_folder(
+    finished: Path, workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A study folder answers one question; another one is sent elsewhere."""
+    assert call(monkeypatch, "search", workshop / "study.yaml", "--budget", "50%", "--out", finished) == 2
+    assert "holds another study" in capsys.readouterr().err
+
+
+# -- the functions --------------------------------------------------------------------------------------------------------------
+
+
+def test_public_surface() -> None:
+    """`__all__` names what there is; the function `search` is not hidden by the package of that name."""
+    import paredown.search.session  # noqa: F401 - binds the package's name, had it not been loaded before
+
+    for name in paredown.__all__:
+        assert hasattr(paredown, name)
+    assert callable(paredown.search)
+    verbs = {command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback}
+    assert {"evaluate" if verb == "eval" else verb for verb in verbs} - {"demo"} <= set(paredown.__all__)
+
+
+def test_importing_needs_no_torch(tmp_path: Path) -> None:
+    """Help, status and plans are there at once."""
+    program = "import paredown, paredown.cli, sys; print(sorted({'torch', 'transformers', 'optuna', 'pandas'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

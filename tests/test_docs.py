@@ -1,0 +1,130 @@
+"""The documentation agrees with the code: tables, schemas and examples."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import paredown.compressors.methods  # noqa: F401 - registers the methods
+from paredown.compressors.statement import EXAMPLES, rows
+from paredown.compressors.storage import decode_matrix, encode_matrix
+from paredown.space.choice import methods, parse_choice
+from paredown.space.plan_file import PlanFile
+from paredown.space.schema import keys, plan_schema, study_schema
+from paredown.space.study_file import StudyFile
+from paredown.space.target import targets
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Fenced blocks of a language in all pages, each with its place."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+            found.append((f"{page.name}:{text[: match.start()].count(chr(10)) + 1}", match[1]))
+    return found
+
+
+def test_tables_and_schemas_are_up_to_date() -> None:
+    """What the documentation takes from the code is what the code says now."""
+    assert runpy.run_path(str(ROOT / "scripts" / "write_docs.py"))["check"]() == []
+
+
+def test_a_stale_page_is_noticed(tmp_path: Path) -> None:
+    """A page that lacks its block, or holds another text in it, is named with the remedy."""
+    script = runpy.run_path(str(ROOT / "scripts" / "write_docs.py"))
+    (tmp_path / "README.md").write_text("<!-- what-runs-where -->\nnothing does\n<!-- end -->\n")
+    faults = script["check"](tmp_path)
+    assert "README.md is out of date; run python scripts/write_docs.py" in faults
+    assert any(fault.startswith("docs/study.md has no block study-keys; put '<!-- study-keys -->'") for fault in faults)
+
+
+@pytest.mark.parametrize(("place", "text"), blocks("yaml"), ids=lambda value: value if ":" in value and "\n" not in value else "")
+def test_every_example_file_is_valid(place: str, text: str, tmp_path: Path) -> None:
+    """Each block of YAML is a whole plan or a whole study, and its schema knows every key of it."""
+    path = tmp_path / "example.yaml"
+    path.write_text(text)
+    data = yaml.safe_load(text)
+    value: PlanFile | StudyFile = PlanFile.read(path) if "base_model" in data else StudyFile.read(path)
+    schema = plan_schema() if isinstance(value, PlanFile) else study_schema()
+    assert set(data) <= set(schema["properties"]), place
+
+
+def test_the_reader_of_the_format_page_reads() -> None:
+    """The code that the page gives to people without paredown decodes as paredown does."""
+    (_, code), *_ = [block for block in blocks("python") if "def read_quantized" in block[1]]
+    space: dict[str, Any] = {}
+    exec(code, space)
+    weight = torch.randn(24, 96, generator=torch.Generator().manual_seed(0))
+    for text in ("quantize bits=3 group_size=32", "quantize bits=5 group_size=48 symmetric=false", "quantize bits=8", "quantize bits=6"):
+        choice = parse_choice(text)
+        stored = encode_matrix(choice, weight, "bfloat16")
+        named = {f"m.{name}": tensor for name, tensor in stored.items()}
+        read = space["read_quantized"](named, "m", choice.bits, 96)  # type: ignore[attr-defined]
+        assert torch.equal(read, decode_matrix(choice, stored, (24, 96))), text
+
+
+def test_the_format_page_names_every_tensor() -> None:
+    """No method stores a tensor that the page does not describe."""
+    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    for row in rows():
+        for text in row.choices:
+            choice = parse_choice(text)
+            names = {*choice.own((1024, 1024), "bfloat16"), *choice.parts((1024, 1024))}
+            assert all(f"| `{name}` |" in page for name in names), text
+            assert f"\n`{choice.method}" in page, text
+
+
+def test_the_table_has_every_method_and_claims_no_more_than_targets_take() -> None:
+    """Each method has a row; paredown runs whatever any target runs; drop is the only method of blocks."""
+    found = rows()
+    assert {parse_choice(text).method for row in found for text in row.choices} == set(methods)
+    for row in found:
+        assert len(row.targets) == len(EXAMPLES)
+        assert all("paredown" in names for names in row.targets if names), row
+        assert any(row.targets), row
+    storage = {parse_choice(row.choices[0]).method for row in found if row.runs_as.startswith("storage only")}
+    assert storage == {name for name in methods if methods[name].storage_only}
+
+
+def test_a_schema_knows_every_method_and_knob() -> None:
+    """In both files: a definition a method with exactly its knobs; all references lead somewhere; no other key is taken."""
+    for schema in (plan_schema(), study_schema()):
+        known = schema["$defs"]
+        assert [one["$ref"] for one in known["Choice"]["oneOf"]] == [f"#/$defs/method-{name}" for name in methods]
+        for name in methods:
+            method = known[f"method-{name}"]
+            assert set(method["properties"]) - {"then"} == {"method", *methods[name].model_fields} - {"then"}
+            assert set(method["required"]) == {"method", *(k for k, f in methods[name].model_fields.items() if f.is_required())}
+            assert method["properties"]["method"] == {"const": name}
+            assert method["additionalProperties"] is False
+        for reference in references(schema):
+            assert reference.removeprefix("#/$defs/") in known
+        assert schema["properties"]["target"]["enum"] == list(targets)
+
+
+def references(value: Any) -> Iterator[str]:
+    """Every ``$ref`` in a schema."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if key == "$ref":
+            yield inner
+        else:
+            yield from references(inner)
+
+
+def test_the_keys_of_a_study_are_those_that_it_takes() -> None:
+    """The table of the page lists every key, nested ones after a dot, with the default that the value has."""
+    listed = {key: default for key, default, _ in keys(StudyFile)}
+    assert {key.split(".")[0] for key in listed} == set(StudyFile.model_fields)
+    assert listed["model"] == "required"
+    assert listed["tokens.search"] == str(StudyFile(model="m").tokens.search)

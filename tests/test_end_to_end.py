@@ -1,0 +1,178 @@
+"""From a study file to a model that loads, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import toys
+import yaml
+
+import paredown
+from paredown.compressors.bank import Bank
+from paredown.compressors.checkpoint import config_of, load_original, parameters_of
+from paredown.evaluators import latency
+from paredown.search.workbench import survey
+from paredown.space.choice import parse_choice
+from paredown.space.errors import PlanError, StudyError
+from paredown.space.plan import Plan
+from paredown.space.plan_file import PlanFile
+from paredown.space.study_file import StudyFile
+
+Folder = Callable[[str], Path]
+TRIALS = 24
+SPACE = {
+    "choices": {
+        "linear": ["quantize bits=2", "quantize bits=3 group_size=32", "quantize bits=4 group_size=32", "quantize bits=8", "keep"],
+        "embedding": ["quantize bits=8", "keep"],
+        "ffn": ["prune-neurons sparsity=0.5 then quantize bits=4"],
+    },
+    "max_drops": 1,
+}
+TOKENS = {"calibration": 256, "search": 512, "selection": 256, "held_out": 512, "sequence_length": 32}
+
+
+def study(model: Path, root: Path, **changes: Any) -> dict[str, Any]:
+    data = str(toys.write_text(root / "text.txt", toys.passages(120)))
+    question = {"model": str(model), "data": [data], "budget": "35%", "trials": TRIALS, "latency": "off"}
+    return {**question, "tokens": TOKENS, "space": SPACE, **changes}
+
+
+def small_table(question: dict[str, Any], root: Path) -> Path:
+    """A latency table, measured in little time."""
+    folder, space = survey(StudyFile.model_validate(question))
+    parameters = {name: tensor.detach() for name, tensor in parameters_of(load_original(folder)).items()}
+    bank, config = Bank(root / "bank", parameters), config_of(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "REPEATS", 2)
+        patch.setattr(latency, "MOST_COPIES", 1)
+
+        def build(plan: Plan) -> Any:
+            return latency.deployed(bank, config, space.inventory, plan, torch.bfloat16)
+
+        latency.measure_table(space, build, torch.bfloat16, "a test's machine").write(root / "table.json")
+    return root / "table.json"
+
+
+def start(study_file: Path, out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "paredown", "search", str(study_file), "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+
+
+def finished_trials(out: Path) -> int:
+    try:
+        with sqlite3.connect(f"file:{out / 'study.db'}?mode=ro", uri=True) as database:
+            count = database.execute("select count(*) from trials where state = 'COMPLETE'").fetchone()
+            return int(count[0])
+    except sqlite3.Error:
+        return 0
+
+
+def found(out: Path) -> dict[str, Any]:
+    """All that a search found but for what a clock says: trials, front, finalists, intervals, winner, plan."""
+    outcome = json.loads((out / "front.json").read_text())
+    for record in outcome["records"]:
+        del record["seconds"]
+    plan = yaml.safe_load((out / "best" / "plan.yaml").read_text())
+    clock = ("seconds", "timed", "environment")
+    return {key: value for key, value in outcome.items() if key not in clock} | {"plan": (plan["choices"], plan["size_bytes"])}
+
+
+def test_two_processes_find_the_same_also_where_one_was_killed(pico: Folder, tmp_path: Path) -> None:
+    """With a trial count and a stored latency table: identical trials and plans; nothing finished is lost or repeated."""
+    question = study(pico("llama"), tmp_path)
+    question["latency"] = str(small_table(question, tmp_path))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(question))
+    finish(start(tmp_path / "study.yaml", tmp_path / "through"))
+    killed = start(tmp_path / "study.yaml", tmp_path / "killed")
+    while finished_trials(tmp_path / "killed") < 3 and killed.poll() is None:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    before = finished_trials(tmp_path / "killed")
+    assert 3 <= before < TRIALS
+    finish(start(tmp_path / "study.yaml", tmp_path / "killed"))
+    through = found(tmp_path / "through")
+    assert found(tmp_path / "killed") == through
+    assert [record["number"] for record in through["records"]] == list(range(TRIALS))
+    assert {record["origin"] for record in through["records"]} == {"uniform", "solver", "frontier"}
+    assert all(record["decode_ms"] is not None for record in through["records"])
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert"])
+def test_other_families_go_all_the_way(pico: Folder, tmp_path: Path, name: str) -> None:
+    """Search, apply, verification in a fresh process, load: within the budget, and nearer to the original than its uniform rival or
+    that rival itself."""
+    outcome = paredown.search(study(pico(name), tmp_path, tokens={**TOKENS, "sequence_length": 48}), tmp_path / "study")
+    assert outcome.metric == ("kl" if name == "gpt2" else "relative-error")
+    assert outcome.best and outcome.best.size_bytes <= outcome.budget_bytes
+    applied, verified = paredown.apply(tmp_path / "study" / "best" / "plan.yaml", pico(name), tmp_path / "small")
+    assert applied.size_bytes == outcome.best.size_bytes
+    assert verified and verified.difference < 1e-4
+    assert (verified.incremental_difference is None) == (name == "bert")
+    model = paredown.load(tmp_path / "small", torch.float32)
+    inputs = torch.randint(2, 128, (1, 12), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.isfinite(model(input_ids=inputs).logits).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "reason"),
+    [
+        (
+            "gpt2",
+            "transformer.h.0.mlp.c_fc",
+            "transformers loads no quantized Conv1D; keep transformer.h.0.mlp.c_fc or use target paredown",
+        ),
+        ("llama", "model.embed_tokens", "transformers loads no quantized Embedding; keep model.embed_tokens or use target paredown"),
+        ("bert", "bert.embeddings.word_embeddings", "transformers loads no quantized Embedding"),
+    ],
+)
+def test_what_transformers_cannot_carry_is_refused_with_the_reason(pico: Folder, tmp_path: Path, name: str, site: str, reason: str) -> None:
+    """By a study that asks for it, and by apply, before anything is written."""
+    space = {"overrides": [{"match": site, "choices": ["quantize bits=8"]}]}
+    asked = StudyFile.model_validate(study(pico(name), tmp_path, target="transformers", space=space))
+    with pytest.raises(StudyError, match=reason):
+        survey(asked)
+    _, space_of = survey(asked.model_copy(update={"target": "paredown"}))
+    inventory = space_of.inventory
+    plan = Plan.of(inventory, {site: parse_choice("quantize bits=8")})
+    reference = {
+        "name": name, "architecture": inventory.architecture, "config_sha256": "", "shapes_sha256": inventory.shapes_sha256(),
+    }  # fmt: skip
+    file = PlanFile.model_validate(
+        {
+            "base_model": reference,
+            "target": "transformers",
+            "choices": {site: {"method": "quantize", "bits": 8}},
+            "size_bytes": plan.size_bytes(inventory),
+        }
+    )
+    with pytest.raises(PlanError, match=reason):
+        paredown.apply(file, pico(name), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_with_target_transformers_gpt2_has_blocks_to_drop_and_nothing_to_quantize(pico: Folder, tmp_path: Path) -> None:
+    """What cannot be carried is in no option, so that no plan of a search is refused at its end."""
+    question = StudyFile.model_validate(study(pico("gpt2"), tmp_path, target="transformers", space={}))
+    _, space = survey(question)
+    offered = {choice.method for options in space.options.values() for choice in options}
+    assert "quantize" not in offered
+    assert "drop" in offered

@@ -1,0 +1,53 @@
+"""Dominance and the front, against their definitions, with ties, duplicates and NaN likely."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paredown.search.pareto import dominates, pareto_front
+
+values = st.one_of(st.integers(0, 3).map(float), st.sampled_from([math.nan, math.inf, 0.5]))
+clouds = st.integers(1, 3).flatmap(lambda n: st.lists(st.tuples(*[values] * n), max_size=12))
+numbers = st.integers(0, 2).map(float)
+triples = st.tuples(numbers, numbers, numbers)
+
+
+def by_definition(points: list[tuple[float, ...]]) -> list[int]:
+    """Written apart: a point stays if nobody is as good everywhere, unless it came later or is worse somewhere."""
+    front = []
+    for i, point in enumerate(points):
+        beaten = any(math.isnan(value) for value in point)
+        for j, other in enumerate(points):
+            as_good = sum(b <= a for a, b in zip(point, other, strict=True)) == len(point)
+            beaten |= i != j and as_good and (point != other or j < i)
+        if not beaten:
+            front.append(i)
+    return front
+
+
+@given(clouds)
+def test_the_front_is_what_nobody_dominates(points: list[tuple[float, ...]]) -> None:
+    """Of equal points the first, in the order given, none with a NaN."""
+    assert pareto_front(points) == by_definition(points)
+
+
+@given(triples, triples, triples)
+def test_dominance_is_a_strict_order(a: tuple[float, ...], b: tuple[float, ...], c: tuple[float, ...]) -> None:
+    """Nothing dominates itself, no two dominate each other, and dominance passes on."""
+    assert not dominates(a, a)
+    assert not (dominates(a, b) and dominates(b, a))
+    assert not (dominates(a, b) and dominates(b, c)) or dominates(a, c)
+
+
+@given(triples, triples, st.integers(0, 2))
+def test_a_nan_neither_dominates_nor_is_dominated(a: tuple[float, ...], b: tuple[float, ...], place: int) -> None:
+    torn = (*a[:place], math.nan, *a[place + 1 :])
+    assert not dominates(torn, b)
+    assert not dominates(b, torn)
+
+
+def test_the_front_of_nothing_is_empty() -> None:
+    assert pareto_front([]) == []

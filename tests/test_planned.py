@@ -1,0 +1,115 @@
+"""One plan after the other in one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import strategies
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from paredown.compressors.bank import Bank
+from paredown.compressors.checkpoint import load_original, parameters_of
+from paredown.compressors.planned import PlannedModel
+from paredown.compressors.sites import inventory_of
+from paredown.deploy import verify_process
+from paredown.deploy.apply import encoded
+from paredown.deploy.verify import scored_model
+from paredown.space.choice import parse_choice
+from paredown.space.plan import Plan
+
+Folder = Callable[[str], Path]
+NAMES = ("llama", "gpt2", "opt", "bert", "qwen2")
+TOKENS = torch.randint(2, 128, (2, 20), generator=torch.Generator().manual_seed(0))
+
+
+def planned_model(folder: Path, bank: Path) -> PlannedModel:
+    model = load_original(folder)
+    parameters = {name: tensor.detach() for name, tensor in parameters_of(model).items()}
+    return PlannedModel(model, inventory_of(folder), Bank(bank, parameters))
+
+
+@torch.no_grad()
+def states(planned: PlannedModel) -> Tensor:
+    return verify_process.states(planned.model, TOKENS, causal=planned.inventory.causal)
+
+
+@torch.no_grad()
+def fresh(folder: Path, plan: Plan, planned: PlannedModel) -> Tensor:
+    """Of the original, loaded anew, with the plan's weights written into it."""
+    model, inventory = load_original(folder), planned.inventory
+    tensors = encoded(inventory, plan, dict(parameters_of(model)), planned.bank.tensors)
+    return verify_process.states(scored_model(model, inventory, plan, tensors), TOKENS, causal=inventory.causal)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_from_any_plan_to_any_other(pico: Folder, tmp_path: Path, name: str) -> None:
+    """The logits are exactly those of a freshly loaded model with these weights, whatever plans came before."""
+    planned = planned_model(pico(name), tmp_path)
+
+    @settings(max_examples=4)
+    @given(st.lists(strategies.plans(planned.inventory), min_size=1, max_size=3))
+    def law(plans: list[Plan]) -> None:
+        for plan in plans:
+            planned.swap(plan)
+            assert torch.equal(states(planned), fresh(pico(name), plan, planned))
+        planned.swap(Plan())
+        assert torch.equal(states(planned), original)
+
+    original = states(planned)
+    law()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_drops_and_narrow_networks_come_and_go(pico: Folder, tmp_path: Path, name: str) -> None:
+    """Every order of a dropped block, a network without half of its neurons, and its matrices by themselves."""
+    planned = planned_model(pico(name), tmp_path)
+    inventory = planned.inventory
+    block = next(site for site in inventory.parents if site.kind == "block" and site.block == 0)
+    network = next(site for site in inventory.parents if site.kind == "ffn" and site.block == 0)
+    four, narrow, drop = (parse_choice(text) for text in ("quantize bits=4", "prune-neurons sparsity=0.5 then quantize bits=4", "drop"))
+    plans = [
+        Plan(),
+        Plan.of(inventory, {block.name: drop}),
+        Plan.of(inventory, {network.name: narrow}),
+        Plan.of(inventory, dict.fromkeys(network.covers, four)),
+    ]
+    expected = [fresh(pico(name), plan, planned) for plan in plans]
+    assert len({float(state.sum()) for state in expected}) == 4
+    for before in range(4):
+        for after in range(4):
+            for index in (before, after):
+                planned.swap(plans[index])
+            assert torch.equal(states(planned), expected[after]), (before, after)
+
+
+def test_only_what_differs_is_touched(pico: Folder, tmp_path: Path) -> None:
+    planned = planned_model(pico("llama"), tmp_path)
+    sites = [site for site in planned.inventory.leaves if site.kind == "linear"]
+    four, eight = parse_choice("quantize bits=4"), parse_choice("quantize bits=8")
+    plan = Plan.of(planned.inventory, {site.name: four for site in sites})
+    assert planned.swap(plan) == len(sites)
+    assert planned.swap(plan) == 0
+    before = {name: p.data_ptr() for name, p in planned.model.named_parameters()}
+    assert planned.swap(Plan.of(planned.inventory, {**dict(plan.entries), sites[2].name: eight})) == 1
+    changed = {name for name, p in planned.model.named_parameters() if p.data_ptr() != before[name]}
+    assert changed == {f"{sites[2].name}.weight"}
+    dropped = Plan.of(planned.inventory, {**dict(plan.entries), sites[2].name: eight, "model.layers.1": parse_choice("drop")})
+    assert planned.swap(dropped) == 1
+
+
+def test_neither_bank_nor_original_changes(pico: Folder, tmp_path: Path) -> None:
+    """Parameters are exchanged, never written into."""
+    planned = planned_model(pico("llama"), tmp_path)
+    before = {name: tensor.clone() for name, tensor in planned.bank.parameters.items()}
+    site = planned.inventory.leaves[1]
+    four = parse_choice("quantize bits=4")
+    planned.swap(Plan.of(planned.inventory, {site.name: four}))
+    planned.swap(Plan.of(planned.inventory, {site.name: parse_choice("quantize bits=2")}))
+    assert all(torch.equal(before[name], tensor) for name, tensor in planned.bank.parameters.items())
+    planned.swap(Plan())
+    assert all(torch.equal(before[name], tensor) for name, tensor in parameters_of(planned.model).items())

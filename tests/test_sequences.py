@@ -1,0 +1,81 @@
+"""Documents as sequences of tokens."""
+
+from __future__ import annotations
+
+import pico as families
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paredown.evaluators.documents import Document
+from paredown.evaluators.sequences import SHORTEST, cut, sequence_sets
+from paredown.space.errors import StudyError
+from paredown.space.study_file import Tokens
+
+TOKENIZER = families.tokenizer()
+
+
+def texts(lengths: list[int]) -> list[Document]:
+    return [Document(name=str(i), text=chr(65 + i) * length) for i, length in enumerate(lengths)]
+
+
+lengths = st.lists(st.integers(1, 200), min_size=1, max_size=6)
+
+
+@given(lengths, st.integers(16, 400), st.sampled_from([16, 32, 50]))
+def test_windows_hold_the_text_and_nothing_else(lengths: list[int], tokens: int, length: int) -> None:
+    """One of each document in turn; padded on the right, masked; no document is cut short before the tokens are reached."""
+    documents = texts(lengths)
+    windows = [min(length, n - start) for n in lengths for start in range(0, n, length)]
+    usable = [n for n in windows if n >= SHORTEST]
+    enough = usable and (len(usable) > 1 and usable[0] < tokens)
+    if not enough:
+        with pytest.raises(StudyError, match="too short"):
+            found = cut(documents, TOKENIZER, tokens=tokens, length=length, what="search")
+            assert len(found) >= 2  # pragma: no cover
+        return
+    found = cut(documents, TOKENIZER, tokens=tokens, length=length, what="search")
+    assert found.tokens.shape == found.mask.shape == (len(found.document), length)
+    total = int(found.mask.sum())
+    assert total >= min(tokens, sum(usable))
+    assert total - int(found.mask[-1].sum()) < tokens
+    for row, mask in zip(found.tokens, found.mask, strict=True):
+        count = int(mask.sum())
+        assert mask.tolist() == [1] * count + [0] * (length - count)
+        assert len(set(row[:count].tolist())) == 1
+        assert (row[count:] == TOKENIZER.pad_token_id).all()
+    rows = {(int(d), int(row[0])) for d, row in zip(found.document, found.tokens, strict=True)}
+    assert len({d for d, _ in rows}) == len({letter for _, letter in rows}) == len(rows) == found.documents
+
+
+def test_every_document_has_its_turn_before_any_has_two() -> None:
+    found = cut(texts([100, 40, 100]), TOKENIZER, tokens=150, length=32, what="search")
+    assert found.document.tolist() == [0, 1, 2, 0, 2]
+
+
+def test_too_little_text_is_refused_with_the_set_named() -> None:
+    with pytest.raises(StudyError, match="the text is too short: its held-out part has 0 tokens in 0 documents; give more text"):
+        cut([], TOKENIZER, tokens=100, length=32, what="held-out")
+
+
+def test_the_four_sets_are_cut_to_what_the_model_takes() -> None:
+    sets = {name: texts([100] * 6) for name in ("calibration", "search", "selection", "held-out")}
+    found = sequence_sets(sets, TOKENIZER, Tokens(calibration=128, search=200, selection=300, held_out=400), longest=48)
+    assert {name: part.tokens.shape[1] for name, part in found.items()} == dict.fromkeys(sets, 48)
+    assert [int(part.mask.sum()) >= n for part, n in zip(found.values(), (128, 200, 300, 400), strict=True)] == [True] * 4
+
+
+def test_batches_are_the_whole_in_order() -> None:
+    found = cut(texts([100] * 5), TOKENIZER, tokens=400, length=32, what="search")
+    batches = list(found.batches(3))
+    assert torch.equal(torch.cat([b.tokens for b in batches]), found.tokens)
+    assert torch.equal(torch.cat([b.document for b in batches]), found.document)
+    head = found.head(2, 10)
+    assert head.tokens.shape == (2, 10)
+    assert torch.equal(head.tokens, found.tokens[:2, :10])
+
+
+def test_the_fingerprint_is_of_the_tokens() -> None:
+    one, same, other = (cut(texts(n), TOKENIZER, tokens=100, length=32, what="search") for n in ([90, 50], [90, 50], [90, 49]))
+    assert one.sha256() == same.sha256() != other.sha256()
