@@ -111,7 +111,9 @@ class Bank:
         except (OSError, SafetensorError) as error:
             if temporary:
                 Path(temporary).unlink(missing_ok=True)
-            raise OutputError(f"cannot write to the bank {self.folder}: {error}; free some space or name another folder with --bank") from None
+            raise OutputError(
+                f"cannot write to the bank {self.folder}: {error}; free some space or name another folder with --bank"
+            ) from None
 
     def _read(self, path: Path) -> Tensors:
         with safe_open(path, "pt") as file:

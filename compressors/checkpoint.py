@@ -123,7 +123,7 @@ def load_original(folder: Path, config: Any | None = None) -> PreTrainedModel:
     """The original in float32, in which every plan is scored.
 
     Raises:
-        CheckpointError: If weights are missing, truncated or of another shape than the configuration's.
+        CheckpointError: If weights are missing, truncated, not finite, or of another shape than the configuration's.
     """
     config = config or config_of(folder)
     stored_layout(folder)
@@ -137,7 +137,9 @@ def load_original(folder: Path, config: Any | None = None) -> PreTrainedModel:
         name, found, expected = min(report["mismatched_keys"])
         raise CheckpointError(f"{folder}: {name} has shape {tuple(found)}, its config.json asks for {tuple(expected)}; mend one of them")
     original: PreTrainedModel = model.eval()
-    for parameter in original.parameters():
+    for name, parameter in original.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise CheckpointError(f"{folder}: {name} holds values that are not finite; give a sound checkpoint")
         parameter.requires_grad_(False)
     return original
 

@@ -65,8 +65,8 @@ class LatencyTable(BaseModel):
     per_block_ms: tuple[float, float]
     calibration: dict[str, dict[str, float]] = Field(description="models that were built: measured and fitted [ms]")
 
-    def predict(self, inventory: Inventory, plan: Plan) -> tuple[float, float]:
-        """Times of a decoded token and of a token of a prompt under a plan [ms].
+    def predict(self, inventory: Inventory, plan: Plan) -> tuple[float | None, float]:
+        """Times of a decoded token (None for encoders) and of a token of a prompt under a plan [ms].
 
         Raises:
             StudyError: If the table lacks a kernel: it was made for another space.
@@ -74,11 +74,13 @@ class LatencyTable(BaseModel):
         sums = np.zeros(2)
         for kernel in _kernels(inventory, plan, getattr(torch, self.dtype)):
             if kernel not in self.kernels:
-                raise StudyError(f"the latency table lacks {kernel}; it was made for another model or space: leave it out to measure a new one")
+                raise StudyError(
+                    f"the latency table lacks {kernel}; it was made for another model or space: leave it out to measure a new one"
+                )
             sums += self.kernels[kernel]
         blocks = sum(s.kind == "block" for s in inventory.parents) - len(plan.dropped(inventory))
         decode, prefill = np.array(self.scale) * sums + np.array(self.per_block_ms) * blocks
-        return finite(decode, "predicted decode time"), finite(prefill, "predicted prefill time")
+        return finite(decode, "predicted decode time") if inventory.causal else None, finite(prefill, "predicted prefill time")
 
     @classmethod
     def read(cls, path: Path) -> LatencyTable:
@@ -143,7 +145,9 @@ def measure_table(space: Space, build: Build, dtype: torch.dtype, device: str) -
     calibration = {}
     for (name, plan), (decode, prefill) in zip(plans.items(), measured, strict=True):
         fitted = table.predict(inventory, plan)
-        calibration[name] = {"decode_ms": decode, "decode_fitted_ms": fitted[0], "prefill_ms": prefill, "prefill_fitted_ms": fitted[1]}
+        calibration[name] = {"prefill_ms": prefill, "prefill_fitted_ms": fitted[1]}
+        if fitted[0] is not None:
+            calibration[name] |= {"decode_ms": decode, "decode_fitted_ms": fitted[0]}
     return table.model_copy(update={"calibration": calibration})
 
 

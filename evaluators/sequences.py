@@ -59,7 +59,7 @@ def cut(documents: Sequence[Document], tokenizer: Any, *, tokens: int, length: i
     """Windows of ``length`` tokens: one of each document in turn, then the next of each, until ``tokens`` are reached.
 
     Raises:
-        StudyError: If the documents give less than two sequences.
+        StudyError: If the documents that give sequences are less than two: without a second there is no interval.
     """
     streams = []
     for document in documents:
@@ -74,7 +74,7 @@ def cut(documents: Sequence[Document], tokenizer: Any, *, tokens: int, length: i
                 chosen.append((index, stream[depth]))
                 total += len(stream[depth])
         depth += 1
-    if len(chosen) < 2:
+    if len({index for index, _ in chosen}) < 2:
         raise StudyError(f"the text is too short: its {what} part has {total} tokens in {len(documents)} documents; give more text")
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     padded = torch.full((len(chosen), length), padding)

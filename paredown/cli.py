@@ -347,6 +347,7 @@ def main() -> None:
     for name in ("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"):
         os.environ.setdefault(name, "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait for a busy machine must not keep it busy
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # what libraries tell their developers
     signal.signal(signal.SIGINT, stop)

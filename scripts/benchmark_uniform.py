@@ -21,7 +21,7 @@ from paredown.evaluators.comparison import ratio
 from paredown.progress import Silent
 from paredown.search.session import Session
 from paredown.search.uniform import UniformPlan, uniform_plan
-from paredown.search.workbench import Workbench, environment, survey
+from paredown.search.workbench import Workbench, environment
 from paredown.space.choice import parse_choice
 from paredown.space.study_file import Override, SpaceFile, StudyFile, Tokens
 
@@ -46,15 +46,14 @@ class Duel:
     seconds: float
 
 
-def fight(study: StudyFile, bits: int, uniform: UniformPlan, folder: Path, bank: Path) -> Duel:
+def fight(study: StudyFile, bits: int, uniform: UniformPlan, folder: Path, bench: Workbench) -> Duel:
     """Searches within the uniform plan's bytes; winner and uniform plan on the same held-out documents."""
-    outcome = Session(study, folder, Silent(), bank).run()
+    outcome = Session(study, folder, Silent(), bench.bank.folder).run()
     best = outcome.best
     if best is None:
         raise SystemExit(f"{folder}: no trial fits {uniform.size_bytes} bytes; give more --trials")
     if not any(record.plan == uniform.plan for record in outcome.records):
         raise SystemExit(f"{folder}: the uniform plan was not among {len(outcome.records)} trials; give more --trials")
-    bench = Workbench(study, bank)
     ours, theirs = (bench.measure(plan, "held-out") for plan in (best.plan, uniform.plan))
     found = ratio(ours, theirs, seed=study.seed)
     return Duel(
@@ -97,7 +96,7 @@ def main() -> int:
     tokens = Tokens(calibration=options.calibration, search=options.search, selection=options.selection, held_out=options.held_out)
     plain = StudyFile(model=options.model, data=options.data, sampler=options.sampler, trials=options.trials, latency="off", tokens=tokens)
     pinned = SpaceFile(overrides=[Override(match="Embedding", choices=[EMBEDDING])])
-    _, space = survey(plain.model_copy(update={"space": pinned}))
+    bench = Workbench(plain.model_copy(update={"space": pinned}), options.out / "bank")
     machine = environment()
     print(f"{options.model}, target paredown, embedding pinned to {EMBEDDING}; {machine['cpu']}, 1 thread, torch {machine['torch']}")
     print(f"tokens: {tokens}; latency off; interval: paired bootstrap over held-out documents")
@@ -105,10 +104,10 @@ def main() -> int:
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     duels = []
     for bits in options.bits:
-        uniform = uniform_plan(space, bits, 64, parse_choice(EMBEDDING))
+        uniform = uniform_plan(bench.space, bits, 64, parse_choice(EMBEDDING))
         for seed in options.seeds:
             study = plain.model_copy(update={"space": pinned, "budget": f"{uniform.size_bytes}B", "seed": seed})
-            duels.append(fight(study, bits, uniform, options.out / f"{bits}-bit-seed-{seed}", options.out / "bank"))
+            duels.append(fight(study, bits, uniform, options.out / f"{bits}-bit-seed-{seed}", bench))
             print(row(duels[-1]), flush=True)
     worst = max(duel.high for duel in duels)
     print(f"\n{duels[0].documents} held-out documents, {duels[0].trials} trials each; largest upper end {worst:.3f}, limit {options.limit}")

@@ -59,14 +59,12 @@ def measured_file(outcome: Outcome, record: Record, reference: BaseModelReferenc
             }
         }
     latency: dict[str, dict[str, Any]] | None = None
-    if record.decode_ms is not None:
-        latency = {
-            "decode": {"unit": "ms/token", "predicted": record.decode_ms},
-            "prefill": {"unit": "ms/token", "predicted": record.prefill_ms},
-        }
-        if timed := outcome.timed.get(str(record.number)):
-            latency["decode"] |= {"measured": timed["decode_ms"], "iqr": timed["decode_iqr"], "device": outcome.environment.get("cpu")}
-            latency["prefill"] |= {"measured": timed["prefill_ms"], "iqr": timed["prefill_iqr"]}
+    predicted = {"decode": record.decode_ms, "prefill": record.prefill_ms}
+    if known := {name: value for name, value in predicted.items() if value is not None}:
+        timed = outcome.timed.get(str(record.number), {})
+        latency = {name: {"unit": "ms/token", "predicted": value} for name, value in known.items()}
+        for name in known if timed else ():
+            latency[name] |= {"measured": timed[f"{name}_ms"], "iqr": timed[f"{name}_iqr"], "device": outcome.environment.get("cpu")}
     provenance = {"study": outcome.model, "trial": record.number, "origin": record.origin, "seed": outcome.seed}
     provenance |= {key: outcome.environment[key] for key in ("paredown", "torch", "transformers", "cpu") if key in outcome.environment}
     return plan_file(

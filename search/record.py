@@ -46,8 +46,9 @@ class Record:
 
     @property
     def objectives(self) -> tuple[float, ...]:
-        """Size, loss and, where known, time of a decoded token."""
-        return (self.size_bytes, self.loss) if self.decode_ms is None else (self.size_bytes, self.loss, self.decode_ms)
+        """Size, loss and, where known, time of a decoded token; for encoders of a token of the text."""
+        time = self.prefill_ms if self.decode_ms is None else self.decode_ms
+        return (self.size_bytes, self.loss) if time is None else (self.size_bytes, self.loss, time)
 
     def to_mapping(self) -> dict[str, Any]:
         """The record as JSON holds it."""

@@ -11,6 +11,7 @@ from paredown.compressors.planned import PlannedModel
 from paredown.evaluators.quality import Teacher, forward
 from paredown.evaluators.sequences import Sequences
 from paredown.space.choice import KEEP, Choice
+from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
 from paredown.space.site import Site
 from paredown.space.space import Space
@@ -18,6 +19,8 @@ from paredown.space.space import Space
 REFERENCE_BITS = 3
 SEQUENCE_TOKENS = 128
 SEQUENCES = 8
+UNUSABLE = 1e3
+"""Loss of a choice that makes the model's predictions not finite [nats/token]: no plan that has another takes it."""
 
 Sensitivity = dict[tuple[str, Choice], float]
 
@@ -47,7 +50,10 @@ def single_site(
 
     def measured(site: Site, choice: Choice) -> float:
         planned.swap(Plan.of(space.inventory, {site.name: choice}))
-        return teacher.measure(planned.model).mean
+        try:
+            return teacher.measure(planned.model).mean
+        except EvaluationError:
+            return UNUSABLE
 
     losses: Sensitivity = {}
     sites = [site for site in space.inventory.sites if space.options[site.name]]

@@ -113,9 +113,7 @@ class Session:
     def _search(self) -> Outcome:
         started = time.monotonic()
         space = self.bench.space
-        asked = Question(
-            space=space, solver=self.solver, losses=self.losses, budget_bytes=self.budget_bytes, seed=self.question.seed
-        )
+        asked = Question(space=space, solver=self.solver, losses=self.losses, budget_bytes=self.budget_bytes, seed=self.question.seed)
         seeds = [("uniform", Proposal(plan=plan.plan, label=plan.label)) for plan in uniform_plans(space, self.budget_bytes)]
         solved = [("solver", proposal) for proposal in seed_plans(asked)]
         seeds = [*solved[:1], *seeds, *solved[1:]]
@@ -164,7 +162,9 @@ class Session:
             return measured[record.number].mean, record.size_bytes, record.number
 
         best = min((r for r in finalists if r in searched), key=rank, default=None)
-        rival = min((r for r in finalists if r.origin == "uniform" and (best is None or r.size_bytes <= best.size_bytes)), key=rank, default=None)
+        rival = min(
+            (r for r in finalists if r.origin == "uniform" and (best is None or r.size_bytes <= best.size_bytes)), key=rank, default=None
+        )
         compared = _distinct([r for r in (best, rival, solver) if r is not None])
         held_out: dict[int, Quality] = {}
         for done, record in enumerate(compared):
@@ -196,7 +196,7 @@ class Session:
             raise StudyError(f"no latency table {path}; leave it out to measure one, or say off")
         return self.bench.latency_table(path)
 
-    def _predicted_times(self, plan: Plan) -> tuple[float, float] | None:
+    def _predicted_times(self, plan: Plan) -> tuple[float | None, float] | None:
         inventory = self.bench.space.inventory
         return self.latency.predict(inventory, deployed_plan(plan, inventory, self.bench.space.target)) if self.latency else None
 
@@ -262,7 +262,9 @@ class Session:
         space = self.bench.space
         self.original_perplexity = self.bench.teacher("search").measure(self.bench.model).perplexity
         key = hashlib.sha256(
-            json.dumps([self.bench.sequences["calibration"].sha256(), self.reference.shapes_sha256, sorted(map(str, self.solver.variables))]).encode()
+            json.dumps(
+                [self.bench.sequences["calibration"].sha256(), self.reference.shapes_sha256, sorted(map(str, self.solver.variables))]
+            ).encode()
         ).hexdigest()
         path = self.folder / "sensitivity.json"
         if path.is_file() and (stored := json.loads(path.read_text()))["key"] == key:
@@ -282,7 +284,7 @@ class Session:
             differs = sorted(key for key in now if now[key] != before.get(key))
             if differs:
                 raise StudyError(
-                    f"{self.folder} holds another study (its {', '.join(differs)} differ); "
+                    f"{self.folder} holds another study (other {', '.join(differs)}); "
                     "choose another folder with --out, or `paredown select` for another budget"
                 )
         elif any(self.folder.glob("[!.]*")):
@@ -307,7 +309,6 @@ class Session:
 
     def _keep_time(self, name: str, started: float) -> None:
         self.seconds[name] = time.monotonic() - started
-
 
 
 def seconds_until(clock: str, now: datetime) -> float:

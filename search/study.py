@@ -27,7 +27,7 @@ from paredown.space.plan_file import choices_of
 ATTRIBUTE = "paredown"
 MOST_FAILURES = 10
 Measure = Callable[[Plan], Quality]
-Latency = Callable[[Plan], tuple[float, float] | None]
+Latency = Callable[[Plan], tuple[float | None, float] | None]
 
 
 class TrialLog:
@@ -49,7 +49,7 @@ class TrialLog:
             self.study = optuna.create_study(storage=storage, study_name="paredown", directions=directions, load_if_exists=True)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self.study.set_metric_names(["size_bytes", "loss", "decode_ms"][: len(directions)])
+                self.study.set_metric_names(["size_bytes", "loss", "time_ms"][: len(directions)])
         self.with_latency = with_latency
 
     def records(self) -> list[Record]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paredown.space.choice import KEEP, Choice, methods, site_fault
+from paredown.space.choice import KEEP, Choice, methods, site_fault, site_layout
 from paredown.space.plan import Plan
 from paredown.space.site import Site
 from paredown.space.space import Space
+from paredown.space.tensors import total_bytes
 
 BITS = (8, 6, 5, 4, 3, 2)
 GROUPS = (64, 32, 128)
@@ -25,7 +27,7 @@ class UniformPlan:
 def uniform_plan(space: Space, bits: int, group_size: int, embedding: Choice) -> UniformPlan:
     """The same bits and groups in every linear layer; whole channels where the group does not divide, kept where nothing fits.
 
-    Sites with a single option, as pins leave them, keep that option: the search has it as well.
+    A site that a study restricts to other choices takes the one of them that is nearest in bytes: the search is bound by it as well.
     """
     quantize = methods["quantize"]
     candidates = [quantize.build({"bits": bits, "group_size": group}) for group in (group_size, "channel")]
@@ -38,7 +40,8 @@ def uniform_plan(space: Space, bits: int, group_size: int, embedding: Choice) ->
             choices[site.name] = embedding if embedding in options else options[0]
         else:
             fitting = [choice for choice in candidates if site_fault(site, choice, space.target) is None]
-            choices[site.name] = fitting[0].canonical(site.members[0].shape) if fitting else KEEP
+            wanted = fitting[0].canonical(site.members[0].shape) if fitting else KEEP
+            choices[site.name] = wanted if _allowed(wanted, options) else _nearest(site, wanted, options)
     plan = Plan.of(space.inventory, choices)
     label = f"{bits} bits, groups of {group_size}"
     if (found := _embedding(space)) is not None and len(space.options[found.name]) > 1:
@@ -63,6 +66,18 @@ def uniform_plans(space: Space, budget_bytes: int) -> list[UniformPlan]:
         plan = uniform_plan(space, bits, GROUPS[0], eight)
         found.setdefault(plan.plan, plan)
     return sorted(found.values(), key=lambda plan: (-plan.size_bytes, plan.label))
+
+
+def _allowed(wanted: Choice, options: Sequence[Choice]) -> bool:
+    """Whether a site may take so many bits; the groups of a uniform plan need not be among the site's own."""
+    return wanted in options or any(
+        o.method == wanted.method and getattr(o, "bits", None) == getattr(wanted, "bits", None) for o in options
+    )
+
+
+def _nearest(site: Site, wanted: Choice, options: Sequence[Choice]) -> Choice:
+    size = total_bytes(site_layout(site, wanted))
+    return min(options, key=lambda option: (abs(total_bytes(site_layout(site, option)) - size), str(option)))
 
 
 def _plain(choice: Choice) -> bool:
