@@ -86,12 +86,23 @@ def cut(documents: Sequence[Document], tokenizer: Any, *, tokens: int, length: i
     return Sequences(tokens=padded, mask=mask, document=torch.tensor([numbers[index] for index, _ in chosen]))
 
 
-def sequence_sets(sets: Mapping[str, Sequence[Document]], tokenizer: Any, tokens: Tokens, longest: int) -> dict[str, Sequences]:
-    """The four sets of a study as sequences.
+def sequence_sets(
+    sets: Mapping[str, Sequence[Document]], tokenizer: Any, tokens: Tokens, longest: int, seed: int = 0
+) -> dict[str, Sequences]:
+    """The four sets of a study as sequences; ``seed`` decides which calibration and search documents come first.
+
+    Selection and held-out documents come in one order, so that studies of other seeds are compared on the same texts.
 
     Raises:
         StudyError: If a set is too short.
     """
     length = min(tokens.sequence_length, longest)
     wanted = {"calibration": tokens.calibration, "search": tokens.search, "selection": tokens.selection, "held-out": tokens.held_out}
-    return {name: cut(sets[name], tokenizer, tokens=count, length=length, what=name) for name, count in wanted.items()}
+    seeds = {"calibration": seed, "search": seed, "selection": 0, "held-out": 0}
+    return {
+        name: cut(_shuffled(sets[name], seeds[name]), tokenizer, tokens=count, length=length, what=name) for name, count in wanted.items()
+    }
+
+
+def _shuffled(documents: Sequence[Document], seed: int) -> list[Document]:
+    return sorted(documents, key=lambda document: hashlib.sha256(f"{seed} {document.name}".encode()).digest())

@@ -55,7 +55,7 @@ class Workbench:
         except (ValueError, OSError) as error:
             raise CheckpointError(f"{self.folder} has no tokenizer ({str(error).splitlines()[0]}); copy the original's beside it") from None
         longest = getattr(self.config, "max_position_embeddings", None) or getattr(self.config, "n_positions", None) or 10**9
-        self.sequences: dict[str, Sequences] = sequence_sets(sets, tokenizer, question.tokens, longest)
+        self.sequences: dict[str, Sequences] = sequence_sets(sets, tokenizer, question.tokens, longest, question.seed)
         largest = max(int(part.tokens.max()) for part in self.sequences.values())
         if largest >= self.config.vocab_size:
             raise StudyError(

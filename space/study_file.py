@@ -47,7 +47,7 @@ class SpaceFile(_Strict):
     """What may be done to the model."""
 
     choices: dict[Kind, list[ChoiceText]] = Field(default_factory=dict, description="in place of the defaults, by kind of site")
-    overrides: list[Override] = Field(default_factory=list)
+    overrides: list[Override] = Field(default_factory=list, description="for single sites; the first that matches wins")
     max_drops: int | None = Field(default=None, ge=0, description="blocks that may be dropped; a quarter of them by default")
 
     @field_validator("choices")
@@ -71,16 +71,16 @@ class StudyFile(_Strict):
 
     schema_version: Literal[1] = 1
     model: str = Field(description="a folder that save_pretrained wrote, or a repository on the hub")
-    revision: str | None = None
+    revision: str | None = Field(default=None, description="of a repository on the hub")
     data: list[str] = Field(default=["stdlib"], description="text files, folders, hub:NAME[:CONFIG[:SPLIT]], or stdlib")
-    target: str = "paredown"
+    target: str = Field(default="paredown", description="the runtime: paredown or transformers")
     budget: str = Field(default="45%", description="45% of the original's tensor bytes, 3.5GB, or 4.25bpw")
     trials: int | None = Field(default=None, ge=1, description="stop after so many plans were measured")
     timeout: float | None = Field(default=None, gt=0, description="stop after so many seconds")
     until: str | None = Field(default=None, description="stop at this time of day, HH:MM")
     latency: str = Field(default="measure", description="measure a table of this machine, off, or the file of a table measured before")
-    seed: int = Field(default=0, ge=0)
-    sampler: str = "frontier"
+    seed: int = Field(default=0, ge=0, description="of the sampler, and of which calibration and search documents are read")
+    sampler: str = Field(default="frontier", description="frontier, or Optuna's tpe, nsga2, nsga3, random")
     tokens: Tokens = Tokens()
     space: SpaceFile = SpaceFile()
 
