@@ -116,10 +116,23 @@ def verdict(outcome: Outcome) -> str:
     spread = f"95 % interval {comparison.low:.3f} to {comparison.high:.3f} over {documents(outcome)}"
     interval = f"{comparison.mean:.3f} of the best uniform plan's, {spread}"
     if outcome.gains:
-        return f"The winner is trial {best.number} ({share}). Its held-out loss is {interval}."
+        return f"The winner is trial {best.number} ({share}). Its held-out loss is {interval}.{against_solver(outcome)}"
     return (
         f"No significant gain: the uniform plan wins (trial {best.number}, {share}). The search's best has a held-out loss of {interval}."
     )
+
+
+def against_solver(outcome: Outcome) -> str:
+    """In one sentence, whether the trials found more than the solver had found before the first of them."""
+    if outcome.searched is not None and outcome[outcome.searched].origin == "solver":
+        return " It is the solver's plan: the trials found none better."
+    comparison = outcome.comparisons.get("solver")
+    if comparison is None:
+        return ""
+    spread = f"{comparison.mean:.3f} of that plan's loss, {comparison.low:.3f} to {comparison.high:.3f}"
+    if comparison.high < 1:
+        return f" The trials gained over the solver's first plan: {spread}."
+    return f" The trials gained nothing significant over the solver's first plan: {spread}."
 
 
 def documents(outcome: Outcome) -> str:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from paredown.search.samplers import Proposal, Question
 from paredown.space.errors import BudgetError
 
+POINTS = 5
+SPACING = 1.06
+"""Plans along the front are at least so far apart in bytes."""
 
-def seed_plans(question: Question, points: int = 8) -> list[Proposal]:
-    """The solver's plans under the sensitivities as they are: at the budget, then along the whole front."""
+
+def seed_plans(question: Question, sizes: Sequence[int] = ()) -> list[Proposal]:
+    """The solver's plans under the sensitivities as they are: at the budget, then along the whole front.
+
+    Args:
+        question: Space, losses and budget.
+        sizes: Bytes of plans that the front is to be compared with: the solver answers at these sizes too.
+
+    Raises:
+        BudgetError: If no plan meets the budget.
+    """
     inventory = question.space.inventory
     smallest = question.solver.smallest().size_bytes(inventory)
     if question.budget_bytes < smallest:
@@ -18,8 +32,12 @@ def seed_plans(question: Question, points: int = 8) -> list[Proposal]:
             f"it was saved; raise the budget to {100 * smallest / inventory.original_bytes:.1f}% or offer smaller choices"
         )
     top = min(2 * question.budget_bytes, inventory.original_bytes)
-    budgets = [question.budget_bytes, *np.geomspace(smallest, max(top, smallest), points).astype(int).tolist()]
-    plans = question.solver.front(question.losses, [max(budget, smallest) for budget in budgets])
+    wanted = sorted([*sizes, *np.geomspace(smallest, max(top, smallest), POINTS).astype(int).tolist()])
+    budgets = [question.budget_bytes]
+    for budget in wanted:
+        if budget >= smallest and (len(budgets) == 1 or budget > SPACING * budgets[-1]):
+            budgets.append(budget)
+    plans = question.solver.front(question.losses, budgets)
     return [
         Proposal(
             plan=plan,

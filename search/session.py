@@ -114,9 +114,10 @@ class Session:
         started = time.monotonic()
         space = self.bench.space
         asked = Question(space=space, solver=self.solver, losses=self.losses, budget_bytes=self.budget_bytes, seed=self.question.seed)
-        seeds = [("uniform", Proposal(plan=plan.plan, label=plan.label)) for plan in uniform_plans(space, self.budget_bytes)]
-        solved = [("solver", proposal) for proposal in seed_plans(asked)]
-        seeds = [*solved[:1], *seeds, *solved[1:]]
+        uniform = uniform_plans(space, self.budget_bytes)
+        baselines = [("uniform", Proposal(plan=plan.plan, label=plan.label)) for plan in uniform]
+        solved = [("solver", proposal) for proposal in seed_plans(asked, [plan.size_bytes for plan in uniform])]
+        seeds = [*solved[:1], *baselines, *solved[1:]]
         log = TrialLog(self.folder / "study.db", with_latency=self.latency is not None)
         race = Race(log, asked, self.question.sampler, seeds, self.bench.measure, self._predicted_times)
         deadline = self._deadline()
