@@ -127,7 +127,6 @@ def forward(model: PreTrainedModel, batch: Sequences, *, causal: bool) -> Tensor
 def _divergence(teacher: Tensor, student: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Kullback-Leibler divergence of the teacher's from the student's distribution, and the student's surprise, per token."""
     student = student - student.logsumexp(-1, keepdim=True)
-    normalizer = teacher.logsumexp(-1, keepdim=True)
-    probabilities = (teacher - normalizer).exp()
-    divergence = (probabilities * (teacher - student)).sum(-1) - normalizer.squeeze(-1)
+    teacher = teacher - teacher.logsumexp(-1, keepdim=True)
+    divergence = (teacher.exp() * (teacher - student)).sum(-1)
     return divergence.clamp(min=0), -student.gather(-1, targets.unsqueeze(-1)).squeeze(-1)

@@ -8,9 +8,8 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -19,6 +18,8 @@ import typer
 from rich.console import Console
 
 import paredown
+from paredown import words
+from paredown.search.verdict import summary_lines
 from paredown.space.errors import ParedownError, StudyError
 from paredown.space.plan_file import PlanFile
 from paredown.space.study_file import StudyFile
@@ -59,10 +60,7 @@ def inspect(
 ) -> None:
     """Sites by kind, their choices and bytes, and what a search would cost."""
     found = paredown.inspect(model, target=target, budget=budget)
-    if as_json:
-        return print_json(asdict(found))
-    print_inspection(found)
-    return None
+    return print_json(asdict(found)) if as_json else print_lines(words.of_inspection(found))
 
 
 @app.command()
@@ -86,19 +84,18 @@ def search(
     """Search for the plan that loses the least within a budget; the same command goes on after an interruption."""
     flags = {"model": model, "data": data, "target": target, "budget": budget, "trials": trials, "timeout": timeout, "until": until}
     question = question_of(study, flags | {"sampler": sampler, "latency": latency, "seed": seed})
-    cost = partial(print_cost, question, say=print if dry_run and not as_json else note)
     if dry_run:
-        return print_json(asdict(paredown.inspect(question))) if as_json else cost()
+        return print_json(asdict(paredown.inspect(question))) if as_json else print_lines(expected_cost(question))
     folder = out or Path("runs") / (study.stem if study else Path(question.model).name)
-    run_search(question, folder, bank, cost)
-    return print((folder / "front.json").read_text()) if as_json else print_outcome(folder)
+    run_search(question, folder, bank)
+    return print((folder / "front.json").read_text()) if as_json else print_lines(summary_lines(paredown.status(folder), folder))
 
 
 @app.command()
 def status(folder: Folder, as_json: Json = False) -> None:
     """How far a study is, and its best so far."""
     outcome = paredown.status(folder)
-    return print((folder / "front.json").read_text()) if as_json else print_outcome(folder, outcome)
+    return print((folder / "front.json").read_text()) if as_json else print_lines(summary_lines(outcome, folder))
 
 
 @app.command()
@@ -116,18 +113,8 @@ def select(
 ) -> None:
     """A plan for another budget from what a study measured; scores nothing, takes seconds."""
     found = paredown.select(folder, budget, out)
-    if as_json:
-        return print_json(found.plan_file.model_dump(mode="json", exclude_none=True))
-    share = 100 * found.plan_file.size_bytes / found.original_bytes
-    print(f"wrote {found.path}: {found.plan_file.size_bytes:,} bytes ({share:.1f}% ), loss predicted: {found.predicted_loss:.4g}")
-    if found.measured:
-        print(f"this very plan was measured on the search set as trial {found.measured.number}: {found.measured.loss:.4g}")
-    elif found.alternative:
-        best = found.alternative
-        print(
-            f"the best measured plan of no more bytes is trial {best.number}: {best.size_bytes:,} bytes, loss {best.loss:.4g} (search set)"
-        )
-    return None
+    written = found.plan_file.model_dump(mode="json", exclude_none=True)
+    return print_json(written) if as_json else print_lines(words.of_selection(found))
 
 
 @app.command()
@@ -150,11 +137,7 @@ def apply(
     applied, verified = paredown.apply(plan, model, out, check=not no_verify)
     if as_json:
         return print_json({"applied": asdict(applied), "verified": asdict(verified) if verified else None})
-    share = 100 * applied.size_bytes / applied.original_bytes
-    print(
-        f"wrote {out}: {applied.size_bytes:,} tensor bytes, as predicted, {share:.1f}% of the original; {applied.header_bytes:,} of headers"
-    )
-    return print_verified(verified) if verified else None
+    return print_lines(words.of_application(applied, verified, out))
 
 
 @app.command("eval")
@@ -167,16 +150,7 @@ def evaluate(
 ) -> None:
     """Perplexity of a model, and its distance from the original."""
     found = paredown.evaluate(model, data, original=original, tokens=tokens)
-    if as_json:
-        return print_json(asdict(found))
-    print(f"held-out part of {', '.join(data)}: {found.tokens:,} tokens of {found.documents} documents")
-    if found.mean is not None:
-        unit = "nats/token" if found.metric == "kl" else "relative error"
-        print(f"{found.metric} to {original}: {found.mean:.4g} {unit}, 95% interval over documents {found.low:.4g} to {found.high:.4g}")
-    if found.perplexity is not None:
-        beside = f", original {found.original_perplexity:.4g}" if found.original_perplexity is not None else ""
-        print(f"perplexity {found.perplexity:.4g}{beside}")
-    return None
+    return print_json(asdict(found)) if as_json else print_lines(words.of_evaluation(found, data, original))
 
 
 @app.command()
@@ -198,7 +172,7 @@ def verify(
 ) -> None:
     """Check bytes, keys, logits and cached decoding in a fresh process."""
     found = paredown.verify(folder, original)
-    return print_json(asdict(found)) if as_json else print_verified(found)
+    return print_json(asdict(found)) if as_json else print_lines(words.of_verification(found))
 
 
 @app.command()
@@ -220,11 +194,11 @@ def demo(
     question = question_of(file, {"trials": trials, "budget": budget})
     if not Path(question.model).is_dir():  # a study names it from the project's folder, whatever folder this is
         question = question.model_copy(update={"model": os.path.relpath(file.resolve().parent.parent / question.model)})
-    run_search(question, out, None, partial(print_cost, question, say=note))
+    run_search(question, out, None)
     applied, verified = paredown.apply(out / "best" / "plan.yaml", question.model, out / "model")
-    print_outcome(out)
+    print_lines(summary_lines(paredown.status(out), out))
     print(f"wrote {out / 'model'}: {applied.size_bytes:,} tensor bytes, as predicted; the original has {applied.original_bytes:,}")
-    print_verified(verified)
+    print_lines(words.of_verification(verified) if verified else [])
     print(f"look at {out / 'report.html'}; try: paredown generate {out / 'model'} 'def main(' --tokens 60")
 
 
@@ -240,11 +214,19 @@ def question_of(file: Path | None, flags: dict[str, Any]) -> StudyFile:
     return paredown.as_study(base | given)
 
 
-def run_search(question: StudyFile, folder: Path, bank: Path | None, cost: Callable[[], None]) -> None:
-    """Searches with progress on standard error; says how to go on if it is stopped."""
+def expected_cost(question: StudyFile) -> list[str]:
+    """What a search will cost, in lines."""
+    if question.trials is None and question.timeout is None and question.until is None:
+        question = question.model_copy(update={"trials": paredown.DEFAULT_TRIALS})
+    return words.of_search(paredown.inspect(question))
+
+
+def run_search(question: StudyFile, folder: Path, bank: Path | None) -> None:
+    """Says what the search costs, and searches with progress on standard error; says how to go on if it is stopped."""
     from paredown.progress import Live, Plain
 
-    cost()
+    for line in expected_cost(question):
+        note(line)
     console = Console(stderr=True)
     try:
         with Live(console) if console.is_terminal else Plain(console) as progress:
@@ -275,64 +257,10 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, default=str))
 
 
-def print_inspection(found: Any) -> None:
-    """What `inspect` says in words."""
-    print(f"{found.model}: {found.architecture}, {found.parameters:,} parameters, {found.original_bytes:,} tensor bytes")
-    for kind, (count, size, most) in found.kinds.items():
-        print(f"  {kind:<10} {count:>5} sites  {size:>15,} bytes  " + (f"up to {most} choices" if most else "always kept"))
-    print(f"target {found.target}: plans from {found.smallest_bytes:,} bytes ({found.smallest_bytes / found.original_bytes:.1%}) upwards")
-    for reason in found.refusals:
-        print(f"  kept where it cannot be otherwise: {reason}")
-    if found.storage_only:
-        print(f"  {', '.join(found.storage_only)}: smaller on disk only, no faster")
-    for name in dict.fromkeys(site["kind"] for site in found.sites):
-        example = max((site for site in found.sites if site["kind"] == name), key=lambda site: len(site["choices"]))
-        if not example["choices"]:
-            continue
-        print(f"  choices of {example['name']}:")
-        for choice, size in example["choices"].items():
-            print(f"    {choice:<44} {size:>12,} bytes")
-    print(cost_text(found.cost, found.budget, found.budget_bytes))
-
-
-def print_cost(question: StudyFile, *, say: Callable[[str], None]) -> None:
-    """What a search will cost."""
-    if question.trials is None and question.timeout is None and question.until is None:
-        question = question.model_copy(update={"trials": paredown.DEFAULT_TRIALS})
-    found = paredown.inspect(question)
-    say(f"{found.model}: {found.architecture}, {found.original_bytes:,} tensor bytes; {len(found.sites)} sites; target {found.target}")
-    say(cost_text(found.cost, found.budget, found.budget_bytes))
-
-
-def cost_text(cost: dict[str, Any], budget: str, budget_bytes: int) -> str:
-    """What a search costs, in two lines."""
-    from paredown.progress import duration
-
-    low, high = cost["seconds"] or cost["around_seconds"]
-    one = " to ".join(f"{seconds:.2g} s" for seconds in cost["trial_seconds"])
-    what = f"{cost['trials']} trials" if cost["seconds"] else "the steps around the trials"
-    return (
-        f"budget {budget} = {budget_bytes:,} bytes; bank {cost['bank_bytes'] / 1e6:,.1f} MB; "
-        f"memory about {cost['memory_bytes'] / 1e9:.1f} GB; {cost['tokens_per_trial']:,} tokens a trial, {cost['tokens']:,} in all\n"
-        f"expected time: {duration(low)} to {duration(high)} for {what}, {one} a trial"
-    )
-
-
-def print_outcome(folder: Path, outcome: Any = None) -> None:
-    """Where a study stands."""
-    from paredown.search.report import summary_lines
-
-    for line in summary_lines(outcome or paredown.status(folder), folder):
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines on standard output."""
+    for line in lines:
         print(line)
-
-
-def print_verified(found: Any) -> None:
-    """What a fresh process found."""
-    cached = "" if found.incremental_difference is None else f", cached decoding from the full pass {found.incremental_difference:.1g}"
-    print(
-        f"verified in a fresh process: {found.size_bytes:,} tensor bytes, no missing or unexpected key; largest difference, as a "
-        f"share of the largest logit: from the scored model {found.difference:.1g}{cached}, loaded in bfloat16 {found.fast_difference:.1g}"
-    )
 
 
 def stop(number: int, frame: FrameType | None) -> None:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from paredown.search.outcome import Outcome
 from paredown.search.record import Record
 from paredown.search.report import Reports
+from paredown.words import duration
 
 PLAIN_SECONDS = 10.0
 """A plain line at most so often, the first and the last of each step apart."""
@@ -145,10 +146,3 @@ def described(record: Record) -> str:
 def best_so_far(best: Record | None) -> str:
     """The best within the budget, or that there is none yet."""
     return f"best so far {best.loss:.4g} (trial {best.number})" if best else "none within the budget yet"
-
-
-def duration(seconds: float) -> str:
-    """``40 s``, ``12 min`` or ``3.5 h``."""
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -12,7 +12,8 @@ import pytest
 from made_study import make_study
 
 from paredown.search.pictures import draw_front, short
-from paredown.search.report import Reports, summary_lines, write_report
+from paredown.search.report import Reports, write_report
+from paredown.search.verdict import summary_lines
 from paredown.space.choice import parse_choice
 from paredown.space.site import Inventory
 

@@ -29,7 +29,8 @@ def test_windows_hold_the_text_and_nothing_else(lengths: list[int], tokens: int,
     documents = texts(lengths)
     windows = [min(length, n - start) for n in lengths for start in range(0, n, length)]
     usable = [n for n in windows if n >= SHORTEST]
-    enough = usable and (len(usable) > 1 and usable[0] < tokens)
+    firsts = [min(length, n) for n in lengths if min(length, n) >= SHORTEST]
+    enough = len(firsts) > 1 and firsts[0] < tokens  # a second document is reached
     if not enough:
         with pytest.raises(StudyError, match="too short"):
             found = cut(documents, TOKENIZER, tokens=tokens, length=length, what="search")

@@ -1,0 +1,99 @@
+"""What the command line says of results, in lines; importing this imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paredown.deploy.apply import Applied
+    from paredown.deploy.verify import Verified
+    from paredown.evaluation import Evaluation
+    from paredown.inspection import Inspection
+    from paredown.search.select import Selected
+
+
+def of_inspection(found: Inspection) -> list[str]:
+    """A model's sites, their choices and bytes, and what a search would cost."""
+    share = found.smallest_bytes / found.original_bytes
+    lines = [f"{found.model}: {found.architecture}, {found.parameters:,} parameters, {found.original_bytes:,} tensor bytes"]
+    for kind, (count, size, most) in found.kinds.items():
+        lines.append(f"  {kind:<10} {count:>5} sites  {size:>15,} bytes  " + (f"up to {most} choices" if most else "always kept"))
+    lines.append(f"target {found.target}: plans from {found.smallest_bytes:,} bytes ({share:.1%}) upwards")
+    lines += [f"  kept where it cannot be otherwise: {reason}" for reason in found.refusals]
+    if found.storage_only:
+        lines.append(f"  {', '.join(found.storage_only)}: smaller on disk only, no faster")
+    for kind in found.kinds:
+        example = max((site for site in found.sites if site["kind"] == kind), key=lambda site: len(site["choices"]))
+        if example["choices"]:
+            lines.append(f"  choices of {example['name']}:")
+            lines += [f"    {choice:<44} {size:>12,} bytes" for choice, size in example["choices"].items()]
+    return lines + _of_cost(found)
+
+
+def of_search(found: Inspection) -> list[str]:
+    """What a search will cost."""
+    head = f"{found.model}: {found.architecture}, {found.original_bytes:,} tensor bytes; {len(found.sites)} sites; target {found.target}"
+    return [head, *_of_cost(found)]
+
+
+def _of_cost(found: Inspection) -> list[str]:
+    cost = found.cost
+    low, high = cost["seconds"] or cost["around_seconds"]
+    one = " to ".join(f"{seconds:.2g} s" for seconds in cost["trial_seconds"])
+    what = f"{cost['trials']} trials" if cost["seconds"] else "the steps around the trials"
+    return [
+        f"budget {found.budget} = {found.budget_bytes:,} bytes; bank {cost['bank_bytes'] / 1e6:,.1f} MB; "
+        f"memory about {cost['memory_bytes'] / 1e9:.1f} GB; {cost['tokens_per_trial']:,} tokens a trial, {cost['tokens']:,} in all",
+        f"expected time: {duration(low)} to {duration(high)} for {what}, {one} a trial",
+    ]
+
+
+def of_selection(found: Selected) -> list[str]:
+    """A plan for another budget, and what is measured near it."""
+    size, share = found.plan_file.size_bytes, 100 * found.plan_file.size_bytes / found.original_bytes
+    lines = [f"wrote {found.path}: {size:,} bytes ({share:.1f}% ), loss predicted: {found.predicted_loss:.4g}"]
+    if found.measured:
+        lines.append(f"this very plan was measured on the search set as trial {found.measured.number}: {found.measured.loss:.4g}")
+    elif best := found.alternative:
+        lines.append(
+            f"the best measured plan of no more bytes is trial {best.number}: {best.size_bytes:,} bytes, loss {best.loss:.4g} (search set)"
+        )
+    return lines
+
+
+def of_application(applied: Applied, verified: Verified | None, out: Path) -> list[str]:
+    """What was written, and what a fresh process found in it."""
+    share = 100 * applied.size_bytes / applied.original_bytes
+    size = f"{applied.size_bytes:,} tensor bytes, as predicted, {share:.1f}% of the original; {applied.header_bytes:,} of headers"
+    return [f"wrote {out}: {size}", *(of_verification(verified) if verified else [])]
+
+
+def of_verification(found: Verified) -> list[str]:
+    """What a fresh process found."""
+    cached = "" if found.incremental_difference is None else f", cached decoding from the full pass {found.incremental_difference:.1g}"
+    return [
+        f"verified in a fresh process: {found.size_bytes:,} tensor bytes, no missing or unexpected key; largest difference, as a "
+        f"share of the largest logit: from the scored model {found.difference:.1g}{cached}, loaded in bfloat16 {found.fast_difference:.1g}"
+    ]
+
+
+def of_evaluation(found: Evaluation, data: Sequence[str], original: str | None) -> list[str]:
+    """A model's perplexity, and its distance from the original."""
+    lines = [f"held-out part of {', '.join(data)}: {found.tokens:,} tokens of {found.documents} documents"]
+    if found.mean is not None:
+        unit = "nats/token" if found.metric == "kl" else "relative error"
+        spread = f"95% interval over documents {found.low:.4g} to {found.high:.4g}"
+        lines.append(f"{found.metric} to {original}: {found.mean:.4g} {unit}, {spread}")
+    if found.perplexity is not None:
+        beside = f", original {found.original_perplexity:.4g}" if found.original_perplexity is not None else ""
+        lines.append(f"perplexity {found.perplexity:.4g}{beside}")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,83 @@
+"""What came of a study, in sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paredown.search.outcome import Finding, Outcome
+from paredown.search.record import Record
+
+METRICS = {"kl": ("KL divergence to the original", "nats/token"), "relative-error": ("relative error of the final hidden states", "")}
+"""What a loss is and its unit, by metric."""
+
+
+def verdict(outcome: Outcome) -> str:
+    """In one sentence, what came of it."""
+    best = outcome.best
+    if best is None:
+        return f"No measured plan is within the budget of {outcome.budget_bytes:,} bytes yet."
+    share = f"{best.size_bytes:,} bytes, {100 * best.size_bytes / outcome.original_bytes:.1f} % of the original"
+    if outcome.state != "finished" or outcome.winner is None:
+        loss = loss_text(outcome, best)
+        return f"The best plan so far is trial {best.number} ({share}): {loss} on the search set; the winner is not chosen yet."
+    comparison = outcome.comparisons.get("uniform")
+    if comparison is None:
+        where = "no other uniform plan is that small" if outcome.uniform is None else "the search's best is the uniform plan itself"
+        if outcome.winner == outcome.uniform and outcome.searched is None:
+            where = "no searched plan is within the budget"
+        return f"The winner is trial {best.number} ({share}); {where}, so there is no comparison with one."
+    spread = f"95 % interval {comparison.low:.3f} to {comparison.high:.3f} over {documents(outcome)}"
+    interval = f"{comparison.mean:.3f} of the best uniform plan's, {spread}"
+    if outcome.gains:
+        return f"The winner is trial {best.number} ({share}). Its held-out loss is {interval}.{against_solver(outcome)}"
+    return (
+        f"No significant gain: the uniform plan wins (trial {best.number}, {share}). The search's best has a held-out loss of {interval}."
+    )
+
+
+def against_solver(outcome: Outcome) -> str:
+    """In one sentence, whether the trials found more than the solver had found before the first of them."""
+    if outcome.searched is not None and outcome[outcome.searched].origin == "solver":
+        return " It is the solver's plan: the trials found none better."
+    comparison = outcome.comparisons.get("solver")
+    if comparison is None:
+        return ""
+    spread = f"{comparison.mean:.3f} of that plan's loss, {comparison.low:.3f} to {comparison.high:.3f}"
+    if comparison.high < 1:
+        return f" The trials gained over the solver's first plan: {spread}."
+    return f" The trials gained nothing significant over the solver's first plan: {spread}."
+
+
+def documents(outcome: Outcome) -> str:
+    """Of how many held-out documents the interval is."""
+    finding = next(iter(outcome.held_out.values()), None)
+    return f"{finding.documents} documents" if finding else "documents"
+
+
+def loss_text(outcome: Outcome, record: Record) -> str:
+    """A search-set loss with its unit and spread."""
+    name, unit = METRICS[outcome.metric]
+    return f"{name} {record.loss:.4g} ± {1.96 * record.standard_error:.1g} {unit}".rstrip()
+
+
+def summary_lines(outcome: Outcome, folder: Path) -> list[str]:
+    """What ``paredown status`` and the end of a search say."""
+    failed = f", {outcome.failed} failed" if outcome.failed else ""
+    lines = [
+        f"{outcome.model}, target {outcome.target}, budget {outcome.budget} = {outcome.budget_bytes:,} bytes: "
+        f"{outcome.state}, {len(outcome.records)} trials measured{failed}, {len(outcome.front)} on the front",
+        verdict(outcome),
+    ]
+    if (best := outcome.best) and (finding := outcome.held_out.get(best.number)):
+        lines.append(f"held-out {finding_text(outcome, finding)}")
+    if outcome.best:
+        lines.append(f"plan: {folder / 'best' / 'plan.yaml'}; report: {folder / 'report.html'}")
+    return lines
+
+
+def finding_text(outcome: Outcome, finding: Finding) -> str:
+    """A fresh measurement in words."""
+    name, unit = METRICS[outcome.metric]
+    perplexity = f"; perplexity {finding.perplexity:.4g}" if finding.perplexity is not None else ""
+    value = f"{name} {finding.mean:.4g} {unit}".rstrip()
+    return f"{value}, 95 % interval over {finding.documents} documents {finding.low:.4g} to {finding.high:.4g}{perplexity}"
