@@ -17,8 +17,11 @@ from pathlib import Path
 import torch
 
 import paredown  # noqa: F401 - registers the methods
-from paredown.evaluators.comparison import ratio
+from paredown.evaluators.comparison import Ratio, ratio
+from paredown.evaluators.quality import Quality
 from paredown.progress import Silent
+from paredown.search.outcome import Outcome
+from paredown.search.record import Record
 from paredown.search.session import Session
 from paredown.search.uniform import UniformPlan, uniform_plan
 from paredown.search.workbench import Workbench, environment
@@ -30,24 +33,18 @@ EMBEDDING = "quantize bits=8 group_size=64"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duel:
-    """A search's winner against the uniform plan that gave it its budget."""
+    """A search's winner against the uniform plan that gave it its budget, on the same held-out documents."""
 
     bits: int
-    seed: int
-    budget_bytes: int
-    winner_bytes: int
-    winner: float
-    uniform: float
-    mean: float
-    low: float
-    high: float
-    trials: int
-    documents: int
-    seconds: float
+    outcome: Outcome
+    best: Record
+    winner: Quality
+    uniform: Quality
+    ratio: Ratio
 
 
 def fight(study: StudyFile, bits: int, uniform: UniformPlan, folder: Path, bench: Workbench) -> Duel:
-    """Searches within the uniform plan's bytes; winner and uniform plan on the same held-out documents."""
+    """Searches within the uniform plan's bytes, and measures winner and uniform plan."""
     outcome = Session(study, folder, Silent(), bench.bank.folder).run()
     best = outcome.best
     if best is None:
@@ -55,27 +52,16 @@ def fight(study: StudyFile, bits: int, uniform: UniformPlan, folder: Path, bench
     if not any(record.plan == uniform.plan for record in outcome.records):
         raise SystemExit(f"{folder}: the uniform plan was not among {len(outcome.records)} trials; give more --trials")
     ours, theirs = (bench.measure(plan, "held-out") for plan in (best.plan, uniform.plan))
-    found = ratio(ours, theirs, seed=study.seed)
-    return Duel(
-        bits=bits,
-        seed=study.seed,
-        budget_bytes=outcome.budget_bytes,
-        winner_bytes=best.size_bytes,
-        winner=ours.mean,
-        uniform=theirs.mean,
-        mean=found.mean,
-        low=found.low,
-        high=found.high,
-        trials=len(outcome.records),
-        documents=found.documents,
-        seconds=sum(outcome.seconds.values()),
-    )
+    return Duel(bits=bits, outcome=outcome, best=best, winner=ours, uniform=theirs, ratio=ratio(ours, theirs, seed=study.seed))
 
 
 def row(duel: Duel) -> str:
     """A line of the table."""
-    cells = [duel.bits, duel.seed, f"{duel.budget_bytes:,}", f"{duel.winner_bytes:,}", f"{duel.winner:.5f}", f"{duel.uniform:.5f}"]
-    return "| " + " | ".join(map(str, [*cells, f"{duel.mean:.3f} [{duel.low:.3f}, {duel.high:.3f}]", f"{duel.seconds:.0f}"])) + " |"
+    outcome, found = duel.outcome, duel.ratio
+    cells = [duel.bits, outcome.seed, f"{outcome.budget_bytes:,}", f"{duel.best.size_bytes:,}"]
+    cells += [f"{duel.winner.mean:.5f}", f"{duel.uniform.mean:.5f}"]
+    cells += [f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]", f"{sum(outcome.seconds.values()):.0f}"]
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def main() -> int:
@@ -109,8 +95,9 @@ def main() -> int:
             study = plain.model_copy(update={"space": pinned, "budget": f"{uniform.size_bytes}B", "seed": seed})
             duels.append(fight(study, bits, uniform, options.out / f"{bits}-bit-seed-{seed}", bench))
             print(row(duels[-1]), flush=True)
-    worst = max(duel.high for duel in duels)
-    print(f"\n{duels[0].documents} held-out documents, {duels[0].trials} trials each; largest upper end {worst:.3f}, limit {options.limit}")
+    worst = max(duel.ratio.high for duel in duels)
+    documents, trials = duels[0].ratio.documents, len(duels[0].outcome.records)
+    print(f"\n{documents} held-out documents, {trials} trials each; largest upper end {worst:.3f}, limit {options.limit}")
     return int(worst > options.limit)
 
 

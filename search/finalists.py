@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from paredown.evaluators.comparison import interval, ratio
+from paredown.evaluators.latency import Build, time_models
 from paredown.evaluators.quality import Quality
 from paredown.search.outcome import Comparison, Finding, Outcome
 from paredown.search.record import Record
@@ -47,7 +49,7 @@ class Finalists:
         )
 
     @property
-    def all(self) -> list[Record]:
+    def records(self) -> list[Record]:
         """Each plan once."""
         return distinct([*self.searched, *self.uniform, *([self.solver] if self.solver else [])])
 
@@ -64,13 +66,13 @@ def decide(outcome: Outcome, measure: Measure, step: Step) -> Outcome:
         step: Is told before each measurement.
     """
     finalists = Finalists.of(outcome)
-    selection = _measured(finalists.all, "selection", "finalists on fresh texts", measure, step)
+    selection = _measured(finalists.records, "selection", "finalists on fresh texts", measure, step)
 
     def rank(record: Record) -> tuple[float, int, int]:
         return selection[record.number].mean, record.size_bytes, record.number
 
     best = min(finalists.searched, key=rank, default=None)
-    uniform = [record for record in finalists.all if record.origin == "uniform"]
+    uniform = [record for record in finalists.records if record.origin == "uniform"]
     rival = min((record for record in uniform if best is None or record.size_bytes <= best.size_bytes), key=rank, default=None)
     compared = distinct([record for record in (best, rival, finalists.solver) if record is not None])
     held_out = _measured(compared, "held-out", "held-out texts", measure, step)
@@ -89,6 +91,23 @@ def decide(outcome: Outcome, measure: Measure, step: Step) -> Outcome:
         uniform=rival.number if rival else None,
         comparisons=comparisons,
     )
+
+
+def time_deployed(outcome: Outcome, build: Build, step: Step) -> dict[str, dict[str, Any]]:
+    """The original, the winner and the best uniform plan as the target runs them, timed end to end in turn.
+
+    Args:
+        outcome: With its winner.
+        build: Makes the deployed model of a plan.
+        step: Is told before each model is built.
+    """
+    records = distinct([outcome[number] for number in (outcome.winner, outcome.uniform) if number is not None])
+    plans = {"original": Plan(), **{str(record.number): record.plan for record in records}}
+    models = {}
+    for done, (name, plan) in enumerate(plans.items()):
+        step("deployed models, timed", done, len(plans))
+        models[name] = build(plan)
+    return {name: timing.model_dump() for name, timing in time_models(models, outcome.metric == "kl").items()}
 
 
 def distinct(records: Sequence[Record]) -> list[Record]:

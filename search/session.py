@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import TypeAdapter
 
 from paredown.compressors.checkpoint import config_sha256
-from paredown.evaluators.comparison import interval, ratio
-from paredown.evaluators.latency import LatencyTable, deployed_plan, time_models
-from paredown.evaluators.quality import Quality
-from paredown.search.outcome import FILE, Comparison, Finding, Outcome
+from paredown.evaluators.latency import LatencyTable, deployed_plan
+from paredown.search.finalists import decide, time_deployed
+from paredown.search.outcome import FILE, Outcome
 from paredown.search.plans import plan_file, publish_plans
 from paredown.search.record import Record, best_within
 from paredown.search.samplers import Proposal, Question
@@ -36,7 +34,6 @@ from paredown.space.plan_file import BaseModelReference
 from paredown.space.site import Inventory
 from paredown.space.study_file import StudyFile
 
-FINALISTS = 6
 PUBLISH_SECONDS = 20.0
 
 
@@ -110,136 +107,27 @@ class Session:
             self._keep_time("latency", started)
             return self._search()
 
-    def _search(self) -> Outcome:
-        started = time.monotonic()
-        space = self.bench.space
-        asked = Question(space=space, solver=self.solver, losses=self.losses, budget_bytes=self.budget_bytes, seed=self.question.seed)
-        uniform = uniform_plans(space, self.budget_bytes)
-        baselines = [("uniform", Proposal(plan=plan.plan, label=plan.label)) for plan in uniform]
-        solved = [("solver", proposal) for proposal in seed_plans(asked, [plan.size_bytes for plan in uniform])]
-        seeds = [*solved[:1], *baselines, *solved[1:]]
-        log = TrialLog(self.folder / "study.db", with_latency=self.latency is not None)
-        race = Race(log, asked, self.question.sampler, seeds, self.bench.measure, self._predicted_times)
-        deadline = self._deadline()
-        self.outcome = self._outcome(race, state="searching")
-        self._published = 0.0
+    def _same_study(self) -> None:
+        path = self.folder / "study.yaml"
+        if path.is_file():
+            before, now = StudyFile.read(path).question(), self.question.question()
+            differs = sorted(key for key in now if now[key] != before.get(key))
+            if differs:
+                raise StudyError(
+                    f"{self.folder} holds another study (other {', '.join(differs)}); "
+                    "choose another folder with --out, or `paredown select` for another budget"
+                )
+        elif any(self.folder.glob("[!.]*")):
+            raise StudyError(f"{self.folder} exists and is no study folder; choose another with --out")
+        self.question.write(path)
 
-        def finished(record: Record) -> None:
-            records = [r for _, r in sorted(race.history.items())]
-            self.progress.trial(record, best_within(records, self.budget_bytes), self.question.trials, deadline)
-            if time.monotonic() - self._published > PUBLISH_SECONDS:
-                self._publish(self._outcome(race, state="searching"))
-
-        try:
-            race.run(trials=self.question.trials, deadline=deadline, finished=finished)
-        except BaseException:
-            if race.history:
-                self._publish(self._outcome(race, state="stopped"))
-            raise
-        self._keep_time("trials", started)
-        started = time.monotonic()
-        outcome = self._decide(self._outcome(race, state="finished"))
-        self._keep_time("finalists", started)
-        outcome = replace(outcome, seconds=dict(self.seconds))
-        self._publish(outcome)
-        return outcome
-
-    def _decide(self, outcome: Outcome) -> Outcome:
-        """Finalists on the selection set; the best of the search against the best uniform plan on the held-out set."""
-        fitting = sorted((r for r in outcome.records if r.size_bytes <= self.budget_bytes), key=lambda r: (r.loss, r.size_bytes, r.number))
-        if not fitting:
-            return outcome
-        searched = _distinct([r for r in fitting if r.origin != "uniform"])[:FINALISTS]
-        solver = next((r for r in fitting if r.origin == "solver"), None)
-        uniform = _distinct([r for r in fitting if r.origin == "uniform"])[:3]
-        finalists = _distinct([*searched, *uniform, *([solver] if solver else [])])
-        measured: dict[int, Quality] = {}
-        for done, record in enumerate(finalists):
-            self.progress.step("finalists on fresh texts", done, len(finalists))
-            measured[record.number] = self.bench.measure(record.plan, "selection")
-        selection = {number: _finding(quality) for number, quality in measured.items()}
-
-        def rank(record: Record) -> tuple[float, int, int]:
-            return measured[record.number].mean, record.size_bytes, record.number
-
-        best = min((r for r in finalists if r in searched), key=rank, default=None)
-        rival = min(
-            (r for r in finalists if r.origin == "uniform" and (best is None or r.size_bytes <= best.size_bytes)), key=rank, default=None
-        )
-        compared = _distinct([r for r in (best, rival, solver) if r is not None])
-        held_out: dict[int, Quality] = {}
-        for done, record in enumerate(compared):
-            self.progress.step("held-out texts", done, len(compared))
-            held_out[record.number] = self.bench.measure(record.plan, "held-out")
-        comparisons = {}
-        for name, other in (("uniform", rival), ("solver", solver)):
-            if best and other and other != best:
-                found = ratio(held_out[best.number], held_out[other.number], seed=self.question.seed)
-                comparisons[name] = Comparison(number=other.number, mean=found.mean, low=found.low, high=found.high)
-        guarded = best is None or ("uniform" in comparisons and comparisons["uniform"].high >= 1)
-        winner = rival if guarded and rival else best
-        return replace(
-            outcome,
-            selection=selection,
-            held_out={number: _finding(quality) for number, quality in held_out.items()},
-            winner=winner.number if winner else None,
-            searched=best.number if best else None,
-            uniform=rival.number if rival else None,
-            comparisons=comparisons,
-            timed=self._timed(_distinct([r for r in (winner, rival) if r is not None])),
-        )
-
-    def _latency(self) -> LatencyTable | None:
-        if self.question.latency == "off":
+    def _finished(self) -> Outcome | None:
+        """The outcome of this very study, if all its trials were measured and its winner chosen."""
+        if self.question.trials is None or not (self.folder / FILE).is_file():
             return None
-        path = self.folder / "latency.json" if self.question.latency == "measure" else Path(self.question.latency)
-        if self.question.latency != "measure" and not path.is_file():
-            raise StudyError(f"no latency table {path}; leave it out to measure one, or say off")
-        return self.bench.latency_table(path)
-
-    def _predicted_times(self, plan: Plan) -> tuple[float | None, float] | None:
-        inventory = self.bench.space.inventory
-        return self.latency.predict(inventory, deployed_plan(plan, inventory, self.bench.space.target)) if self.latency else None
-
-    def _timed(self, records: Sequence[Record]) -> dict[str, dict[str, Any]]:
-        """The original and some plans as the target runs them, timed end to end in turn."""
-        if self.latency is None:
-            return {}
-        plans = {"original": Plan(), **{str(record.number): record.plan for record in records}}
-        models = {}
-        for done, (name, plan) in enumerate(plans.items()):
-            self.progress.step("deployed models, timed", done, len(plans))
-            models[name] = self.bench.deployed(plan)
-        return {name: timing.model_dump() for name, timing in time_models(models, self.bench.space.inventory.causal).items()}
-
-    def _outcome(self, race: Race, *, state: str) -> Outcome:
-        inventory = self.bench.space.inventory
-        return Outcome(
-            state=state,
-            model=self.question.model,
-            architecture=inventory.architecture,
-            target=self.question.target,
-            metric="kl" if inventory.causal else "relative-error",
-            original_bytes=inventory.original_bytes,
-            parameters=inventory.parameters,
-            budget=self.question.budget,
-            budget_bytes=self.budget_bytes,
-            original_perplexity=self.original_perplexity,
-            records=tuple(record for _, record in sorted(race.history.items())),
-            failed=race.log.count() - len(race.history),
-            data_sha256={name: part.sha256() for name, part in self.bench.sequences.items()},
-            latency=self.latency.model_dump(exclude={"kernels"}) if self.latency else None,
-            seconds=dict(self.seconds),
-            environment=environment(),
-            seed=self.question.seed,
-        )
-
-    def _publish(self, outcome: Outcome) -> None:
-        self.outcome = outcome
-        outcome.write(self.folder)
-        publish_plans(outcome, self.reference, self.folder)
-        self.progress.publish(outcome, self.folder)
-        self._published = time.monotonic()
+        outcome = Outcome.read(self.folder)
+        done = len(outcome.records) + outcome.failed >= self.question.trials
+        return outcome if outcome.state == "finished" and done else None
 
     def _budget(self, inventory: Inventory) -> int:
         asked = Budget.parse(self.question.budget).bytes_of(inventory.original_bytes, inventory.parameters)
@@ -278,27 +166,56 @@ class Session:
         write_atomically(path, json.dumps({"key": key, "estimator": "single-site", "losses": rows}, indent=0))
         return losses
 
-    def _same_study(self) -> None:
-        path = self.folder / "study.yaml"
-        if path.is_file():
-            before, now = StudyFile.read(path).question(), self.question.question()
-            differs = sorted(key for key in now if now[key] != before.get(key))
-            if differs:
-                raise StudyError(
-                    f"{self.folder} holds another study (other {', '.join(differs)}); "
-                    "choose another folder with --out, or `paredown select` for another budget"
-                )
-        elif any(self.folder.glob("[!.]*")):
-            raise StudyError(f"{self.folder} exists and is no study folder; choose another with --out")
-        self.question.write(path)
-
-    def _finished(self) -> Outcome | None:
-        """The outcome of this very study, if all its trials were measured and its winner chosen."""
-        if self.question.trials is None or not (self.folder / FILE).is_file():
+    def _latency(self) -> LatencyTable | None:
+        if self.question.latency == "off":
             return None
-        outcome = Outcome.read(self.folder)
-        done = len(outcome.records) + outcome.failed >= self.question.trials
-        return outcome if outcome.state == "finished" and done else None
+        path = self.folder / "latency.json" if self.question.latency == "measure" else Path(self.question.latency)
+        if self.question.latency != "measure" and not path.is_file():
+            raise StudyError(f"no latency table {path}; leave it out to measure one, or say off")
+        return self.bench.latency_table(path)
+
+    def _search(self) -> Outcome:
+        started = time.monotonic()
+        race, deadline = self._race(), self._deadline()
+        self.outcome = self._outcome(race, state="searching")
+        self._published = 0.0
+
+        def finished(record: Record) -> None:
+            records = [r for _, r in sorted(race.history.items())]
+            self.progress.trial(record, best_within(records, self.budget_bytes), self.question.trials, deadline)
+            if time.monotonic() - self._published > PUBLISH_SECONDS:
+                self._publish(self._outcome(race, state="searching"))
+
+        try:
+            race.run(trials=self.question.trials, deadline=deadline, finished=finished)
+        except BaseException:
+            if race.history:
+                self._publish(self._outcome(race, state="stopped"))
+            raise
+        self._keep_time("trials", started)
+        started = time.monotonic()
+        outcome = decide(self._outcome(race, state="finished"), self.bench.measure, self.progress.step)
+        if self.latency and outcome.winner is not None:
+            outcome = replace(outcome, timed=time_deployed(outcome, self.bench.deployed, self.progress.step))
+        self._keep_time("finalists", started)
+        outcome = replace(outcome, seconds=dict(self.seconds))
+        self._publish(outcome)
+        return outcome
+
+    def _race(self) -> Race:
+        """The trials: the solver's plan for the budget, uniform plans, the solver's others, then what the sampler proposes."""
+        space = self.bench.space
+        asked = Question(space=space, solver=self.solver, losses=self.losses, budget_bytes=self.budget_bytes, seed=self.question.seed)
+        uniform = uniform_plans(space, self.budget_bytes)
+        baselines = [("uniform", Proposal(plan=plan.plan, label=plan.label)) for plan in uniform]
+        solved = [("solver", proposal) for proposal in seed_plans(asked, [plan.size_bytes for plan in uniform])]
+        seeds = [*solved[:1], *baselines, *solved[1:]]
+        log = TrialLog(self.folder / "study.db", with_latency=self.latency is not None)
+        return Race(log, asked, self.question.sampler, seeds, self.bench.measure, self._predicted_times)
+
+    def _predicted_times(self, plan: Plan) -> tuple[float | None, float] | None:
+        inventory = self.bench.space.inventory
+        return self.latency.predict(inventory, deployed_plan(plan, inventory, self.bench.space.target)) if self.latency else None
 
     def _deadline(self) -> float | None:
         ends = []
@@ -307,6 +224,35 @@ class Session:
         if self.question.until is not None:
             ends.append(time.monotonic() + seconds_until(self.question.until, datetime.now()))
         return min(ends, default=None)
+
+    def _outcome(self, race: Race, *, state: str) -> Outcome:
+        inventory = self.bench.space.inventory
+        return Outcome(
+            state=state,
+            model=self.question.model,
+            architecture=inventory.architecture,
+            target=self.question.target,
+            metric="kl" if inventory.causal else "relative-error",
+            original_bytes=inventory.original_bytes,
+            parameters=inventory.parameters,
+            budget=self.question.budget,
+            budget_bytes=self.budget_bytes,
+            original_perplexity=self.original_perplexity,
+            records=tuple(record for _, record in sorted(race.history.items())),
+            failed=race.log.count() - len(race.history),
+            data_sha256={name: part.sha256() for name, part in self.bench.sequences.items()},
+            latency=self.latency.model_dump(exclude={"kernels"}) if self.latency else None,
+            seconds=dict(self.seconds),
+            environment=environment(),
+            seed=self.question.seed,
+        )
+
+    def _publish(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        outcome.write(self.folder)
+        publish_plans(outcome, self.reference, self.folder)
+        self.progress.publish(outcome, self.folder)
+        self._published = time.monotonic()
 
     def _keep_time(self, name: str, started: float) -> None:
         self.seconds[name] = time.monotonic() - started
@@ -319,13 +265,3 @@ def seconds_until(clock: str, now: datetime) -> float:
     if then <= now:
         then += timedelta(days=1)
     return (then - now).total_seconds()
-
-
-def _finding(quality: Quality) -> Finding:
-    low, high = interval(quality)
-    return Finding(mean=quality.mean, low=low, high=high, documents=len(quality.totals), perplexity=quality.perplexity)
-
-
-def _distinct(records: list[Record]) -> list[Record]:
-    """The records, the first of each plan."""
-    return list({record.plan: record for record in reversed(records)}.values())[::-1]
