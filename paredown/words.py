@@ -53,7 +53,7 @@ def _of_cost(found: Inspection) -> list[str]:
 def of_selection(found: Selected) -> list[str]:
     """A plan for another budget, and what is measured near it."""
     size, share = found.plan_file.size_bytes, 100 * found.plan_file.size_bytes / found.original_bytes
-    lines = [f"wrote {found.path}: {size:,} bytes ({share:.1f}% ), loss predicted: {found.predicted_loss:.4g}"]
+    lines = [f"wrote {found.path}: {size:,} bytes ({share:.1f}%), loss predicted: {found.predicted_loss:.4g}"]
     if found.measured:
         lines.append(f"this very plan was measured on the search set as trial {found.measured.number}: {found.measured.loss:.4g}")
     elif best := found.alternative:
