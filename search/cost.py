@@ -10,6 +10,7 @@ import torch
 
 from paredown.compressors.bank import CACHE_BYTES
 from paredown.evaluators.quality import BATCH_TOKENS
+from paredown.search.finalists import SEARCHED, UNIFORM
 from paredown.search.sensitivity import SEQUENCE_TOKENS, SEQUENCES
 from paredown.search.uniform import uniform_plans
 from paredown.space.budget import Budget
@@ -24,7 +25,7 @@ FASTEST, SLOWEST = 1.2, 4.0
 START_SECONDS, TRIAL_SECONDS = 4.0, 0.03
 """What a search spends beside its forward passes: on libraries and texts, and on the books of a trial."""
 
-FINALISTS, COMPARED = 10, 3
+FINALISTS, COMPARED = SEARCHED + UNIFORM + 1, 3
 LIBRARIES_BYTES = 500 << 20
 
 

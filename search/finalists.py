@@ -57,8 +57,9 @@ class Finalists:
 def decide(outcome: Outcome, measure: Measure, step: Step) -> Outcome:
     """The outcome with its winner; as it was where no trial fits the budget.
 
-    The selection set chooses the search's best and its rival, the best uniform plan of no more bytes. The held-out set compares the
-    two: the rival wins unless the search's best is better beyond the interval.
+    The selection set chooses the search's best and its rival, the best uniform plan of no more bytes. A plan that the trials found
+    must beat the solver's own beyond the interval there: among many that were tried, some look better by luck. The held-out set
+    compares the two: the rival wins unless the search's best is better beyond the interval.
 
     Args:
         outcome: Of a search whose trials are done.
@@ -72,11 +73,14 @@ def decide(outcome: Outcome, measure: Measure, step: Step) -> Outcome:
         return selection[record.number].mean, record.size_bytes, record.number
 
     best = min(finalists.searched, key=rank, default=None)
+    solver = finalists.solver
+    if best and solver and best != solver and ratio(selection[best.number], selection[solver.number], seed=outcome.seed).high >= 1:
+        best = solver
     uniform = [record for record in finalists.records if record.origin == "uniform"]
     rival = min((record for record in uniform if best is None or record.size_bytes <= best.size_bytes), key=rank, default=None)
-    compared = distinct([record for record in (best, rival, finalists.solver) if record is not None])
+    compared = distinct([record for record in (best, rival, solver) if record is not None])
     held_out = _measured(compared, "held-out", "held-out texts", measure, step)
-    others = {"uniform": rival, "solver": finalists.solver}
+    others = {"uniform": rival, "solver": solver}
     comparisons = {
         name: _compared(best, other, held_out, outcome.seed) for name, other in others.items() if best and other and other != best
     }

@@ -21,6 +21,11 @@ Losses = Mapping[tuple[str, Choice], float]
 """Predicted loss of every (site, choice) of a space."""
 
 
+SECONDS = 60
+OUT_OF_TIME = 1
+"""Status of `scipy.optimize.milp`."""
+
+
 class Solver:
     """A multiple-choice knapsack over the sites of a space, solved by HiGHS through `scipy.optimize.milp`.
 
@@ -96,8 +101,10 @@ class Solver:
                 integrality=np.ones(len(values)),
                 bounds=Bounds(0, 1.0 - self._beaten(values)),
                 constraints=constraints,
-                options={"mip_rel_gap": self.gap, "time_limit": 60},
+                options={"mip_rel_gap": self.gap, "time_limit": SECONDS},
             )
+        if result.x is None and result.status == OUT_OF_TIME:
+            raise BudgetError(f"the solver found no plan within {SECONDS} seconds; give the space fewer choices")
         if result.x is None:
             smallest = self.smallest().size_bytes(self.space.inventory)
             raise BudgetError(

@@ -38,7 +38,9 @@ def verdict(outcome: Outcome) -> str:
 def against_solver(outcome: Outcome) -> str:
     """In one sentence, whether the trials found more than the solver had found before the first of them."""
     if outcome.searched is not None and outcome[outcome.searched].origin == "solver":
-        return " It is the solver's plan: the trials found none better."
+        return (
+            " It is a plan that the solver gave before the trials: they found none that is better beyond the interval on the selection set."
+        )
     comparison = outcome.comparisons.get("solver")
     if comparison is None:
         return ""

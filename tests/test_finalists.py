@@ -72,6 +72,12 @@ def test_fresh_texts_choose_among_the_finalists() -> None:
     assert outcome.comparisons["solver"].mean == pytest.approx(0.5)
 
 
+def test_what_the_trials_found_must_beat_the_solver() -> None:
+    """A plan that is as good as the solver's own on the selection set is luck of the search set."""
+    assert decided(outcome_of(trials("frontier", "solver")), {0: 1.0, 1: 1.0})[0].winner == 1
+    assert decided(outcome_of(trials("frontier", "solver")), {0: 0.9, 1: 1.0})[0].winner == 0
+
+
 @pytest.mark.parametrize(("uniform", "winner"), [(1.5, 0), (1.0, 1), (0.9, 1)])
 def test_a_plan_no_better_than_the_uniform_one_does_not_win(uniform: float, winner: int) -> None:
     """A ratio whose interval reaches one is no gain."""
