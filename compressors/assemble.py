@@ -130,8 +130,7 @@ def _empty(config: Any, dtype: torch.dtype) -> PreTrainedModel:
     torch.set_default_dtype(dtype)
     try:
         with no_init_weights():
-            found = model_class(config)
-            model: PreTrainedModel = getattr(found, "from_config", found)(config)  # AutoModel's, where the name is not a class
+            model: PreTrainedModel = model_class(config)(config)
     finally:
         torch.set_default_dtype(before)
     model.tie_weights()

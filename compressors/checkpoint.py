@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from paredown.space.errors import CheckpointError
 from paredown.space.tensors import TensorSpec
@@ -54,7 +54,10 @@ def shards(folder: Path) -> list[Path]:
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, OSError) as error:
+            raise CheckpointError(f"{index} is truncated or no index ({error}); copy or download it again") from None
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise CheckpointError(f"{folder} lacks {', '.join(missing)}, which its index names; copy or download it again")
@@ -77,7 +80,7 @@ def stored_layout(folder: Path) -> dict[str, TensorSpec]:
                 for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
                     tensor = file.get_slice(name)
                     layout[name] = TensorSpec(DTYPES[tensor.get_dtype()], tuple(tensor.get_shape()))
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, KeyError) as error:
             raise CheckpointError(f"{path} is truncated or no safetensors file ({error}); copy or download it again") from None
     return layout
 
@@ -90,13 +93,24 @@ def config_of(folder: Path) -> Any:
     """
     try:
         config = AutoConfig.from_pretrained(folder)
-    except (ValueError, OSError, KeyError) as error:
-        raise CheckpointError(f"{folder}/config.json: {str(error).strip().splitlines()[0]}") from None
+    except Exception as error:  # faults of a configuration come as errors of the hub's own types
+        raise CheckpointError(f"{folder}/config.json: {' '.join(str(error).split())[:200]}") from None
+    if getattr(config, "is_encoder_decoder", False):
+        raise CheckpointError(f"{folder} is an encoder-decoder model, which cannot be compressed yet; give a causal model or an encoder")
     if not config.architectures:
         raise CheckpointError(f'{folder}/config.json names no architecture; add e.g. "architectures": ["LlamaForCausalLM"]')
     if getattr(config, "quantization_config", None) or (folder / "paredown.json").exists():
         raise CheckpointError(f"{folder} is compressed already; give the original model")
     return config
+
+
+def weights_sha256(folder: Path) -> str:
+    """Fingerprint of the weight files of a model folder; reads them."""
+    digest = hashlib.sha256()
+    for path in shards(folder):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def config_sha256(folder: Path) -> str:
@@ -105,15 +119,22 @@ def config_sha256(folder: Path) -> str:
 
 
 def model_class(config: Any) -> Any:
-    """The class in transformers that the configuration names: of a model, or `AutoModel`."""
-    return getattr(transformers, config.architectures[0], AutoModel)
+    """The class in transformers that the configuration names.
+
+    Raises:
+        CheckpointError: If transformers has no such class: another one would load something else in silence.
+    """
+    name = config.architectures[0]
+    if not hasattr(transformers, name):
+        raise CheckpointError(f"transformers has no class {name}; name the right one in config.json (LlamaForCausalLM, say)")
+    return getattr(transformers, name)
 
 
 def skeleton(config: Any) -> PreTrainedModel:
     """The model without weights, on the meta device, its tied parameters tied."""
     with torch.device("meta"):
         found = model_class(config)
-        model: PreTrainedModel = found.from_config(config) if found is AutoModel else found(config)
+        model: PreTrainedModel = found(config)
     model.tie_weights()
     model.eval()
     return model

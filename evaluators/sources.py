@@ -11,7 +11,7 @@ from paredown.space.errors import StudyError
 
 END_OF_TEXT = "<|endoftext|>"
 PASSAGE_CHARACTERS = 2000
-SUFFIXES = {".txt", ".md", ".py", ".rst", ".jsonl"}
+SUFFIXES = {".txt", ".md", ".py", ".rst"}
 
 
 def document_sets(data: Sequence[str]) -> dict[str, list[Document]]:
@@ -36,7 +36,7 @@ def _documents(source: str) -> Iterator[Document]:
         yield from _named("\n\n".join(_hub_rows(source)))
     else:
         path = Path(source)
-        files = sorted(f for f in path.rglob("*") if f.suffix in SUFFIXES) if path.is_dir() else [path]
+        files = sorted(f for f in path.rglob("*") if f.suffix in SUFFIXES and f.is_file()) if path.is_dir() else [path]
         if not files:
             raise StudyError(f"{source} holds no text files ({', '.join(sorted(SUFFIXES))}); give a folder that does")
         for file in files:
@@ -44,6 +44,8 @@ def _documents(source: str) -> Iterator[Document]:
                 text = file.read_text(encoding="utf-8", errors="ignore")
             except OSError as error:
                 raise StudyError(f"data {file} cannot be read ({error.strerror}); give a text file, a folder, hub:NAME or stdlib") from None
+            if not text.strip() and path.is_dir():
+                continue
             if not text.strip():
                 raise StudyError(f"data {file} is empty; give a file with text")
             yield from _named(text)
@@ -58,13 +60,13 @@ def _named(text: str) -> Iterator[Document]:
 
 
 def _passages(text: str) -> Iterator[str]:
-    """A long text cut at blank lines into passages of about two thousand characters."""
+    """A long text cut into passages of about two thousand characters, at blank lines where there are any."""
     passage: list[str] = []
     length = 0
     for line in text.splitlines(keepends=True):
         passage.append(line)
         length += len(line)
-        if length >= PASSAGE_CHARACTERS and not line.strip():
+        if length >= PASSAGE_CHARACTERS and (not line.strip() or length >= 2 * PASSAGE_CHARACTERS):
             yield "".join(passage)
             passage, length = [], 0
     yield "".join(passage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from paredown.evaluators.latency import Build, time_models
 from paredown.evaluators.quality import Quality
 from paredown.search.outcome import Comparison, Finding, Outcome
 from paredown.search.record import Record
+from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
 
 SEARCHED, UNIFORM = 6, 3
@@ -57,7 +59,7 @@ class Finalists:
 def decide(outcome: Outcome, measure: Measure, step: Step) -> Outcome:
     """The outcome with its winner; as it was where no trial fits the budget.
 
-    The selection set chooses the search's best and its rival, the best uniform plan of no more bytes. A plan that the trials found
+    The selection set chooses the search's best and its rival, the best uniform plan within the budget. A plan that the trials found
     must beat the solver's own beyond the interval there: among many that were tried, some look better by luck. The held-out set
     compares the two: the rival wins unless the search's best is better beyond the interval.
 
@@ -72,14 +74,15 @@ def decide(outcome: Outcome, measure: Measure, step: Step) -> Outcome:
     def rank(record: Record) -> tuple[float, int, int]:
         return selection[record.number].mean, record.size_bytes, record.number
 
-    best = min(finalists.searched, key=rank, default=None)
-    solver = finalists.solver
+    best = min((record for record in finalists.searched if record.number in selection), key=rank, default=None)
+    solver = finalists.solver if finalists.solver and finalists.solver.number in selection else None
     if best and solver and best != solver and ratio(selection[best.number], selection[solver.number], seed=outcome.seed).high >= 1:
         best = solver
-    uniform = [record for record in finalists.records if record.origin == "uniform"]
-    rival = min((record for record in uniform if best is None or record.size_bytes <= best.size_bytes), key=rank, default=None)
+    uniform = [record for record in finalists.uniform if record.number in selection]
+    rival = min(uniform, key=rank, default=None)
     compared = distinct([record for record in (best, rival, solver) if record is not None])
     held_out = _measured(compared, "held-out", "held-out texts", measure, step)
+    best, rival, solver = (record if record and record.number in held_out else None for record in (best, rival, solver))
     others = {"uniform": rival, "solver": solver}
     comparisons = {
         name: _compared(best, other, held_out, outcome.seed) for name, other in others.items() if best and other and other != best
@@ -124,7 +127,8 @@ def _measured(records: Sequence[Record], name: str, title: str, measure: Measure
     found = {}
     for done, record in enumerate(records):
         step(title, done, len(records))
-        found[record.number] = measure(record.plan, name)
+        with suppress(EvaluationError):  # not finite on fresh texts: it cannot win
+            found[record.number] = measure(record.plan, name)
     return found
 
 

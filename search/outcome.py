@@ -64,7 +64,7 @@ class Outcome:
         selection: Finalists by trial number, on the selection set.
         held_out: Winner, best uniform plan and solver's plan by trial number, on the held-out set.
         winner: Number of the trial whose plan is ``best/plan.yaml``; None before the first fits the budget.
-        uniform: Number of the best uniform plan of no more bytes than the search's best; None if none is that small.
+        uniform: Number of the best uniform plan within the budget; None if none is that small.
         searched: Number of the search's best, which the uniform plan was compared with.
         comparisons: ``uniform`` and ``solver``: the search's best against these, on the held-out set.
         data_sha256: Fingerprints of the four sets.
@@ -117,7 +117,7 @@ class Outcome:
 
     @property
     def gains(self) -> bool | None:
-        """Whether the search beats the best uniform plan of no more bytes beyond the interval; None before that is known."""
+        """Whether the search beats the best uniform plan within the budget beyond the interval; None before that is known."""
         comparison = self.comparisons.get("uniform")
         return None if comparison is None else comparison.high < 1
 

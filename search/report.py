@@ -165,7 +165,7 @@ def _perplexity(of: Record | Finding) -> str:
 def _guard(outcome: Outcome) -> list[str]:
     if outcome.gains is False:
         return [
-            "The 95 % interval of the ratio reaches 1: the search brought no significant gain over the best uniform plan of no more bytes. "
+            "The 95 % interval of the ratio reaches 1: the search brought no significant gain over the best uniform plan that fits. "
             "So that uniform plan is the winner."
         ]
     return [
@@ -174,7 +174,7 @@ def _guard(outcome: Outcome) -> list[str]:
 
 
 def _compared(outcome: Outcome) -> Table:
-    names = {"uniform": "best uniform plan of no more bytes", "solver": "solver's plan, before any trial"}
+    names = {"uniform": "best uniform plan within the budget", "solver": "solver's plan, before any trial"}
 
     def row(name: str, comparison: Comparison) -> list[str]:
         other = outcome[comparison.number]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,9 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     question = StudyFile.read(folder / "study.yaml")
     inventory: Inventory = TypeAdapter(Inventory).validate_python(_read(folder, "inventory.json"))
     losses = {(site, parse_choice(choice)): loss for site, choice, loss in _read(folder, "sensitivity.json")["losses"]}
-    space = Space.build(inventory, targets[question.target], question.space)
+    built = Space.build(inventory, targets[question.target], question.space)
+    scored = {name: tuple(choice for choice in choices if (name, choice) in losses) for name, choices in built.options.items()}
+    space = replace(built, options=scored)
     solver = Solver(space)
     reference = _reference(folder)
     path = out or folder / "select" / f"{asked.text.replace(' ', '').replace('%', 'percent')}.yaml"

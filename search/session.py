@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pydantic import TypeAdapter
 
-from paredown.compressors.checkpoint import config_sha256
+from paredown.compressors.checkpoint import config_sha256, weights_sha256
 from paredown.evaluators.latency import LatencyTable, deployed_plan
 from paredown.search.finalists import decide, time_deployed
 from paredown.search.outcome import FILE, Outcome
@@ -76,12 +76,14 @@ class Session:
             BudgetError: If nothing meets the budget; the smallest plan is in ``best/plan.yaml``.
         """
         with locked(self.folder):
+            deadline = self._deadline()
             self._same_study()
-            if before := self._finished():
-                return before
             started = time.monotonic()
             self.progress.step("model and texts", 0, None)
             self.bench = Workbench(self.question, self.bank_folder)
+            self.inputs = self._same_inputs()
+            if before := self._finished():
+                return before
             space, inventory = self.bench.space, self.bench.space.inventory
             write_atomically(self.folder / "environment.json", json.dumps(environment(), indent=1))
             write_atomically(self.folder / "inventory.json", TypeAdapter(Inventory).dump_json(inventory, indent=1))
@@ -105,14 +107,14 @@ class Session:
             self.progress.step("latency", 0, None)
             self.latency = self._latency()
             self._keep_time("latency", started)
-            return self._search()
+            return self._search(deadline)
 
     def _same_study(self) -> None:
         path = self.folder / "study.yaml"
         if path.is_file():
             before, now = StudyFile.read(path).question(), self.question.question()
             differs = sorted(key for key in now if now[key] != before.get(key))
-            if differs:
+            if differs and (self.folder / "study.db").is_file():  # before the first trial the question may be mended
                 raise StudyError(
                     f"{self.folder} holds another study (other {', '.join(differs)}); "
                     "choose another folder with --out, or `paredown select` for another budget"
@@ -120,6 +122,15 @@ class Session:
         elif any(self.folder.glob("[!.]*")):
             raise StudyError(f"{self.folder} exists and is no study folder; choose another with --out")
         self.question.write(path)
+
+    def _same_inputs(self) -> dict[str, str]:
+        """Fingerprints of weights and texts, which must be those that the folder's trials were measured with."""
+        inputs = {name: part.sha256() for name, part in self.bench.sequences.items()} | {"weights": weights_sha256(self.bench.folder)}
+        path = self.folder / "inputs.json"
+        if path.is_file() and (self.folder / "study.db").is_file() and json.loads(path.read_text()) != inputs:
+            raise StudyError(f"the model's weights or the texts changed since {self.folder} was begun; choose another folder with --out")
+        write_atomically(path, json.dumps(inputs, indent=1))
+        return inputs
 
     def _finished(self) -> Outcome | None:
         """The outcome of this very study, if all its trials were measured and its winner chosen."""
@@ -151,9 +162,7 @@ class Session:
         space = self.bench.space
         self.original_perplexity = self.bench.teacher("search").measure(self.bench.model).perplexity
         key = hashlib.sha256(
-            json.dumps(
-                [self.bench.sequences["calibration"].sha256(), self.reference.shapes_sha256, sorted(map(str, self.solver.variables))]
-            ).encode()
+            json.dumps([self.inputs["calibration"], self.inputs["weights"], sorted(map(str, self.solver.variables))]).encode()
         ).hexdigest()
         path = self.folder / "sensitivity.json"
         if path.is_file() and (stored := json.loads(path.read_text()))["key"] == key:
@@ -174,9 +183,9 @@ class Session:
             raise StudyError(f"no latency table {path}; leave it out to measure one, or say off")
         return self.bench.latency_table(path)
 
-    def _search(self) -> Outcome:
+    def _search(self, deadline: float | None) -> Outcome:
         started = time.monotonic()
-        race, deadline = self._race(), self._deadline()
+        race = self._race()
         self.outcome = self._outcome(race, state="searching")
         self._published = 0.0
 
@@ -193,6 +202,7 @@ class Session:
                 self._publish(self._outcome(race, state="stopped"))
             raise
         self._keep_time("trials", started)
+        self._publish(self._outcome(race, state="searching"))
         started = time.monotonic()
         outcome = decide(self._outcome(race, state="finished"), self.bench.measure, self.progress.step)
         if self.latency and outcome.winner is not None:

@@ -133,7 +133,7 @@ class Race:
         done = self.log.count()
         failures = 0
         longest = 0.0
-        while (trials is None or done < trials) and (deadline is None or time.monotonic() + longest < deadline):
+        while (trials is None or done < trials) and (done == 0 or deadline is None or time.monotonic() + longest < deadline):
             started = time.monotonic()
             trial = self._open(pending.pop(0)) if pending else self.log.ask(self.sampler.optuna_sampler(done))
             origin, proposal = self._propose(trial)
@@ -218,8 +218,9 @@ def locked(folder: Path) -> Iterator[None]:
 def _database(path: Path) -> Iterator[None]:
     try:
         yield
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ or error
+        reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
         raise OutputError(f"cannot write {path}: {reason}; free some space, then run the same command again: it goes on") from None
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
+from paredown.compressors.assemble import reduced_config
 from paredown.compressors.bank import Bank
 from paredown.compressors.checkpoint import config_of, load_original, parameters_of, resolve
 from paredown.compressors.planned import PlannedModel
@@ -18,7 +21,7 @@ from paredown.evaluators.quality import Quality, Teacher
 from paredown.evaluators.sequences import Sequences, sequence_sets
 from paredown.evaluators.sources import document_sets
 from paredown.space.choice import KEEP
-from paredown.space.errors import CheckpointError, StudyError
+from paredown.space.errors import CheckpointError, PlanError, StudyError
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
@@ -34,7 +37,19 @@ def survey(question: StudyFile) -> tuple[Path, Space]:
     """
     folder = resolve(question.model, question.revision)
     target = targets[question.target]
-    return folder, Space.build(inventory_of(folder, ties=target.ties), target, question.space)
+    config = config_of(folder)
+    return folder, _droppable(Space.build(inventory_of(folder, config, ties=target.ties), target, question.space), config)
+
+
+def _droppable(space: Space, config: Any) -> Space:
+    """The space without drops, where a model's blocks are not what they were at another place."""
+    blocks = [site for site in space.inventory.parents if site.kind == "block" and space.options[site.name]]
+    try:
+        for site in blocks[:1] + blocks[-1:] if space.max_drops else ():
+            reduced_config(config, space.inventory, (site.block,) if site.block is not None else ())
+    except PlanError:
+        return replace(space, options={**space.options, **{site.name: () for site in blocks}})
+    return space
 
 
 class Workbench:

@@ -86,11 +86,11 @@ def test_a_plan_no_better_than_the_uniform_one_does_not_win(uniform: float, winn
     assert outcome.gains == (winner == 0)
 
 
-def test_a_larger_uniform_plan_is_no_rival() -> None:
+def test_a_uniform_plan_within_the_budget_is_a_rival_though_larger() -> None:
     small, large = trials("frontier", "uniform")
     outcome, _ = decided(outcome_of((replace(small, size_bytes=SIZE - 1), large)), {1: 0.1})
-    assert (outcome.winner, outcome.uniform) == (0, None)
-    assert not outcome.comparisons
+    assert (outcome.winner, outcome.uniform) == (1, 1)
+    assert outcome.gains is False
 
 
 def test_uniform_plans_alone_have_a_winner() -> None:
