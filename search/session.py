@@ -250,7 +250,7 @@ class Session:
             original_perplexity=self.original_perplexity,
             records=tuple(record for _, record in sorted(race.history.items())),
             failed=race.log.count() - len(race.history),
-            data_sha256={name: part.sha256() for name, part in self.bench.sequences.items()},
+            data_sha256={name: self.inputs[name] for name in self.bench.sequences},
             latency=self.latency.model_dump(exclude={"kernels"}) if self.latency else None,
             seconds=dict(self.seconds),
             environment=environment(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -141,8 +141,3 @@ def joint_name(modules: Sequence[str]) -> str:
     end = "" if cut is None else end[cut:]
     inner = ",".join(tail[: len(tail) - len(end)] for tail in tails)
     return ".".join([*split[0][:head], f"{{{inner}}}{end}"])
-
-
-def by_name(sites: Sequence[Site]) -> Mapping[str, Site]:
-    """The sites by name."""
-    return {site.name: site for site in sites}

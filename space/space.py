@@ -14,9 +14,6 @@ from paredown.space.study_file import SpaceFile
 from paredown.space.target import Target
 from paredown.space.tensors import total_bytes
 
-MOST_CHOICES = 16
-"""Choices a site in the default space."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
