@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import resource
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from disk import small_disk
 from torch import Tensor
 
 from paredown.compressors.bank import Bank
@@ -115,18 +114,9 @@ def test_a_record_appears_whole_or_not_at_all(bank: Bank, inventory: Inventories
     assert bank.holds(site, CHOICE)
 
 
-@pytest.fixture
-def _small_disk() -> Iterator[None]:
-    """No file may grow beyond a kilobyte: what a full disk does, for real."""
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_a_full_disk_is_said_and_leaves_nothing_behind(bank: Bank, inventory: Inventories, _small_disk: None) -> None:
-    with pytest.raises(OutputError, match="cannot write to the bank .*; free some space or name another folder with --bank"):
+def test_a_full_disk_is_said_and_leaves_nothing_behind(bank: Bank, inventory: Inventories) -> None:
+    message = "cannot write to the bank .*; free some space or name another folder with --bank"
+    with pytest.raises(OutputError, match=message), small_disk(1000):
         bank.tensors(inventory("llama")[SITE], CHOICE)
     assert files(bank) == []
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from disk import small_disk
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -206,18 +205,8 @@ def test_only_our_own_folders_are_replaced(pico: Folder, tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-@pytest.fixture
-def _small_disk() -> Iterator[None]:
-    """No file may grow beyond 20 kB: what a full disk does, for real."""
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_a_full_disk_leaves_nothing_behind(pico: Folder, tmp_path: Path, _small_disk: None) -> None:
-    with pytest.raises(OutputError, match="free some space"):
+def test_a_full_disk_leaves_nothing_behind(pico: Folder, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="free some space"), small_disk(20_000):
         apply_plan(file_of(pico("llama"), Plan(), "paredown"), pico("llama"), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
