@@ -17,6 +17,7 @@ from paredown.compressors.storage import Tensors, decode_site, encode_site
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import OutputError
 from paredown.space.site import Site
+from paredown.space.statistics import StatisticsOf
 
 VERSION = 1
 """Raised whenever a method gives other numbers than before, so that old records are not found again."""
@@ -33,12 +34,23 @@ class Bank:
     Args:
         folder: Where records lie; made when the first is written.
         parameters: The original's parameters by name; read, never modified.
+        statistics: Of its matrices, by name of the module, for calibrated choices.
+        calibration: Fingerprint of the texts that the statistics were collected on.
         cache_bytes: Most bytes of decoded matrices that are kept in memory.
     """
 
-    def __init__(self, folder: Path, parameters: Mapping[str, Tensor], cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        parameters: Mapping[str, Tensor],
+        statistics: StatisticsOf | None = None,
+        calibration: str = "",
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
         self.folder = folder
         self.parameters = parameters
+        self.statistics = statistics or {}
+        self.calibration = calibration
         self._digests: dict[str, str] = {}
         self._decoded: OrderedDict[tuple[str, Choice], Tensors] = OrderedDict()
         self._free = cache_bytes
@@ -50,14 +62,14 @@ class Bank:
             OutputError: If the record cannot be written.
         """
         if choice == KEEP:
-            return encode_site(site, choice, self.parameters)
+            return encode_site(site, choice, self.parameters, self.statistics)
         path = self.path(site, choice)
         if not path.is_file():
-            self._write(path, encode_site(site, choice, self.parameters))
+            self._write(path, encode_site(site, choice, self.parameters, self.statistics))
         try:
             return self._read(path)
         except SafetensorError:  # a record torn by a crash of the file system: made again
-            self._write(path, encode_site(site, choice, self.parameters))
+            self._write(path, encode_site(site, choice, self.parameters, self.statistics))
             return self._read(path)
 
     def decoded(self, site: Site, choice: Choice) -> Tensors:
@@ -87,6 +99,8 @@ class Bank:
         for member in site.members:
             content += [member.module, str(member.transposed), member.dtype]
             content += [self._digest(f"{member.module}.{part}") for part in ("weight", "bias")]
+        if choice.needs:
+            content.append(self.calibration)
         name = hashlib.sha256("\n".join(content).encode()).hexdigest()
         return self.folder / name[:2] / f"{name[2:]}.safetensors"
 

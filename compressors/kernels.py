@@ -100,7 +100,7 @@ def kernel_of(choice: Choice, shape: Shape, dtype: torch.dtype = torch.bfloat16)
         parts = choice.parts(shape)
         right, left = (kernel_of(choice.then or KEEP, parts[name]) for name in ("right", "left"))
         return f"lowrank-{choice.rank}-{right}-{left}"
-    if not isinstance(choice, Quantize):
+    if not isinstance(choice, Quantize) or choice.storage_only:
         return "dense"
     rows, columns = shape
     group = choice.group(columns)

@@ -65,14 +65,9 @@ def rows() -> list[Row]:
 
 def runs_as(choice: Choice) -> str:
     """What target ``paredown`` computes with where the choice is taken, in words."""
-    steps: list[Choice] = []
-    step: Choice | None = choice
-    while step is not None:
-        steps.append(step)
-        step = step.then
-    if any(step.storage_only for step in steps):
+    if any(step.storage_only for step in choice.steps):
         return "storage only: dense"
-    if choice.kinds == {"block"}:
+    if choice.method == "drop":
         return "a smaller model"
     if choice.kinds == {"ffn"}:
         site = EXAMPLES["feed-forward network"]
@@ -96,7 +91,8 @@ def descriptions() -> str:
     for name in methods:
         method = methods[name]
         lines = [f"### `{name}`", "", summary(method), "", f"Sites: {', '.join(sorted(method.kinds))}."]
-        if method.storage_only:
+        typical = [choice for choice in _typical() if choice.method == name]
+        if typical and all(choice.storage_only for choice in typical):
             lines[-1] += " The saving is on disk only."
         knobs = [(knob, default, text) for knob, default, text in keys(method) if knob != "then"]
         if knobs:

@@ -7,22 +7,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from paredown.space.choice import KEEP, Choice, Shape, choice_members
+from paredown.space.choice import Choice, Shape, choice_members, inner
 from paredown.space.site import Member, Site
+from paredown.space.statistics import NO_STATISTICS, Statistics, StatisticsOf
 
 Tensors = dict[str, Tensor]
 
 
-def encode_matrix(choice: Choice, weight: Tensor, dtype: str) -> Tensors:
+def encode_matrix(choice: Choice, weight: Tensor, dtype: str, statistics: Statistics = NO_STATISTICS) -> Tensors:
     """The tensors that store a float32 matrix under a choice, named as `matrix_layout` predicts them."""
-    own, parts = choice.encode(weight)
+    own, parts = choice.encode(weight, statistics)
     tensors = dict(own)
     for name, part in parts.items():
         if choice.then:
             prefix = f"{name}." if name != "weight" else ""
-            tensors |= {prefix + key: value for key, value in encode_matrix(choice.then, part.contiguous(), dtype).items()}
+            stored = encode_matrix(choice.then, part.matrix.contiguous(), dtype, part.statistics)
+            tensors |= {prefix + key: value for key, value in stored.items()}
         else:
-            tensors[name] = part.to(getattr(torch, dtype))
+            tensors[name] = part.matrix.to(getattr(torch, dtype))
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
@@ -32,43 +34,76 @@ def decode_matrix(choice: Choice, tensors: Mapping[str, Tensor], shape: Shape) -
     for name, part in choice.parts(shape).items():
         if choice.then:
             prefix = f"{name}." if name != "weight" else ""
-            inner = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            parts[name] = decode_matrix(choice.then, inner, part)
+            stored = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            parts[name] = decode_matrix(choice.then, stored, part)
         else:
             parts[name] = tensors[name].float()
     return choice.decode(tensors, parts, shape)
 
 
-def encode_site(site: Site, choice: Choice, parameters: Mapping[str, Tensor]) -> Tensors:
-    """The tensors that store a site under a choice, named as `site_layout` predicts them; ``parameters`` are not modified."""
+def encode_site(site: Site, choice: Choice, parameters: Mapping[str, Tensor], statistics: StatisticsOf | None = None) -> Tensors:
+    """The tensors that store a site under a choice, named as `site_layout` predicts them, and a norm that changed with them.
+
+    Args:
+        site: The site.
+        choice: What is done to it.
+        parameters: The original's, by name; not modified.
+        statistics: By name of the module; asked only for what the choice needs.
+
+    Raises:
+        PlanError: If a statistic is needed that is not there.
+    """
+    members = choice_members(site, choice)
+    if not members:
+        return {}
+    needs = choice.needs
+    known = [_statistics(member, statistics).only(needs) if needs else NO_STATISTICS for member in site.members]
     matrices = [_matrix(member, parameters) for member in site.members]
-    biases = [parameters[f"{m.module}.bias"] if m.bias else None for m in site.members]
-    inner = choice
-    if site.kind == "ffn":
-        stay = choice.neurons(matrices)
-        inner = choice.then or KEEP
-        matrices = [*(matrix[stay] for matrix in matrices[:-1]), matrices[-1][:, stay]]
-        biases = [*(bias if bias is None else bias[stay] for bias in biases[:-1]), biases[-1]]
+    biases = [parameters[f"{member.module}.bias"].float() if member.bias else None for member in site.members]
     tensors: Tensors = {}
-    for member, matrix, bias in zip(site.members, matrices, biases, strict=True) if site.kind != "block" else ():
-        tensors |= {f"{member.module}.{key}": value for key, value in encode_matrix(inner, matrix.contiguous(), member.dtype).items()}
+    if site.structured:
+        rest = {name: parameters[name].float() for name in norm_names(site) if name in parameters}
+        changed = choice.restructure(site, matrices, biases, known, rest)
+        matrices, biases, known = list(changed.matrices), list(changed.biases), list(changed.statistics)
+        tensors = {name: tensor.to(parameters[name].dtype) for name, tensor in changed.rest.items()}
+    step = inner(site, choice)
+    for (member, _), matrix, bias, found in zip(members, matrices, biases, known, strict=True):
+        stored = encode_matrix(step, matrix.contiguous(), member.dtype, found.only(step.needs))
+        tensors |= {f"{member.module}.{key}": value for key, value in stored.items()}
         if bias is not None and member.bias:
             tensors[f"{member.module}.bias"] = bias.to(getattr(torch, member.bias.dtype)).clone()
     return tensors
 
 
 def decode_site(site: Site, choice: Choice, tensors: Mapping[str, Tensor]) -> Tensors:
-    """The float32 parameters by name that a site computes with, oriented as the original's modules hold them."""
-    inner = (choice.then or KEEP) if site.kind == "ffn" else choice
-    parameters: Tensors = {}
-    for member, shape in choice_members(site, choice):
+    """The float32 parameters by name that a site computes with, oriented as the original's modules hold them.
+
+    Of an attention or a feed-forward network that is left out, the last matrix and its bias are zero, so that it adds nothing.
+    """
+    members = choice_members(site, choice)
+    parameters: Tensors = {name: tensors[name].float() for name in norm_names(site) if name in tensors}
+    for member, shape in members:
         prefix = f"{member.module}."
         stored = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        weight = decode_matrix(inner, stored, shape)
+        weight = decode_matrix(inner(site, choice), stored, shape)
         parameters[f"{member.module}.weight"] = weight.T.contiguous() if member.transposed else weight
         if member.bias:
             parameters[f"{member.module}.bias"] = stored["bias"].float()
+    if not members and site.structured:
+        reader = site.members[-1]
+        parameters[f"{reader.module}.weight"] = torch.zeros(reader.shape[::-1] if reader.transposed else reader.shape)
+        if reader.bias:
+            parameters[f"{reader.module}.bias"] = torch.zeros(reader.shape[0])
     return parameters
+
+
+def norm_names(site: Site) -> list[str]:
+    """Parameters of the norm that a site may change."""
+    return [f"{site.norm}.weight", f"{site.norm}.bias"] if site.norm else []
+
+
+def _statistics(member: Member, statistics: StatisticsOf | None) -> Statistics:
+    return statistics[member.module] if statistics and member.module in statistics else NO_STATISTICS
 
 
 def _matrix(member: Member, parameters: Mapping[str, Tensor]) -> Tensor:

@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from paredown.space.choice import methods
 from paredown.space.plan_file import PlanFile
 
 LOAD = {
@@ -45,4 +44,4 @@ def _block(values: Mapping[str, Any]) -> str:
 
 
 def _storage_only(plan_file: PlanFile) -> list[str]:
-    return sorted({choice.method for choice in plan_file.parsed().values() if methods[choice.method].storage_only})
+    return sorted({step.method for choice in plan_file.parsed().values() for step in choice.steps if step.storage_only})

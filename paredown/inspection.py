@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from paredown.space.budget import Budget
-from paredown.space.choice import methods
 from paredown.space.errors import BudgetError, PlanError, StudyError
 from paredown.space.plan_file import PlanFile
 from paredown.space.space import Space
@@ -69,7 +68,7 @@ def inspect_study(question: StudyFile) -> Inspection:
 
     _, space = survey(question)
     inventory = space.inventory
-    used = {choice.method for options in space.options.values() for choice in options}
+    used = {step for options in space.options.values() for choice in options for step in choice.steps}
     return Inspection(
         model=question.model,
         architecture=inventory.architecture,
@@ -81,7 +80,7 @@ def inspect_study(question: StudyFile) -> Inspection:
         budget_bytes=Budget.parse(question.budget).bytes_of(inventory.original_bytes, inventory.parameters),
         sites=_sites(space),
         refusals=tuple(space.refusals()),
-        storage_only=tuple(sorted(name for name in used if methods[name].storage_only)),
+        storage_only=tuple(sorted({step.method for step in used if step.storage_only})),
         cost=asdict(estimate(question, space)),
     )
 

@@ -14,7 +14,6 @@ from paredown.search.outcome import Comparison, Finding, Outcome
 from paredown.search.record import Record
 from paredown.search.rendering import Section, Table, as_html, as_markdown
 from paredown.search.verdict import METRICS, verdict
-from paredown.space.choice import Choice, methods
 from paredown.space.files import write_atomically
 from paredown.space.site import Inventory
 
@@ -194,15 +193,10 @@ def _storage(outcome: Outcome) -> list[str]:
     best = outcome.best
     if best is None:
         return []
-    used = sorted({name for _, choice in best.plan.entries for name in method_names(choice) if methods[name].storage_only})
+    used = sorted({step.method for _, choice in best.plan.entries for step in choice.steps if step.storage_only})
     if not used:
         return []
     return [f"Storage only: what {' and '.join(used)} saves is saved on disk; those layers are dense in memory and run no faster."]
-
-
-def method_names(choice: Choice) -> Sequence[str]:
-    """The methods of a choice and of what follows it."""
-    return [choice.method, *(method_names(choice.then) if choice.then else ())]
 
 
 def _front(outcome: Outcome) -> Table:

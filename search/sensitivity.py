@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-from torch import Tensor, nn
+from collections.abc import Callable
 
 from paredown.compressors.bank import Bank
 from paredown.compressors.planned import PlannedModel
-from paredown.evaluators.quality import Teacher, forward
+from paredown.evaluators.quality import Teacher
 from paredown.evaluators.sequences import Sequences
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import EvaluationError
@@ -36,8 +34,8 @@ def single_site(
     Args:
         space: Sites and options.
         planned: The model in which plans are scored; left with everything kept.
-        bank: Compressed sites.
-        calibration: Sequences, of which the first eight are read, 128 tokens each, and the input moments from all.
+        bank: Compressed sites, and the statistics of their inputs.
+        calibration: Sequences, of which the first eight are read, 128 tokens each.
         progress: Called with how many of how many passes are done.
 
     Source:
@@ -45,7 +43,6 @@ def single_site(
         "Second order derivatives for network pruning: Optimal Brain Surgeon"; Frantar et al., 2022, "GPTQ", arXiv 2210.17323.
     """
     planned.swap(Plan())
-    moments = input_moments(planned, calibration, space)
     teacher = Teacher(planned.model, calibration.head(SEQUENCES, SEQUENCE_TOKENS), causal=space.inventory.causal)
 
     def measured(site: Site, choice: Choice) -> float:
@@ -65,7 +62,7 @@ def single_site(
         if site.kind != "linear":
             losses |= {(site.name, choice): measured(site, choice) for choice in options}
             continue
-        errors = {choice: output_error(site, choice, bank, moments) for choice in options}
+        errors = {choice: output_error(site, choice, bank) for choice in options}
         if not options:
             continue
         reference = min(options, key=lambda c: (abs(getattr(c, "bits", 16) - REFERENCE_BITS), c.method != "quantize", str(c)))
@@ -75,7 +72,7 @@ def single_site(
     return losses
 
 
-def output_error(site: Site, choice: Choice, bank: Bank, moments: Mapping[str, Tensor]) -> float:
+def output_error(site: Site, choice: Choice, bank: Bank) -> float:
     """Expected squared error of a linear site's outputs: trace(dW H dW') summed over its members."""
     total = 0.0
     decoded = bank.decoded(site, choice)
@@ -83,38 +80,5 @@ def output_error(site: Site, choice: Choice, bank: Bank, moments: Mapping[str, T
         name = f"{member.module}.weight"
         change = decoded[name] - bank.parameters[name].float()
         change = change.T if member.transposed else change
-        moment = moments[member.module]
-        total += float(((change @ moment) * change).sum()) if moment.ndim == 2 else float((change.square() * moment).sum())
+        total += float(((change @ bank.statistics[member.module]["second_moment"]) * change).sum())
     return total
-
-
-MOST_COLUMNS = 8192
-"""Above this many inputs only the diagonal of the second moment is kept."""
-
-
-def input_moments(planned: PlannedModel, calibration: Sequences, space: Space) -> dict[str, Tensor]:
-    """Second moment of the inputs of every linear member: ``(in_features, in_features)``, or its diagonal for wide ones."""
-    moments: dict[str, Tensor] = {}
-    hooks = []
-    keep: list[Tensor] = []
-
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            rows = inputs[0].flatten(0, -2)
-            rows = rows[keep[0].flatten()] if len(rows) == keep[0].numel() else rows
-            moment = rows.T @ rows if rows.shape[1] <= MOST_COLUMNS else rows.square().sum(0)
-            moments[name] = moments[name] + moment if name in moments else moment
-
-        return hook
-
-    modules = dict(planned.model.named_modules())
-    for site in space.inventory.leaves:
-        for member in site.members if site.kind == "linear" else ():
-            hooks.append(modules[member.module].register_forward_pre_hook(watch(member.module)))
-    for batch in calibration.batches(8):
-        keep[:] = [batch.mask.bool()]
-        forward(planned.model, batch, causal=space.inventory.causal)
-    for hook in hooks:
-        hook.remove()
-    count = float(calibration.mask.sum())
-    return {name: (moment / count).clone() for name, moment in moments.items()}

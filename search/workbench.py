@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from paredown.compressors.assemble import reduced_config
 from paredown.compressors.bank import Bank
-from paredown.compressors.checkpoint import config_of, load_original, parameters_of, resolve
+from paredown.compressors.calibration import calibration_key, collect
+from paredown.compressors.checkpoint import config_of, load_original, parameters_of, resolve, weights_sha256
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.sites import inventory_of
 from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table
@@ -78,7 +79,10 @@ class Workbench:
             )
         self.model: PreTrainedModel = load_original(self.folder, self.config)
         parameters = {name: tensor.detach() for name, tensor in parameters_of(self.model).items()}
-        self.bank = Bank(bank_folder, dict(parameters))
+        part = self.sequences["calibration"]
+        key = calibration_key(part.tokens, part.mask, weights_sha256(self.folder))
+        self.statistics = collect(self.model, self.space.inventory, part.tokens, part.mask, bank_folder / "statistics" / key)
+        self.bank = Bank(bank_folder, dict(parameters), self.statistics, key)
         self.planned = PlannedModel(self.model, self.space.inventory, self.bank)
         self._teachers: dict[str, Teacher] = {}
 

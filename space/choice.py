@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from paredown.space.errors import PlanError
 from paredown.space.registry import Registry
 from paredown.space.site import Kind, Member, Site
+from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
 from paredown.space.target import Target
 from paredown.space.tensors import Layout, TensorSpec
 
@@ -17,6 +19,31 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Shape = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Part:
+    """A dense matrix that a method leaves behind, with what is known of its own inputs."""
+
+    matrix: Tensor
+    statistics: Statistics = NO_STATISTICS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Structure:
+    """A feed-forward network or an attention after its structure was changed, its matrices not compressed yet.
+
+    Attributes:
+        matrices: Of the members in their order, ``(out_features, in_features)``.
+        biases: Of the members; None where there is none.
+        statistics: Of the members' new inputs.
+        rest: Other tensors that changed with them, by name: a norm that took up a scale.
+    """
+
+    matrices: Sequence[Tensor]
+    biases: Sequence[Tensor | None]
+    statistics: Sequence[Statistics]
+    rest: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Choice(BaseModel):
@@ -31,8 +58,6 @@ class Choice(BaseModel):
 
     method: ClassVar[str]
     kinds: ClassVar[frozenset[Kind]] = frozenset({"linear"})
-    storage_only: ClassVar[bool] = False
-    """Whether the saving is on disk only: no runtime computes faster for it."""
 
     then: Choice | None = Field(default=None, description="what is done to the dense parts that are left")
 
@@ -66,21 +91,65 @@ class Choice(BaseModel):
         """The dense parts that are left of a matrix of this shape; pure."""
         return {}
 
-    def encode(self, weight: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Own tensors and dense parts of a float32 matrix ``(out_features, in_features)``; not modified."""
+    @property
+    def uses(self) -> frozenset[Statistic]:
+        """Statistics that this step asks for, ``then`` not counted."""
+        return frozenset()
+
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        """Statistics that must be collected for the choice and all that follows."""
+        return self.uses | (self.then.needs if self.then else frozenset())
+
+    @property
+    def steps(self) -> tuple[Choice, ...]:
+        """The choice and all that follows it."""
+        return (self, *(self.then.steps if self.then else ()))
+
+    @property
+    def storage_only(self) -> bool:
+        """Whether this step saves on disk only: no runtime computes faster for it."""
+        return False
+
+    def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
+        """Own tensors and dense parts of a float32 matrix ``(out_features, in_features)``; not modified.
+
+        Args:
+            weight: The matrix.
+            statistics: Of the matrix; those in ``needs`` are there.
+        """
         return {}, {}
 
     def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """The float32 matrix that the layer computes with."""
         raise PlanError(f"{self.method} leaves no matrix behind")
 
-    def neurons(self, matrices: Sequence[Tensor]) -> Tensor:
-        """For methods of ``ffn`` sites: indices of the neurons that stay, ascending.
+    def shapes(self, site: Site) -> Sequence[Shape]:
+        """Of the matrices that are left of a site's members, in their order; none where the site goes as a whole; pure."""
+        return [member.shape for member in site.members]
+
+    def site_fault(self, site: Site) -> str | None:
+        """For methods of ``ffn`` and ``attention`` sites: why this one cannot take the choice, with the remedy."""
+        return None
+
+    def restructure(
+        self,
+        site: Site,
+        matrices: Sequence[Tensor],
+        biases: Sequence[Tensor | None],
+        statistics: Sequence[Statistics],
+        rest: Mapping[str, Tensor],
+    ) -> Structure:
+        """For methods of ``ffn`` and ``attention`` sites: the site with its structure changed, before ``then`` compresses it.
 
         Args:
-            matrices: Those that make the neurons, ``(neurons, hidden)``, and last the one that reads them, ``(hidden, neurons)``.
+            site: The site.
+            matrices: Of its members: those that make the neurons or heads, and last the one that reads them; not modified.
+            biases: Of its members.
+            statistics: Of its members.
+            rest: Tensors that the site may change with them, by name (`Site.norm`).
         """
-        raise PlanError(f"{self.method} selects no neurons")
+        raise PlanError(f"{self.method} changes no structure")
 
     @property
     def knobs(self) -> dict[str, Any]:
@@ -139,9 +208,9 @@ class Keep(Choice):
         """The matrix itself."""
         return {"weight": shape}
 
-    def encode(self, weight: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
         """The matrix itself."""
-        return {}, {"weight": weight}
+        return {}, {"weight": Part(matrix=weight, statistics=statistics)}
 
     def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """The matrix itself."""
@@ -204,43 +273,38 @@ def matrix_fault(choice: Choice, shape: Shape) -> str | None:
     return next((fault for part in choice.parts(shape).values() if (fault := matrix_fault(choice.then, part))), None)
 
 
+def inner(site: Site, choice: Choice) -> Choice:
+    """What is done to each matrix of a site: the choice itself, or what follows a change of structure."""
+    return (choice.then or KEEP) if site.structured else choice
+
+
 def site_layout(site: Site, choice: Choice) -> dict[str, TensorSpec]:
-    """Tensors by name that store a site under a choice; biases included, a block's own rest left to the caller."""
+    """Tensors by name that store a site under a choice; biases included, norms left to the block."""
     layout: dict[str, TensorSpec] = {}
-    for member, reduced in choice_members(site, choice):
-        inner = choice.then or KEEP if site.kind == "ffn" else choice
-        layout |= {f"{member.module}.{key}": spec for key, spec in matrix_layout(inner, reduced, member.dtype).items()}
+    for member, shape in choice_members(site, choice):
+        layout |= {f"{member.module}.{key}": spec for key, spec in matrix_layout(inner(site, choice), shape, member.dtype).items()}
         if member.bias:
-            length = reduced[0]
-            layout[f"{member.module}.bias"] = TensorSpec(member.bias.dtype, (length,))
+            layout[f"{member.module}.bias"] = TensorSpec(member.bias.dtype, (shape[0],))
     return layout
 
 
 def choice_members(site: Site, choice: Choice) -> list[tuple[Member, Shape]]:
     """The members that are left of a site, each with the shape that it is left with."""
-    if site.kind == "block":
-        return []
-    reduced = choice.parts(site.members[-1].shape) if site.kind == "ffn" else None
-    if reduced is None:
-        return [(member, member.shape) for member in site.members]
-    neurons = reduced["weight"][1]
-    *makers, reader = site.members
-    return [*((member, (neurons, member.shape[1])) for member in makers), (reader, (reader.shape[0], neurons))]
+    return list(zip(site.members, shapes, strict=True)) if (shapes := choice.shapes(site)) else []
 
 
 def site_fault(site: Site, choice: Choice, target: Target) -> str | None:
     """Why a site cannot take a choice under a target, with the remedy; None where it can."""
-    if site.kind == "block" and choice.then:
-        return f"{choice.method} leaves nothing of a block for 'then {choice.then}'; leave the 'then' out"
     if site.kind not in choice.kinds:
         return f"'{choice.method}' is for {' and '.join(sorted(choice.kinds))} sites; {site.name} is of kind {site.kind}"
-    step: Choice | None = choice
-    while step is not None:
-        if reason := step.supports(site, target):
-            return reason
-        step = step.then
-    for member, shape in choice_members(site, choice):
-        inner = (choice.then or KEEP) if site.kind == "ffn" else choice
-        if fault := (choice.fault(site.members[-1].shape) if site.kind == "ffn" else None) or matrix_fault(inner, shape):
-            return f"{member.module}: {fault}"
-    return None
+    if reason := next((reason for step in choice.steps if (reason := step.supports(site, target))), None):
+        return reason
+    if fault := choice.site_fault(site):
+        return f"{site.name}: {fault}"
+    members = choice_members(site, choice)
+    if not members and choice.then:
+        return f"{choice.method} leaves nothing of {site.name} for 'then {choice.then}'; leave the 'then' out"
+    if site.structured and choice.then and "linear" not in choice.then.kinds:
+        return f"'{choice.then.method}' cannot follow '{choice.method}'"
+    faults = ((member, matrix_fault(inner(site, choice), shape)) for member, shape in members)
+    return next((f"{member.module}: {fault}" for member, fault in faults if fault), None)

@@ -11,7 +11,7 @@ from typing import Literal
 from paredown.space.errors import UnknownNameError
 from paredown.space.tensors import Layout, TensorSpec, total_bytes
 
-Kind = Literal["linear", "embedding", "ffn", "block"]
+Kind = Literal["linear", "embedding", "ffn", "attention", "block"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +48,14 @@ class Site:
 
     Attributes:
         name: The members' module names in one, braces where they differ: ``layers.0.mlp.{gate,up}_proj``.
-        kind: ``linear`` and ``embedding`` sites are leaves; an ``ffn`` or a ``block`` that is not kept overrules its leaves.
+        kind: ``linear`` and ``embedding`` sites are leaves; an ``ffn``, an ``attention`` or a ``block`` that is not kept overrules its
+            leaves.
         block: Index of the block that it is part of; None outside blocks.
-        members: The matrices. For an ``ffn``: those that make the neurons, then the one that reads them.
+        members: The matrices. For an ``ffn`` or ``attention``: those that make the neurons or heads, then the one that reads them.
         covers: Names of the leaf sites that this one overrules.
         rest: For a block: its tensors that no leaf site owns (norms).
+        norm: For an ``ffn`` or ``attention``: the norm whose output its first members read, and nothing else does; None where unknown.
+        heads: For an ``attention``: heads of the queries, and of keys and values; None where heads cannot be taken apart.
     """
 
     name: str
@@ -61,6 +64,13 @@ class Site:
     members: tuple[Member, ...]
     covers: tuple[str, ...] = ()
     rest: Layout = field(default_factory=dict, hash=False)
+    norm: str | None = None
+    heads: tuple[int, int] | None = None
+
+    @property
+    def structured(self) -> bool:
+        """Whether its matrices belong together: an ``ffn`` or an ``attention``."""
+        return self.kind in ("ffn", "attention")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +102,8 @@ class Inventory:
 
     @property
     def parents(self) -> tuple[Site, ...]:
-        """Sites that overrule leaves: blocks and feed-forward networks."""
-        return tuple(site for site in self.sites if site.kind in ("ffn", "block"))
+        """Sites that overrule leaves: blocks, attentions and feed-forward networks."""
+        return tuple(site for site in self.sites if site.kind not in ("linear", "embedding"))
 
     @property
     def parameters(self) -> int:

@@ -73,7 +73,7 @@ def test_the_weakest_neurons_go() -> None:
 @pytest.mark.parametrize(("neurons", "left"), [(64, 32), (96, 32), (128, 64), (86, 43), (3, 2)])
 def test_what_is_left_suits_the_groups(neurons: int, left: int) -> None:
     """A multiple of 32 where the network is one, so that the usual groups divide it."""
-    assert parse_choice("prune-neurons sparsity=0.5").parts((8, neurons))["weight"] == (8, left)
+    assert parse_choice("prune-neurons sparsity=0.5").kept(neurons) == left
 
 
 def test_removing_nothing_is_refused() -> None:

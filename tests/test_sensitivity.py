@@ -11,12 +11,13 @@ import torch
 from scipy.stats import spearmanr
 
 from paredown.compressors.bank import Bank
+from paredown.compressors.calibration import collect
 from paredown.compressors.checkpoint import load_original, parameters_of
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.sites import inventory_of
 from paredown.evaluators.quality import Teacher
 from paredown.evaluators.sequences import Sequences
-from paredown.search.sensitivity import Sensitivity, input_moments, output_error, single_site
+from paredown.search.sensitivity import Sensitivity, output_error, single_site
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.plan import Plan
 from paredown.space.space import Space
@@ -33,11 +34,12 @@ SEQUENCES = Sequences(
 )
 
 
-def prepared(folder: Path, bank: Path) -> tuple[Space, PlannedModel]:
+def prepared(folder: Path, bank: Path, data: Sequences = SEQUENCES) -> tuple[Space, PlannedModel]:
     model = load_original(folder)
     parameters = {name: tensor.detach() for name, tensor in parameters_of(model).items()}
     space = Space.build(inventory_of(folder), targets["paredown"], SpaceFile.model_validate({"choices": CHOICES, "max_drops": 1}))
-    return space, PlannedModel(model, space.inventory, Bank(bank, parameters))
+    statistics = collect(model, space.inventory, data.tokens, data.mask, bank / "statistics")
+    return space, PlannedModel(model, space.inventory, Bank(bank, parameters, statistics, "test"))
 
 
 def predicted(space: Space, planned: PlannedModel) -> Sensitivity:
@@ -81,10 +83,9 @@ def test_the_same_texts_give_the_same_predictions(pico: Folder, tmp_path: Path) 
 def test_the_output_error_is_that_of_the_outputs(pico: Folder, tmp_path: Path) -> None:
     """Mean squared norm of the change of a layer's outputs over its inputs, of a transposed matrix too; padding is left out."""
     for name, site_name in (("llama", "model.layers.1.mlp.down_proj"), ("gpt2", "transformer.h.1.mlp.c_proj")):
-        space, planned = prepared(pico(name), tmp_path / name)
         mask = (torch.arange(48) < torch.tensor([48, 20, 48, 33, 48, 17])[:, None]).long()
         data = Sequences(tokens=SEQUENCES.tokens * mask, mask=mask, document=SEQUENCES.document)
-        moments = input_moments(planned, data, space)
+        space, planned = prepared(pico(name), tmp_path / name, data)
         seen: list[torch.Tensor] = []
         module = planned.model.get_submodule(site_name)
         hook = module.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
@@ -94,4 +95,4 @@ def test_the_output_error_is_that_of_the_outputs(pico: Folder, tmp_path: Path) -
         choice, site = parse_choice("quantize bits=3"), space.inventory[site_name]
         change = planned.bank.decoded(site, choice)[f"{site_name}.weight"] - module.weight
         outputs = inputs @ (change if site.members[0].transposed else change.T)
-        assert output_error(site, choice, planned.bank, moments) == pytest.approx(float(outputs.square().sum(1).mean()), rel=1e-3)
+        assert output_error(site, choice, planned.bank) == pytest.approx(float(outputs.square().sum(1).mean()), rel=1e-3)

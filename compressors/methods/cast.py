@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from paredown.space.choice import Choice, Shape, methods
+from paredown.space.choice import Choice, Part, Shape, methods
 from paredown.space.site import Kind, Member, Site
+from paredown.space.statistics import NO_STATISTICS, Statistics
 from paredown.space.target import Target
 from paredown.space.tensors import ITEM_BYTES, Layout, TensorSpec
 
@@ -34,7 +35,7 @@ class Cast(Choice):
         """Two bytes a weight."""
         return {"weight": TensorSpec("bfloat16", shape)}
 
-    def encode(self, weight: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
         """Rounded to nearest even."""
         import torch
 

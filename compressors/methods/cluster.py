@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from paredown.compressors.packing import pack, packed_columns, unpack
-from paredown.space.choice import Choice, Shape, methods
+from paredown.space.choice import Choice, Part, Shape, methods
 from paredown.space.site import Kind, Member
+from paredown.space.statistics import NO_STATISTICS, Statistics
 from paredown.space.tensors import Layout, TensorSpec
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ class Cluster(Choice):
 
     method: ClassVar[str] = "cluster"
     kinds: ClassVar[frozenset[Kind]] = frozenset({"linear", "embedding"})
-    storage_only: ClassVar[bool] = True
 
     clusters: int = Field(ge=2, le=256, description="values in the codebook")
 
@@ -37,6 +37,11 @@ class Cluster(Choice):
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
         """Codes of 3 and of 4 bits."""
         return (cls(clusters=8), cls(clusters=16)) if kind == "linear" else (cls(clusters=16),)
+
+    @property
+    def storage_only(self) -> bool:
+        """No kernel looks weights up."""
+        return True
 
     @property
     def bits(self) -> int:
@@ -51,7 +56,7 @@ class Cluster(Choice):
             "row_scale": TensorSpec("bfloat16", (shape[0], 1)),
         }
 
-    def encode(self, weight: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
         """Lloyd's rounds on the scaled weights, from evenly spaced quantiles."""
         import torch
 

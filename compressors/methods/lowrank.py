@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from paredown.space.choice import Choice, Shape, methods
+from paredown.space.choice import Choice, Part, Shape, methods
 from paredown.space.site import Kind, Member
+from paredown.space.statistics import NO_STATISTICS, Statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,13 +42,16 @@ class LowRank(Choice):
         """``left @ right`` is the matrix."""
         return {"left": (shape[0], self.rank), "right": (self.rank, shape[1])}
 
-    def encode(self, weight: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
         """The leading singular triplets, each factor scaled by the square roots of the singular values."""
         import torch
 
         left, values, right = torch.linalg.svd(weight, full_matrices=False)
         root = values[: self.rank].sqrt()
-        return {}, {"left": left[:, : self.rank] * root, "right": root[:, None] * right[: self.rank]}
+        return {}, {
+            "left": Part(matrix=left[:, : self.rank] * root),
+            "right": Part(matrix=root[:, None] * right[: self.rank], statistics=statistics),
+        }
 
     def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """The product of the factors."""

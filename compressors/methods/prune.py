@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from paredown.space.choice import Choice, Shape, methods
+from paredown.space.choice import Choice, Part, Shape, methods
 from paredown.space.site import Kind, Member
+from paredown.space.statistics import NO_STATISTICS, Statistics
 from paredown.space.tensors import Layout, TensorSpec
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ class Prune(Choice):
     """The weights of largest magnitude, equally many in each row, with a bitmap of where they were."""
 
     method: ClassVar[str] = "prune"
-    storage_only: ClassVar[bool] = True
 
     sparsity: float = Field(gt=0, lt=1, description="share of the weights that go")
 
@@ -28,6 +28,11 @@ class Prune(Choice):
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
         """Half of the weights, the rest in 4 bits."""
         return (cls.build({"sparsity": 0.5, "then": {"method": "quantize", "bits": 4}}),) if kind == "linear" else ()
+
+    @property
+    def storage_only(self) -> bool:
+        """Zeros take their time like other numbers."""
+        return True
 
     def kept(self, columns: int) -> int:
         """Weights that are left of a row."""
@@ -41,7 +46,7 @@ class Prune(Choice):
         """The values that are left, row by row."""
         return {"values": (shape[0], self.kept(shape[1]))}
 
-    def encode(self, weight: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
         """The largest magnitudes of each row, in the order of the columns."""
         import torch
 
@@ -50,7 +55,7 @@ class Prune(Choice):
         mask = torch.zeros(rows, -(-columns // 8) * 8, dtype=torch.uint8).scatter_(1, index, 1)
         powers = 2 ** torch.arange(8, dtype=torch.uint8)
         bitmap = (mask.view(rows, -1, 8) * powers).sum(-1, dtype=torch.uint8)
-        return {"bitmap": bitmap}, {"values": weight.gather(1, index)}
+        return {"bitmap": bitmap}, {"values": Part(matrix=weight.gather(1, index))}
 
     def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """The values at their places, zeros elsewhere."""

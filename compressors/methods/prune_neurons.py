@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from paredown.space.choice import Choice, Shape, methods
-from paredown.space.site import Kind, Member
+from paredown.space.choice import Choice, Shape, Structure, methods
+from paredown.space.site import Kind, Member, Site
+from paredown.space.statistics import NO_STATISTICS, Statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,14 +44,33 @@ class PruneNeurons(Choice):
         kept = round(neurons * (1 - self.sparsity))
         return max(kept // MULTIPLE * MULTIPLE, MULTIPLE) if neurons % MULTIPLE == 0 else max(1, kept)
 
-    def fault(self, shape: Shape) -> str | None:
+    def site_fault(self, site: Site) -> str | None:
         """A sparsity that removes nothing."""
-        neurons = shape[1]
+        neurons = site.members[-1].shape[1]
         return None if self.kept(neurons) < neurons else f"sparsity {self.sparsity} removes none of {neurons} neurons; raise it"
 
-    def parts(self, shape: Shape) -> Mapping[str, Shape]:
-        """What is left of the matrix that reads the neurons, ``(hidden, neurons)``."""
-        return {"weight": (shape[0], self.kept(shape[1]))}
+    def shapes(self, site: Site) -> Sequence[Shape]:
+        """Fewer rows where neurons are made, fewer columns where they are read."""
+        *makers, reader = site.members
+        kept = self.kept(reader.shape[1])
+        return [*((kept, maker.shape[1]) for maker in makers), (reader.shape[0], kept)]
+
+    def restructure(
+        self,
+        site: Site,
+        matrices: Sequence[Tensor],
+        biases: Sequence[Tensor | None],
+        statistics: Sequence[Statistics],
+        rest: Mapping[str, Tensor],
+    ) -> Structure:
+        """The neurons that stay, in their order."""
+        stay = self.neurons(matrices)
+        *makers, reader = matrices
+        return Structure(
+            matrices=[*(maker[stay] for maker in makers), reader[:, stay]],
+            biases=[*(bias if bias is None else bias[stay] for bias in biases[:-1]), biases[-1]],
+            statistics=[*statistics[:-1], NO_STATISTICS],
+        )
 
     def neurons(self, matrices: Sequence[Tensor]) -> Tensor:
         """Indices of the neurons that stay, ascending, from the matrices that make them and, last, the one that reads them."""

@@ -1,0 +1,166 @@
+"""Statistics of a model's inputs, collected in one pass over the calibration tokens and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from paredown.compressors.sites import blocks_of
+from paredown.space.site import Inventory
+from paredown.space.statistics import Statistics
+
+VERSION = 1
+IN_MEMORY = 4
+"""Statistics of so many matrices stay in memory, with what methods derived from them."""
+
+
+class StatisticsFolder(Mapping[str, Statistics]):
+    """Statistics on disk, by name of the module; matrices that read the same inputs share a file.
+
+    Args:
+        folder: As `collect` wrote it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        index = json.loads((folder / "index.json").read_text())
+        self.files: dict[str, str] = index["files"]
+        self.distances: list[float] = index["distances"]
+        self._recent: OrderedDict[str, Statistics] = OrderedDict()
+
+    def __getitem__(self, module: str) -> Statistics:
+        name = self.files[module]
+        if name not in self._recent:
+            with safe_open(self.folder / name, "pt") as file:
+                self._recent[name] = Statistics(**{key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - safe_open is no mapping
+            if len(self._recent) > IN_MEMORY:
+                self._recent.popitem(last=False)
+        self._recent.move_to_end(name)
+        return self._recent[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def calibration_key(tokens: Tensor, mask: Tensor, weights_sha256: str) -> str:
+    """Fingerprint of what statistics are collected from."""
+    content = hashlib.sha256(f"{VERSION} {weights_sha256} {tuple(tokens.shape)}".encode())
+    content.update(tokens.numpy().tobytes() + mask.numpy().tobytes())
+    return content.hexdigest()
+
+
+@torch.no_grad()
+def collect(
+    model: PreTrainedModel,
+    inventory: Inventory,
+    tokens: Tensor,
+    mask: Tensor,
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> StatisticsFolder:
+    """Statistics of the inputs of every linear site, in one forward pass of all tokens, written block by block.
+
+    Args:
+        model: The original.
+        inventory: Its sites.
+        tokens: Shape ``(sequences, length)``, padded on the right.
+        mask: 1 where there is a token.
+        folder: Where they lie; read if they are there already.
+        progress: Called with how many of how many blocks are done.
+    """
+    if (folder / "index.json").is_file():
+        return StatisticsFolder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    collector = _Collector(folder, mask)
+    modules = dict(model.named_modules())
+    name, blocks = blocks_of(model)
+    linear = [member.module for site in inventory.leaves if site.kind == "linear" for member in site.members]
+    outside = [module for module in linear if not module.startswith(f"{name}.")]
+    hooks = [modules[module].register_forward_pre_hook(collector.watch(module)) for module in linear]
+    for index, block in enumerate(blocks):
+        hooks.append(block.register_forward_hook(collector.finish(index, lambda done: progress(done, len(blocks)))))
+    try:
+        inputs: dict[str, Any] = {"input_ids": tokens} if inventory.causal else {"input_ids": tokens, "attention_mask": mask}
+        states = model.base_model(**inputs, **({"use_cache": False} if inventory.causal else {})).last_hidden_state
+        for module in outside:
+            collector.watch(module)(modules[module], (states,))
+        collector.write()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    _write_whole(folder / "index.json", {"files": collector.files, "distances": collector.distances})
+    return StatisticsFolder(folder)
+
+
+class _Collector:
+    """Sums up the inputs of the modules of one block, and writes them when the block has run."""
+
+    def __init__(self, folder: Path, mask: Tensor) -> None:
+        self.folder = folder
+        self.rows = mask.flatten().bool()
+        self.files: dict[str, str] = {}
+        self.distances: list[float] = []
+        self._open: list[tuple[Tensor, list[str]]] = []
+
+    def watch(self, module: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            for seen, names in self._open:
+                if seen is inputs[0]:
+                    names.append(module)
+                    return
+            self._open.append((inputs[0], [module]))
+
+        return hook
+
+    def finish(self, index: int, progress: Callable[[int], None]) -> Callable[[nn.Module, tuple[Tensor, ...], Any], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+            after = output[0] if isinstance(output, tuple) else output
+            self.distances.append(angular_distance(self._kept(inputs[0]), self._kept(after)))
+            self.write()
+            progress(index + 1)
+
+        return hook
+
+    def write(self) -> None:
+        for inputs, names in self._open:
+            rows = self._kept(inputs)
+            found = {"second_moment": rows.T @ rows / len(rows), "mean_absolute": rows.abs().mean(0)}
+            file = hashlib.sha256(names[0].encode()).hexdigest()[:16] + ".safetensors"
+            save_file(found, self.folder / file)
+            self.files |= dict.fromkeys(names, file)
+        self._open.clear()
+
+    def _kept(self, states: Tensor) -> Tensor:
+        return states.reshape(-1, states.shape[-1])[self.rows].float()
+
+
+def angular_distance(before: Tensor, after: Tensor) -> float:
+    """Mean angle between the rows of two matrices, as a share of a half turn.
+
+    Source:
+        Gromov et al., 2024, "The Unreasonable Ineffectiveness of the Deeper Layers", arXiv 2403.17887, equation 6.
+    """
+    cosine = nn.functional.cosine_similarity(before.double(), after.double(), dim=-1)
+    return float(cosine.clamp(-1, 1).arccos().mean() / torch.pi)
+
+
+def _write_whole(path: Path, content: Any) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "w") as file:
+        json.dump(content, file)
+    os.replace(temporary, path)

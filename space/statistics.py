@@ -1,0 +1,52 @@
+"""What calibration says of a matrix: the numbers that calibrated methods ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from paredown.space.errors import PlanError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Statistic = Literal["second_moment", "mean_absolute", "importance"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Statistics:
+    """Statistics of one matrix ``(out_features, in_features)``, float32; None where they were not collected.
+
+    Attributes:
+        second_moment: Mean of x x' over the calibration tokens' inputs x; ``(in_features, in_features)``.
+        mean_absolute: Mean of abs(x); ``(in_features,)``.
+        importance: How much the squared error of each entry matters: the diagonal of the Fisher information; the matrix's shape.
+        derived: What methods computed from these and keep from one choice to the next (factorisations), by their own names.
+    """
+
+    second_moment: Tensor | None = None
+    mean_absolute: Tensor | None = None
+    importance: Tensor | None = None
+    derived: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: Statistic) -> Tensor:
+        """A statistic that must be there.
+
+        Raises:
+            PlanError: If it was not collected.
+        """
+        found: Tensor | None = getattr(self, name)
+        if found is None:
+            raise PlanError(f"no {name} of the inputs is known: the method is calibrated, give calibration texts (--data)")
+        return found
+
+    def only(self, names: frozenset[Statistic]) -> Statistics:
+        """Those that a choice asks for, and no others: what it gives may depend on nothing else."""
+        return Statistics(**{name: getattr(self, name) for name in names}, derived=self.derived)
+
+
+NO_STATISTICS = Statistics()
+
+StatisticsOf = Mapping[str, Statistics]
+"""Statistics by name of the module."""
