@@ -89,6 +89,20 @@ class Bank:
             self._free += _bytes(oldest)
         return decoded
 
+    def store(self, site: Site, choice: Choice, tensors: Tensors) -> None:
+        """Keeps what was compressed elsewhere as the record of a site under a choice.
+
+        Raises:
+            OutputError: If the record cannot be written.
+        """
+        self._write(self.path(site, choice), tensors)
+
+    def calibrated(self, statistics: StatisticsOf | None, calibration: str) -> Bank:
+        """The same folder and original under other statistics: calibrated records are others, all others the same."""
+        bank = Bank(self.folder, self.parameters, statistics, calibration, CACHE_BYTES // 8)
+        bank._digests = self._digests
+        return bank
+
     def holds(self, site: Site, choice: Choice) -> bool:
         """Whether the record is there."""
         return choice == KEEP or self.path(site, choice).is_file()

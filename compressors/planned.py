@@ -33,21 +33,27 @@ class PlannedModel:
         self._attribute = name.rpartition(".")[2]
         self._blocks = list(blocks)
         self._layer_types = getattr(model.config, "layer_types", None)
-        self._in_place: dict[str, tuple[str, Choice]] = {site.name: (site.name, KEEP) for site in inventory.leaves}
+        self._in_place: dict[str, tuple[str, Choice, str]] = {site.name: (site.name, KEEP, "") for site in inventory.leaves}
 
-    def swap(self, plan: Plan) -> int:
+    def swap(self, plan: Plan, bank: Bank | None = None) -> int:
         """Puts a plan in place.
+
+        Args:
+            plan: The plan.
+            bank: Of the same original, calibrated otherwise; the model's own by default.
 
         Returns:
             How many sites were touched.
         """
+        bank = bank or self.bank
         touched = 0
         for site, choice in plan.decided(self.inventory):
             leaves = site.covers or (site.name,)
-            if site.kind == "block" or all(self._in_place[leaf] == (site.name, choice) for leaf in leaves):
+            wanted = (site.name, choice, bank.calibration if choice.needs else "")
+            if site.kind == "block" or all(self._in_place[leaf] == wanted for leaf in leaves):
                 continue
-            self._exchange(site, choice)
-            self._in_place.update({leaf: (site.name, choice) for leaf in leaves})
+            self._exchange(site, choice, bank)
+            self._in_place.update(dict.fromkeys(leaves, wanted))
             touched += 1
         dropped = plan.dropped(self.inventory)
         if dropped != self.plan.dropped(self.inventory):
@@ -59,8 +65,8 @@ class PlannedModel:
         self.plan = plan
         return touched
 
-    def _exchange(self, site: Site, choice: Choice) -> None:
-        for name, value in self.bank.decoded(site, choice).items():
+    def _exchange(self, site: Site, choice: Choice, bank: Bank) -> None:
+        for name, value in bank.decoded(site, choice).items():
             module_name, _, part = name.rpartition(".")
             module = self._modules[module_name]
             parameter: Tensor = getattr(module, part)
