@@ -10,19 +10,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from paredown.compressors.absent import POSITION, leave_out, renumbering
 from paredown.compressors.checkpoint import model_class, parameters_of, skeleton
 from paredown.compressors.kernels import kernel_of, runnable
 from paredown.compressors.sites import blocks_of
 from paredown.compressors.storage import decode_matrix
-from paredown.space.choice import KEEP, Choice, Shape, choice_members
+from paredown.space.choice import Choice, Shape, choice_members, inner
 from paredown.space.errors import CheckpointError, PlanError
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Member
 
 __all__ = ["assemble", "kernel_of", "reduced_config", "renumbering", "resident_bytes", "runnable"]
-
-POSITION = {"layer_idx", "layer_id", "layer_index"}
-"""Attributes that say where a block stands; all others must be as they were."""
 
 
 def assemble(
@@ -45,19 +43,20 @@ def assemble(
     dropped = plan.dropped(inventory)
     model = _empty(reduced_config(config, inventory, dropped), dtype)
     rename = renumbering(inventory, dropped)
+    leave_out(model, config, inventory, plan)
     parameters = parameters_of(model)
     filled = set()
     for site, choice in plan.decided(inventory):
-        inner = (choice.then or KEEP) if site.kind == "ffn" else choice
+        step = inner(site, choice)
         for member, shape in choice_members(site, choice):
             name, prefix = rename(member.module), f"{member.module}."
             stored = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
             bias = stored.pop("bias") if member.bias else None
             filled |= {f"{name}.weight", f"{name}.bias"}
-            if site.kind == "embedding" or member.tied or kernel_of(inner, shape, dtype) == "dense":
-                _fill(model.get_submodule(name), inner, stored, shape, bias, member)
+            if site.kind == "embedding" or member.tied or kernel_of(step, shape, dtype) == "dense":
+                _fill(model.get_submodule(name), step, stored, shape, bias, member)
             else:
-                model.set_submodule(name, runnable(inner, stored, shape, bias, dtype))
+                model.set_submodule(name, runnable(step, stored, shape, bias, dtype))
     for name, value in tensors.items():
         if (new := rename(name)) in parameters and new not in filled:
             parameters[new].data = value.to(parameters[new].dtype).clone()
@@ -72,22 +71,6 @@ def resident_bytes(module: nn.Module) -> int:
     """Bytes that parameters and buffers of a module hold in memory, shared ones once."""
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in [*module.parameters(), *module.buffers()]}
     return sum(storages.values())
-
-
-def renumbering(inventory: Inventory, dropped: Sequence[int]) -> Any:
-    """The function from a name in the original to the name in the model without the dropped blocks."""
-    prefixes = {site.block: f"{site.name}." for site in inventory.parents if site.kind == "block" and site.block is not None}
-    places = {}
-    for new, old in enumerate(index for index in sorted(prefixes) if index not in dropped):
-        places[prefixes[old]] = prefixes[new]
-
-    def rename(name: str) -> str:
-        for old, new in places.items():
-            if f"{name}.".startswith(old):
-                return f"{new}{name[len(old) :]}"
-        return name
-
-    return rename
 
 
 def reduced_config(config: Any, inventory: Inventory, dropped: Sequence[int]) -> Any:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from paredown.compressors.digests import Digests
+from paredown.compressors.records import ABOUT, UNFINISHED, VERSION, record_path
 from paredown.compressors.storage import Tensors, decode_site, encode_site
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import OutputError
 from paredown.space.site import Site
 from paredown.space.statistics import StatisticsOf
-
-VERSION = 1
-"""Raised whenever a method gives other numbers than before, so that old records are not found again."""
 
 CACHE_BYTES = 1 << 30
 
@@ -37,6 +39,10 @@ class Bank:
         statistics: Of its matrices, by name of the module, for calibrated choices.
         calibration: Fingerprint of the texts that the statistics were collected on.
         cache_bytes: Most bytes of decoded matrices that are kept in memory.
+        checkpoint: Folder that the parameters come from, so that their fingerprints can be remembered beside the records.
+
+    Attributes:
+        used: Fingerprints of the records that were asked for.
     """
 
     def __init__(
@@ -46,12 +52,14 @@ class Bank:
         statistics: StatisticsOf | None = None,
         calibration: str = "",
         cache_bytes: int = CACHE_BYTES,
+        checkpoint: Path | None = None,
     ) -> None:
         self.folder = folder
         self.parameters = parameters
         self.statistics = statistics or {}
         self.calibration = calibration
-        self._digests: dict[str, str] = {}
+        self.used: set[str] = set()
+        self._digests = Digests(parameters, folder, checkpoint)
         self._decoded: OrderedDict[tuple[str, Choice], Tensors] = OrderedDict()
         self._free = cache_bytes
 
@@ -65,12 +73,22 @@ class Bank:
             return encode_site(site, choice, self.parameters, self.statistics)
         path = self.path(site, choice)
         if not path.is_file():
-            self._write(path, encode_site(site, choice, self.parameters, self.statistics))
+            self.make(site, choice, path)
         try:
             return self._read(path)
         except SafetensorError:  # a record torn by a crash of the file system: made again
-            self._write(path, encode_site(site, choice, self.parameters, self.statistics))
+            self.make(site, choice, path)
             return self._read(path)
+
+    def make(self, site: Site, choice: Choice, path: Path) -> None:
+        """Compresses a site under a choice into its record, in one thread: the same bytes whoever makes them.
+
+        Raises:
+            OutputError: If the record cannot be written.
+        """
+        with one_thread():
+            tensors = encode_site(site, choice, self.parameters, self.statistics)
+        self._write(path, tensors, self._about(site, choice))
 
     def decoded(self, site: Site, choice: Choice) -> Tensors:
         """The float32 parameters that a site computes with under a choice; not to be modified."""
@@ -95,12 +113,12 @@ class Bank:
         Raises:
             OutputError: If the record cannot be written.
         """
-        self._write(self.path(site, choice), tensors)
+        self._write(self.path(site, choice), tensors, self._about(site, choice))
 
     def calibrated(self, statistics: StatisticsOf | None, calibration: str) -> Bank:
         """The same folder and original under other statistics: calibrated records are others, all others the same."""
         bank = Bank(self.folder, self.parameters, statistics, calibration, CACHE_BYTES // 8)
-        bank._digests = self._digests
+        bank._digests, bank.used = self._digests, self.used
         return bank
 
     def holds(self, site: Site, choice: Choice) -> bool:
@@ -112,27 +130,37 @@ class Bank:
         content = [str(VERSION), str(choice), site.kind]
         for member in site.members:
             content += [member.module, str(member.transposed), member.dtype]
-            content += [self._digest(f"{member.module}.{part}") for part in ("weight", "bias")]
+            content += [self._digests[f"{member.module}.{part}"] for part in ("weight", "bias")]
+        for norm, spec in site.norm.items():
+            content += [norm, spec.dtype, self._digests[norm]]
         if choice.needs:
             content.append(self.calibration)
         name = hashlib.sha256("\n".join(content).encode()).hexdigest()
-        return self.folder / name[:2] / f"{name[2:]}.safetensors"
+        self.used.add(name)
+        return record_path(self.folder, name)
 
-    def _digest(self, name: str) -> str:
-        if name not in self.parameters:
-            return "none"
-        if name not in self._digests:
-            data = self.parameters[name].detach().contiguous()
-            self._digests[name] = hashlib.sha256(data.float().numpy().tobytes()).hexdigest()
-        return self._digests[name]
+    def remember(self) -> None:
+        """Keeps the fingerprints of the parameters that were asked for, so that no later start reads all weights for them."""
+        self._digests.write()
 
-    def _write(self, path: Path, tensors: Tensors) -> None:
+    def _about(self, site: Site, choice: Choice) -> str:
+        about = {
+            "version": VERSION,
+            "site": site.name,
+            "kind": site.kind,
+            "choice": str(choice),
+            "modules": {member.module: member.shape for member in site.members},
+            **({"calibration": self.calibration} if choice.needs else {}),
+        }
+        return json.dumps(about)
+
+    def _write(self, path: Path, tensors: Tensors, about: str) -> None:
         temporary = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED)
             os.close(handle)
-            save_file(tensors, temporary)
+            save_file(tensors, temporary, {ABOUT: about})
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -146,6 +174,17 @@ class Bank:
     def _read(self, path: Path) -> Tensors:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums of floating-point numbers depend on how many threads share them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _bytes(tensors: Tensors) -> int:

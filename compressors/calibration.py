@@ -6,55 +6,20 @@ import hashlib
 import json
 import os
 import tempfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from paredown.compressors.sites import blocks_of
+from paredown.compressors.statistics_folder import StatisticsFolder
 from paredown.space.site import Inventory
-from paredown.space.statistics import Statistics
 
 VERSION = 1
-IN_MEMORY = 4
-"""Statistics of so many matrices stay in memory, with what methods derived from them."""
-
-
-class StatisticsFolder(Mapping[str, Statistics]):
-    """Statistics on disk, by name of the module; matrices that read the same inputs share a file.
-
-    Args:
-        folder: As `collect` wrote it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        index = json.loads((folder / "index.json").read_text())
-        self.files: dict[str, str] = index["files"]
-        self.distances: list[float] = index["distances"]
-        self._recent: OrderedDict[str, Statistics] = OrderedDict()
-
-    def __getitem__(self, module: str) -> Statistics:
-        name = self.files[module]
-        if name not in self._recent:
-            with safe_open(self.folder / name, "pt") as file:
-                self._recent[name] = Statistics(**{key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - safe_open is no mapping
-            if len(self._recent) > IN_MEMORY:
-                self._recent.popitem(last=False)
-        self._recent.move_to_end(name)
-        return self._recent[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.files)
-
-    def __len__(self) -> int:
-        return len(self.files)
 
 
 def calibration_key(tokens: Tensor, mask: Tensor, weights_sha256: str) -> str:
@@ -95,8 +60,7 @@ def collect(
     for index, block in enumerate(blocks):
         hooks.append(block.register_forward_hook(collector.finish(index, lambda done: progress(done, len(blocks)))))
     try:
-        inputs: dict[str, Any] = {"input_ids": tokens} if inventory.causal else {"input_ids": tokens, "attention_mask": mask}
-        states = model.base_model(**inputs, **({"use_cache": False} if inventory.causal else {})).last_hidden_state
+        states = run_base(model, tokens, mask, causal=inventory.causal)
         for module in outside:
             collector.watch(module)(modules[module], (states,))
         collector.write()
@@ -105,6 +69,15 @@ def collect(
             hook.remove()
     _write_whole(folder / "index.json", {"files": collector.files, "distances": collector.distances})
     return StatisticsFolder(folder)
+
+
+def run_base(model: PreTrainedModel, tokens: Tensor, mask: Tensor, *, causal: bool) -> Tensor:
+    """Final hidden states of all tokens in one pass, without a head; shape ``(sequences, length, hidden)``."""
+    if causal:  # padding is on the right, where no token that counts can see it
+        states: Tensor = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        return states
+    encoded: Tensor = model.base_model(input_ids=tokens, attention_mask=mask).last_hidden_state
+    return encoded
 
 
 class _Collector:

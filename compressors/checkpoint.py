@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from paredown.space.errors import CheckpointError
 from paredown.space.tensors import TensorSpec
@@ -46,13 +47,17 @@ def resolve(name: str, revision: str | None = None) -> Path:
     return folder
 
 
-def shards(folder: Path) -> list[Path]:
+def shards(folder: Path, stem: str = "model") -> list[Path]:
     """The safetensors files of a model folder, in order; each named by the index where there is one.
+
+    Args:
+        folder: The folder.
+        stem: What their names begin with: ``STEM.safetensors``, or ``STEM.safetensors.index.json`` that names several.
 
     Raises:
         CheckpointError: If there is none, or one that the index names is missing.
     """
-    index = folder / "model.safetensors.index.json"
+    index = folder / f"{stem}.safetensors.index.json"
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
@@ -62,9 +67,10 @@ def shards(folder: Path) -> list[Path]:
         if missing:
             raise CheckpointError(f"{folder} lacks {', '.join(missing)}, which its index names; copy or download it again")
         return [folder / name for name in names]
-    if not (folder / "model.safetensors").is_file():
-        raise CheckpointError(f"{folder} has no model.safetensors; convert the weights with save_pretrained first")
-    return [folder / "model.safetensors"]
+    if not (folder / f"{stem}.safetensors").is_file():
+        remedy = "convert the weights with save_pretrained first" if stem == "model" else "copy it again"
+        raise CheckpointError(f"{folder} has no {stem}.safetensors; {remedy}")
+    return [folder / f"{stem}.safetensors"]
 
 
 def stored_layout(folder: Path) -> dict[str, TensorSpec]:
@@ -76,13 +82,17 @@ def stored_layout(folder: Path) -> dict[str, TensorSpec]:
     layout: dict[str, TensorSpec] = {}
     for path in shards(folder):
         try:
-            with safe_open(path, "pt") as file:
-                for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                    tensor = file.get_slice(name)
-                    layout[name] = TensorSpec(DTYPES[tensor.get_dtype()], tuple(tensor.get_shape()))
+            layout |= header_of(path)
         except (SafetensorError, OSError, KeyError) as error:
             raise CheckpointError(f"{path} is truncated or no safetensors file ({error}); copy or download it again") from None
     return layout
+
+
+def header_of(path: Path) -> dict[str, TensorSpec]:
+    """Every tensor of a safetensors file, by name."""
+    with safe_open(path, "np") as file:  # for torch it would map the whole file as memory of the process
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+        return {name: TensorSpec(DTYPES[each.get_dtype()], tuple(each.get_shape())) for name, each in slices.items()}
 
 
 def config_of(folder: Path) -> Any:
@@ -140,6 +150,31 @@ def skeleton(config: Any) -> PreTrainedModel:
     return model
 
 
+def empty_model(config: Any) -> PreTrainedModel:
+    """The model in float32 with its buffers computed; of each parameter only the shape is there: one NaN, seen everywhere."""
+    from accelerate import init_empty_weights
+
+    with no_init_weights(), init_empty_weights(include_buffers=False):
+        model: PreTrainedModel = model_class(config)(config)
+    model.tie_weights()
+    model.eval()
+    placed = {p: torch.nn.Parameter(placeholder(p.shape), requires_grad=False) for p in model.parameters()}
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            setattr(module, name, placed[parameter])
+    return model
+
+
+def placeholder(shape: Sequence[int]) -> torch.Tensor:
+    """A tensor of a shape that takes no memory: what is computed with it is NaN, and so cannot pass unseen."""
+    return torch.tensor(torch.nan).expand(tuple(shape))
+
+
+def is_placeholder(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is a `placeholder` of more than one number."""
+    return tensor.numel() > 1 and not any(tensor.stride())
+
+
 def load_original(folder: Path, config: Any | None = None) -> PreTrainedModel:
     """The original in float32, in which every plan is scored.
 
@@ -153,7 +188,7 @@ def load_original(folder: Path, config: Any | None = None) -> PreTrainedModel:
     model, report = model_class(config).from_pretrained(folder, **options)
     missing = sorted(report["missing_keys"])
     if missing:
-        raise CheckpointError(f"{folder} lacks weights of {config.architectures[0]}: {', '.join(missing[:3])}; give the whole checkpoint")
+        raise missing_weights(folder, config, missing)
     if report["mismatched_keys"]:
         name, found, expected = min(report["mismatched_keys"])
         raise CheckpointError(f"{folder}: {name} has shape {tuple(found)}, its config.json asks for {tuple(expected)}; mend one of them")
@@ -163,6 +198,11 @@ def load_original(folder: Path, config: Any | None = None) -> PreTrainedModel:
             raise CheckpointError(f"{folder}: {name} holds values that are not finite; give a sound checkpoint")
         parameter.requires_grad_(False)
     return original
+
+
+def missing_weights(folder: Path, config: Any, missing: Sequence[str]) -> CheckpointError:
+    """What is said of a checkpoint that lacks weights."""
+    return CheckpointError(f"{folder} lacks weights of {config.architectures[0]}: {', '.join(missing[:3])}; give the whole checkpoint")
 
 
 def parameters_of(model: PreTrainedModel) -> Mapping[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What a compressed matrix runs as: torch's integer kernels on the CPU, two factors in a row, or a dense layer."""
+"""What a compressed matrix runs as: torch's integer kernels on the CPU, two factors in a row, a sum of two paths, or a dense layer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from paredown.compressors.methods.lowrank import LowRank
+from paredown.compressors.methods.lowrank import Factored, LowRank
+from paredown.compressors.methods.lowrank_residual import FACTORS, LowRankResidual
 from paredown.compressors.methods.quantize import Quantize
 from paredown.compressors.packing import unpack
 from paredown.compressors.storage import decode_matrix
@@ -92,14 +93,34 @@ class Int8Linear(nn.Module):
         return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.out_features)
 
 
+class Sum(nn.Module):
+    """What two layers of the same inputs give together."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum of the two."""
+        y: Tensor = self.first(x) + self.second(x)
+        return y
+
+
 def kernel_of(choice: Choice, shape: Shape, dtype: torch.dtype = torch.bfloat16) -> str:
-    """Class of the kernel that a matrix runs in: ``int4``, ``int8``, ``dense``, or ``lowrank-RANK-RIGHT-LEFT``."""
+    """Class of the kernel that a matrix runs in: ``int4``, ``int8``, ``dense``, or several in one.
+
+    Those are written with what they consist of behind them, each of which may consist of others in its turn: ``lowrank-RANK-RIGHT-LEFT``,
+    and ``residual-RANK-RIGHT-LEFT-REST``.
+    """
     if dtype != torch.bfloat16:
         return "dense"
     if isinstance(choice, LowRank):
-        parts = choice.parts(shape)
-        right, left = (kernel_of(choice.then or KEEP, parts[name]) for name in ("right", "left"))
-        return f"lowrank-{choice.rank}-{right}-{left}"
+        return f"lowrank-{_factor_kernels(choice, choice.then or KEEP, shape)}"
+    if isinstance(choice, LowRankResidual):
+        rest = kernel_of(choice.then or KEEP, shape)
+        factors = _factor_kernels(choice, FACTORS[choice.factor_bits], shape)
+        return "dense" if rest == "dense" else f"residual-{factors}-{rest}"
     if not isinstance(choice, Quantize) or choice.storage_only:
         return "dense"
     rows, columns = shape
@@ -125,16 +146,31 @@ def runnable(choice: Choice, tensors: Mapping[str, Tensor], shape: Shape, bias: 
         assert isinstance(choice, Quantize)
         return _integer(kernel, choice, tensors, shape, bias)
     if kernel.startswith("lowrank"):
-        then, parts = choice.then or KEEP, choice.parts(shape)
-        inner = {name: _part(tensors, name, choice.then is None) for name in parts}
-        right = runnable(then, inner["right"], parts["right"], None, dtype)
-        return nn.Sequential(right, runnable(then, inner["left"], parts["left"], bias, dtype))
+        assert isinstance(choice, LowRank)
+        return _factors(choice, choice.then or KEEP, tensors, shape, bias)
+    if kernel.startswith("residual"):
+        assert isinstance(choice, LowRankResidual)
+        rest = runnable(choice.then or KEEP, _part(tensors, "residual", False), shape, bias, dtype)
+        return Sum(_factors(choice, FACTORS[choice.factor_bits], tensors, shape, None), rest)
     with torch.device("meta"):
         layer = nn.Linear(shape[1], shape[0], bias=bias is not None)
     layer.weight = nn.Parameter(decode_matrix(choice, tensors, shape).to(dtype), requires_grad=False)
     if bias is not None:
         layer.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
     return layer
+
+
+def _factor_kernels(choice: Factored, then: Choice, shape: Shape) -> str:
+    parts = choice.factor_shapes(shape)
+    return f"{choice.rank_of(shape)}-{kernel_of(then, parts['right'])}-{kernel_of(then, parts['left'])}"
+
+
+def _factors(choice: Factored, then: Choice, tensors: Mapping[str, Tensor], shape: Shape, bias: Tensor | None) -> nn.Module:
+    layers = []
+    for name, part_bias in (("right", None), ("left", bias)):
+        stored = _part(tensors, name, then == KEEP)
+        layers.append(runnable(then, stored, choice.factor_shapes(shape)[name], part_bias, torch.bfloat16))
+    return nn.Sequential(*layers)
 
 
 def _part(tensors: Mapping[str, Tensor], name: str, dense: bool) -> dict[str, Tensor]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from paredown.compressors.bank import Bank
+from paredown.compressors.checkpoint import is_placeholder, placeholder
 from paredown.compressors.sites import blocks_of
+from paredown.compressors.storage import Tensors, norm_names
 from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
@@ -15,10 +21,16 @@ from paredown.space.site import Inventory, Site
 class PlannedModel:
     """A float32 model that takes one plan after the other; only what differs is touched.
 
+    A model without weights (`empty_model`) is streamed: a block's parameters are put in place when it is about to run, and let go
+    when it has run. What lies outside the blocks (embeddings, final norm, head) stays in memory.
+
     Args:
-        model: The original as `load_original` gives it; its parameters are exchanged.
+        model: The original as `open_original` gives it; its parameters are exchanged.
         inventory: Its sites.
-        bank: Where compressed sites come from.
+        bank: Where compressed sites come from, and the original's parameters.
+
+    Attributes:
+        streamed: Whether the blocks have their weights only while they run.
     """
 
     def __init__(self, model: PreTrainedModel, inventory: Inventory, bank: Bank) -> None:
@@ -34,6 +46,10 @@ class PlannedModel:
         self._blocks = list(blocks)
         self._layer_types = getattr(model.config, "layer_types", None)
         self._in_place: dict[str, tuple[str, Choice, str]] = {site.name: (site.name, KEEP, "") for site in inventory.leaves}
+        self.streamed = any(is_placeholder(parameter) for parameter in model.parameters())
+        self._decided: dict[int | None, list[tuple[Site, Choice, Bank]]] = {}
+        if self.streamed:
+            self._stream(f"{name}.")
 
     def swap(self, plan: Plan, bank: Bank | None = None) -> int:
         """Puts a plan in place.
@@ -52,9 +68,12 @@ class PlannedModel:
             wanted = (site.name, choice, bank.calibration if choice.needs else "")
             if site.kind == "block" or all(self._in_place[leaf] == wanted for leaf in leaves):
                 continue
-            self._exchange(site, choice, bank)
+            if not self.streamed or site.block is None:
+                self._exchange(site, choice, bank)
             self._in_place.update(dict.fromkeys(leaves, wanted))
             touched += 1
+        if self.streamed:
+            self._decide(plan, bank)
         dropped = plan.dropped(self.inventory)
         if dropped != self.plan.dropped(self.inventory):
             stay = [i for i in range(len(self._blocks)) if i not in dropped]
@@ -65,11 +84,66 @@ class PlannedModel:
         self.plan = plan
         return touched
 
+    def forget(self, sites: Iterable[Site]) -> None:
+        """Others changed the parameters of these sites: the next plan puts its own in place, whatever it is."""
+        for site in sites:
+            self._in_place.update(dict.fromkeys(site.covers or (site.name,), ("", KEEP, "")))
+
     def _exchange(self, site: Site, choice: Choice, bank: Bank) -> None:
-        for name, value in bank.decoded(site, choice).items():
+        """Puts a site in place, and the norm back that another choice had changed."""
+        values = self._originals(name for leaf in site.covers or (site.name,) for name in self._changed_norms(leaf))
+        self._put(values | self._values(site, choice, bank))
+
+    def _changed_norms(self, leaf: str) -> list[str]:
+        """Norms that may have changed with what is in place at a leaf."""
+        before = self._sites.get(self._in_place[leaf][0])
+        return norm_names(before) if before else []
+
+    def _values(self, site: Site, choice: Choice, bank: Bank) -> Tensors:
+        """The parameters of a site under a choice; of a structure that says nothing of a matrix, the original's."""
+        decoded = bank.decoded(site, choice)
+        return self.bank.decoded(site, KEEP) | decoded if site.structured else decoded
+
+    def _originals(self, names: Iterable[str]) -> Tensors:
+        parameters = self.bank.parameters
+        return {name: parameters[name].float() for name in names if name in parameters}
+
+    def _put(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
             module_name, _, part = name.rpartition(".")
             module = self._modules[module_name]
             parameter: Tensor = getattr(module, part)
             parameter.data = value
             if part == "weight" and hasattr(module, "nf"):  # GPT-2's Conv1D shapes its output by this
                 module.nf = value.shape[1]
+
+    def _stream(self, prefix: str) -> None:
+        """Puts in place what stays, and has each block fetch the rest."""
+        parameters = self.bank.parameters
+        names = [name for name, _ in self.model.named_parameters()]
+        self._put(self._originals(name for name in names if not name.startswith(prefix)))
+        for name, buffer in self.model.named_buffers():
+            if name in parameters:
+                buffer.copy_(parameters[name])
+        self._decide(Plan(), self.bank)
+        for index, block in enumerate(self._blocks):
+            rest = next(site.rest for site in self.inventory.parents if site.kind == "block" and site.block == index)
+            block.register_forward_pre_hook(partial(self._enter, index, [name for name in names if name in rest]))
+            block.register_forward_hook(_leave, always_call=True)
+
+    def _decide(self, plan: Plan, bank: Bank) -> None:
+        self._decided = {}
+        for site, choice in plan.decided(self.inventory):
+            self._decided.setdefault(site.block, []).append((site, choice, bank))
+
+    def _enter(self, index: int, rest: Iterable[str], block: nn.Module, inputs: Any) -> None:
+        """Before a block runs; norms first, since a choice may change them."""
+        self._put(self._originals(rest))
+        for site, choice, bank in self._decided.get(index, []):
+            self._put(self._values(site, choice, bank))
+
+
+def _leave(block: nn.Module, inputs: Any, output: Any) -> None:
+    """Also after an error: nothing of a block stays in place."""
+    for parameter in block.parameters():
+        parameter.data = placeholder(parameter.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,27 @@ FEED_FORWARD = (
     ("intermediate.dense", "output.dense"),
 )
 """Matrices of a feed-forward network within a block: those that make the neurons, then the one that reads them."""
+
+ATTENTION = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"),
+    ("attn.c_attn", "attn.c_proj"),
+    ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
+)
+"""Matrices of an attention within a block: queries, keys and values, then the one that reads the heads."""
+
+NORMS = {
+    "LlamaDecoderLayer": ("input_layernorm", "post_attention_layernorm"),
+    "MistralDecoderLayer": ("input_layernorm", "post_attention_layernorm"),
+    "Qwen2DecoderLayer": ("input_layernorm", "post_attention_layernorm"),
+    "Qwen3DecoderLayer": ("input_layernorm", "post_attention_layernorm"),
+    "GPT2Block": ("ln_1", "ln_2"),
+    "OPTDecoderLayer": ("self_attn_layer_norm", "final_layer_norm"),
+}
+"""By class of the block: the norms that only the attention and only the feed-forward network read, and whose weight is a factor."""
+
+SEPARATE_HEADS = ("LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention", "BertSelfAttention")
+"""Attentions that take the number of heads from the widths of their matrices, so that narrower ones need no other code."""
 
 
 def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -108,15 +129,8 @@ def walk(model: PreTrainedModel, stored: dict[str, TensorSpec], default: str, ti
     for index in range(len(blocks)):
         start = f"{prefix}.{index}."
         inside = [site for site in leaves if site.block == index]
-        for pattern in FEED_FORWARD:
-            if all(start + part in matrices for part in pattern):
-                members = tuple(matrices[start + part] for part in pattern)
-                modules = {member.module for member in members}
-                covers = tuple(site.name for site in inside if modules.issuperset(m.module for m in site.members))
-                if {m.module for site in inside if site.name in covers for m in site.members} == modules:
-                    name = joint_name([member.module for member in members])
-                    sites.append(Site(name=name, kind="ffn", block=index, members=members, covers=covers))
-                break
+        sites += _structured("attention", ATTENTION, blocks[index], start, matrices, inside, layout)
+        sites += _structured("ffn", FEED_FORWARD, blocks[index], start, matrices, inside, layout)
         rest = {name: spec for name, spec in layout.items() if name.startswith(start) and name not in owned}
         owned.update(rest)
         covers = tuple(site.name for site in inside)
@@ -127,6 +141,61 @@ def walk(model: PreTrainedModel, stored: dict[str, TensorSpec], default: str, ti
         rest={name: spec for name, spec in layout.items() if name not in owned},
         causal=causal,
     )
+
+
+def _structured(
+    kind: Kind,
+    patterns: Sequence[Sequence[str]],
+    block: nn.Module,
+    start: str,
+    matrices: Mapping[str, Member],
+    inside: Sequence[Site],
+    layout: Mapping[str, TensorSpec],
+) -> list[Site]:
+    """The attention or feed-forward network of a block, where its matrices are those of a pattern and no others share a leaf with them."""
+    pattern = next((pattern for pattern in patterns if all(start + part in matrices for part in pattern)), None)
+    if pattern is None:
+        return []
+    members = tuple(matrices[start + part] for part in pattern)
+    modules = {member.module for member in members}
+    covered = [site for site in inside if modules.issuperset(m.module for m in site.members)]
+    if {m.module for site in covered for m in site.members} != modules:
+        return []
+    site = Site(
+        name=joint_name([member.module for member in members]),
+        kind=kind,
+        block=inside[0].block,
+        members=members,
+        covers=tuple(site.name for site in covered),
+        norm=_norm(kind, block, start, layout),
+        homogeneous=_is_homogeneous(kind, block, members),
+        heads=_heads(block.get_submodule(pattern[0].rpartition(".")[0]), members) if kind == "attention" else None,
+    )
+    return [site]
+
+
+def _norm(kind: Kind, block: nn.Module, start: str, layout: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    names = NORMS.get(type(block).__name__)
+    if names is None or not getattr(block, "do_layer_norm_before", True):
+        return {}
+    norm = start + names[kind == "ffn"]
+    return {name: layout[name] for name in (f"{norm}.weight", f"{norm}.bias") if name in layout}
+
+
+def _is_homogeneous(kind: Kind, block: nn.Module, members: Sequence[Member]) -> bool:
+    """Values are averaged, gated neurons are products, and a rectifier keeps the scale of what it passes."""
+    if type(block).__name__ not in NORMS:
+        return False
+    if kind == "attention":
+        return len(members) == 4
+    return len(members) == 3 or isinstance(getattr(block, "activation_fn", None), nn.ReLU)
+
+
+def _heads(attention: nn.Module, members: Sequence[Member]) -> tuple[int, int] | None:
+    if type(attention).__name__ not in SEPARATE_HEADS:
+        return None
+    size: Any = getattr(attention, "head_dim", None) or attention.attention_head_size
+    return members[0].shape[0] // size, members[1].shape[0] // size
 
 
 def _leaves(matrices: dict[str, Member], prefix: str, *, embedding_name: str | None, ties: Sequence[Sequence[str]]) -> list[Site]:

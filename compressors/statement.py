@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
 from paredown.compressors.kernels import kernel_of
-from paredown.space.choice import KEEP, Choice, choice_members, methods, site_fault
+from paredown.space.choice import Choice, choice_members, inner, methods, site_fault
 from paredown.space.schema import keys, summary
 from paredown.space.site import Kind, Member, Site
 from paredown.space.target import targets
+from paredown.space.tensors import TensorSpec
 
 WIDTH = 1024
 
@@ -22,10 +23,14 @@ def _matrix(name: str, kind: Kind, class_name: str, tied: tuple[str, ...] = ()) 
     return Site(name=name, kind=kind, block=0, members=(member,))
 
 
-def _network() -> Site:
-    shapes = {"gate": (2 * WIDTH, WIDTH), "up": (2 * WIDTH, WIDTH), "down": (WIDTH, 2 * WIDTH)}
+def _structured(kind: Kind, shapes: dict[str, tuple[int, int]], heads: tuple[int, int] | None = None) -> Site:
     members = tuple(Member(module=name, shape=shape, dtype="bfloat16") for name, shape in shapes.items())
-    return Site(name="mlp", kind="ffn", block=0, members=members)
+    norm = {"norm.weight": TensorSpec("bfloat16", (WIDTH,))}
+    return Site(name=kind, kind=kind, block=0, members=members, norm=norm, homogeneous=True, heads=heads)
+
+
+NETWORK = {"gate": (2 * WIDTH, WIDTH), "up": (2 * WIDTH, WIDTH), "down": (WIDTH, 2 * WIDTH)}
+HEADS = {"q": (WIDTH, WIDTH), "k": (WIDTH // 2, WIDTH), "v": (WIDTH // 2, WIDTH), "o": (WIDTH, WIDTH)}
 
 
 EXAMPLES: dict[str, Site] = {
@@ -33,7 +38,8 @@ EXAMPLES: dict[str, Site] = {
     "`Conv1D`": _matrix("conv", "linear", "Conv1D"),
     "embedding": _matrix("embedding", "embedding", "Embedding"),
     "tied embedding": _matrix("tied", "embedding", "Embedding", ("head",)),
-    "feed-forward network": _network(),
+    "feed-forward network": _structured("ffn", NETWORK),
+    "attention": _structured("attention", HEADS, (16, 8)),
     "block": Site(name="block", kind="block", block=0, members=()),
 }
 """A site of each sort that targets treat differently."""
@@ -69,10 +75,10 @@ def runs_as(choice: Choice) -> str:
         return "storage only: dense"
     if choice.method == "drop":
         return "a smaller model"
-    if choice.kinds == {"ffn"}:
-        site = EXAMPLES["feed-forward network"]
-        kernels = {_words(kernel_of(choice.then or KEEP, shape)) for _, shape in choice_members(site, choice)}
-        return f"narrower layers: {' and '.join(sorted(kernels))}"
+    if site := next((site for site in EXAMPLES.values() if site.structured and site.kind in choice.kinds), None):
+        left = choice_members(site, choice)
+        kernels = " and ".join(sorted({_words(kernel_of(inner(site, choice), shape)) for _, shape in left}))
+        return kernels if all(shape == member.shape for member, shape in left) else f"narrower layers: {kernels}"
     return _words(kernel_of(choice, (WIDTH, WIDTH)))
 
 
@@ -107,11 +113,9 @@ def _typical() -> Iterator[Choice]:
     for name in methods:
         method, offered = methods[name], dict[Choice, None]()
         for site in EXAMPLES.values():
-            if site.kind in method.kinds and site.members:
-                offered |= dict.fromkeys(method.offers(site.members[-1], site.kind))
-        if not offered and not any(field.is_required() for field in method.model_fields.values()):
-            offered[method()] = None
-        yield from offered
+            if site.kind in method.kinds:
+                offered |= dict.fromkeys(method.site_offers(site))
+        yield from offered or method.examples()
 
 
 def _runs(site: Site, choice: Choice) -> tuple[str, ...]:
@@ -120,7 +124,15 @@ def _runs(site: Site, choice: Choice) -> tuple[str, ...]:
 
 def _words(kernel: str) -> str:
     """A kernel for people: ``lowrank-96-int8-int8`` is two factors."""
-    if kernel.startswith("lowrank-"):
-        right, left = kernel.split("-")[2:4]
-        return f"two factors: {right}" if right == left else f"two factors: {right} and {left}"
-    return {"int4": "int4 kernel", "int8": "int8 kernel"}.get(kernel, kernel)
+    return _read(iter(kernel.split("-")))
+
+
+def _read(parts: Iterator[str]) -> str:
+    """The kernel that comes next, with what it consists of."""
+    name = next(parts)
+    if name not in ("lowrank", "residual"):
+        return {"int4": "int4 kernel", "int8": "int8 kernel"}.get(name, name)
+    next(parts)  # the rank
+    right, left = (_read(parts).removesuffix(" kernel") for _ in range(2))
+    factors = f"two factors: {right}" if right == left else f"two factors: {right} and {left}"
+    return factors if name == "lowrank" else f"{_read(parts)} plus {factors}"

@@ -65,7 +65,7 @@ def encode_site(site: Site, choice: Choice, parameters: Mapping[str, Tensor], st
         rest = {name: parameters[name].float() for name in norm_names(site) if name in parameters}
         changed = choice.restructure(site, matrices, biases, known, rest)
         matrices, biases, known = list(changed.matrices), list(changed.biases), list(changed.statistics)
-        tensors = {name: tensor.to(parameters[name].dtype) for name, tensor in changed.rest.items()}
+        tensors = {name: tensor.to(getattr(torch, site.norm[name].dtype)) for name, tensor in changed.rest.items()}
     step = inner(site, choice)
     for (member, _), matrix, bias, found in zip(members, matrices, biases, known, strict=True):
         stored = encode_matrix(step, matrix.contiguous(), member.dtype, found.only(step.needs))
@@ -99,7 +99,7 @@ def decode_site(site: Site, choice: Choice, tensors: Mapping[str, Tensor]) -> Te
 
 def norm_names(site: Site) -> list[str]:
     """Parameters of the norm that a site may change."""
-    return [f"{site.norm}.weight", f"{site.norm}.bias"] if site.norm else []
+    return list(site.norm)
 
 
 def _statistics(member: Member, statistics: StatisticsOf | None) -> Statistics:

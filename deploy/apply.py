@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,23 @@ import torch
 from torch import Tensor
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
+from paredown.compressors.absent import check_places
 from paredown.compressors.assemble import reduced_config
-from paredown.compressors.checkpoint import config_of, config_sha256, load_original, parameters_of, resolve
+from paredown.compressors.checkpoint import config_of, config_sha256, resolve
 from paredown.compressors.sites import inventory_of
 from paredown.compressors.storage import encode_site
+from paredown.compressors.weights import original_weights
 from paredown.deploy.card import model_card
 from paredown.deploy.folder import MANIFEST, check_folder, replaced
 from paredown.deploy.formats import formats, write_json
 from paredown.deploy.header import read_header
+from paredown.deploy.shards import SHARD_BYTES
 from paredown.space.choice import Choice
 from paredown.space.errors import OutputError, VerificationError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile
 from paredown.space.site import Inventory, Site
+from paredown.space.statistics import StatisticsOf
 from paredown.space.target import targets
 from paredown.space.tensors import total_bytes
 
@@ -46,6 +50,7 @@ class Applied:
         predicted_bytes: What the plan says; equal.
         original_bytes: Of the original's tensors as stored.
         header_bytes: Of the files' headers, which no budget counts.
+        other_texts: Whether it was calibrated on other texts than the plan was measured with.
     """
 
     folder: Path
@@ -53,16 +58,28 @@ class Applied:
     predicted_bytes: int
     original_bytes: int
     header_bytes: int
+    other_texts: bool = False
 
 
-def apply_plan(plan_file: PlanFile, model: str | Path, out: str | Path, tensors_of: TensorsOf | None = None) -> Applied:
+def apply_plan(
+    plan_file: PlanFile,
+    model: str | Path,
+    out: str | Path,
+    tensors_of: TensorsOf | None = None,
+    statistics: StatisticsOf | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Applied:
     """Writes the compressed model with its plan, metrics and card; whole or not at all.
+
+    Weights are read and written site by site: one site is in memory at a time, however large the model is.
 
     Args:
         plan_file: The plan.
         model: The original's folder or hub name: the model that the plan was made on, or a fine-tune of it.
         out: The folder to write; replaced if it is one of ours.
         tensors_of: Where compressed sites may be had ready, a bank's; None, or None from it, encodes them here.
+        statistics: Of the inputs, by name of the module, for calibrated choices that are encoded here.
+        shard_bytes: Most tensor bytes of a file; a smaller model is one file.
 
     Raises:
         CheckpointError: If the original is missing, incomplete or compressed already.
@@ -78,13 +95,13 @@ def apply_plan(plan_file: PlanFile, model: str | Path, out: str | Path, tensors_
     if config_sha256(source) == plan_file.base_model.config_sha256 and predicted != plan_file.size_bytes:
         raise VerificationError(f"the plan file says {plan_file.size_bytes} bytes, its choices take {predicted}; set size_bytes to that")
     reduced_config(config, inventory, plan.dropped(inventory))
+    check_places(config, inventory, plan)
     check_folder(out)
     if out.resolve() == source.resolve():
         raise OutputError(f"{out} is the original; choose another folder")
-    parameters = parameters_of(load_original(source, config))
-    tensors = encoded(inventory, plan, parameters, tensors_of)
+    tensors = encoded_tensors(inventory, plan, original_weights(source, config), tensors_of, statistics)
     with replaced(out) as folder:
-        formats[plan_file.target](folder, config=config, inventory=inventory, plan=plan, tensors=tensors)
+        formats[plan_file.target](folder, config=config, inventory=inventory, plan=plan, tensors=tensors, shard_bytes=shard_bytes)
         size, header = _check_bytes(folder, inventory, plan)
         applied = Applied(
             folder=out, size_bytes=size, predicted_bytes=predicted, original_bytes=inventory.original_bytes, header_bytes=header
@@ -93,18 +110,31 @@ def apply_plan(plan_file: PlanFile, model: str | Path, out: str | Path, tensors_
     return applied
 
 
+def encoded(
+    inventory: Inventory,
+    plan: Plan,
+    parameters: Mapping[str, Tensor],
+    tensors_of: TensorsOf | None = None,
+    statistics: StatisticsOf | None = None,
+) -> dict[str, Tensor]:
+    """Every tensor of the plan's layout, from the original's ``parameters``, which are not modified; all in memory."""
+    return dict(encoded_tensors(inventory, plan, parameters, tensors_of, statistics))
+
+
 @torch.no_grad()
-def encoded(inventory: Inventory, plan: Plan, parameters: Mapping[str, Tensor], tensors_of: TensorsOf | None = None) -> dict[str, Tensor]:
-    """Every tensor of the plan's layout, from the original's float32 ``parameters``, which are not modified."""
-    layout = plan.layout(inventory)
-    tensors: dict[str, Tensor] = {}
+def encoded_tensors(
+    inventory: Inventory, plan: Plan, parameters: Mapping[str, Tensor], tensors_of: TensorsOf | None, statistics: StatisticsOf | None
+) -> Iterator[tuple[str, Tensor]]:
+    """The same one by one; a site is compressed when its first tensor is taken."""
+    done: set[str] = set()
     for site, choice in plan.decided(inventory):
         ready = tensors_of(site, choice) if tensors_of else None
-        tensors |= encode_site(site, choice, parameters) if ready is None else ready
-    for name, spec in layout.items():
-        if name not in tensors:
-            tensors[name] = parameters[name].detach().to(getattr(torch, spec.dtype)).contiguous()
-    return tensors
+        tensors = encode_site(site, choice, parameters, statistics) if ready is None else ready
+        done |= tensors.keys()
+        yield from tensors.items()
+    for name, spec in plan.layout(inventory).items():
+        if name not in done:
+            yield name, parameters[name].detach().to(getattr(torch, spec.dtype)).contiguous()
 
 
 def _check_bytes(folder: Path, inventory: Inventory, plan: Plan) -> tuple[int, int]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
-from paredown.compressors.checkpoint import DTYPES
+from paredown.compressors.checkpoint import header_of
 from paredown.space.errors import VerificationError
 from paredown.space.tensors import TensorSpec, total_bytes
 
@@ -23,10 +23,7 @@ def read_header(folder: Path) -> tuple[dict[str, TensorSpec], int]:
     found: dict[str, TensorSpec] = {}
     for path in paths:
         try:
-            with safe_open(path, "pt") as file:
-                for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                    tensor = file.get_slice(name)
-                    found[name] = TensorSpec(DTYPES[tensor.get_dtype()], tuple(tensor.get_shape()))
+            found |= header_of(path)
         except (SafetensorError, OSError) as error:
             raise VerificationError(f"{path} is damaged ({error}); apply the plan again") from None
     return found, sum(path.stat().st_size for path in paths) - total_bytes(found)

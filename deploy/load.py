@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
 from paredown.compressors.assemble import assemble
-from paredown.compressors.checkpoint import model_class, skeleton
+from paredown.compressors.checkpoint import model_class, shards, skeleton
 from paredown.compressors.sites import walk
-from paredown.deploy.formats.paredown import LAYOUT, TENSORS
+from paredown.deploy.formats.paredown import LAYOUT, STEM
 from paredown.space.choice import parse_choice
 from paredown.space.errors import CheckpointError
 from paredown.space.plan import Plan
@@ -72,10 +73,12 @@ def stored_plan(folder: Path, config: Any) -> tuple[Inventory, Plan]:
 def _load_own(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder)
     inventory, plan = stored_plan(folder, config)
-    try:
-        tensors = load_file(folder / TENSORS)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / TENSORS} is missing or truncated ({error}); copy it again") from None
+    tensors: dict[str, Tensor] = {}
+    for path in shards(folder, STEM):
+        try:
+            tensors |= load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} is truncated ({error}); copy it again") from None
     for name, spec in plan.layout(inventory).items():
         found = tensors.get(name)
         if found is not None and (tuple(found.shape), str(found.dtype)) != (spec.shape, f"torch.{spec.dtype}"):

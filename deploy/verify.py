@@ -16,20 +16,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
-from paredown.compressors.assemble import reduced_config, renumbering
+from paredown.compressors.assemble import reduced_config
 from paredown.compressors.checkpoint import config_of, load_original, parameters_of, resolve
 from paredown.compressors.sites import blocks_of, inventory_of
 from paredown.compressors.storage import decode_site
 from paredown.deploy import verify_process
 from paredown.deploy.apply import TensorsOf, encoded
-from paredown.deploy.formats.transformers import turned_names
+from paredown.deploy.formats.transformers import file_layout
 from paredown.deploy.header import read_header
 from paredown.space.errors import VerificationError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile
 from paredown.space.site import Inventory
 from paredown.space.target import targets
-from paredown.space.tensors import TensorSpec, total_bytes
+from paredown.space.tensors import total_bytes
 
 TOLERANCE = 1e-4
 """Largest difference of logits in float32, as a share of the largest logit."""
@@ -117,12 +117,7 @@ def check_stored(folder: Path, inventory: Inventory, plan: Plan, target: str) ->
         VerificationError: If they are not, in name, type, shape or bytes.
     """
     found, header = read_header(folder)
-    expected = dict(plan.layout(inventory))
-    if target != "paredown":
-        for name in turned_names(inventory) & expected.keys():
-            expected[name] = TensorSpec(expected[name].dtype, expected[name].shape[::-1])
-        rename = renumbering(inventory, plan.dropped(inventory))
-        expected = {rename(name): spec for name, spec in expected.items()}
+    expected = plan.layout(inventory) if target == "paredown" else file_layout(inventory, plan)
     if found != expected:
         wrong = min(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         raise VerificationError(
@@ -138,7 +133,7 @@ def scored_model(model: Any, inventory: Inventory, plan: Plan, tensors: dict[str
         for name, value in decode_site(site, choice, tensors).items():
             module, _, attribute = name.rpartition(".")
             getattr(model.get_submodule(module), attribute).data = value.clone()
-        if site.kind == "ffn":
+        if site.structured:
             for member in site.members:
                 layer = model.get_submodule(member.module)
                 if member.transposed:

@@ -1,10 +1,12 @@
-"""Two plans measured on the same documents."""
+"""Two plans measured on the same documents, each rebuilt from several draws of the calibration texts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paredown.evaluators.quality import Quality
 
@@ -13,32 +15,63 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """One plan's loss over another's, with a 95 % interval over documents."""
+    """One plan's loss over another's, with a 95 % interval over documents and draws."""
 
     mean: float
     low: float
     high: float
     documents: int
+    draws: int
 
 
-def ratio(ours: Quality, theirs: Quality, *, seed: int = 0) -> Ratio:
-    """Paired bootstrap over documents of the ratio of mean losses.
+def ratio(ours: Quality | Sequence[Quality], theirs: Quality | Sequence[Quality], *, seed: int = 0) -> Ratio:
+    """Paired bootstrap of the ratio of mean losses: documents are drawn again, and calibration draws where there are several.
+
+    Args:
+        ours: Of one plan on the same documents, for each calibration draw.
+        theirs: Of another, for the same draws.
+        seed: Of the bootstrap.
 
     Source:
         Efron & Tibshirani, 1993, "An Introduction to the Bootstrap", the percentile interval.
     """
-    generator = np.random.default_rng(seed)
-    count = len(ours.totals)
-    weights = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    ratios = (weights @ ours.totals) / np.maximum(weights @ theirs.totals, 1e-300)
+    own, other = _totals(ours), _totals(theirs)
+    if len(own) != len(other):
+        raise ValueError(f"expected as many draws of both plans, got {len(own)} and {len(other)}; measure the same draws")
+    documents, draws = _weights(own.shape[1], len(own), seed)
+    ratios = _resampled(own, documents, draws) / np.maximum(_resampled(other, documents, draws), 1e-300)
     low, high = np.quantile(ratios, [0.025, 0.975])
-    return Ratio(mean=ours.mean / max(theirs.mean, 1e-300), low=float(low), high=float(high), documents=count)
+    mean = float(own.sum() / max(other.sum(), 1e-300))
+    return Ratio(mean=mean, low=float(low), high=float(high), documents=own.shape[1], draws=len(own))
 
 
-def interval(quality: Quality, *, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean loss over documents, by bootstrap."""
-    generator = np.random.default_rng(seed)
-    count = len(quality.totals)
-    weights = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    low, high = np.quantile((weights @ quality.totals) / (weights @ quality.tokens), [0.025, 0.975])
+def interval(quality: Quality | Sequence[Quality], *, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean loss over documents, and over calibration draws where there are several, by bootstrap."""
+    totals = _totals(quality)
+    tokens = (quality if isinstance(quality, Quality) else quality[0]).tokens
+    documents, draws = _weights(totals.shape[1], len(totals), seed)
+    low, high = np.quantile(_resampled(totals, documents, draws) / (documents @ tokens), [0.025, 0.975])
     return float(low), float(high)
+
+
+def _totals(qualities: Quality | Sequence[Quality]) -> NDArray[np.float64]:
+    """Sums over tokens, shape ``(draws, documents)``."""
+    return np.stack([quality.totals for quality in ([qualities] if isinstance(qualities, Quality) else qualities)])
+
+
+def _weights(documents: int, draws: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """How often each document is taken, and the weight of each draw, for every resample.
+
+    Of n draws, n - 1 are taken: with so few, taking n would make the variance too small by (n - 1) / n.
+    """
+    generator = np.random.default_rng(seed)
+    taken = generator.multinomial(documents, np.full(documents, 1 / documents), size=RESAMPLES)
+    if draws == 1:
+        return taken, np.ones((RESAMPLES, 1))
+    return taken, generator.multinomial(draws - 1, np.full(draws, 1 / draws), size=RESAMPLES) / (draws - 1)
+
+
+def _resampled(totals: NDArray[np.float64], documents: NDArray[np.int64], draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weighted sums, shape ``(resamples,)``."""
+    sums: NDArray[np.float64] = ((documents @ totals.T) * draws).sum(1)
+    return sums

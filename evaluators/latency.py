@@ -20,12 +20,13 @@ from paredown.compressors.bank import Bank
 from paredown.compressors.kernels import kernel_of, runnable
 from paredown.compressors.storage import encode_matrix
 from paredown.evaluators.door import finite
-from paredown.space.choice import KEEP, Choice, Shape, choice_members
+from paredown.space.choice import KEEP, Choice, Shape, choice_members, inner
 from paredown.space.errors import StudyError
 from paredown.space.files import write_atomically
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 from paredown.space.space import Space
+from paredown.space.statistics import Statistics
 from paredown.space.target import Target
 
 PROMPT_TOKENS = 128
@@ -211,14 +212,14 @@ def _timing(decode: list[float], prefill: list[float]) -> Timing:
 
 def _site_kernels(site: Site, choice: Choice, dtype: torch.dtype) -> Iterator[tuple[str, Choice, Shape]]:
     """Kernel names of a site under a choice, each with what it computes; an embedding only where it makes the logits too."""
-    inner = (choice.then or KEEP) if site.kind == "ffn" else choice
+    step = inner(site, choice)
     for member, shape in choice_members(site, choice):
         if site.kind == "embedding":
             if member.tied:
                 yield f"dense {shape[0]}x{shape[1]}", KEEP, shape
         else:
-            kernel = "dense" if member.tied else kernel_of(inner, shape, dtype)
-            yield f"{kernel} {shape[0]}x{shape[1]}", KEEP if kernel == "dense" else inner, shape
+            kernel = "dense" if member.tied else kernel_of(step, shape, dtype)
+            yield f"{kernel} {shape[0]}x{shape[1]}", KEEP if kernel == "dense" else step, shape
 
 
 def _kernels(inventory: Inventory, plan: Plan, dtype: torch.dtype) -> list[str]:
@@ -230,7 +231,8 @@ def _kernels(inventory: Inventory, plan: Plan, dtype: torch.dtype) -> list[str]:
 def _time_kernel(choice: Choice, shape: Shape, dtype: torch.dtype) -> tuple[float, float]:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(shape, generator=generator)
-    layer = runnable(choice, encode_matrix(choice, weight, "bfloat16"), shape, None, dtype)
+    white = Statistics(second_moment=torch.eye(shape[1]), mean_absolute=torch.ones(shape[1]), importance=torch.ones(shape))
+    layer = runnable(choice, encode_matrix(choice, weight, "bfloat16", white.only(choice.needs)), shape, None, dtype)
     copies = [layer, *(deepcopy(layer) for _ in range(min(COLD_BYTES // resident_bytes(layer), MOST_COPIES)))]
     times = []
     for rows in (1, PROMPT_TOKENS):

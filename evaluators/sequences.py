@@ -97,12 +97,23 @@ def sequence_sets(
         StudyError: If a set is too short.
     """
     length = min(tokens.sequence_length, longest)
-    wanted = {"calibration": tokens.calibration, "search": tokens.search, "selection": tokens.selection, "held-out": tokens.held_out}
-    seeds = {"calibration": seed, "search": seed, "selection": 0, "held-out": 0}
-    return {
+    wanted = {"search": tokens.search, "selection": tokens.selection, "held-out": tokens.held_out}
+    seeds = {"search": seed, "selection": 0, "held-out": 0}
+    first = calibration_draw(sets["calibration"], tokenizer, tokens=tokens.calibration, length=length, seed=seed)
+    return {"calibration": first} | {
         name: cut(_shuffled(sets[name], seeds[name]), tokenizer, tokens=count, length=length, what=name) for name, count in wanted.items()
     }
 
 
-def _shuffled(documents: Sequence[Document], seed: int) -> list[Document]:
+def calibration_draw(documents: Sequence[Document], tokenizer: Any, *, tokens: int, length: int, seed: int, draw: int = 0) -> Sequences:
+    """Calibration sequences of a study: draw 0 is the one that plans are compressed with, others tell how much hangs on it.
+
+    Raises:
+        StudyError: If the documents are too short.
+    """
+    shuffled = _shuffled(documents, seed) if draw == 0 else _shuffled(documents, f"{seed}, draw {draw}")
+    return cut(shuffled, tokenizer, tokens=tokens, length=length, what="calibration")
+
+
+def _shuffled(documents: Sequence[Document], seed: int | str) -> list[Document]:
     return sorted(documents, key=lambda document: hashlib.sha256(f"{seed} {document.name}".encode()).digest())

@@ -12,7 +12,8 @@ Importing this imports no torch; the functions that need it do.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version as _version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from paredown.compressors.holdings import Cleaning, Holdings
     from paredown.deploy.apply import Applied
     from paredown.deploy.verify import Verified
     from paredown.evaluation import Evaluation
@@ -41,6 +43,8 @@ __all__ = [
     "StudyFile",
     "__version__",
     "apply",
+    "bank",
+    "clean_bank",
     "dashboard",
     "evaluate",
     "generate",
@@ -82,7 +86,9 @@ def inspect(model: str | Study, *, target: str = "paredown", budget: str = "45%"
     return inspect_study(as_study(model if is_study else {"model": str(model), "target": target, "budget": budget}))
 
 
-def search(study: Study, out: str | Path, *, progress: Progress | None = None, bank: str | Path | None = None) -> Outcome:
+def search(
+    study: Study, out: str | Path, *, progress: Progress | None = None, bank: str | Path | None = None, workers: int | None = None
+) -> Outcome:
     """Searches until the study says stop; in a folder of the same study it goes on where that was.
 
     Args:
@@ -90,6 +96,7 @@ def search(study: Study, out: str | Path, *, progress: Progress | None = None, b
         out: The study folder: plans, front, report, database.
         progress: Who is told; nobody by default. Reports are written in any case.
         bank: Folder of compressed sites, shared between studies; in the study folder by default.
+        workers: Processes that fill the bank; one a core by default. What is found does not depend on it.
 
     Returns:
         Everything that was measured; the winner's plan is ``out/best/plan.yaml``.
@@ -107,7 +114,7 @@ def search(study: Study, out: str | Path, *, progress: Progress | None = None, b
     if question.trials is None and question.timeout is None and question.until is None:
         question = question.model_copy(update={"trials": DEFAULT_TRIALS})
     samplers[question.sampler]  # an unknown one is refused before hours are spent
-    return Session(question, Path(out), progress or Silent(), Path(bank) if bank else None).run()
+    return Session(question, Path(out), progress or Silent(), Path(bank) if bank else None, workers).run()
 
 
 DEFAULT_TRIALS = 100
@@ -153,6 +160,37 @@ def select(folder: str | Path, budget: str, out: str | Path | None = None) -> Se
     return select_plan(Path(folder), budget, Path(out) if out else None)
 
 
+def bank(folder: str | Path) -> Holdings:
+    """What a bank of compressed sites holds.
+
+    Args:
+        folder: The bank's, or that of a study.
+
+    Raises:
+        StudyError: If there is no bank.
+    """
+    from paredown.compressors.holdings import holdings
+
+    return holdings(Path(folder))
+
+
+def clean_bank(folder: str | Path, keep: Sequence[str | Path] = (), *, dry_run: bool = True) -> Cleaning:
+    """Removes from a bank what no search can find again; where studies to keep are named, whatever none of them needs.
+
+    Args:
+        folder: The bank's, or that of a study, which is kept then.
+        keep: Study folders. Without any, every record that can be found stays.
+        dry_run: Whether to count only.
+
+    Raises:
+        StudyError: If there is no bank, or a folder to keep names no records.
+        OutputError: If a file cannot be removed.
+    """
+    from paredown.compressors.holdings import clean
+
+    return clean(Path(folder), [Path(study) for study in keep], dry_run=dry_run)
+
+
 def validate(file: str | Path, model: str | Path | None = None) -> PlanFile | StudyFile:
     """A plan or study file, once it was checked; against a model, too, where one is given.
 
@@ -165,7 +203,15 @@ def validate(file: str | Path, model: str | Path | None = None) -> PlanFile | St
     return validated(Path(file), str(model) if model else None)
 
 
-def apply(plan: PlanFile | str | Path, model: str | Path, out: str | Path, *, check: bool = True) -> tuple[Applied, Verified | None]:
+def apply(
+    plan: PlanFile | str | Path,
+    model: str | Path,
+    out: str | Path,
+    *,
+    check: bool = True,
+    bank: str | Path | None = None,
+    data: str | list[str] | None = None,
+) -> tuple[Applied, Verified | None]:
     """Writes the compressed model.
 
     Args:
@@ -173,6 +219,8 @@ def apply(plan: PlanFile | str | Path, model: str | Path, out: str | Path, *, ch
         model: The original, or a fine-tune of it: a folder or a hub name.
         out: The folder to write; only a folder of ours is replaced.
         check: Whether to verify it in a fresh process.
+        bank: Folder of compressed sites; that of the study which the plan's file lies in by default. What it lacks is made.
+        data: Calibration texts; those that the plan names by default.
 
     Raises:
         PlanError: If the plan does not fit the model; no weight was touched.
@@ -180,12 +228,17 @@ def apply(plan: PlanFile | str | Path, model: str | Path, out: str | Path, *, ch
         OutputError: If the folder is not ours or cannot be written.
         VerificationError: If what was written is not what was scored.
     """
+    from dataclasses import replace
+
     from paredown.deploy.apply import apply_plan
+    from paredown.deploy.calibrate import ready
     from paredown.deploy.verify import verify as verify_folder
 
     plan_file = plan if isinstance(plan, PlanFile) else PlanFile.read(Path(plan))
-    applied = apply_plan(plan_file, model, out)
-    return applied, verify_folder(out, model) if check else None
+    folder = Path(bank) if bank else None if isinstance(plan, PlanFile) else study_bank(Path(plan))
+    with ready(plan_file, model, bank=folder, data=[data] if isinstance(data, str) else data) as sites:
+        applied = replace(apply_plan(plan_file, model, out, sites.tensors_of), other_texts=sites.other_texts)
+        return applied, verify_folder(out, model, tensors_of=sites.tensors_of) if check else None
 
 
 def load(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
@@ -240,15 +293,24 @@ def generate(folder: str | Path, prompt: str, *, tokens: int = 100, seed: int | 
     return continuation(Path(folder), prompt, tokens, seed)
 
 
-def verify(folder: str | Path, original: str | Path) -> Verified:
+def verify(folder: str | Path, original: str | Path, *, bank: str | Path | None = None, data: str | list[str] | None = None) -> Verified:
     """Checks bytes, keys, logits and cached decoding of a compressed model in a fresh process.
+
+    Args:
+        folder: That `apply` wrote.
+        original: The model that the plan was applied to.
+        bank: Folder of compressed sites; a temporary one by default, filled now where the plan is calibrated.
+        data: Calibration texts, where `apply` was given any.
 
     Raises:
         VerificationError: If anything differs; says what, and by how much.
     """
+    from paredown.deploy.calibrate import ready
     from paredown.deploy.verify import verify as verify_folder
 
-    return verify_folder(folder, original)
+    plan_file, texts = PlanFile.read(Path(folder) / "plan.yaml"), [data] if isinstance(data, str) else data
+    with ready(plan_file, original, bank=Path(bank) if bank else None, data=texts) as sites:
+        return verify_folder(folder, original, tensors_of=sites.tensors_of)
 
 
 def dashboard(folder: str | Path, port: int = 8080) -> None:
@@ -260,6 +322,12 @@ def dashboard(folder: str | Path, port: int = 8080) -> None:
     from paredown.dashboard import serve
 
     serve(Path(folder), port)
+
+
+def study_bank(plan: Path) -> Path | None:
+    """The bank of the study folder that a plan's file lies in (``best/plan.yaml``, ``front/0012/plan.yaml``); None if there is none."""
+    folders = [parent / "bank" for parent in plan.resolve().parents[1:3] if (parent / "study.yaml").is_file()]
+    return next((folder for folder in folders if folder.is_dir() and os.access(folder, os.W_OK)), None)
 
 
 def as_study(study: Study) -> StudyFile:

@@ -78,6 +78,7 @@ def search(
     seed: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="the study folder; runs/NAME by default", show_default=False)] = None,
     bank: Annotated[Path | None, typer.Option(help="folder of compressed sites; OUT/bank by default", show_default=False)] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes that fill the bank; one a core", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it will cost, and stop")] = False,
     as_json: Json = False,
 ) -> None:
@@ -87,7 +88,7 @@ def search(
     if dry_run:
         return print_json(asdict(paredown.inspect(question))) if as_json else print_lines(expected_cost(question))
     folder = out or Path("runs") / (study.stem if study else Path(question.model).name)
-    run_search(question, folder, bank)
+    run_search(question, folder, bank, workers)
     return print((folder / "front.json").read_text()) if as_json else print_lines(summary_lines(paredown.status(folder), folder))
 
 
@@ -118,6 +119,24 @@ def select(
 
 
 @app.command()
+def bank(
+    folder: Annotated[Path, typer.Argument(help="a bank, or the study folder it lies in", show_default=False)],
+    clean: Annotated[bool, typer.Option("--clean", help="say what can be removed: what no search finds again")] = False,
+    keep: Annotated[list[Path] | None, typer.Option(help="a study folder; what none of them needs goes too", show_default=False)] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="remove it")] = False,
+    as_json: Json = False,
+) -> None:
+    """What a bank of compressed sites holds; --clean frees what nobody needs."""
+    if not clean and (yes or keep):
+        raise StudyError("--keep and --yes say what --clean removes; add --clean")
+    if clean:
+        freed = paredown.clean_bank(folder, keep or (), dry_run=not yes)
+        return print_json(asdict(freed)) if as_json else print_lines(words.of_cleaning(freed))
+    found = paredown.bank(folder)
+    return print_json(asdict(found)) if as_json else print_lines(words.of_bank(found))
+
+
+@app.command()
 def validate(file: Annotated[Path, typer.Argument(help="a plan or a study file", show_default=False)], model: Model = None) -> None:
     """Check a plan or a study file, against a model too."""
     found = paredown.validate(file, model)
@@ -130,11 +149,13 @@ def apply(
     plan: Annotated[Path, typer.Argument(help="the plan file", show_default=False)],
     model: Annotated[str, typer.Option(help="the original or a fine-tune of it", show_default=False)],
     out: Annotated[Path, typer.Option(help="the folder to write", show_default=False)],
+    bank: Annotated[Path | None, typer.Option(help="folder of compressed sites; the study's own by default", show_default=False)] = None,
+    data: Annotated[list[str] | None, typer.Option(help="calibration texts; the plan's own by default", show_default=False)] = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="do not check it in a fresh process")] = False,
     as_json: Json = False,
 ) -> None:
     """Write the compressed model, and verify it in a fresh process."""
-    applied, verified = paredown.apply(plan, model, out, check=not no_verify)
+    applied, verified = paredown.apply(plan, model, out, check=not no_verify, bank=bank, data=data)
     if as_json:
         return print_json({"applied": asdict(applied), "verified": asdict(verified) if verified else None})
     return print_lines(words.of_application(applied, verified, out))
@@ -168,10 +189,12 @@ def generate(
 def verify(
     folder: Annotated[Path, typer.Argument(help="a compressed model", show_default=False)],
     original: Annotated[str, typer.Option(help="the model that the plan was applied to", show_default=False)],
+    bank: Annotated[Path | None, typer.Option(help="folder of compressed sites that it was made from", show_default=False)] = None,
+    data: Annotated[list[str] | None, typer.Option(help="calibration texts, if apply was given any", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
     """Check bytes, keys, logits and cached decoding in a fresh process."""
-    found = paredown.verify(folder, original)
+    found = paredown.verify(folder, original, bank=bank, data=data)
     return print_json(asdict(found)) if as_json else print_lines(words.of_verification(found))
 
 
@@ -194,7 +217,7 @@ def demo(
     question = question_of(file, {"trials": trials, "budget": budget})
     if not Path(question.model).is_dir():  # a study names it from the project's folder, whatever folder this is
         question = question.model_copy(update={"model": os.path.relpath(file.resolve().parent.parent / question.model)})
-    run_search(question, out, None)
+    run_search(question, out)
     applied, verified = paredown.apply(out / "best" / "plan.yaml", question.model, out / "model")
     print_lines(summary_lines(paredown.status(out), out))
     print(f"wrote {out / 'model'}: {applied.size_bytes:,} tensor bytes, as predicted; the original has {applied.original_bytes:,}")
@@ -221,7 +244,7 @@ def expected_cost(question: StudyFile) -> list[str]:
     return words.of_search(paredown.inspect(question))
 
 
-def run_search(question: StudyFile, folder: Path, bank: Path | None) -> None:
+def run_search(question: StudyFile, folder: Path, bank: Path | None = None, workers: int | None = None) -> None:
     """Says what the search costs, and searches with progress on standard error; says how to go on if it is stopped."""
     from paredown.progress import Live, Plain
 
@@ -230,7 +253,7 @@ def run_search(question: StudyFile, folder: Path, bank: Path | None) -> None:
     console = Console(stderr=True)
     try:
         with Live(console) if console.is_terminal else Plain(console) as progress:
-            paredown.search(question, folder, progress=progress, bank=bank)
+            paredown.search(question, folder, progress=progress, bank=bank, workers=workers)
     except Stopped:
         saved = folder / "best" / "plan.yaml"
         note(f"stopped; the best so far is {saved}" if saved.is_file() else "stopped before the first trial was finished")

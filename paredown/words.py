@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from paredown.compressors.holdings import Cleaning, Holdings
     from paredown.deploy.apply import Applied
     from paredown.deploy.verify import Verified
     from paredown.evaluation import Evaluation
@@ -50,6 +51,33 @@ def _of_cost(found: Inspection) -> list[str]:
     ]
 
 
+def of_bank(found: Holdings) -> list[str]:
+    """What a bank holds."""
+    lines = [f"{found.folder}: {found.total.records:,} records, {found.total.bytes:,} bytes in all"]
+    lines += [f"  of model {model}" for model in found.models]
+    by_size = sorted(found.methods.items(), key=lambda item: -item[1].bytes)
+    lines += [f"  {name:<36} {count.records:>6,} records {count.bytes:>15,} bytes" for name, count in by_size]
+    for key in sorted({*found.statistics, *found.calibrations}):
+        statistics, records = found.statistics.get(key), found.calibrations.get(key)
+        what = f"statistics of {statistics.bytes:,} bytes" if statistics else "no statistics"
+        lines.append(f"  texts {key[:12]}: {what}, {records.records if records else 0:,} records calibrated on them")
+    if rest := found.unfinished.bytes + found.forgotten.bytes:
+        lines.append(f"  {rest:,} bytes that nobody reads; --clean says more")
+    return lines
+
+
+def of_cleaning(found: Cleaning) -> list[str]:
+    """What the cleaning of a bank frees."""
+    counts = {
+        "left by processes that were killed": found.unfinished,
+        "of records that are never read any more": found.forgotten,
+        "that no kept study needs": found.unneeded,
+    }
+    lines = [f"  {count.bytes:>15,} bytes in {count.records:,} files {text}" for text, count in counts.items() if count.records]
+    head = f"freed {found.bytes:,} bytes" if found.removed else f"{found.bytes:,} bytes can be freed"
+    return [head, *lines, *(["add --yes to remove them"] if lines and not found.removed else [])]
+
+
 def of_selection(found: Selected) -> list[str]:
     """A plan for another budget, and what is measured near it."""
     size, share = found.plan_file.size_bytes, 100 * found.plan_file.size_bytes / found.original_bytes
@@ -67,7 +95,10 @@ def of_application(applied: Applied, verified: Verified | None, out: Path) -> li
     """What was written, and what a fresh process found in it."""
     share = 100 * applied.size_bytes / applied.original_bytes
     size = f"{applied.size_bytes:,} tensor bytes, as predicted, {share:.1f}% of the original; {applied.header_bytes:,} of headers"
-    return [f"wrote {out}: {size}", *(of_verification(verified) if verified else [])]
+    lines = [f"wrote {out}: {size}", *(of_verification(verified) if verified else [])]
+    if applied.other_texts:
+        lines.append("calibrated on other texts than the plan was measured with (other files, another Python): eval tells its quality")
+    return lines
 
 
 def of_verification(found: Verified) -> list[str]:

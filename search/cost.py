@@ -16,6 +16,7 @@ from paredown.search.uniform import uniform_plans
 from paredown.space.budget import Budget
 from paredown.space.choice import KEEP, Choice, site_layout
 from paredown.space.space import Space
+from paredown.space.statistics import Statistics
 from paredown.space.study_file import StudyFile
 from paredown.space.tensors import total_bytes
 
@@ -132,19 +133,20 @@ def _comparison(vocabulary: int) -> float:
 
 def _bank_seconds(space: Space) -> float:
     """Seconds to compress every option, from a piece of each kind of choice that is timed."""
-    weights: dict[tuple[str, str], float] = {}
-    examples: dict[tuple[str, str], Choice] = {}
+    weights: dict[tuple[str, ...], float] = {}
+    examples: dict[tuple[str, ...], Choice] = {}
     for site in space.inventory.leaves:
         for choice in space.options[site.name]:
             if choice != KEEP:
-                key = (choice.method, choice.then.method if choice.then else "")
+                key = tuple(f"{step.method} {getattr(step, 'algorithm', '')}" for step in choice.steps)
                 weights[key] = weights.get(key, 0.0) + sum(member.parameters for member in site.members)
                 examples.setdefault(key, choice)
     piece = torch.randn(128, 128)
+    known = Statistics(second_moment=piece.T @ piece / 128, mean_absolute=piece.abs().mean(0), importance=piece.square())
     seconds = 0.0
     for key, choice in examples.items():
         if choice.fault((128, 128)) is None:
             started = time.perf_counter()
-            choice.encode(piece)
+            choice.encode(piece, known.only(choice.needs))
             seconds += (time.perf_counter() - started) * weights[key] / piece.numel()
     return seconds

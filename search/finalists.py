@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from paredown.evaluators.comparison import interval, ratio
 from paredown.evaluators.latency import Build, time_models
 from paredown.evaluators.quality import Quality
-from paredown.search.outcome import Comparison, Finding, Outcome
+from paredown.search.outcome import Comparison, Finding, Outcome, Refit
+from paredown.search.rebuild import Version
 from paredown.search.record import Record
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
@@ -18,11 +19,16 @@ from paredown.space.plan import Plan
 SEARCHED, UNIFORM = 6, 3
 """How many plans of the search, and how many uniform ones, are measured once more."""
 
-Measure = Callable[[Plan, str], Quality]
-"""The quality of a plan on a set, by name."""
+DRAWS = 3
+"""From how many draws of the calibration texts the plans are rebuilt that the held-out set compares."""
+
+Measure = Callable[[Plan, str, Version], Quality]
+"""The quality of a version of a plan on a set, by name."""
 
 Step = Callable[[str, int, int], None]
 """Who is told of a step: its name, how much is done, of how much."""
+
+IN_ORDER = Version(in_order=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,43 +62,61 @@ class Finalists:
         return distinct([*self.searched, *self.uniform, *([self.solver] if self.solver else [])])
 
 
-def decide(outcome: Outcome, measure: Measure, step: Step) -> Outcome:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """A finalist on the selection set, in the version that is better there.
+
+    Attributes:
+        quality: Of that version.
+        refit: What compressing in order brought; None for plans that no text calibrates.
+    """
+
+    quality: Quality
+    refit: Refit | None
+
+
+def decide(outcome: Outcome, measure: Measure, calibrated: Callable[[Plan], bool], step: Step) -> Outcome:
     """The outcome with its winner; as it was where no trial fits the budget.
 
-    The selection set chooses the search's best and its rival, the best uniform plan within the budget. A plan that the trials found
-    must beat the solver's own beyond the interval there: among many that were tried, some look better by luck. The held-out set
-    compares the two: the rival wins unless the search's best is better beyond the interval.
+    The selection set chooses, for each finalist, whether it is compressed in order; then the search's best and its rival, the best
+    uniform plan within the budget. A plan that the trials found must beat the solver's own beyond the interval there: among many
+    that were tried, some look better by luck. The held-out set compares the two, each rebuilt from several draws of the calibration
+    texts: the rival wins unless the search's best is better beyond the interval.
 
     Args:
         outcome: Of a search whose trials are done.
-        measure: Measures a plan on the ``selection`` and ``held-out`` sets.
+        measure: Measures a version of a plan on the ``selection`` and ``held-out`` sets.
+        calibrated: Whether what a plan stores depends on calibration texts.
         step: Is told before each measurement.
     """
     finalists = Finalists.of(outcome)
-    selection = _measured(finalists.records, "selection", "finalists on fresh texts", measure, step)
+    selection = _selected(finalists.records, measure, calibrated, step)
 
     def rank(record: Record) -> tuple[float, int, int]:
-        return selection[record.number].mean, record.size_bytes, record.number
+        return selection[record.number].quality.mean, record.size_bytes, record.number
 
     best = min((record for record in finalists.searched if record.number in selection), key=rank, default=None)
     solver = finalists.solver if finalists.solver and finalists.solver.number in selection else None
-    if best and solver and best != solver and ratio(selection[best.number], selection[solver.number], seed=outcome.seed).high >= 1:
-        best = solver
-    uniform = [record for record in finalists.uniform if record.number in selection]
-    rival = min(uniform, key=rank, default=None)
+    if best and solver and best != solver:
+        found = ratio(selection[best.number].quality, selection[solver.number].quality, seed=outcome.seed)
+        best = best if found.high < 1 else solver
+    rival = min((record for record in finalists.uniform if record.number in selection), key=rank, default=None)
     compared = distinct([record for record in (best, rival, solver) if record is not None])
-    held_out = _measured(compared, "held-out", "held-out texts", measure, step)
+    refits = {number: each.refit for number, each in selection.items() if each.refit}
+    held_out = _held_out(compared, refits, measure, calibrated, step)
     best, rival, solver = (record if record and record.number in held_out else None for record in (best, rival, solver))
-    others = {"uniform": rival, "solver": solver}
     comparisons = {
-        name: _compared(best, other, held_out, outcome.seed) for name, other in others.items() if best and other and other != best
+        name: _compared(best, other, held_out, outcome.seed)
+        for name, other in {"uniform": rival, "solver": solver}.items()
+        if best and other and other != best
     }
     guarded = best is None or ("uniform" in comparisons and comparisons["uniform"].high >= 1)
     winner = rival if guarded and rival else best
     return replace(
         outcome,
-        selection={number: _finding(quality) for number, quality in selection.items()},
-        held_out={number: _finding(quality) for number, quality in held_out.items()},
+        selection={number: _finding([each.quality]) for number, each in selection.items()},
+        refits=refits,
+        held_out={number: _finding(qualities) for number, qualities in held_out.items()},
         winner=winner.number if winner else None,
         searched=best.number if best else None,
         uniform=rival.number if rival else None,
@@ -122,21 +146,51 @@ def distinct(records: Sequence[Record]) -> list[Record]:
     return list({record.plan: record for record in reversed(records)}.values())[::-1]
 
 
-def _measured(records: Sequence[Record], name: str, title: str, measure: Measure, step: Step) -> dict[int, Quality]:
-    """The quality of each on a set, by number of the trial."""
+def _selected(records: Sequence[Record], measure: Measure, calibrated: Callable[[Plan], bool], step: Step) -> dict[int, Selected]:
+    """Each finalist by number of the trial; what is not finite on fresh texts cannot win."""
     found = {}
     for done, record in enumerate(records):
-        step(title, done, len(records))
-        with suppress(EvaluationError):  # not finite on fresh texts: it cannot win
-            found[record.number] = measure(record.plan, name)
+        step("finalists on fresh texts", done, len(records))
+        with suppress(EvaluationError):
+            alone = measure(record.plan, "selection", Version())
+            found[record.number] = Selected(quality=alone, refit=None)
+            if calibrated(record.plan):
+                ordered = measure(record.plan, "selection", IN_ORDER)
+                refit = Refit(alone=alone.mean, in_order=ordered.mean)
+                found[record.number] = Selected(quality=ordered if refit.gains else alone, refit=refit)
     return found
 
 
-def _compared(best: Record, other: Record, held_out: dict[int, Quality], seed: int) -> Comparison:
+def _held_out(
+    records: Sequence[Record], refits: Mapping[int, Refit], measure: Measure, calibrated: Callable[[Plan], bool], step: Step
+) -> dict[int, list[Quality]]:
+    """The quality of each for every draw of the calibration texts; as many for each, so that draws are paired."""
+    draws = DRAWS if any(calibrated(record.plan) for record in records) else 1
+    found: dict[int, list[Quality]] = {record.number: [] for record in records}
+    for draw in range(draws):  # the inputs of one draw serve all its plans
+        for done, record in enumerate(records):
+            step("held-out texts", draw * len(records) + done, draws * len(records))
+            refit = refits.get(record.number)
+            version = Version(in_order=refit is not None and refit.gains, draw=draw if calibrated(record.plan) else 0)
+            with suppress(EvaluationError):
+                found[record.number].append(measure(record.plan, "held-out", version))
+    return {number: qualities for number, qualities in found.items() if len(qualities) == draws}
+
+
+def _compared(best: Record, other: Record, held_out: Mapping[int, Sequence[Quality]], seed: int) -> Comparison:
     found = ratio(held_out[best.number], held_out[other.number], seed=seed)
     return Comparison(number=other.number, mean=found.mean, low=found.low, high=found.high)
 
 
-def _finding(quality: Quality) -> Finding:
-    low, high = interval(quality)
-    return Finding(mean=quality.mean, low=low, high=high, documents=len(quality.totals), perplexity=quality.perplexity)
+def _finding(qualities: Sequence[Quality]) -> Finding:
+    """Of the first draw, which is what is written; the interval is over documents and draws."""
+    low, high = interval(qualities)
+    first = qualities[0]
+    return Finding(
+        mean=first.mean,
+        low=min(low, first.mean),
+        high=max(high, first.mean),
+        documents=len(first.totals),
+        perplexity=first.perplexity,
+        draws=len(qualities),
+    )

@@ -20,11 +20,12 @@ class Finding:
     """A plan measured on a set that the search did not see.
 
     Attributes:
-        mean: Loss per token.
-        low: Lower end of the 95 % interval over documents.
+        mean: Loss per token of what is written.
+        low: Lower end of the 95 % interval over documents and calibration draws.
         high: Upper end.
         documents: How many.
         perplexity: Per token; None for encoders.
+        draws: From how many draws of the calibration texts the plan was rebuilt.
     """
 
     mean: float
@@ -32,6 +33,20 @@ class Finding:
     high: float
     documents: int
     perplexity: float | None
+    draws: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refit:
+    """Losses of a plan on the selection set: its matrices compressed each for itself, and in order."""
+
+    alone: float
+    in_order: float
+
+    @property
+    def gains(self) -> bool:
+        """Whether compressing in order is better; what does not gain is not kept."""
+        return self.in_order < self.alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +77,13 @@ class Outcome:
         records: Measured trials, by number.
         failed: Trials that could not be measured.
         selection: Finalists by trial number, on the selection set.
+        refits: What compressing in order brought, by trial number; for finalists that calibration texts decide on.
         held_out: Winner, best uniform plan and solver's plan by trial number, on the held-out set.
         winner: Number of the trial whose plan is ``best/plan.yaml``; None before the first fits the budget.
         uniform: Number of the best uniform plan within the budget; None if none is that small.
         searched: Number of the search's best, which the uniform plan was compared with.
         comparisons: ``uniform`` and ``solver``: the search's best against these, on the held-out set.
+        calibration: The texts that calibrated choices were compressed with, as plan files hold them.
         data_sha256: Fingerprints of the four sets.
         latency: Table of the machine that times were predicted for; None where not measured.
         timed: End-to-end times by trial number (``original`` for the original); each with ``decode_ms``, ``prefill_ms``, spreads.
@@ -88,11 +105,13 @@ class Outcome:
     records: tuple[Record, ...]
     failed: int = 0
     selection: Mapping[int, Finding] = field(default_factory=dict)
+    refits: Mapping[int, Refit] = field(default_factory=dict)
     held_out: Mapping[int, Finding] = field(default_factory=dict)
     winner: int | None = None
     uniform: int | None = None
     searched: int | None = None
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
     data_sha256: Mapping[str, str] = field(default_factory=dict)
     latency: Mapping[str, Any] | None = None
     timed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -112,6 +131,11 @@ class Outcome:
             return self[self.winner]
         return best_within(self.records, self.budget_bytes)
 
+    def in_order(self, record: Record) -> bool:
+        """Whether a trial's plan is compressed in order."""
+        refit = self.refits.get(record.number)
+        return refit is not None and refit.gains
+
     def __getitem__(self, number: int) -> Record:
         return next(record for record in self.records if record.number == number)
 
@@ -126,7 +150,7 @@ class Outcome:
         mapping = {name: getattr(self, name) for name in self.__slots__}
         mapping["records"] = [record.to_mapping() for record in self.records]
         mapping["front"] = [record.number for record in self.front]
-        for name in ("selection", "held_out", "comparisons"):
+        for name in ("selection", "refits", "held_out", "comparisons"):
             mapping[name] = {str(key): asdict(value) for key, value in mapping[name].items()}
         write_atomically(folder / FILE, json.dumps(mapping, indent=1))
 
@@ -145,5 +169,6 @@ class Outcome:
         mapping["records"] = tuple(Record.from_mapping(record) for record in mapping["records"])
         for name in ("selection", "held_out"):
             mapping[name] = {int(key): Finding(**value) for key, value in mapping[name].items()}
+        mapping["refits"] = {int(key): Refit(**value) for key, value in mapping.get("refits", {}).items()}
         mapping["comparisons"] = {key: Comparison(**value) for key, value in mapping["comparisons"].items()}
         return cls(**mapping)

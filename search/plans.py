@@ -9,9 +9,16 @@ from typing import Any
 from paredown.search.outcome import Outcome
 from paredown.search.record import Record
 from paredown.space.plan import Plan
-from paredown.space.plan_file import BaseModelReference, PlanFile, choices_of
+from paredown.space.plan_file import BaseModelReference, Calibration, PlanFile, choices_of
 
 UNITS = {"kl": "nats/token", "relative-error": "share of the squared norm of the final hidden states"}
+
+
+def calibration_of(outcome: Outcome, plan: Plan, *, in_order: bool) -> Calibration | None:
+    """The texts that a plan was compressed with; None for plans that none decides on."""
+    if not outcome.calibration or not any(choice.needs for _, choice in plan.entries):
+        return None
+    return Calibration(**outcome.calibration, in_order=in_order)
 
 
 def plan_file(plan: Plan, reference: BaseModelReference, target: str, size_bytes: int, **known: Any) -> PlanFile:
@@ -72,6 +79,7 @@ def measured_file(outcome: Outcome, record: Record, reference: BaseModelReferenc
         reference,
         outcome.target,
         record.size_bytes,
+        calibration=calibration_of(outcome, record.plan, in_order=outcome.in_order(record)),
         quality=quality,
         latency=latency,
         compared_with=compared,

@@ -99,6 +99,8 @@ def sections_of(outcome: Outcome, folder: Path) -> list[Section]:
         sections.append(Section(title="Where the loss was measured", paragraphs=_curse(outcome), table=_sets(outcome, outcome.best)))
     if outcome.comparisons:
         sections.append(Section(title="Against plans made without a search", paragraphs=_guard(outcome), table=_compared(outcome)))
+    if outcome.refits:
+        sections.append(Section(title="Compressed in order", paragraphs=_refit_words(outcome), table=_refits(outcome)))
     sections.append(_pictured("The layers", pictures.CHOICES, folder, _storage(outcome)))
     sections.append(_pictured("What the search started from", pictures.SENSITIVITY, folder))
     flattered = "Losses on the search set, which chose these plans: luck flatters them a little."
@@ -168,8 +170,29 @@ def _guard(outcome: Outcome) -> list[str]:
             "So that uniform plan is the winner."
         ]
     return [
-        "Both plans of a row were measured on the same held-out documents; the ratio is paired, its interval a bootstrap over documents."
+        "Both plans of a row were measured on the same held-out documents; the ratio is paired, its interval a bootstrap over documents "
+        "and calibration draws."
     ]
+
+
+def _refit_words(outcome: Outcome) -> list[str]:
+    told = (
+        "Trials compress every matrix for itself, on the inputs that the original gives it. The finalists were compressed again in order: "
+        "each matrix on the inputs that the compressed ones before it give, and making up for what they changed. What is better on the "
+        "selection set is kept."
+    )
+    draws = max((finding.draws for finding in outcome.held_out.values()), default=1)
+    more = f" For the held-out set they were rebuilt from {draws} draws of the calibration texts; intervals there are over both."
+    return [told + (more if draws > 1 else "")]
+
+
+def _refits(outcome: Outcome) -> Table:
+    rows = []
+    for number, refit in sorted(outcome.refits.items(), key=lambda item: min(item[1].alone, item[1].in_order)):
+        kept = "in order" if refit.gains else "each for itself"
+        gain = f"{100 * (refit.in_order / refit.alone - 1):+.1f} %" if refit.alone > 0 else ""
+        rows.append([f"{number}: {outcome[number].label}", f"{refit.alone:.4g}", f"{refit.in_order:.4g}", gain, kept])
+    return ["trial", "each for itself", "in order", "change", "kept"], rows
 
 
 def _compared(outcome: Outcome) -> Table:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from paredown.search.outcome import Outcome
-from paredown.search.plans import UNITS, measured_file, plan_file
+from paredown.search.plans import UNITS, calibration_of, measured_file, plan_file
 from paredown.search.record import Record, best_within
 from paredown.search.solver import Solver
 from paredown.search.surrogate import Surrogate
@@ -86,6 +86,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
         reference,
         question.target,
         plan.size_bytes(inventory),
+        calibration=calibration_of(outcome, plan, in_order=any(refit.gains for refit in outcome.refits.values())),
         quality=_quality(outcome, predicted, record, reference),
         provenance=_provenance(outcome, plan, record, asked.text),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,10 +14,13 @@ from typing import Protocol
 from pydantic import TypeAdapter
 
 from paredown.compressors.checkpoint import config_sha256, weights_sha256
+from paredown.compressors.holdings import USED
 from paredown.evaluators.latency import LatencyTable, deployed_plan
 from paredown.search.finalists import decide, time_deployed
+from paredown.search.lazy import data_free, is_lazy, narrowed
 from paredown.search.outcome import FILE, Outcome
 from paredown.search.plans import plan_file, publish_plans
+from paredown.search.rebuild import rebuilder
 from paredown.search.record import Record, best_within
 from paredown.search.samplers import Proposal, Question
 from paredown.search.seeds import seed_plans
@@ -32,6 +36,7 @@ from paredown.space.files import write_atomically
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference
 from paredown.space.site import Inventory
+from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
 
 PUBLISH_SECONDS = 20.0
@@ -61,10 +66,11 @@ class Session:
         folder: Where everything is kept; a folder of the same study goes on.
         progress: Who is told.
         bank: Folder of compressed sites; in the study folder by default.
+        workers: Processes that fill it; one a core by default.
     """
 
-    def __init__(self, question: StudyFile, folder: Path, progress: Progress, bank: Path | None = None) -> None:
-        self.question, self.folder, self.progress = question, folder, progress
+    def __init__(self, question: StudyFile, folder: Path, progress: Progress, bank: Path | None = None, workers: int | None = None) -> None:
+        self.question, self.folder, self.progress, self.workers = question, folder, progress, workers
         self.bank_folder = bank or folder / "bank"
         self.seconds: dict[str, float] = {}
 
@@ -80,7 +86,7 @@ class Session:
             self._same_study()
             started = time.monotonic()
             self.progress.step("model and texts", 0, None)
-            self.bench = Workbench(self.question, self.bank_folder)
+            self.bench = Workbench(self.question, self.bank_folder, self.workers)
             self.inputs = self._same_inputs()
             if before := self._finished():
                 return before
@@ -98,7 +104,10 @@ class Session:
             self.budget_bytes = self._budget(inventory)
             self._keep_time("model and texts", started)
             started = time.monotonic()
-            self.bench.fill_bank(lambda done, of: self.progress.step("bank", done, of))
+            self.uniform = uniform_plans(space, self.budget_bytes)
+            if is_lazy(self.question, space):
+                self._narrow()
+            self._fill([plan.plan for plan in self.uniform])
             self._keep_time("bank", started)
             started = time.monotonic()
             self.losses = self._sensitivity()
@@ -159,12 +168,28 @@ class Session:
         return asked
 
     def _sensitivity(self) -> Sensitivity:
-        space = self.bench.space
         self.original_perplexity = self.bench.teacher("search").measure(self.bench.model).perplexity
-        key = hashlib.sha256(
-            json.dumps([self.inputs["calibration"], self.inputs["weights"], sorted(map(str, self.solver.variables))]).encode()
-        ).hexdigest()
-        path = self.folder / "sensitivity.json"
+        return self._losses(self.bench.space, "sensitivity.json")
+
+    def _fill(self, beside: Sequence[Plan] = ()) -> None:
+        self.bench.fill_bank(beside, lambda done, of: self.progress.step("bank", done, of))
+        self.bench.name_records(self.folder / USED)
+
+    def _narrow(self) -> None:
+        """Leaves in the space only those calibrated choices where the front may pass, told by their data-free siblings."""
+        offered = self.bench.space
+        self.bench.space = free = data_free(offered)
+        self._fill()
+        losses = self._losses(free, "sensitivity-data-free.json")
+        self.bench.space = narrowed(offered, free, losses, self.budget_bytes)
+        self.solver = Solver(self.bench.space)
+        before, now = (sum(map(len, space.options.values())) for space in (offered, self.bench.space))
+        self.progress.say(f"lazy bank: {now:,} of {before:,} choices lie near the budget; the calibrated ones of the others are not made")
+
+    def _losses(self, space: Space, name: str) -> Sensitivity:
+        variables = sorted(str((site, choice)) for site, choices in space.options.items() for choice in choices)
+        key = hashlib.sha256(json.dumps([self.inputs["calibration"], self.inputs["weights"], variables]).encode()).hexdigest()
+        path = self.folder / name
         if path.is_file() and (stored := json.loads(path.read_text()))["key"] == key:
             return {(site, parse_choice(choice)): loss for site, choice, loss in stored["losses"]}
         losses = single_site(
@@ -204,7 +229,8 @@ class Session:
         self._keep_time("trials", started)
         self._publish(self._outcome(race, state="searching"))
         started = time.monotonic()
-        outcome = decide(self._outcome(race, state="finished"), self.bench.measure, self.progress.step)
+        with rebuilder(self.bench) as rebuild:
+            outcome = decide(self._outcome(race, state="finished"), rebuild.measure, self.bench.is_calibrated, self.progress.step)
         if self.latency and outcome.winner is not None:
             outcome = replace(outcome, timed=time_deployed(outcome, self.bench.deployed, self.progress.step))
         self._keep_time("finalists", started)
@@ -216,9 +242,8 @@ class Session:
         """The trials: the solver's plan for the budget, uniform plans, the solver's others, then what the sampler proposes."""
         space = self.bench.space
         asked = Question(space=space, solver=self.solver, losses=self.losses, budget_bytes=self.budget_bytes, seed=self.question.seed)
-        uniform = uniform_plans(space, self.budget_bytes)
-        baselines = [("uniform", Proposal(plan=plan.plan, label=plan.label)) for plan in uniform]
-        solved = [("solver", proposal) for proposal in seed_plans(asked, [plan.size_bytes for plan in uniform])]
+        baselines = [("uniform", Proposal(plan=plan.plan, label=plan.label)) for plan in self.uniform]
+        solved = [("solver", proposal) for proposal in seed_plans(asked, [plan.size_bytes for plan in self.uniform])]
         seeds = [*solved[:1], *baselines, *solved[1:]]
         log = TrialLog(self.folder / "study.db", with_latency=self.latency is not None)
         return Race(log, asked, self.question.sampler, seeds, self.bench.measure, self._predicted_times)
@@ -250,6 +275,7 @@ class Session:
             original_perplexity=self.original_perplexity,
             records=tuple(record for _, record in sorted(race.history.items())),
             failed=race.log.count() - len(race.history),
+            calibration=self.bench.calibration_texts,
             data_sha256={name: self.inputs[name] for name in self.bench.sequences},
             latency=self.latency.model_dump(exclude={"kernels"}) if self.latency else None,
             seconds=dict(self.seconds),
@@ -260,6 +286,7 @@ class Session:
     def _publish(self, outcome: Outcome) -> None:
         self.outcome = outcome
         outcome.write(self.folder)
+        self.bench.name_records(self.folder / USED)
         publish_plans(outcome, self.reference, self.folder)
         self.progress.publish(outcome, self.folder)
         self._published = time.monotonic()

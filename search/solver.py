@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from paredown.space.choice import Choice
+from paredown.space.choice import Choice, leaves_out
 from paredown.space.errors import BudgetError
 from paredown.space.plan import Plan
 from paredown.space.space import Space
@@ -57,7 +57,7 @@ class Solver:
             for choice in space.options[site.name]:
                 for leaf in site.covers:
                     rows[leaf].append(index[site.name, choice])
-        drops = [index[s.name, c] for s in inventory.parents if s.kind == "block" for c in space.options[s.name]]
+        drops = [index[s.name, c] for s in inventory.parents for c in space.options[s.name] if leaves_out(s, c)]
         columns = [column for row in rows.values() for column in row]
         pointers = np.cumsum([0, *(len(row) for row in rows.values())])
         one_each = csr_array((np.ones(len(columns)), columns, pointers), shape=(len(rows), len(self.variables)))

@@ -30,10 +30,13 @@ def uniform_plan(space: Space, bits: int, group_size: int, embedding: Choice) ->
     A site that a study restricts to other choices takes the one of them that is nearest in bytes: the search is bound by it as well.
     """
     quantize = methods["quantize"]
-    candidates = [quantize.build({"bits": bits, "group_size": group}) for group in (group_size, "channel")]
     choices = {}
     for site in space.inventory.leaves:
         options = space.options[site.name]
+        # The algorithm that the study offers at the site, so that the search is compared with its like.
+        algorithm = next((getattr(option, "algorithm", None) for option in options if option.method == "quantize"), None) or "search"
+        knobs = {"bits": bits, "algorithm": algorithm}
+        candidates = [quantize.build({**knobs, "group_size": group}) for group in (group_size, "channel")]
         if len(options) == 1:
             choices[site.name] = options[0]
         elif site.kind == "embedding":

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
+from paredown.compressors.absent import check_places
 from paredown.compressors.assemble import reduced_config
-from paredown.compressors.bank import Bank
-from paredown.compressors.calibration import calibration_key, collect
-from paredown.compressors.checkpoint import config_of, load_original, parameters_of, resolve, weights_sha256
+from paredown.compressors.bank import CACHE_BYTES, Bank
+from paredown.compressors.calibration import calibration_key
+from paredown.compressors.checkpoint import config_of, resolve, weights_sha256
+from paredown.compressors.fill import Pair, cores, fill
+from paredown.compressors.gradients import statistics_for
+from paredown.compressors.memory import memory_bytes
 from paredown.compressors.planned import PlannedModel
+from paredown.compressors.refit import is_calibrated
 from paredown.compressors.sites import inventory_of
+from paredown.compressors.statistics_folder import StatisticsFolder
+from paredown.compressors.weights import Weights, open_original
 from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table
 from paredown.evaluators.quality import Quality, Teacher
-from paredown.evaluators.sequences import Sequences, sequence_sets
+from paredown.evaluators.sequences import Sequences, calibration_draw, sequence_sets
 from paredown.evaluators.sources import document_sets
-from paredown.space.choice import KEEP
+from paredown.space.choice import leaves_out
 from paredown.space.errors import CheckpointError, PlanError, StudyError
+from paredown.space.files import write_atomically
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
@@ -43,13 +53,20 @@ def survey(question: StudyFile) -> tuple[Path, Space]:
 
 
 def _droppable(space: Space, config: Any) -> Space:
-    """The space without drops, where a model's blocks are not what they were at another place."""
+    """The space without drops of blocks or attentions, where those that are left cannot take other places."""
     blocks = [site for site in space.inventory.parents if site.kind == "block" and space.options[site.name]]
     try:
         for site in blocks[:1] + blocks[-1:] if space.max_drops else ():
             reduced_config(config, space.inventory, (site.block,) if site.block is not None else ())
     except PlanError:
-        return replace(space, options={**space.options, **{site.name: () for site in blocks}})
+        space = replace(space, options={**space.options, **{site.name: () for site in blocks}})
+    drops = [(s, c) for s in space.inventory.parents if s.kind == "attention" for c in space.options[s.name] if leaves_out(s, c)]
+    try:
+        for site, choice in drops[:1]:
+            check_places(config, space.inventory, Plan.of(space.inventory, {site.name: choice}))
+    except PlanError:
+        stay = {site.name: tuple(c for c in space.options[site.name] if not leaves_out(site, c)) for site, _ in drops}
+        space = replace(space, options={**space.options, **stay})
     return space
 
 
@@ -59,10 +76,11 @@ class Workbench:
     Args:
         question: The study.
         bank_folder: Where compressed sites lie.
+        workers: Processes that fill it; one a core by default.
     """
 
-    def __init__(self, question: StudyFile, bank_folder: Path) -> None:
-        self.question = question
+    def __init__(self, question: StudyFile, bank_folder: Path, workers: int | None = None) -> None:
+        self.question, self.workers = question, workers or cores()
         self.folder, self.space = survey(question)
         self.config = config_of(self.folder)
         sets = document_sets(question.data)
@@ -77,14 +95,50 @@ class Workbench:
             raise StudyError(
                 f"the tokenizer gives token {largest}, the model has {self.config.vocab_size}; give the tokenizer of this model"
             )
-        self.model: PreTrainedModel = load_original(self.folder, self.config)
-        parameters = {name: tensor.detach() for name, tensor in parameters_of(self.model).items()}
-        part = self.sequences["calibration"]
-        key = calibration_key(part.tokens, part.mask, weights_sha256(self.folder))
-        self.statistics = collect(self.model, self.space.inventory, part.tokens, part.mask, bank_folder / "statistics" / key)
-        self.bank = Bank(bank_folder, dict(parameters), self.statistics, key)
+        self.memory_bytes = memory_bytes(question.memory)
+        self.model, parameters = open_original(self.folder, self.config, self.memory_bytes)
+        self.weights = weights_sha256(self.folder)
+        self._draw = partial(calibration_draw, sets["calibration"], tokenizer, tokens=question.tokens.calibration, seed=question.seed)
+        self._length = min(question.tokens.sequence_length, longest)
+        cache = 0 if isinstance(parameters, Weights) else CACHE_BYTES  # a streamed model asks for each matrix once a pass
+        self.bank = Bank(bank_folder, parameters, None, self._calibration_key(0), cache_bytes=cache, checkpoint=self.folder)
         self.planned = PlannedModel(self.model, self.space.inventory, self.bank)
+        self.bank.statistics = self.statistics = self._collect(0)
         self._teachers: dict[str, Teacher] = {}
+
+    def calibration(self, draw: int = 0) -> Sequences:
+        """Calibration sequences; draw 0 are those of the study."""
+        return self._draw(length=self._length, draw=draw) if draw else self.sequences["calibration"]
+
+    def calibrated(self, draw: int) -> Bank:
+        """The bank as another draw of the calibration texts would have it; its statistics are collected now if they are missing."""
+        return self.bank.calibrated(self._collect(draw), self._calibration_key(draw)) if draw else self.bank
+
+    def is_calibrated(self, plan: Plan) -> bool:
+        """Whether what a plan stores depends on the calibration texts."""
+        return is_calibrated(plan, self.space.inventory)
+
+    @property
+    def calibration_texts(self) -> dict[str, Any]:
+        """What plan files say of them."""
+        return {
+            "data": self.question.data,
+            "tokens": self.question.tokens.calibration,
+            "sequence_length": self._length,
+            "seed": self.question.seed,
+            "sha256": self.calibration().sha256(),
+        }
+
+    def _calibration_key(self, draw: int) -> str:
+        part = self.calibration(draw)
+        return calibration_key(part.tokens, part.mask, self.weights)
+
+    def _collect(self, draw: int) -> StatisticsFolder:
+        part, inventory = self.calibration(draw), self.space.inventory
+        folder = self.bank.folder / "statistics" / self._calibration_key(draw)
+        self.planned.swap(Plan())
+        needs = frozenset(need for options in self.space.options.values() for choice in options for need in choice.needs)
+        return statistics_for(self.model, inventory, part.tokens, part.mask, folder, needs)
 
     def teacher(self, name: str) -> Teacher:
         """The original's predictions on a set, made when first asked for."""
@@ -95,20 +149,30 @@ class Workbench:
             self.planned.swap(plan)
         return self._teachers[name]
 
-    def measure(self, plan: Plan, name: str = "search") -> Quality:
+    def measure(self, plan: Plan, name: str = "search", bank: Bank | None = None) -> Quality:
         """A plan's quality on a set.
+
+        Args:
+            plan: The plan.
+            name: Of the set.
+            bank: Whose records are measured; the workbench's own by default.
 
         Raises:
             EvaluationError: If a prediction is not finite.
         """
         teacher = self.teacher(name)
-        self.planned.swap(plan)
+        self.planned.swap(plan, bank)
         return teacher.measure(self.model)
 
     def latency_table(self, path: Path) -> LatencyTable:
         """The table of a file, measured now if there is none."""
         if path.is_file():
             return LatencyTable.read(path)
+        wanted = self.deployed_dtype.itemsize * self.space.inventory.parameters
+        if wanted > self.memory_bytes:
+            raise StudyError(
+                f"to time plans, the model is built: that takes {wanted:,} bytes, memory allows {self.memory_bytes:,}; say latency: off"
+            )
         table = measure_table(self.space, self.deployed, self.deployed_dtype, _cpu_name())
         table.write(path)
         return table
@@ -125,13 +189,24 @@ class Workbench:
         stored: torch.dtype = self.config.dtype or torch.float32
         return torch.bfloat16 if self.space.target.name == "paredown" else stored
 
-    def fill_bank(self, progress: Callable[[int, int], None] = lambda done, of: None) -> None:
-        """Compresses every site under every option that is not in the bank yet."""
-        pairs = [(s, c) for s in self.space.inventory.sites for c in self.space.options[s.name] if c != KEEP and s.kind != "block"]
-        for done, (site, choice) in enumerate(pairs):
-            if not self.bank.holds(site, choice):
-                self.bank.tensors(site, choice)
-            progress(done + 1, len(pairs))
+    def fill_bank(self, beside: Sequence[Plan] = (), progress: Callable[[int, int], None] = lambda done, of: None) -> None:
+        """Compresses every site under every option, and under what these plans take, that is not in the bank yet.
+
+        Raises:
+            OutputError: If a record cannot be written.
+            WorkerError: If a process dies; what was made stays.
+        """
+        inventory = self.space.inventory
+        pairs: list[Pair] = [(site, choice) for site in inventory.sites for choice in self.space.options[site.name]]
+        pairs += [decided for plan in beside for decided in plan.decided(inventory)]
+        statistics = getattr(self.statistics, "folder", None)
+        fill(self.bank, pairs, checkpoint=self.folder, statistics=statistics, workers=self.workers, progress=progress)
+
+    def name_records(self, path: Path) -> None:
+        """Adds the records that were asked for to a file, so that cleaning the bank can spare them."""
+        before = json.loads(path.read_text())["records"] if path.is_file() else []
+        records = sorted({*before, *self.bank.used})
+        write_atomically(path, json.dumps({"statistics": self.bank.calibration, "records": records}, indent=0))
 
 
 def environment() -> dict[str, str | int]:

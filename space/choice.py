@@ -58,6 +58,7 @@ class Choice(BaseModel):
 
     method: ClassVar[str]
     kinds: ClassVar[frozenset[Kind]] = frozenset({"linear"})
+    without_statistics: ClassVar[Mapping[str, Any] | None] = None
 
     then: Choice | None = Field(default=None, description="what is done to the dense parts that are left")
 
@@ -70,6 +71,16 @@ class Choice(BaseModel):
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
         """Choices that belong in the default space of such a matrix."""
         return ()
+
+    @classmethod
+    def site_offers(cls, site: Site) -> Sequence[Choice]:
+        """Choices that belong in the default space of a site."""
+        return cls.offers(site.members[-1], site.kind) if site.members else ()
+
+    @classmethod
+    def examples(cls) -> Sequence[Choice]:
+        """Choices that stand for the method in the documentation, where it offers none."""
+        return () if any(knob.is_required() for knob in cls.model_fields.values()) else (cls(),)
 
     def fault(self, shape: Shape) -> str | None:
         """Why a matrix of this shape cannot take the choice, with the remedy; None where it can."""
@@ -100,6 +111,17 @@ class Choice(BaseModel):
     def needs(self) -> frozenset[Statistic]:
         """Statistics that must be collected for the choice and all that follows."""
         return self.uses | (self.then.needs if self.then else frozenset())
+
+    @property
+    def data_free(self) -> Choice | None:
+        """The choice of the same bytes that asks for no statistics, by ``without_statistics``; None where there is none."""
+        then = self.then.data_free if self.then else None
+        if then is None and self.then is not None:
+            return None
+        free = self.model_copy(update={"then": then})
+        if free.needs and self.without_statistics is not None:
+            free = free.model_copy(update=self.without_statistics)
+        return None if free.needs else free
 
     @property
     def steps(self) -> tuple[Choice, ...]:
@@ -147,7 +169,7 @@ class Choice(BaseModel):
             matrices: Of its members: those that make the neurons or heads, and last the one that reads them; not modified.
             biases: Of its members.
             statistics: Of its members.
-            rest: Tensors that the site may change with them, by name (`Site.norm`).
+            rest: Tensors that the site may change with them, by name: those of `Site.norm`.
         """
         raise PlanError(f"{self.method} changes no structure")
 
@@ -286,6 +308,11 @@ def site_layout(site: Site, choice: Choice) -> dict[str, TensorSpec]:
         if member.bias:
             layout[f"{member.module}.bias"] = TensorSpec(member.bias.dtype, (shape[0],))
     return layout
+
+
+def leaves_out(site: Site, choice: Choice) -> bool:
+    """Whether nothing is left of a site under a choice."""
+    return choice != KEEP and site.kind in choice.kinds and not choice.shapes(site)
 
 
 def choice_members(site: Site, choice: Choice) -> list[tuple[Member, Shape]]:

@@ -7,6 +7,7 @@ ParedownError                  exit code 2
 ├── CheckpointError(ValueError)    a model folder that is missing, truncated or of another kind
 ├── OutputError(OSError)           a folder that cannot be written: not ours, or the disk is full
 ├── EvaluationError(RuntimeError)  a measurement that is not finite: the trial fails, the study goes on
+├── WorkerError(RuntimeError)      a process of ours that died: what it had finished is kept
 ├── VerificationError(RuntimeError) a written model that is not what was scored
 └── BudgetError(ValueError)        nothing meets the budget; exit code 3
 """
@@ -42,6 +43,10 @@ class OutputError(ParedownError, OSError):
 
 class EvaluationError(ParedownError, RuntimeError):
     """A measured value that is not finite."""
+
+
+class WorkerError(ParedownError, RuntimeError):
+    """A process that died at its work, mostly for want of memory."""
 
 
 class VerificationError(ParedownError, RuntimeError):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from paredown.space.choice import KEEP, Choice, site_fault, site_layout
+from paredown.space.choice import KEEP, Choice, leaves_out, site_fault, site_layout
 from paredown.space.errors import ParedownError, PlanError, UnknownNameError
 from paredown.space.site import Inventory, Site
 from paredown.space.target import Target
@@ -63,7 +63,7 @@ class Plan:
         """The sites whose choices are carried out, in the order of the model: each leaf, or the site that overrules it."""
         overruled = {leaf for site in inventory.parents if self[site.name] != KEEP for leaf in site.covers}
         for site in inventory.sites:
-            if site.kind in ("linear", "embedding"):
+            if site.is_leaf:
                 if site.name not in overruled:
                     yield site, self[site.name]
             elif self[site.name] != KEEP:
@@ -73,6 +73,15 @@ class Plan:
         """Indices of the blocks that are left out."""
         blocks = (site for site in inventory.parents if site.kind == "block")
         return tuple(site.block for site in blocks if site.block is not None and self[site.name] != KEEP)
+
+    def drops(self, inventory: Inventory) -> int:
+        """How many blocks, attentions and feed-forward networks are left out."""
+        return sum(leaves_out(site, choice) for site, choice in self.decided(inventory))
+
+    def attentions(self, inventory: Inventory) -> tuple[int, ...]:
+        """Indices of the blocks whose attention is left out, but not all of the block."""
+        left = (site for site, choice in self.decided(inventory) if site.kind == "attention" and leaves_out(site, choice))
+        return tuple(site.block for site in left if site.block is not None)
 
     def layout(self, inventory: Inventory) -> dict[str, TensorSpec]:
         """Every tensor that ``apply`` writes under this plan, by its name before blocks are renumbered."""
@@ -104,7 +113,10 @@ class Plan:
             if fault:
                 faults.append(f"{name}: {fault}")
         blocks = sum(site.kind == "block" for site in inventory.parents)
-        if blocks and len(self.dropped(inventory)) == blocks:
+        dropped = len(self.dropped(inventory))
+        if blocks and dropped == blocks:
             faults.append("every block is dropped; keep one at least")
+        elif blocks and dropped + len(self.attentions(inventory)) == blocks:
+            faults.append("every attention is dropped; keep one at least")
         if faults:
             raise PlanError("the plan does not fit: " + "; ".join(faults))

@@ -51,6 +51,19 @@ class Default(BaseModel):
     method: Literal["keep"] = "keep"
 
 
+class Calibration(BaseModel):
+    """The texts that calibrated choices were compressed with, and how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: list[str] = Field(description="as in a study file")
+    tokens: int = Field(ge=1)
+    sequence_length: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    sha256: str = Field(description="fingerprint of the tokens")
+    in_order: bool = Field(description="whether each matrix was compressed on the inputs that the compressed ones before it give")
+
+
 class PlanFile(BaseModel):
     """A plan file, version 1."""
 
@@ -62,6 +75,7 @@ class PlanFile(BaseModel):
     default: Default = Default()
     choices: dict[str, Annotated[dict[str, Any], AfterValidator(_known_choice)]]
     size_bytes: int = Field(ge=0, description="tensors that apply writes [bytes]")
+    calibration: Calibration | None = None
     quality: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
     compared_with: dict[str, Any] | None = None

@@ -43,7 +43,7 @@ def method_schema(method: type[Choice]) -> dict[str, Any]:
     """The schema of a choice of one method: its knobs, and what may follow."""
     own = method.model_json_schema()
     knobs = {name: knob for name, knob in own["properties"].items() if name != "then"}
-    if method.kinds <= {"linear", "embedding", "ffn"}:
+    if "block" not in method.kinds:
         then = method.model_fields["then"].description
         knobs["then"] = {"anyOf": [CHOICE, {"type": "string"}, {"type": "null"}], "default": None, "description": then}
     return {

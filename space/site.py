@@ -54,7 +54,10 @@ class Site:
         members: The matrices. For an ``ffn`` or ``attention``: those that make the neurons or heads, then the one that reads them.
         covers: Names of the leaf sites that this one overrules.
         rest: For a block: its tensors that no leaf site owns (norms).
-        norm: For an ``ffn`` or ``attention``: the norm whose output its first members read, and nothing else does; None where unknown.
+        norm: For an ``ffn`` or ``attention``: tensors of the norm whose output its first members read and nothing else does; empty
+            where there is none, or where a scale of it is not a scale of its output.
+        homogeneous: For an ``ffn`` or ``attention``: whether a row of the maker before the reader may be scaled by any positive
+            number and what the reader finds in its place is scaled alike.
         heads: For an ``attention``: heads of the queries, and of keys and values; None where heads cannot be taken apart.
     """
 
@@ -64,8 +67,14 @@ class Site:
     members: tuple[Member, ...]
     covers: tuple[str, ...] = ()
     rest: Layout = field(default_factory=dict, hash=False)
-    norm: str | None = None
+    norm: Layout = field(default_factory=dict, hash=False)
+    homogeneous: bool = False
     heads: tuple[int, int] | None = None
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it overrules nothing: one matrix, or several that take one choice."""
+        return self.kind in ("linear", "embedding")
 
     @property
     def structured(self) -> bool:
@@ -98,12 +107,12 @@ class Inventory:
     @property
     def leaves(self) -> tuple[Site, ...]:
         """Sites that overrule nothing: every matrix belongs to exactly one."""
-        return tuple(site for site in self.sites if site.kind in ("linear", "embedding"))
+        return tuple(site for site in self.sites if site.is_leaf)
 
     @property
     def parents(self) -> tuple[Site, ...]:
         """Sites that overrule leaves: blocks, attentions and feed-forward networks."""
-        return tuple(site for site in self.sites if site.kind not in ("linear", "embedding"))
+        return tuple(site for site in self.sites if not site.is_leaf)
 
     @property
     def parameters(self) -> int:
@@ -121,7 +130,7 @@ class Inventory:
         layout = dict(self.rest)
         for site in self.sites:
             layout |= site.rest
-            for member in site.members if site.kind in ("linear", "embedding") else ():
+            for member in site.members if site.is_leaf else ():
                 shape = member.shape[::-1] if member.transposed else member.shape
                 layout[f"{member.module}.weight"] = TensorSpec(member.dtype, shape)
                 if member.bias:

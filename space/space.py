@@ -22,9 +22,9 @@ class Space:
     Attributes:
         inventory: The model's sites.
         target: The runtime.
-        options: Choices by site. A leaf has one at least; a block or a feed-forward network has those that overrule its
-            leaves, so none where it is always kept.
-        max_drops: Most blocks that a plan may drop.
+        options: Choices by site. A leaf has one at least; a block, an attention or a feed-forward network has those that overrule
+            its leaves, so none where it is always kept.
+        max_drops: Most blocks, attentions and feed-forward networks that a plan may leave out, counted together.
     """
 
     inventory: Inventory
@@ -51,7 +51,7 @@ class Space:
     @property
     def searched(self) -> tuple[Site, ...]:
         """Sites with something to decide."""
-        return tuple(s for s in self.inventory.sites if len(self.options[s.name]) > (s.kind in ("linear", "embedding")))
+        return tuple(s for s in self.inventory.sites if len(self.options[s.name]) > s.is_leaf)
 
     def refusals(self) -> list[str]:
         """Why sites that can only be kept cannot take what is offered for them; each reason once."""
@@ -64,8 +64,8 @@ class Space:
         return [total_bytes(site_layout(site, choice)) for choice in self.options[site.name]]
 
     def allows(self, plan: Plan) -> bool:
-        """Whether every choice of the plan is an option, and it drops no more blocks than it may."""
-        return len(plan.dropped(self.inventory)) <= self.max_drops and all(
+        """Whether every choice of the plan is an option, and it leaves out no more than it may."""
+        return plan.drops(self.inventory) <= self.max_drops and all(
             choice in self.options[site.name] for site, choice in plan.decided(self.inventory)
         )
 
@@ -88,8 +88,8 @@ def _options(site: Site, target: Target, wishes: SpaceFile) -> tuple[Choice, ...
         wrong = [fault for fault in faults.values() if fault]
         if wrong:
             raise StudyError(f"{site.name}: {'; '.join(wrong)}")
-    fitting = [choice.canonical(site.members[0].shape) if site.members else choice for choice, fault in faults.items() if not fault]
-    if site.kind in ("ffn", "block"):
+    fitting = [_canonical(choice, site) for choice, fault in faults.items() if not fault]
+    if not site.is_leaf:
         return tuple(dict.fromkeys(choice for choice in fitting if choice != KEEP))
     if not fitting and override:
         reason = next((fault for fault in faults.values() if fault), "none was given")
@@ -97,12 +97,15 @@ def _options(site: Site, target: Target, wishes: SpaceFile) -> tuple[Choice, ...
     return tuple(dict.fromkeys(fitting)) or (KEEP,)
 
 
+def _canonical(choice: Choice, site: Site) -> Choice:
+    """The one form of a choice among those that are the same for all matrices of a site."""
+    forms = {choice.canonical(member.shape) for member in site.members}
+    return forms.pop() if len(forms) == 1 else choice
+
+
 def default_choices(site: Site) -> Sequence[Choice]:
     """What every registered method offers for a site."""
-    if site.kind == "block":
-        return [methods[name]() for name in methods if "block" in methods[name].kinds]
-    member = site.members[-1]
-    offers = [methods[name].offers(member, site.kind) for name in methods if site.kind in methods[name].kinds]
+    offers = [methods[name].site_offers(site) for name in methods if site.kind in methods[name].kinds]
     return [choice for offer in offers for choice in offer]
 
 
@@ -112,4 +115,4 @@ def _matches(pattern: str, site: Site) -> bool:
             return re.fullmatch(pattern[3:], site.name) is not None
         except re.error as error:
             raise StudyError(f"{pattern!r} is no regular expression: {error}") from None
-    return pattern == site.name or any(pattern == member.class_name for member in site.members if site.kind != "ffn")
+    return pattern == site.name or any(pattern == member.class_name for member in site.members if site.is_leaf)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from paredown.space.errors import PlanError
@@ -44,6 +44,35 @@ class Statistics:
     def only(self, names: frozenset[Statistic]) -> Statistics:
         """Those that a choice asks for, and no others: what it gives may depend on nothing else."""
         return Statistics(**{name: getattr(self, name) for name in names}, derived=self.derived)
+
+    def of_rows(self, rows: Tensor) -> Statistics:
+        """Those of the matrix with these rows alone; ``rows`` are indices."""
+        if self.importance is None:
+            return self
+        return replace(self, importance=self.importance[rows], derived={})
+
+    def of_columns(self, columns: Tensor) -> Statistics:
+        """Those of the matrix with these columns alone, which reads only these inputs; ``columns`` are indices."""
+        moment, mean, importance = self.second_moment, self.mean_absolute, self.importance
+        return Statistics(
+            second_moment=None if moment is None else moment[columns][:, columns],
+            mean_absolute=None if mean is None else mean[columns],
+            importance=None if importance is None else importance[:, columns],
+        )
+
+    def scaled(self, rows: Tensor, columns: Tensor) -> Statistics:
+        """Those of the matrix with rows and columns scaled, whose inputs are scaled by the inverse of the columns' scales.
+
+        Args:
+            rows: Factors of the rows, shape ``(out_features,)``.
+            columns: Factors of the columns, shape ``(in_features,)``.
+        """
+        moment, mean, importance = self.second_moment, self.mean_absolute, self.importance
+        return Statistics(
+            second_moment=None if moment is None else moment / columns / columns[:, None],
+            mean_absolute=None if mean is None else mean / columns,
+            importance=None if importance is None else importance / (rows[:, None] * columns).square(),
+        )
 
 
 NO_STATISTICS = Statistics()

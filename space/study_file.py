@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from paredown.space.budget import Budget
+from paredown.space.budget import UNITS, Budget
 from paredown.space.choice import parse_choice
 from paredown.space.errors import ParedownError, StudyError
 from paredown.space.files import read_yaml, write_atomically
@@ -48,7 +48,9 @@ class SpaceFile(_Strict):
 
     choices: dict[Kind, list[ChoiceText]] = Field(default_factory=dict, description="in place of the defaults, by kind of site")
     overrides: list[Override] = Field(default_factory=list, description="for single sites; the first that matches wins")
-    max_drops: int | None = Field(default=None, ge=0, description="blocks that may be dropped; a quarter of them by default")
+    max_drops: int | None = Field(
+        default=None, ge=0, description="blocks and halves of blocks that may be dropped; a quarter of the blocks by default"
+    )
 
     @field_validator("choices")
     @classmethod
@@ -59,7 +61,7 @@ class SpaceFile(_Strict):
 class Tokens(_Strict):
     """How much text is read, in tokens."""
 
-    calibration: int = Field(default=4096, ge=128, description="for input statistics and sensitivities")
+    calibration: int = Field(default=16384, ge=128, description="for the statistics of calibrated methods, and sensitivities")
     search: int = Field(default=8192, ge=128, description="for every trial")
     selection: int = Field(default=16384, ge=128, description="for the finalists")
     held_out: int = Field(default=65536, ge=128, description="for the report; read once")
@@ -79,7 +81,12 @@ class StudyFile(_Strict):
     timeout: float | None = Field(default=None, gt=0, description="stop after so many seconds")
     until: str | None = Field(default=None, description="stop at this time of day, HH:MM")
     latency: str = Field(default="measure", description="measure a table of this machine, off, or the file of a table measured before")
+    memory: str = Field(default="auto", description="for the weights in float32, such as 8GB; a larger model is streamed")
     seed: int = Field(default=0, ge=0, description="of the sampler, and of which calibration and search documents are read")
+    bank: Literal["auto", "all", "lazy"] = Field(
+        default="auto",
+        description="all compresses every choice; lazy the calibrated ones only near the budget, by auto above 1B parameters",
+    )
     sampler: str = Field(default="frontier", description="frontier, or Optuna's tpe, nsga2, nsga3, random")
     tokens: Tokens = Tokens()
     space: SpaceFile = SpaceFile()
@@ -96,6 +103,17 @@ class StudyFile(_Strict):
             return Budget.parse(str(value)).text
         except StudyError as error:
             raise ValueError(str(error)) from None
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _memory(cls, value: Any) -> str:
+        text = str(value).strip()
+        try:
+            if text == "auto" or Budget.parse(text).unit in UNITS:
+                return text
+        except StudyError:
+            pass
+        raise ValueError(f"expected auto, or a size such as 8GB, got {text!r}")
 
     @field_validator("target")
     @classmethod
@@ -131,5 +149,5 @@ class StudyFile(_Strict):
         write_atomically(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=140))
 
     def question(self) -> dict[str, Any]:
-        """What must be the same for a study to go on: all but when to stop."""
-        return self.model_dump(mode="json", exclude={"trials", "timeout", "until"})
+        """What must be the same for a study to go on: all but when to stop, and what changes no number."""
+        return self.model_dump(mode="json", exclude={"trials", "timeout", "until", "memory"})

@@ -14,16 +14,26 @@ from paredown.space.tensors import TensorSpec
 
 BITS = (2, 3, 4, 5, 6, 8)
 
-quantize = st.builds(
-    lambda bits, group, symmetric, algorithm: parse_choice(
-        {"method": "quantize", "bits": bits, "group_size": group, "symmetric": symmetric, "algorithm": algorithm}
-    ),
-    st.sampled_from(BITS),
-    st.sampled_from(["channel", 4, 16, 32, 64]),
-    st.booleans(),
-    st.sampled_from(["search", "round-to-nearest"]),
+
+def _quantize(algorithms: list[str]) -> st.SearchStrategy[Choice]:
+    return st.builds(
+        lambda bits, group, symmetric, algorithm: parse_choice(
+            {"method": "quantize", "bits": bits, "group_size": group, "symmetric": symmetric, "algorithm": algorithm}
+        ),
+        st.sampled_from(BITS),
+        st.sampled_from(["channel", 4, 16, 32, 64]),
+        st.booleans(),
+        st.sampled_from(algorithms),
+    )
+
+
+quantize = _quantize(["search", "round-to-nearest", "hqq"])
+calibrated = _quantize(["gptq", "coordinate-descent"])
+cluster = st.builds(
+    lambda clusters, rows: parse_choice({"method": "cluster", "clusters": clusters, "rows": rows}),
+    st.integers(2, 256),
+    st.sampled_from(["all", 1, 3]),
 )
-cluster = st.integers(2, 256).map(lambda clusters: parse_choice({"method": "cluster", "clusters": clusters}))
 cast = st.just(parse_choice("cast"))
 
 
@@ -33,9 +43,27 @@ def _then(first: dict[str, object], then: Choice | None) -> Choice:
 
 last = st.one_of(st.none(), quantize, cluster, cast)
 lowrank = st.builds(lambda rank, then: _then({"method": "lowrank", "rank": rank}, then), st.integers(1, 20), last)
-prune = st.builds(lambda sparsity, then: _then({"method": "prune", "sparsity": sparsity}, then), st.floats(0.01, 0.99), last)
+lowrank_residual = st.builds(
+    lambda rank, rounds, then: _then({"method": "lowrank-residual", "rank": rank, "rounds": rounds}, then),
+    st.integers(1, 20),
+    st.integers(0, 2),
+    st.one_of(quantize, cluster, cast),
+)
+vector_quantize = st.builds(
+    lambda dimensions, centroids: parse_choice({"method": "vector-quantize", "dimensions": dimensions, "centroids": centroids}),
+    st.sampled_from([2, 4, 8]),
+    st.sampled_from([2, 9, 40]),
+)
+prune = st.builds(
+    lambda knobs, then: _then({"method": "prune", **knobs}, then),
+    st.one_of(
+        st.floats(0.01, 0.99).map(lambda sparsity: {"sparsity": sparsity}),
+        st.sampled_from([{"sparsity": 0.75, "pattern": "1:4"}, {"sparsity": 0.5, "pattern": "2:4"}, {"sparsity": 0.5, "pattern": "4:8"}]),
+    ),
+    last,
+)
 prune_neurons = st.builds(lambda sparsity, then: _then({"method": "prune-neurons", "sparsity": sparsity}, then), st.floats(0.2, 0.9), last)
-linear_choices = st.one_of(st.just(KEEP), quantize, cluster, cast, lowrank, prune)
+linear_choices = st.one_of(st.just(KEEP), quantize, cluster, cast, lowrank, lowrank_residual, prune)
 choices = st.one_of(linear_choices, prune_neurons, st.just(parse_choice("drop")))
 
 shapes = st.tuples(st.sampled_from([1, 2, 5, 32]), st.sampled_from([1, 3, 16, 43, 64, 172]))

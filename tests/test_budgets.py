@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from paredown.compressors.bank import Bank
 from paredown.compressors.checkpoint import config_of, config_sha256, load_original, parameters_of, skeleton
+from paredown.compressors.gradients import statistics_for
 from paredown.compressors.sites import inventory_of, walk
 from paredown.deploy.apply import apply_plan
 from paredown.search.solver import Solver
@@ -105,7 +106,11 @@ def demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bank(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return Bank(tmp_path_factory.mktemp("bank"), dict(parameters_of(load_original(demo_model))))
+    folder, model = tmp_path_factory.mktemp("bank"), load_original(demo_model)
+    tokens = torch.randint(0, 512, (1, 64), generator=torch.Generator().manual_seed(0))
+    needs = frozenset(need for options in demo_space("paredown").options.values() for choice in options for need in choice.needs)
+    statistics = statistics_for(model, inventory_of(demo_model), tokens, torch.ones_like(tokens), folder / "statistics", needs)
+    return Bank(folder, dict(parameters_of(model)), statistics, "test")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -65,7 +65,7 @@ def test_what_is_no_choice_is_refused_with_all_its_faults(text: str, message: st
 @pytest.mark.parametrize("mapping", [{}, {"bits": 4}, {"method": 3}, {"method": None}])
 def test_a_mapping_without_a_method_is_refused(mapping: dict[str, object]) -> None:
     """It says which methods there are."""
-    with pytest.raises(PlanError, match="a choice needs a method.*known: cast, cluster"):
+    with pytest.raises(PlanError, match="a choice needs a method.*known: awq, cast, cluster"):
         parse_choice(mapping)
 
 

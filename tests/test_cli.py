@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import paredown
 from paredown import cli
+from paredown.compressors.records import about
 
 WORDS = ("the", "fox", "old", "tree", "saw", "a", "river", "and", "ran", "home", "with", "blue", "stone", "where", "nine", "birds")
 TOKENS = "tokens: {calibration: 512, search: 512, selection: 512, held_out: 1024, sequence_length: 48}"
@@ -174,11 +175,55 @@ def test_cost_is_said_before_anything_is_done(
 
 
 def test_bank_bytes_are_exact(finished: Path, workshop: Path) -> None:
-    """What the bank was said to take is what its records hold, equal choices of equal sites apart."""
+    """What the bank was said to take is what its records hold, norms (the block's) and what is calibrated anew for finalists apart."""
     said = paredown.inspect(workshop / "study.yaml").cost["bank_bytes"]
-    records = list((finished / "bank").glob("??/*.safetensors"))
-    held = sum(tensor.numel() * tensor.element_size() for path in records for tensor in load_file(path).values())
+    texts = json.loads((finished / "bank.json").read_text())["statistics"]
+    records = [path for path in (finished / "bank").glob("??/*.safetensors") if (about(path) or {}).get("calibration", texts) == texts]
+    held = sum(tensor.numel() * tensor.element_size() for path in records for name, tensor in load_file(path).items() if "norm" not in name)
     assert held == said
+
+
+def test_a_bank_is_shown_and_cleaned(
+    finished: Path, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A study needs all that its bank holds; what was torn is counted first, and removed when that is asked for."""
+    study = shutil.copytree(finished, tmp_path / "study")
+    records = sorted((study / "bank").glob("??/*.safetensors"))
+    assert call(monkeypatch, "bank", study) == 0
+    said = capsys.readouterr().out
+    assert f"{len(records):,} records" in said
+    assert f"of model {paredown.StudyFile.read(study / 'study.yaml').model}" in said
+    assert call(monkeypatch, "bank", study / "bank", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sum(count["records"] for count in found["methods"].values()) == len(records)
+    assert sum(count["bytes"] for count in found["methods"].values()) == sum(path.stat().st_size for path in records)
+
+    assert call(monkeypatch, "bank", study / "bank", "--clean", "--keep", study) == 0
+    assert capsys.readouterr().out == "0 bytes can be freed\n"
+    records[0].write_bytes(b"torn")
+    assert call(monkeypatch, "bank", study, "--clean") == 0
+    assert capsys.readouterr().out.startswith("4 bytes can be freed\n")
+    assert records[0].is_file()
+    assert call(monkeypatch, "bank", study, "--clean", "--yes") == 0
+    assert capsys.readouterr().out.startswith("freed 4 bytes\n")
+    assert sorted((study / "bank").glob("??/*.safetensors")) == records[1:]
+
+    for arguments, message in (
+        ((workshop,), "holds no bank of compressed sites; give a study folder"),
+        ((study, "--yes"), "say what --clean removes; add --clean"),
+        ((study, "--clean", "--keep", workshop), "names no records of a bank; give a study folder whose search filled one"),
+    ):
+        assert call(monkeypatch, "bank", *arguments) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert message in lines[0]
+
+
+def test_the_number_of_workers_is_no_part_of_the_question(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same study goes on with another number, and its bank needs nothing more."""
+    before = {path: path.stat().st_mtime_ns for path in (finished / "bank").glob("??/*")}
+    assert call(monkeypatch, "search", finished / "study.yaml", "--out", finished, "--workers", 3, "--trials", 23) == 0
+    assert {path: path.stat().st_mtime_ns for path in (finished / "bank").glob("??/*")}.items() >= before.items()
 
 
 # -- bad input ------------------------------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from paredown.evaluators.comparison import interval, ratio
+from paredown.evaluators.comparison import _weights, interval, ratio
 from paredown.evaluators.quality import Quality
 
 
@@ -26,6 +28,27 @@ def test_a_plan_is_as_good_as_itself() -> None:
     assert (found.mean, found.low, found.high, found.documents) == (1.0, 1.0, 1.0, 40)
     half = ratio(quality(totals / 2, tokens), quality(totals, tokens))
     assert (half.mean, half.low, half.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_draws_widen_the_interval() -> None:
+    """Draws that differ say that the compressed plan hangs on its calibration texts; equal ones say nothing new."""
+    totals, tokens = documents(np.random.default_rng(0))
+    ours, theirs = quality(totals / 2, tokens), quality(totals, tokens)
+    assert ratio([ours] * 3, [theirs] * 3) == replace(ratio(ours, theirs), draws=3)
+    noisy = ratio([quality(totals * factor, tokens) for factor in (0.4, 0.5, 0.6)], [theirs] * 3)
+    assert noisy.mean == pytest.approx(0.5)
+    assert (noisy.low, noisy.high) == pytest.approx((0.4, 0.6))
+    low, high = interval([quality(totals * factor, tokens) for factor in (0.4, 0.5, 0.6)])
+    assert low < interval(ours)[0] < interval(ours)[1] < high
+    with pytest.raises(ValueError, match="expected as many draws of both plans, got 2 and 3; measure the same draws"):
+        ratio([ours] * 2, [theirs] * 3)
+
+
+def test_three_draws_tell_the_spread_of_their_mean() -> None:
+    """The variance over resamples is that of a mean of three, which the plain bootstrap would make a third too small."""
+    _, draws = _weights(5, 3, seed=0)
+    values = np.array([1.0, 2.0, 6.0])
+    assert (draws @ values).var() == pytest.approx(values.var(ddof=1) / 3, rel=0.05)
 
 
 def test_the_interval_of_a_ratio_covers_the_truth() -> None:

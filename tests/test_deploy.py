@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import structured
 import torch
 from disk import small_disk
 from safetensors.torch import load_file, save_file
@@ -40,6 +41,7 @@ MIXED = (
     "lowrank rank=16 then quantize bits=8",
     "quantize bits=3 group_size=32 symmetric=false",
     "lowrank rank=8",
+    "lowrank-residual rank=16 then quantize bits=3 group_size=32",
     "quantize bits=2 group_size=16",
     "cast",
     "quantize bits=5",
@@ -125,6 +127,39 @@ def test_transformers_loads_what_was_scored(pico: Folder, tmp_path: Path, name: 
     assert relative(logits, scored(pico(name), plan, inventory, tokens())) < 1e-5
     if inventory.causal:
         assert relative(verify_process.incremental(model, tokens()), logits) < 1e-5
+
+
+STRUCTURES = {
+    "paredown": (
+        {"attention": "prune-heads sparsity=0.5 algorithm=reconstruct", "ffn": "prune-neurons sparsity=0.5 algorithm=reconstruct"},
+        {"attention": "awq then quantize bits=3 algorithm=gptq", "ffn": "awq then quantize bits=3 algorithm=gptq"},
+        {"attention": "prune-heads sparsity=0.5 then quantize bits=8", "ffn": "drop"},
+    ),
+    "transformers": ({"attention": "awq alpha=0.4 then quantize bits=4", "ffn": "awq alpha=0.4 then quantize bits=4"},),
+}
+"""Choices of attentions and networks; a family that cannot take one keeps it."""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("target", "index"), [(target, i) for target, all_of in STRUCTURES.items() for i in range(len(all_of))])
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_structures_compute_what_was_scored(pico: Folder, tmp_path: Path, name: str, target: str, index: int) -> None:
+    """Narrower and scaled attentions and networks, calibrated: bytes, names, logits, cached decoding and generation."""
+    folder, bank = pico(name), structured.bank_of(pico(name), tmp_path)
+    inventory = inventory_of(folder)
+    wanted = {site.name: parse_choice(STRUCTURES[target][index].get(site.kind, "keep")) for site in inventory.sites}
+    plan = Plan.of(inventory, {n: choice for n, choice in wanted.items() if site_fault(inventory[n], choice, targets[target]) is None})
+    plan.check(inventory, targets[target])
+    result = apply_plan(file_of(folder, plan, target), folder, tmp_path / "out", tensors_of=bank.tensors)
+    assert result.size_bytes == plan.size_bytes(inventory)
+    model = load(result.folder, torch.float32)
+    logits = verify_process.states(model, tokens(), causal=inventory.causal)
+    reference = scored_model(load_original(folder), inventory, plan, encoded(inventory, plan, bank.parameters, bank.tensors))
+    assert relative(logits, verify_process.states(reference, tokens(), causal=inventory.causal)) < 1e-5
+    if inventory.causal:
+        assert relative(verify_process.incremental(model, tokens()), logits) < 1e-5
+        assert model.generate(tokens()[:, :4], max_new_tokens=3, do_sample=False).shape == (2, 7)
 
 
 @pytest.mark.parametrize("target", ["paredown", "transformers"])
@@ -235,6 +270,11 @@ def test_a_bank_may_supply_the_tensors(pico: Folder, tmp_path: Path) -> None:
         ("quantize bits=8 group_size=64", "dense"),
         ("lowrank rank=32 then quantize bits=8", "lowrank-32-int8-int8"),
         ("lowrank rank=7", "lowrank-7-dense-dense"),
+        ("lowrank rank_fraction=0.5 then quantize bits=8", "lowrank-32-int8-int8"),
+        ("lowrank-residual rank=16 then quantize bits=4 group_size=64", "residual-16-int8-int8-int4"),
+        ("lowrank-residual rank=7 factor_bits=16 then quantize bits=8", "residual-7-dense-dense-int8"),
+        ("lowrank-residual rank=16 then lowrank rank=7 then quantize bits=8", "residual-16-int8-int8-lowrank-7-int8-dense"),
+        ("lowrank-residual rank=16 then cluster clusters=5", "dense"),
         ("cluster clusters=5", "dense"),
         ("keep", "dense"),
     ],

@@ -22,9 +22,10 @@ from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile
 from paredown.space.target import targets
 
+CALIBRATED = "lowrank-residual rank=16 algorithm=whitened then quantize bits=4 group_size=32 algorithm=gptq"
 WISHES = {
     "choices": {
-        "linear": ["quantize bits=4 group_size=32", "quantize bits=8", "lowrank rank=8", "keep"],
+        "linear": ["quantize bits=4 group_size=32", "quantize bits=8", "lowrank rank=8", CALIBRATED, "keep"],
         "embedding": ["quantize bits=8", "keep"],
         "ffn": ["prune-neurons sparsity=0.5"],
         "block": ["drop"],
@@ -62,6 +63,7 @@ def test_every_kernel_that_the_space_asks_for_is_timed(table: LatencyTable, spac
     assert all(decode > 0 and prefill > 0 for decode, prefill in table.kernels.values())
     assert {"int4 64x32", "int8 64x32", "dense 64x32", "dense 128x32", "dense 32x32"} <= set(table.kernels)
     assert any(name.startswith("lowrank-8") for name in table.kernels)
+    assert "residual-16-int8-int8-int4 64x32" in table.kernels
     assert len(table.calibration) >= 3
     assert min(*table.scale, *table.per_block_ms) >= 0
     assert max(*table.scale, *table.per_block_ms) > 0

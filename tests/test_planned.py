@@ -13,17 +13,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from paredown.compressors.bank import Bank
-from paredown.compressors.checkpoint import load_original, parameters_of
+from paredown.compressors.calibration import collect
+from paredown.compressors.checkpoint import config_of, is_placeholder, load_original, parameters_of
 from paredown.compressors.planned import PlannedModel
-from paredown.compressors.sites import inventory_of
+from paredown.compressors.sites import blocks_of, inventory_of
+from paredown.compressors.storage import norm_names
+from paredown.compressors.weights import Weights, open_original
 from paredown.deploy import verify_process
 from paredown.deploy.apply import encoded
 from paredown.deploy.verify import scored_model
-from paredown.space.choice import parse_choice
+from paredown.space.choice import Choice, parse_choice
 from paredown.space.plan import Plan
+from paredown.space.site import Site
 
 Folder = Callable[[str], Path]
 NAMES = ("llama", "gpt2", "opt", "bert", "qwen2")
+METHODS = {"ffn": "prune-neurons sparsity=0.5", "attention": "prune-heads sparsity=0.5"}
 TOKENS = torch.randint(2, 128, (2, 20), generator=torch.Generator().manual_seed(0))
 
 
@@ -31,6 +36,11 @@ def planned_model(folder: Path, bank: Path) -> PlannedModel:
     model = load_original(folder)
     parameters = {name: tensor.detach() for name, tensor in parameters_of(model).items()}
     return PlannedModel(model, inventory_of(folder), Bank(bank, parameters))
+
+
+def streamed_model(folder: Path, bank: Path) -> PlannedModel:
+    model, weights = open_original(folder, config_of(folder), memory_bytes=1)
+    return PlannedModel(model, inventory_of(folder), Bank(bank, weights, cache_bytes=0))
 
 
 @torch.no_grad()
@@ -46,10 +56,11 @@ def fresh(folder: Path, plan: Plan, planned: PlannedModel) -> Tensor:
     return verify_process.states(scored_model(model, inventory, plan, tensors), TOKENS, causal=inventory.causal)
 
 
+@pytest.mark.parametrize("make", [planned_model, streamed_model])
 @pytest.mark.parametrize("name", NAMES)
-def test_from_any_plan_to_any_other(pico: Folder, tmp_path: Path, name: str) -> None:
+def test_from_any_plan_to_any_other(pico: Folder, tmp_path: Path, name: str, make: Callable[[Path, Path], PlannedModel]) -> None:
     """The logits are exactly those of a freshly loaded model with these weights, whatever plans came before."""
-    planned = planned_model(pico(name), tmp_path)
+    planned = make(pico(name), tmp_path)
 
     @settings(max_examples=4)
     @given(st.lists(strategies.plans(planned.inventory), min_size=1, max_size=3))
@@ -64,10 +75,11 @@ def test_from_any_plan_to_any_other(pico: Folder, tmp_path: Path, name: str) -> 
     law()
 
 
+@pytest.mark.parametrize("make", [planned_model, streamed_model])
 @pytest.mark.parametrize("name", NAMES)
-def test_drops_and_narrow_networks_come_and_go(pico: Folder, tmp_path: Path, name: str) -> None:
+def test_drops_and_narrow_networks_come_and_go(pico: Folder, tmp_path: Path, name: str, make: Callable[[Path, Path], PlannedModel]) -> None:
     """Every order of a dropped block, a network without half of its neurons, and its matrices by themselves."""
-    planned = planned_model(pico(name), tmp_path)
+    planned = make(pico(name), tmp_path)
     inventory = planned.inventory
     block = next(site for site in inventory.parents if site.kind == "block" and site.block == 0)
     network = next(site for site in inventory.parents if site.kind == "ffn" and site.block == 0)
@@ -113,3 +125,79 @@ def test_neither_bank_nor_original_changes(pico: Folder, tmp_path: Path) -> None
     assert all(torch.equal(before[name], tensor) for name, tensor in planned.bank.parameters.items())
     planned.swap(Plan())
     assert all(torch.equal(before[name], tensor) for name, tensor in parameters_of(planned.model).items())
+
+
+@pytest.mark.parametrize("make", [planned_model, streamed_model])
+def test_a_norm_that_a_choice_changed_is_put_back(
+    pico: Folder, tmp_path: Path, make: Callable[[Path, Path], PlannedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever comes after the choice at its site: another choice, the site's leaves, or nothing; the other site's norm stays."""
+    planned = make(pico("llama"), tmp_path)
+    bank, inventory = planned.bank, planned.inventory
+    sites = [site for site in inventory.parents if site.block == 0 and norm_names(site)]
+    assert {site.kind for site in sites} == {"attention", "ffn"}
+    decoded = bank.decoded
+
+    def with_norm(site: Site, choice: Choice) -> dict[str, Tensor]:
+        values = dict(decoded(site, choice))
+        if site.structured and "bits=4" in str(choice):
+            values |= {name: 2 * bank.parameters[name].float() for name in norm_names(site)}
+        return values
+
+    monkeypatch.setattr(bank, "decoded", with_norm)
+    original = states(planned)
+    for site, other in (sites, sites[::-1]):
+        four, three = (parse_choice(f"{METHODS[site.kind]} then quantize bits={bits}") for bits in (4, 3))
+        beside = {other.name: parse_choice(f"{METHODS[other.kind]} then quantize bits=4")}
+        leaf = {site.covers[0]: parse_choice("quantize bits=8")}
+        for after in ({}, {site.name: three}, leaf, beside):
+            plan = Plan.of(inventory, after)
+            planned.swap(plan)
+            expected = states(planned)
+            planned.swap(Plan.of(inventory, {site.name: four, **beside}))
+            assert not torch.equal(states(planned), expected)
+            planned.swap(plan)
+            assert torch.equal(states(planned), expected), (site.kind, after)
+    planned.swap(Plan())
+    assert torch.equal(states(planned), original)
+
+
+def blocks(planned: PlannedModel) -> list[Tensor]:
+    return [parameter for block in blocks_of(planned.model)[1] for parameter in block.parameters()]
+
+
+def test_a_streamed_block_has_weights_only_while_it_runs(pico: Folder, tmp_path: Path) -> None:
+    """One block at a time; after an error, too, nothing is left in place, and the next pass is as any other."""
+    planned = streamed_model(pico("llama"), tmp_path)
+    assert planned.streamed and isinstance(planned.bank.parameters, Weights)
+    expected = states(planned_model(pico("llama"), tmp_path))
+    seen = []
+
+    def count(*_: object) -> None:
+        seen.append([any(not is_placeholder(p) for p in block.parameters()) for block in blocks_of(planned.model)[1]])
+
+    def fail(*_: object) -> None:
+        raise ValueError("stopped")
+
+    hooks = [block.mlp.register_forward_hook(count) for block in blocks_of(planned.model)[1]]  # type: ignore[operator,union-attr]
+    assert torch.equal(states(planned), expected)
+    assert seen == [[True, False], [False, True]]
+    assert all(map(is_placeholder, blocks(planned)))
+    failing = blocks_of(planned.model)[1][1].mlp.register_forward_pre_hook(fail)  # type: ignore[operator,union-attr]
+    with pytest.raises(ValueError, match="stopped"):
+        states(planned)
+    assert all(map(is_placeholder, blocks(planned)))
+    for hook in (failing, *hooks):
+        hook.remove()
+    assert torch.equal(states(planned), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_statistics_of_a_streamed_model_are_the_same(pico: Folder, tmp_path: Path, name: str) -> None:
+    found = []
+    for make, place in ((planned_model, "resident"), (streamed_model, "streamed")):
+        planned = make(pico(name), tmp_path)
+        collect(planned.model, planned.inventory, TOKENS, torch.ones_like(TOKENS), tmp_path / place)
+        found.append({path.name: path.read_bytes() for path in (tmp_path / place).iterdir()})
+    assert found[0] == found[1]
+    assert len(found[0]) > 2

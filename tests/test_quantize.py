@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import strategies
 import torch
+from correlated import statistics_of
 from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from paredown.compressors.packing import unpack
 from paredown.compressors.storage import decode_matrix, encode_matrix
@@ -14,13 +16,13 @@ from paredown.space.site import Member, Site
 from paredown.space.target import targets
 
 
-@given(strategies.quantize, strategies.matrices())
+@given(st.one_of(strategies.quantize, strategies.calibrated), strategies.matrices())
 def test_values_lie_on_the_grid_that_is_stated(choice: Choice, weight: torch.Tensor) -> None:
     """Each value is (code - zero) * scale with the stored scale and zero of its group, codes in [0, 2**bits)."""
     shape = (weight.shape[0], weight.shape[1])
     assume(matrix_fault(choice, shape) is None)
     knobs = choice.model_dump()
-    stored = encode_matrix(choice, weight, "float32")
+    stored = encode_matrix(choice, weight, "float32", statistics_of(shape))
     decoded = decode_matrix(choice, stored, shape)
     group = shape[1] if knobs["group_size"] == "channel" else knobs["group_size"]
     codes = unpack(stored["weight_packed"], knobs["bits"], shape[1])
@@ -33,12 +35,12 @@ def test_values_lie_on_the_grid_that_is_stated(choice: Choice, weight: torch.Ten
     assert torch.equal(decoded, (codes - zero) * scale)
 
 
-@given(strategies.quantize, strategies.matrices())
+@given(st.one_of(strategies.quantize, strategies.calibrated), strategies.matrices())
 def test_what_lies_on_the_grid_stays_there(choice: Choice, weight: torch.Tensor) -> None:
     """Quantizing a second time with the scales of the first changes nothing: each value is the nearest to itself."""
     shape = (weight.shape[0], weight.shape[1])
     assume(matrix_fault(choice, shape) is None)
-    stored = encode_matrix(choice, weight, "float32")
+    stored = encode_matrix(choice, weight, "float32", statistics_of(shape))
     decoded = decode_matrix(choice, stored, shape)
     knobs = choice.model_dump()
     group = shape[1] if knobs["group_size"] == "channel" else knobs["group_size"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,43 @@ def test_blocks_cover_their_leaves_and_networks_theirs(name: str, inventory: Get
         *makers, reader = network.members
         assert {member.shape[0] for member in makers} == {reader.shape[1]}
         assert block.rest
+
+
+STRUCTURE = {
+    "llama": ({"input_layernorm.weight"}, {"post_attention_layernorm.weight"}, True, True, (4, 2)),
+    "qwen2": ({"input_layernorm.weight"}, {"post_attention_layernorm.weight"}, True, True, (4, 2)),
+    "mistral": ({"input_layernorm.weight"}, {"post_attention_layernorm.weight"}, True, True, (4, 2)),
+    "gpt2": ({"ln_1.weight", "ln_1.bias"}, {"ln_2.weight", "ln_2.bias"}, False, False, None),
+    "opt": (
+        {"self_attn_layer_norm.weight", "self_attn_layer_norm.bias"}, {"final_layer_norm.weight", "final_layer_norm.bias"}, True, True, None
+    ),
+    "bert": (set(), set(), False, False, (4, 4)),
+}  # fmt: skip
+"""Norms of attention and network, whether values and neurons keep a scale, and heads, as the families' papers have them."""
+
+
+@pytest.mark.parametrize("name", families.PICO_NAMES)
+def test_what_is_known_of_attentions_and_networks(name: str, inventory: Get) -> None:
+    """In each block an attention, a network, the block, in this order; norms of pre-norm families, heads where they are apart."""
+    found = inventory(name)
+    assert [site.kind for site in found.parents] == ["attention", "ffn", "block"] * families.LAYERS
+    for attention, network, block in zip(found.parents[::3], found.parents[1::3], found.parents[2::3], strict=True):
+        assert not set(attention.covers) & set(network.covers)
+        assert {*attention.covers, *network.covers} == set(block.covers)
+        assert attention.members[-1].shape[0] == network.members[-1].shape[0] == 32
+        norms = tuple({key.removeprefix(f"{block.name}.") for key in site.norm} for site in (attention, network))
+        assert (*norms, attention.homogeneous, network.homogeneous, attention.heads) == STRUCTURE[name]
+        assert all(site.norm.items() <= block.rest.items() for site in (attention, network))
+
+
+def test_a_norm_after_the_sum_is_not_one_before_it(tmp_path: Path) -> None:
+    """OPT-350m's norms follow the sum: what reads them is not the attention alone; and a GELU keeps no scale."""
+    folder = families.save("opt", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"do_layer_norm_before": False, "activation_function": "gelu"}))
+    found = inventory_of(folder)
+    assert not any(site.norm for site in found.parents)
+    assert not any(site.homogeneous for site in found.parents if site.kind == "ffn")
 
 
 @pytest.mark.parametrize("name", families.PICO_NAMES)

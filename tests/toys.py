@@ -53,7 +53,7 @@ def all_plans(space: Space) -> list[Plan]:
         inside = [a | b for a in inside for b in whole] + [{block.name: choice} for choice in options[block.name]]
         partial = [a | b for a in partial for b in inside]
     plans = [Plan.of(inventory, choices) for choices in partial]
-    return [plan for plan in plans if len(plan.dropped(inventory)) <= space.max_drops]
+    return [plan for plan in plans if sum(str(choice) == "drop" for _, choice in plan.entries) <= space.max_drops]
 
 
 def losses_of(space: Space, seed: int = 0) -> dict[tuple[str, Choice], float]:

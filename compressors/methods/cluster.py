@@ -3,40 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from paredown.compressors.codebook import codebook_of
 from paredown.compressors.packing import pack, packed_columns, unpack
 from paredown.space.choice import Choice, Part, Shape, methods
 from paredown.space.site import Kind, Member
-from paredown.space.statistics import NO_STATISTICS, Statistics
+from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
 from paredown.space.tensors import Layout, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROUNDS = 30
+STATISTICS: dict[str, frozenset[Statistic]] = {
+    "none": frozenset(),
+    "inputs": frozenset({"second_moment"}),
+    "fisher": frozenset({"importance"}),
+}
 
 
 @methods.register("cluster")
 class Cluster(Choice):
-    """Weights replaced by the nearest of ``clusters`` values of the matrix, found by k-means, each row with its own scale.
+    """Weights replaced by the nearest of ``clusters`` values, found by k-means; each row has its own scale.
+
+    A squared error counts once (``none``), as much as the mean square of the weight's input (``inputs``), or as the diagonal of
+    the Fisher information (``fisher``).
 
     Source:
-        Lloyd, 1982, "Least squares quantization in PCM", IEEE Transactions on Information Theory 28(2). On one dimension
-        the clusters are intervals of the sorted weights, so a round costs a search of the borders and no distances.
+        Kim et al., 2023, "SqueezeLLM: Dense-and-Sparse Quantization", arXiv 2306.07629, for k-means weighted by the Fisher
+        information.
     """
 
     method: ClassVar[str] = "cluster"
     kinds: ClassVar[frozenset[Kind]] = frozenset({"linear", "embedding"})
+    without_statistics: ClassVar[Mapping[str, Any] | None] = {"weighting": "none"}
 
-    clusters: int = Field(ge=2, le=256, description="values in the codebook")
+    clusters: int = Field(ge=2, le=256, description="values in a codebook")
+    rows: Annotated[int, Field(ge=1)] | Literal["all"] = Field(default="all", description="neighbouring rows that share a codebook")
+    weighting: Literal["none", "inputs", "fisher"] = Field(default="none", description="what a squared error is multiplied with")
 
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
-        """Codes of 3 and of 4 bits."""
-        return (cls(clusters=8), cls(clusters=16)) if kind == "linear" else (cls(clusters=16),)
+        """Codes of 4 bits."""
+        if kind == "embedding":
+            return (cls(clusters=16),)
+        return (cls(clusters=16, weighting="inputs"),)
+
+    def canonical(self, shape: Shape) -> Choice:
+        """As many rows as there are share one codebook."""
+        return self.model_copy(update={"rows": "all"}) if self.rows != "all" and self.rows >= shape[0] else self
+
+    @property
+    def uses(self) -> frozenset[Statistic]:
+        """What the weighting asks for."""
+        return STATISTICS[self.weighting]
 
     @property
     def storage_only(self) -> bool:
@@ -48,38 +70,68 @@ class Cluster(Choice):
         """Bits of an index."""
         return (self.clusters - 1).bit_length()
 
+    def codebooks(self, rows: int) -> int:
+        """Codebooks of a matrix of so many rows; the last may serve fewer."""
+        return 1 if self.rows == "all" else -(-rows // self.rows)
+
     def own(self, shape: Shape, dtype: str) -> Layout:
-        """Packed indices, the codebook, and the rows' scales."""
+        """Packed indices, the codebooks, and the rows' scales."""
+        rows, columns = shape
         return {
-            "indices_packed": TensorSpec("int32", (shape[0], packed_columns(shape[1], self.bits))),
-            "codebook": TensorSpec("float32", (self.clusters,)),
-            "row_scale": TensorSpec("bfloat16", (shape[0], 1)),
+            "indices_packed": TensorSpec("int32", (rows, packed_columns(columns, self.bits))),
+            "codebook": TensorSpec("float32", (self.codebooks(rows), self.clusters)),
+            "row_scale": TensorSpec("bfloat16", (rows, 1)),
         }
 
     def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
-        """Lloyd's rounds on the scaled weights, from evenly spaced quantiles."""
+        """Codebooks of the scaled weights and the nearest value of each weight; the scales fitted to them, and both once more."""
         import torch
 
-        scale = weight.square().mean(1, keepdim=True).sqrt().clamp(min=1e-30).to(torch.bfloat16)
+        importance = self._importance(weight, statistics)
+        found = []
+        share = len(weight) if self.rows == "all" else self.rows
+        for start in range(0, len(weight), share):
+            part, weights = weight[start : start + share], importance[start : start + share]
+            scale = part.square().mean(1, keepdim=True).sqrt().clamp(min=1e-30).to(torch.bfloat16)
+            codebook, indices = self._clustered(part, weights, scale)
+            scale = _fitted_scale(part, weights, codebook[indices], scale)
+            found.append((*self._clustered(part, weights, scale), scale))
+        codebooks, every, scales = zip(*found, strict=True)
+        return {
+            "indices_packed": pack(torch.cat(every), self.bits),
+            "codebook": torch.stack(codebooks),
+            "row_scale": torch.cat(scales),
+        }, {}
+
+    def _clustered(self, weight: Tensor, importance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        import torch
+
         scaled = weight / scale.float()
-        values = scaled.flatten().sort().values.double()
-        sums = torch.nn.functional.pad(values.cumsum(0), (1, 0))
-        spread = torch.linspace(0, len(values) - 1, 2 * self.clusters + 1)[1::2].long()
-        centres = values[spread]
-        for _ in range(ROUNDS):
-            borders = torch.searchsorted(values, (centres[1:] + centres[:-1]) / 2)
-            start = torch.nn.functional.pad(borders, (1, 0))
-            end = torch.nn.functional.pad(borders, (0, 1), value=len(values))
-            count = end - start
-            mean = (sums[end] - sums[start]) / count.clamp(min=1)
-            moved = torch.where(count > 0, mean, centres)
-            if torch.equal(moved, centres):
-                break
-            centres = moved
-        codebook = centres.float()
-        indices = torch.bucketize(scaled, (codebook[1:] + codebook[:-1]) / 2)
-        return {"indices_packed": pack(indices, self.bits), "codebook": codebook, "row_scale": scale}, {}
+        codebook = codebook_of(scaled.flatten(), (importance * scale.double().square()).flatten(), self.clusters)
+        return codebook, torch.bucketize(scaled, (codebook[1:] + codebook[:-1]) / 2)
+
+    def _importance(self, weight: Tensor, statistics: Statistics) -> Tensor:
+        import torch
+
+        if self.weighting == "none":
+            return torch.ones_like(weight)
+        if self.weighting == "inputs":
+            return statistics["second_moment"].diagonal().clamp(min=0).expand(weight.shape)
+        return statistics["importance"]
 
     def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """The codebook's values at the indices, times the rows' scales."""
-        return own["codebook"][unpack(own["indices_packed"], self.bits, shape[1])] * own["row_scale"].float()
+        import torch
+
+        rows = shape[0] if self.rows == "all" else self.rows
+        indices = unpack(own["indices_packed"], self.bits, shape[1]) + (torch.arange(shape[0]) // rows * self.clusters)[:, None]
+        return own["codebook"].flatten()[indices] * own["row_scale"].float()
+
+
+def _fitted_scale(weight: Tensor, importance: Tensor, values: Tensor, scale: Tensor) -> Tensor:
+    """Of each row the scale of least squared error, as bfloat16 holds it; the given one where nothing tells."""
+    import torch
+
+    power = (importance * values.square()).sum(1, keepdim=True)
+    fitted = (importance * values * weight).sum(1, keepdim=True) / power.clamp(min=1e-30)
+    return torch.where((power > 0) & (fitted > 1e-30), fitted, scale.float()).to(torch.bfloat16)

@@ -17,6 +17,11 @@ class Drop(Choice):
     method: ClassVar[str] = "drop"
     kinds: ClassVar[frozenset[Kind]] = frozenset({"block", "attention", "ffn"})
 
+    @classmethod
+    def site_offers(cls, site: Site) -> Sequence[Choice]:
+        """Always there."""
+        return (cls(),)
+
     def supports(self, site: Site, target: Target) -> str | None:
         """Every target runs a model with fewer blocks; paredown's own a block without one of its halves."""
         if site.kind == "block" or target.name == "paredown":

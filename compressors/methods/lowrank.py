@@ -2,57 +2,170 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paredown.space.choice import Choice, Part, Shape, methods
 from paredown.space.site import Kind, Member
-from paredown.space.statistics import NO_STATISTICS, Statistics
+from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+MULTIPLE = 32
+"""A share of the full rank is rounded down to this, where it is that large: integer kernels and groups fit then."""
 
-@methods.register("lowrank")
-class LowRank(Choice):
-    """The best approximation of a given rank, as two factors that share the singular values evenly.
+DAMPING = 0.01
+"""Share of the mean second moment that is added to all: what calibration did not see is approximated as by plain SVD."""
 
-    Source:
-        Eckart & Young, 1936, "The approximation of one matrix by another of lower rank", Psychometrika 1(3).
-    """
 
-    method: ClassVar[str] = "lowrank"
+class Factored(Choice):
+    """What choices with two factors have in common: how large the factors are, and how they are found."""
 
-    rank: int = Field(ge=1, description="inner size of the two factors")
+    rank: int | None = Field(default=None, ge=1, description="inner size of the two factors")
+    rank_fraction: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="in place of rank: a share of the full rank, rounded down to a multiple of 32 above that",
+    )
+    algorithm: Literal["svd", "whitened"] = Field(
+        default="svd", description="svd loses least of the weights, whitened least of the outputs on the calibration texts"
+    )
 
-    @classmethod
-    def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
-        """A third of full rank with factors of 8 bits."""
-        rank = min(member.shape) // 3 // 32 * 32
-        then = {"method": "quantize", "bits": 8, "group_size": "channel"}
-        return (cls.build({"rank": rank, "then": then}),) if kind == "linear" and rank else ()
+    @model_validator(mode="after")
+    def _one_rank(self) -> Self:
+        if (self.rank is None) == (self.rank_fraction is None):
+            raise ValueError("give either rank or rank_fraction")
+        return self
+
+    def rank_of(self, shape: Shape) -> int:
+        """The inner size for a matrix of this shape."""
+        if self.rank is not None:
+            return self.rank
+        assert self.rank_fraction is not None
+        share = math.floor(self.rank_fraction * min(shape))
+        return share // MULTIPLE * MULTIPLE if share >= MULTIPLE else max(1, share)
+
+    def factor_shapes(self, shape: Shape) -> dict[str, Shape]:
+        """``left @ right`` has the shape of the matrix."""
+        rank = self.rank_of(shape)
+        return {"left": (shape[0], rank), "right": (rank, shape[1])}
 
     def fault(self, shape: Shape) -> str | None:
         """A rank above that of the matrix."""
-        return f"rank {self.rank} is above the full rank {min(shape)} of {shape}" if self.rank > min(shape) else None
+        rank = self.rank_of(shape)
+        return f"rank {rank} is above the full rank {min(shape)} of {shape}" if rank > min(shape) else None
+
+    def canonical(self, shape: Shape) -> Choice:
+        """The absolute rank."""
+        return self.model_copy(update={"rank": self.rank_of(shape), "rank_fraction": None})
+
+    @property
+    def uses(self) -> frozenset[Statistic]:
+        """The second moment: to whiten with, or to say what the factors read."""
+        calibrated = self.algorithm == "whitened" or bool(self.then and self.then.needs)
+        return frozenset({"second_moment"}) if calibrated else frozenset()
+
+    def factors(self, weight: Tensor, statistics: Statistics) -> tuple[Tensor, Tensor]:
+        """The two factors, ``(out_features, rank)`` with orthonormal columns and ``(rank, in_features)``.
+
+        All scale is in the right one: where rows share a scale, the left factor's columns are then rounded alike, though
+        some matter more; each row of the right one has its own scale anyway.
+        """
+        basis = _basis(weight, statistics) if self.algorithm == "whitened" else _left_vectors(weight)
+        left = basis[:, : self.rank_of((weight.shape[0], weight.shape[1]))]
+        return left, left.T @ weight
+
+
+@methods.register("lowrank")
+class LowRank(Factored):
+    """The best approximation of a given rank, as two factors: of the weights, or of the outputs on the calibration texts.
+
+    Of all projections of the outputs to ``rank`` dimensions, ``whitened`` takes the one that loses the least of them on the
+    calibration texts: the squared error is the sum of the squared singular values of ``W S`` that are left out, where
+    ``S S'`` is the inputs' second moment. No inverse of it is taken, so that it may be singular.
+
+    Source:
+        Eckart & Young, 1936, "The approximation of one matrix by another of lower rank", Psychometrika 1(3). Whitened: Wang et
+        al., 2024, "SVD-LLM: Truncation-aware Singular Value Decomposition for Large Language Model Compression", arXiv
+        2403.07378, whose update of the factors after truncation is not part of this.
+    """
+
+    method: ClassVar[str] = "lowrank"
+    without_statistics: ClassVar[Mapping[str, Any] | None] = {"algorithm": "svd"}
+
+    @classmethod
+    def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
+        """Half of full rank with factors of 4 bits, which lose less than half as many factors of 8; those where no group fits."""
+        size = next((s for s in (64, 32) if min(member.shape) // 2 >= s and member.shape[1] % s == 0), None)
+        then = {"method": "quantize", "bits": 4, "group_size": size, "algorithm": "gptq"} if size else {"method": "quantize", "bits": 8}
+        rank = min(member.shape) // 2 // size * size if size else min(member.shape) // 4 // MULTIPLE * MULTIPLE
+        return (cls.build({"rank": rank, "algorithm": "whitened", "then": then}),) if kind == "linear" and rank else ()
 
     def parts(self, shape: Shape) -> Mapping[str, Shape]:
         """``left @ right`` is the matrix."""
-        return {"left": (shape[0], self.rank), "right": (self.rank, shape[1])}
+        return self.factor_shapes(shape)
 
     def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
-        """The leading singular triplets, each factor scaled by the square roots of the singular values."""
-        import torch
-
-        left, values, right = torch.linalg.svd(weight, full_matrices=False)
-        root = values[: self.rank].sqrt()
-        return {}, {
-            "left": Part(matrix=left[:, : self.rank] * root),
-            "right": Part(matrix=root[:, None] * right[: self.rank], statistics=statistics),
-        }
+        """The factors, each with what is known of its own inputs: the right one reads x, the left one reads ``right @ x``."""
+        left, right = self.factors(weight, statistics)
+        importance = statistics.importance
+        reads_x = Statistics(
+            second_moment=statistics.second_moment,
+            mean_absolute=statistics.mean_absolute,
+            importance=None if importance is None else left.square().T @ importance,
+            derived=statistics.derived,
+        )
+        moment = statistics.second_moment
+        if moment is not None:
+            moment = right @ moment @ right.T
+            moment = (moment + moment.T) / 2
+        spread = None
+        if moment is not None and statistics.mean_absolute is not None:
+            spread = moment.diagonal().clamp(min=0).sqrt() * math.sqrt(2 / math.pi)  # of a normal distribution: an estimate
+        reads_right = Statistics(
+            second_moment=moment,
+            mean_absolute=spread,
+            importance=None if importance is None else importance @ right.square().T,
+        )
+        return {}, {"left": Part(matrix=left, statistics=reads_right), "right": Part(matrix=right, statistics=reads_x)}
 
     def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """The product of the factors."""
         return parts["left"].float() @ parts["right"].float()
+
+
+def _left_vectors(matrix: Tensor) -> Tensor:
+    """Left singular vectors, those of the largest singular values first; the same on every run."""
+    import torch
+
+    left: Tensor = torch.linalg.svd(matrix, full_matrices=False).U
+    return left
+
+
+def _basis(weight: Tensor, statistics: Statistics) -> Tensor:
+    """Left singular vectors of ``W S``; those of the last matrix are kept for its other ranks."""
+    digest = hashlib.sha256(weight.numpy().tobytes()).digest()
+    kept = statistics.derived.get("lowrank basis")
+    if kept is None or kept[0] != digest:
+        kept = statistics.derived["lowrank basis"] = (digest, _left_vectors(weight @ _root(statistics)))
+    basis: Tensor = kept[1]
+    return basis
+
+
+def _root(statistics: Statistics) -> Tensor:
+    """A matrix S with ``S S' = H``, the damped second moment of the inputs; kept, since it depends on them alone."""
+    import torch
+
+    if "lowrank root" not in statistics.derived:
+        moment = statistics["second_moment"].double()
+        values, vectors = torch.linalg.eigh(moment)
+        floor = DAMPING * float(values.clamp(min=0).mean()) or 1.0
+        statistics.derived["lowrank root"] = (vectors * (values.clamp(min=0) + floor).sqrt()).float()
+    root: Tensor = statistics.derived["lowrank root"]
+    return root

@@ -1,15 +1,20 @@
-"""Unstructured pruning: the smallest weights of each row go."""
+"""Unstructured and semi-structured pruning: single weights go."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+import paredown.compressors.pruning  # noqa: F401 - registers the algorithms
+from paredown.compressors.packing import pack, packed_columns, unpack
+from paredown.compressors.pruning.pattern import Pattern, criteria
 from paredown.space.choice import Choice, Part, Shape, methods
+from paredown.space.errors import UnknownNameError
 from paredown.space.site import Kind, Member
-from paredown.space.statistics import NO_STATISTICS, Statistics
+from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
 from paredown.space.tensors import Layout, TensorSpec
 
 if TYPE_CHECKING:
@@ -18,49 +23,138 @@ if TYPE_CHECKING:
 
 @methods.register("prune")
 class Prune(Choice):
-    """The weights of largest magnitude, equally many in each row, with a bitmap of where they were."""
+    """The weights that matter most, equally many in each row, and where they were.
+
+    ``magnitude`` keeps the largest, ``wanda`` those that add most to the output, ``sparsegpt`` those that the others can least
+    make up for, which it lets them do. Places are a bitmap; with a pattern ``N:M`` the number of the combination that stays of
+    every M neighbours.
+    """
 
     method: ClassVar[str] = "prune"
+    without_statistics: ClassVar[Mapping[str, Any] | None] = {"algorithm": "magnitude"}
 
     sparsity: float = Field(gt=0, lt=1, description="share of the weights that go")
+    pattern: Literal["row", "1:4", "2:4", "4:8"] = Field(
+        default="row", description="equally many stay in each row, or N of every M neighbours"
+    )
+    algorithm: str = Field(default="magnitude", description="how the weights that stay are chosen")
+
+    @field_validator("algorithm")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            criteria[value]
+        except UnknownNameError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("pattern", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return f"{value // 60}:{value % 60}" if isinstance(value, int) else value  # YAML 1.1 reads 2:4 as a number of base 60
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.pattern != "row":
+            kept, group = self._ratio
+            if self.sparsity != 1 - kept / group:
+                raise ValueError(f"pattern {self.pattern} has sparsity {1 - kept / group}, not {self.sparsity}; give that or pattern=row")
+        return self
 
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
         """Half of the weights, the rest in 4 bits."""
-        return (cls.build({"sparsity": 0.5, "then": {"method": "quantize", "bits": 4}}),) if kind == "linear" else ()
+        then = {"method": "quantize", "bits": 4}
+        return (cls.build({"sparsity": 0.5, "algorithm": "sparsegpt", "then": then}),) if kind == "linear" else ()
+
+    def fault(self, shape: Shape) -> str | None:
+        """Rows that the pattern does not fill; a step that asks what the inputs of the values were, of which there are none."""
+        if self.pattern != "row" and shape[1] % self._ratio[1]:
+            return f"pattern {self.pattern} does not divide in_features {shape[1]}; use pattern=row"
+        if self.then and (asked := self.then.needs - {"importance"}):
+            return f"'{self.then}' needs the {min(asked)} of inputs, which values of pruned rows have not; use an algorithm that does not"
+        return None
+
+    @property
+    def uses(self) -> frozenset[Statistic]:
+        """What the algorithm asks for."""
+        return criteria[self.algorithm].needs
 
     @property
     def storage_only(self) -> bool:
         """Zeros take their time like other numbers."""
         return True
 
-    def kept(self, columns: int) -> int:
-        """Weights that are left of a row."""
-        return max(1, round(columns * (1 - self.sparsity)))
+    @property
+    def _ratio(self) -> tuple[int, int]:
+        kept, _, group = self.pattern.partition(":")
+        return int(kept), int(group)
+
+    def places(self, columns: int) -> Pattern:
+        """The pattern of a row of this many weights."""
+        if self.pattern == "row":
+            return Pattern(kept=max(1, round(columns * (1 - self.sparsity))), group=columns)
+        kept, group = self._ratio
+        return Pattern(kept=kept, group=group)
 
     def own(self, shape: Shape, dtype: str) -> Layout:
-        """A bit per weight, rows padded to bytes."""
-        return {"bitmap": TensorSpec("uint8", (shape[0], -(-shape[1] // 8)))}
+        """A bit per weight, rows padded to bytes; or a packed number per group."""
+        rows, columns = shape
+        if self.pattern == "row":
+            return {"bitmap": TensorSpec("uint8", (rows, -(-columns // 8)))}
+        table = combinations_of(self.places(columns))
+        return {"places_packed": TensorSpec("int32", (rows, packed_columns(columns // len(table[0]), _bits(table))))}
 
     def parts(self, shape: Shape) -> Mapping[str, Shape]:
         """The values that are left, row by row."""
-        return {"values": (shape[0], self.kept(shape[1]))}
+        rows, columns = shape
+        places = self.places(columns)
+        return {"values": (rows, columns // places.group * places.kept)}
 
     def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
-        """The largest magnitudes of each row, in the order of the columns."""
+        """The places, and the values in the order of the columns, each as important as its input is large."""
         import torch
 
         rows, columns = weight.shape
-        index = weight.abs().topk(self.kept(columns), dim=1).indices.sort(dim=1).values
-        mask = torch.zeros(rows, -(-columns // 8) * 8, dtype=torch.uint8).scatter_(1, index, 1)
-        powers = 2 ** torch.arange(8, dtype=torch.uint8)
-        bitmap = (mask.view(rows, -1, 8) * powers).sum(-1, dtype=torch.uint8)
-        return {"bitmap": bitmap}, {"values": Part(matrix=weight.gather(1, index))}
+        places = self.places(columns)
+        pruned = criteria[self.algorithm].prune(weight, places, statistics)
+        importance = statistics.importance
+        if importance is None and "second_moment" in self.uses:
+            importance = statistics["second_moment"].diagonal().expand(rows, columns)
+        known = NO_STATISTICS if importance is None else Statistics(importance=importance[pruned.mask].view(rows, -1))
+        values = Part(matrix=pruned.weight[pruned.mask].view(rows, -1), statistics=known)
+        if self.pattern == "row":
+            padded = torch.nn.functional.pad(pruned.mask.byte(), (0, -columns % 8))
+            return {"bitmap": _as_numbers(padded, 8).to(torch.uint8)}, {"values": values}
+        table = combinations_of(places)
+        number = torch.zeros(1 << places.group, dtype=torch.int64)
+        number[_as_numbers(torch.tensor(table), places.group).flatten()] = torch.arange(len(table))
+        chosen = number[_as_numbers(pruned.mask, places.group)]
+        return {"places_packed": pack(chosen, _bits(table))}, {"values": values}
 
     def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """The values at their places, zeros elsewhere."""
         import torch
 
-        mask = (own["bitmap"].unsqueeze(-1) >> torch.arange(8, dtype=torch.uint8)) & 1
-        mask = mask.flatten(1)[:, : shape[1]].bool()
-        return torch.zeros(shape).masked_scatter_(mask, parts["values"].float())
+        if self.pattern == "row":
+            mask = ((own["bitmap"].unsqueeze(-1) >> torch.arange(8, dtype=torch.uint8)) & 1).bool()
+        else:
+            table = combinations_of(self.places(shape[1]))
+            mask = torch.tensor(table)[unpack(own["places_packed"], _bits(table), shape[1] // len(table[0]))]
+        return torch.zeros(shape).masked_scatter_(mask.flatten(1)[:, : shape[1]], parts["values"].float())
+
+
+def combinations_of(places: Pattern) -> list[list[bool]]:
+    """Every way to keep so many of a group, in one fixed order: the numbers that are stored are places in this list."""
+    return [[place in kept for place in range(places.group)] for kept in combinations(range(places.group), places.kept)]
+
+
+def _bits(table: Sequence[Sequence[bool]]) -> int:
+    return (len(table) - 1).bit_length()
+
+
+def _as_numbers(mask: Tensor, group: int) -> Tensor:
+    """Groups of so many places as binary numbers, the first place lowest; shape ``(rows, columns / group)``."""
+    import torch
+
+    return (mask.view(len(mask), -1, group).long() << torch.arange(group)).sum(-1)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field
-
+from paredown.compressors.narrowing import Narrowing, rounded, strongest
 from paredown.space.choice import Choice, Shape, Structure, methods
-from paredown.space.site import Kind, Member, Site
-from paredown.space.statistics import NO_STATISTICS, Statistics
+from paredown.space.site import Kind, Site
+from paredown.space.statistics import Statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,26 +17,23 @@ MULTIPLE = 32
 
 
 @methods.register("prune-neurons")
-class PruneNeurons(Choice):
-    """The neurons whose weights are smallest are removed from every matrix of the network: it is narrower afterwards.
+class PruneNeurons(Narrowing):
+    """The neurons that matter least are removed from every matrix of the network: it is narrower afterwards.
 
     A neuron's importance is the product of the norms of its rows and its column, which bounds what it adds to the output
-    of a linear network. What is left is a multiple of 32 where the network is that wide.
+    of a linear network (``magnitude``), the norm of its column times the root mean square of the neuron (``activation``), or
+    what is lost when the other neurons make up for it (``reconstruct``). What is left is a multiple of 32 where the network is
+    that wide.
     """
 
     method: ClassVar[str] = "prune-neurons"
     kinds: ClassVar[frozenset[Kind]] = frozenset({"ffn"})
 
-    sparsity: float = Field(gt=0, lt=1, description="share of the neurons that go")
-
     @classmethod
-    def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
+    def site_offers(cls, site: Site) -> Sequence[Choice]:
         """A quarter of the neurons, the rest in 4 or 6 bits."""
-        if kind != "ffn":
-            return ()
-        group = 32 if member.shape[0] % 32 == 0 and member.shape[1] % MULTIPLE == 0 else "channel"
-        quantized = [{"method": "quantize", "bits": bits, "group_size": group} for bits in (4, 6)]
-        return [cls.build({"sparsity": 0.25, "then": then}) for then in quantized]
+        choice = cls.build({"sparsity": 0.25, "algorithm": "reconstruct"})
+        return [cls.build({**choice.knobs, "then": rounded(choice.shapes(site), bits)}) for bits in (4, 6)]
 
     def kept(self, neurons: int) -> int:
         """Neurons that are left."""
@@ -64,18 +60,26 @@ class PruneNeurons(Choice):
         rest: Mapping[str, Tensor],
     ) -> Structure:
         """The neurons that stay, in their order."""
-        stay = self.neurons(matrices)
-        *makers, reader = matrices
+        stay = self.neurons(matrices, statistics[-1])
+        reader, known = self.read(matrices[-1], statistics[-1], stay)
         return Structure(
-            matrices=[*(maker[stay] for maker in makers), reader[:, stay]],
+            matrices=[*(maker[stay] for maker in matrices[:-1]), reader],
             biases=[*(bias if bias is None else bias[stay] for bias in biases[:-1]), biases[-1]],
-            statistics=[*statistics[:-1], NO_STATISTICS],
+            statistics=[*(found.of_rows(stay) for found in statistics[:-1]), known],
         )
 
-    def neurons(self, matrices: Sequence[Tensor]) -> Tensor:
-        """Indices of the neurons that stay, ascending, from the matrices that make them and, last, the one that reads them."""
+    def neurons(self, matrices: Sequence[Tensor], statistics: Statistics) -> Tensor:
+        """Indices of the neurons that stay, ascending.
+
+        Args:
+            matrices: Those that make the neurons and, last, the one that reads them.
+            statistics: Of the last one.
+        """
         *makers, reader = matrices
-        importance: Tensor = reader.norm(dim=0)
-        for matrix in makers:
-            importance = importance * matrix.norm(dim=1)
-        return importance.topk(self.kept(reader.shape[1])).indices.sort().values
+        kept = self.kept(reader.shape[1])
+        if self.algorithm == "magnitude":
+            importance: Tensor = reader.norm(dim=0)
+            for matrix in makers:
+                importance = importance * matrix.norm(dim=1)
+            return strongest(importance, kept)
+        return self.stay(reader, statistics, 1, kept)

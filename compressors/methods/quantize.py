@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -22,18 +22,25 @@ if TYPE_CHECKING:
 
 GroupSize = int | Literal["channel"]
 
+CALIBRATED = "gptq"
+"""The algorithm of the choices in the default space of linear layers; the inputs of embeddings are words, theirs is data-free."""
+
 
 @methods.register("quantize")
 class Quantize(Choice):
     """Weights rounded to integers of ``bits``, with a bfloat16 scale per group.
 
-    ``search`` fits each group's scale to its weights: the best of a few ranges by squared error, then the least-squares
-    scale of those codes, and the codes of that scale. ``round-to-nearest`` takes the range of the largest weight.
+    Without calibration: ``search`` fits each group's scale to its weights: the best of a few ranges by squared error, then the
+    least-squares scale of those codes, and the codes of that scale. ``round-to-nearest`` takes the range of the largest weight,
+    ``hqq`` fits scale and zero point to most weights and leaves outliers aside, ``nf4`` has levels of its own (storage only).
+    Calibrated on the layer's inputs: ``gptq`` makes up for each column's error in the columns after it, and
+    ``coordinate-descent`` goes on from there, codes and scales in turns, at about four times the time.
     Symmetric codes are stored as compressed-tensors' ``pack-quantized`` format does; zero points take a byte each.
     """
 
     method: ClassVar[str] = "quantize"
     kinds: ClassVar[frozenset[Kind]] = frozenset({"linear", "embedding"})
+    without_statistics: ClassVar[Mapping[str, Any] | None] = {"algorithm": "search"}
 
     bits: int = Field(description="2, 3, 4, 5, 6 or 8")
     group_size: GroupSize = Field(default="channel", description="weights along in_features that share a scale")
@@ -53,17 +60,18 @@ class Quantize(Choice):
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
         """Every bit-width at group 64; finer groups and zero points where bits are few; channels where they are many."""
         columns = member.shape[1]
+        algorithm = CALIBRATED if kind == "linear" else "search"
         groups: list[GroupSize] = [g for g in (32, 64, 128) if g < columns and columns % g == 0]
         if not groups:
             divisor = max((d for d in range(16, 65) if d < columns and columns % d == 0), default=0)
             groups = [divisor] if divisor else []
         groups = groups or ["channel"]
         middle = 64 if 64 in groups else groups[-1]
-        wanted: list[Choice] = [cls(bits=bits, group_size=middle) for bits in (2, 3, 4, 5, 6, 8)]
+        wanted: list[Choice] = [cls(bits=bits, group_size=middle, algorithm=algorithm) for bits in (2, 3, 4, 5, 6, 8)]
         if kind == "linear":
             finest = groups[0]
-            wanted += [cls(bits=2, group_size=finest, symmetric=False), cls(bits=3, group_size=finest, symmetric=False)]
-            wanted += [cls(bits=4), cls(bits=8)]
+            wanted += [cls(bits=bits, group_size=finest, symmetric=False, algorithm=algorithm) for bits in (2, 3)]
+            wanted += [cls(bits=bits, algorithm=algorithm) for bits in (4, 8)]
         return list(dict.fromkeys(wanted))
 
     def fault(self, shape: Shape) -> str | None:
@@ -85,7 +93,9 @@ class Quantize(Choice):
         return self.model_copy(update={"group_size": "channel"}) if self.group_size == shape[1] else self
 
     def supports(self, site: Site, target: Target) -> str | None:
-        """In transformers: symmetric codes of linear layers that nothing is tied to."""
+        """In transformers: symmetric codes of linear layers that nothing is tied to; nowhere: calibrated embeddings."""
+        if site.kind == "embedding" and "second_moment" in self.uses:
+            return f"{self.algorithm} is calibrated on a layer's inputs, and the inputs of {site.name} are words; use algorithm=search"
         if target.name == "paredown":
             return None
         if self.storage_only:

@@ -22,27 +22,28 @@ BLOCK = 128
 def gptq(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
     """Codes of small error in the layer's output, found column by column, those of the largest inputs first.
 
-    The scales and zero points of all groups are fitted before the columns are put in order ("static groups"), so that
-    the order costs no bytes. Inputs that are always zero are rounded to nearest.
+    Scales and zero points of all groups are fitted before the columns are put in order ("static groups"), so that the
+    order costs no bytes; a weight counts as much as its error would after all others made up for it. Columns whose inputs
+    are always zero are rounded to nearest.
 
     Source:
         Frantar et al., 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", arXiv 2210.17323,
-        algorithm 1.
+        algorithm 1; order and static groups as in its authors' code.
     """
-    grouped = weight.view(len(weight), -1, grid.group)
-    importance = damped(statistics["second_moment"]).diagonal().view(1, -1, grid.group)
-    scale, zero = fitted_grid(grouped, grid, importance)
     order, factor = inverse_factor(statistics)
+    importance = weight.new_empty(len(order))
+    importance[order] = 1 / factor.square().sum(0)
+    scale, zero = fitted_grid(weight.view(len(weight), -1, grid.group), grid, importance.view(1, -1, grid.group))
     codes = compensated_codes(weight, scale, zero, grid, order, factor)
     return Rounded(codes=codes, scale=scale.squeeze(-1), zero=zero.squeeze(-1))
 
 
-def damped(moment: Tensor, damping: float = DAMPING) -> Tensor:
-    """A second moment with a share of its mean diagonal added to the diagonal; the identity for inputs that are all zero."""
+def hessian(moment: Tensor, damping: float = DAMPING) -> Tensor:
+    """A second moment as a share of its mean diagonal, damped; the identity where all inputs are zero."""
     import torch
 
-    mean = float(moment.diagonal().mean())
-    return moment + (damping * mean if mean > 0 else 1.0) * torch.eye(len(moment))
+    mean = moment.diagonal().mean()
+    return moment / mean + damping * torch.eye(len(moment)) if mean > 0 else torch.eye(len(moment))
 
 
 def inverse_factor(statistics: Statistics) -> tuple[Tensor, Tensor]:
@@ -62,11 +63,12 @@ def _inverse_cholesky(moment: Tensor) -> Tensor:
     import torch
 
     for attempt in count():
-        # Of the reversed matrix: H = R R' with R upper triangular, so that U = R^-1, and H itself is never inverted.
-        lower, failed = torch.linalg.cholesky_ex(damped(moment, DAMPING * 10**attempt).flip(0, 1))
+        # Reversed, H = R R' with R upper triangular, so that U = R^-1 and H itself is never inverted.
+        lower, failed = torch.linalg.cholesky_ex(hessian(moment, DAMPING * 10**attempt).flip(0, 1))
         if not failed:
             break
-    return torch.linalg.solve_triangular(lower.flip(0, 1), torch.eye(len(moment)), upper=True)
+    factor: Tensor = torch.linalg.solve_triangular(lower.flip(0, 1), torch.eye(len(moment)), upper=True)
+    return factor
 
 
 def compensated_codes(weight: Tensor, scale: Tensor, zero: Tensor, grid: Grid, order: Tensor, factor: Tensor) -> Tensor:
@@ -82,21 +84,24 @@ def compensated_codes(weight: Tensor, scale: Tensor, zero: Tensor, grid: Grid, o
     """
     import torch
 
-    columns = weight.T[order]  # columns are rows here: contiguous, and a copy
-    group = order // grid.group
+    columns = weight.T[order]  # a copy, in which each column is contiguous
+    step, middle = by_column(scale, grid, order), by_column(zero, grid, order)
     codes = torch.empty_like(columns)
     for start in range(0, len(columns), BLOCK):
         stop = min(start + BLOCK, len(columns))
-        errors = torch.zeros(stop - start, len(weight))
-        inside = factor[start:stop, start:stop]
-        steps, middle = scale[:, group[start:stop], 0].T.contiguous(), zero[:, group[start:stop], 0].T.contiguous()
-        for i in range(stop - start):
-            column = columns[start + i] - inside[:i, i] @ errors[:i]
-            code = codes_of(column, steps[i], middle[i], grid)
-            errors[i] = (column - (code - middle[i]) * steps[i]) / inside[i, i]
-            codes[start + i] = code
+        inside = factor[start:stop, start:stop].contiguous()
+        errors = torch.empty(stop - start, len(weight))
+        for i, j in enumerate(range(start, stop)):
+            column = columns[j] - inside[:i, i] @ errors[:i]
+            codes[j] = codes_of(column, step[j], middle[j], grid)
+            errors[i] = (column - (codes[j] - middle[j]) * step[j]) / inside[i, i]
         columns[stop:] -= factor[start:stop, stop:].T @ errors
     return codes[order.argsort()].T.contiguous()
+
+
+def by_column(grouped: Tensor, grid: Grid, order: Tensor) -> Tensor:
+    """What is known of each group, shape ``(rows, groups, 1)``, for each column in an order; shape ``(columns, rows)``."""
+    return grouped[:, order // grid.group, 0].T.contiguous()
 
 
 roundings.register("gptq")(Rounding(round=gptq, needs=frozenset({"second_moment"})))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from paredown.space.plan import Plan
@@ -19,7 +17,9 @@ from paredown.space.site import Inventory
 class Format(Protocol):
     """Writes configuration and tensors of a compressed model into an empty folder."""
 
-    def __call__(self, folder: Path, *, config: Any, inventory: Inventory, plan: Plan, tensors: Mapping[str, Tensor]) -> None:
+    def __call__(
+        self, folder: Path, *, config: Any, inventory: Inventory, plan: Plan, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int
+    ) -> None:
         """Writes the files.
 
         Args:
@@ -27,18 +27,12 @@ class Format(Protocol):
             config: Of the original; not modified.
             inventory: Of the original.
             plan: What was done to it.
-            tensors: What ``plan.layout(inventory)`` names, under the original's names.
+            tensors: What ``plan.layout(inventory)`` names, under the original's names; made one by one, as they are taken.
+            shard_bytes: Most tensor bytes of a file.
         """
 
 
 formats: Registry[Format] = Registry("format")
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """A safetensors file, synced to disk."""
-    save_file(dict(tensors), path, metadata={"format": "pt"})
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:

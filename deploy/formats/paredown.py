@@ -3,7 +3,9 @@
 ====================================  ==========================================================================================
 ``model.paredown.safetensors``        the tensors that the plan's methods declare, ``MODULE.TENSOR`` under the original's names
                                       (dropped blocks are not renumbered). Not ``model.safetensors``, so that plain
-                                      ``from_pretrained`` refuses the folder in place of starting from random weights.
+                                      ``from_pretrained`` refuses the folder in place of starting from random weights. Of a
+                                      large model ``model.paredown-00001-of-00003.safetensors`` and so on, which
+                                      ``model.paredown.safetensors.index.json`` names.
 ``config.json``                       the original's configuration
 ``paredown.json``                     layout version, choices by site, dtypes of the original's tensors: all that the loader needs
 ====================================  ==========================================================================================
@@ -12,23 +14,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from paredown.deploy.formats import formats, write_json, write_tensors
+from paredown.deploy.formats import formats, write_json
+from paredown.deploy.shards import write_shards
 from paredown.space.plan import Plan
 from paredown.space.plan_file import choices_of
 from paredown.space.site import Inventory
 
 LAYOUT = 1
-TENSORS = "model.paredown.safetensors"
+STEM = "model.paredown"
 
 
 @formats.register("paredown")
-def write(folder: Path, *, config: Any, inventory: Inventory, plan: Plan, tensors: Mapping[str, Tensor]) -> None:
+def write(folder: Path, *, config: Any, inventory: Inventory, plan: Plan, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int) -> None:
     """Writes the layout above."""
     dtypes = {name: spec.dtype for name, spec in inventory.original_layout().items()}
     usual = Counter(dtypes.values()).most_common(1)[0][0]
@@ -42,4 +45,4 @@ def write(folder: Path, *, config: Any, inventory: Inventory, plan: Plan, tensor
             "dtypes": {name: dtype for name, dtype in dtypes.items() if dtype != usual},
         },
     )
-    write_tensors(folder / TENSORS, tensors)
+    write_shards(folder, STEM, plan.layout(inventory), tensors, shard_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,17 @@ from torch import Tensor
 
 from paredown.compressors.assemble import reduced_config, renumbering
 from paredown.compressors.methods.quantize import Quantize
-from paredown.deploy.formats import formats, write_json, write_tensors
+from paredown.deploy.formats import formats, write_json
+from paredown.deploy.shards import write_shards
+from paredown.space.choice import inner
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory
+from paredown.space.tensors import TensorSpec
 
 
 @formats.register("transformers")
-def write(folder: Path, *, config: Any, inventory: Inventory, plan: Plan, tensors: Mapping[str, Tensor]) -> None:
-    """Writes ``config.json`` and ``model.safetensors``."""
+def write(folder: Path, *, config: Any, inventory: Inventory, plan: Plan, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int) -> None:
+    """Writes ``config.json`` and ``model.safetensors``, or several files and their index."""
     dropped = plan.dropped(inventory)
     rename = renumbering(inventory, dropped)
     values = reduced_config(config, inventory, dropped).to_dict()
@@ -26,8 +29,9 @@ def write(folder: Path, *, config: Any, inventory: Inventory, plan: Plan, tensor
     ignored: list[str] = []
     for site, choice in plan.decided(inventory):
         modules = [rename(member.module) for member in site.members if member.class_name == "Linear"]
-        if isinstance(choice, Quantize):
-            groups.setdefault((choice.bits, choice.group_size), []).extend(modules)
+        step = inner(site, choice)
+        if isinstance(step, Quantize):
+            groups.setdefault((step.bits, step.group_size), []).extend(modules)
         elif site.kind != "block":
             ignored += modules
             ignored += [rename(module) for member in site.members for module in member.tied]
@@ -35,8 +39,16 @@ def write(folder: Path, *, config: Any, inventory: Inventory, plan: Plan, tensor
         values["quantization_config"] = _quantization_config(groups, ignored)
     write_json(folder / "config.json", values)
     turned = turned_names(inventory)
-    stored = {rename(name): tensor.T.contiguous() if name in turned else tensor for name, tensor in tensors.items()}
-    write_tensors(folder / "model.safetensors", stored)
+    stored = ((rename(name), tensor.T.contiguous() if name in turned else tensor) for name, tensor in tensors)
+    write_shards(folder, "model", file_layout(inventory, plan), stored, shard_bytes)
+
+
+def file_layout(inventory: Inventory, plan: Plan) -> dict[str, TensorSpec]:
+    """Every tensor of the file, by the name that it has there."""
+    rename, turned = renumbering(inventory, plan.dropped(inventory)), turned_names(inventory)
+    return {
+        rename(name): TensorSpec(spec.dtype, spec.shape[::-1]) if name in turned else spec for name, spec in plan.layout(inventory).items()
+    }
 
 
 def turned_names(inventory: Inventory) -> set[str]:

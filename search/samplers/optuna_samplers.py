@@ -10,7 +10,7 @@ import optuna
 
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, samplers
-from paredown.space.choice import KEEP
+from paredown.space.choice import KEEP, leaves_out
 from paredown.space.plan import Plan
 
 Maker = Callable[[int], optuna.samplers.BaseSampler]
@@ -28,8 +28,7 @@ class OptunaSampler:
         self.question = question
         space = question.space
         self._options = {
-            site.name: {str(c): c for c in ((KEEP,) if site.kind in ("ffn", "block") else ()) + space.options[site.name]}
-            for site in space.searched
+            site.name: {str(c): c for c in (() if site.is_leaf else (KEEP,)) + space.options[site.name]} for site in space.searched
         }
         self._fixed = {s.name: space.options[s.name][0] for s in space.inventory.leaves if len(space.options[s.name]) == 1}
 
@@ -38,13 +37,15 @@ class OptunaSampler:
         return self._make(self.question.seed * 1_000_003 + number)
 
     def propose(self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()) -> Proposal:
-        """What Optuna suggests; where it drops more blocks than it may, the last ones stay."""
+        """What Optuna suggests; where it leaves out more than it may, the last ones stay."""
         inventory = self.question.space.inventory
         chosen = {name: options[trial.suggest_categorical(name, list(options))] for name, options in self._options.items()}
-        dropped = [site.name for site in inventory.parents if site.kind == "block" and chosen.get(site.name, KEEP) != KEEP]
-        for name in dropped[self.question.space.max_drops :]:
-            chosen[name] = KEEP
-        return Proposal(plan=Plan.of(inventory, self._fixed | chosen), label="suggested")
+        plan = Plan.of(inventory, self._fixed | chosen)
+        while plan.drops(inventory) > self.question.space.max_drops:  # a block that stays may have a half that does not
+            last = [site.name for site, choice in plan.decided(inventory) if leaves_out(site, choice)][-1]
+            chosen[last] = KEEP
+            plan = Plan.of(inventory, self._fixed | chosen)
+        return Proposal(plan=plan, label="suggested")
 
 
 def _nsga3(seed: int) -> optuna.samplers.BaseSampler:

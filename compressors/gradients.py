@@ -1,0 +1,105 @@
+"""How much the squared error of each weight matters, from one backward sweep over the calibration tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from paredown.compressors.calibration import collect
+from paredown.compressors.checkpoint import is_placeholder
+from paredown.compressors.statistics_folder import IMPORTANCE, StatisticsFolder
+from paredown.space.errors import StudyError
+from paredown.space.site import Inventory
+from paredown.space.statistics import Statistic
+
+
+def statistics_for(
+    model: PreTrainedModel, inventory: Inventory, tokens: Tensor, mask: Tensor, folder: Path, needs: frozenset[Statistic]
+) -> StatisticsFolder:
+    """Statistics of the calibration tokens, with the importance of weights where that is asked for.
+
+    Raises:
+        StudyError: If the importance is asked for of an encoder, or of a model that is not in memory as a whole.
+    """
+    statistics = collect(model, inventory, tokens, mask, folder)
+    if "importance" not in needs:
+        return statistics
+    if any(is_placeholder(parameter) for parameter in model.parameters()):
+        raise StudyError("the importance of weights needs the whole model in memory; raise memory, or leave out what needs it")
+    return collect_importance(model, inventory, tokens, mask, folder)
+
+
+def collect_importance(
+    model: PreTrainedModel,
+    inventory: Inventory,
+    tokens: Tensor,
+    mask: Tensor,
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> StatisticsFolder:
+    """The statistics of a folder with the diagonal of the empirical Fisher information beside them.
+
+    Of each weight of the linear sites: the squared gradient of a sequence's negative log-likelihood, summed over the sequences,
+    per predicted token. Sequences take their turns, so that memory holds one gradient and one sum beside the model.
+
+    Args:
+        model: The original, whole in memory; not modified.
+        inventory: Its sites.
+        tokens: Shape ``(sequences, length)``, padded on the right.
+        mask: 1 where there is a token.
+        folder: As `collect` wrote it; read if the importance is there already.
+        progress: Called with how many of how many sequences are done.
+
+    Raises:
+        StudyError: If the model is no causal language model.
+
+    Source:
+        Kim et al., 2023, "SqueezeLLM: Dense-and-Sparse Quantization", arXiv 2306.07629, for the empirical Fisher information
+        as the weight of squared errors.
+    """
+    if not inventory.causal:
+        raise StudyError("an encoder has no next-token loss whose gradient says what matters; leave out the choices that need importance")
+    if (folder / IMPORTANCE).is_file():
+        return StatisticsFolder(folder)
+    members = [member for site in inventory.leaves if site.kind == "linear" for member in site.members]
+    weights = [model.get_parameter(f"{member.module}.weight") for member in members]
+    sums = [torch.zeros(weight.shape) for weight in weights]
+    asked = [weight.requires_grad for weight in weights]
+    try:
+        for weight in weights:
+            weight.requires_grad_(True)
+        for done, (sequence, present) in enumerate(zip(tokens, mask, strict=True)):
+            length = int(present.sum())
+            gradients = torch.autograd.grad(_surprise(model, sequence[None, :length]), weights)
+            for total, gradient in zip(sums, gradients, strict=True):
+                total += gradient.float().square()
+            progress(done + 1, len(tokens))
+    finally:
+        for weight, before in zip(weights, asked, strict=True):
+            weight.requires_grad_(before)
+    predicted = int((mask.sum(1) - 1).sum())
+    files = {member.module: f"importance-{hashlib.sha256(member.module.encode()).hexdigest()[:16]}.safetensors" for member in members}
+    for member, total in zip(members, sums, strict=True):
+        oriented = total.T if member.transposed else total
+        save_file({"importance": (oriented / predicted).contiguous()}, folder / files[member.module])
+    handle, temporary = tempfile.mkstemp(dir=folder)
+    with os.fdopen(handle, "w") as file:
+        json.dump(files, file)
+    os.replace(temporary, folder / IMPORTANCE)
+    return StatisticsFolder(folder)
+
+
+def _surprise(model: PreTrainedModel, tokens: Tensor) -> Tensor:
+    """Negative log-likelihood of the tokens after the first [nats], summed."""
+    with torch.enable_grad():
+        logits: Tensor = model(input_ids=tokens, use_cache=False).logits
+        return nn.functional.cross_entropy(logits[0, :-1].float(), tokens[0, 1:], reduction="sum")

@@ -1,0 +1,205 @@
+"""What lies in a bank's folder, and what of it nobody needs any more; importing this imports no torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paredown.compressors.records import FINGERPRINTS, STATISTICS, about, is_record, is_unfinished
+from paredown.space.errors import OutputError, StudyError
+
+USED = "bank.json"
+"""File of a study folder that names the records it needs."""
+
+YOUNG_SECONDS = 600
+"""What is younger may still be written by a search that runs."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Count:
+    """So many, of so many bytes of files."""
+
+    records: int = 0
+    bytes: int = 0
+
+    def add(self, path: Path) -> None:
+        """Counts a file."""
+        self.records += 1
+        self.bytes += path.stat().st_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdings:
+    """What a bank holds; bytes are those of the files.
+
+    Attributes:
+        folder: The bank's.
+        models: Folders of the originals that filled it.
+        methods: Records by method, each step named: ``prune then quantize``.
+        calibrations: Records that depend on calibration texts, by the texts' fingerprint.
+        statistics: Files of statistics, by the same fingerprint.
+        forgotten: Records that this version of paredown never reads: torn, or of another version.
+        unfinished: Files of processes that were killed while they wrote.
+    """
+
+    folder: str
+    models: list[str] = field(default_factory=list)
+    methods: dict[str, Count] = field(default_factory=dict)
+    calibrations: dict[str, Count] = field(default_factory=dict)
+    statistics: dict[str, Count] = field(default_factory=dict)
+    forgotten: Count = field(default_factory=Count)
+    unfinished: Count = field(default_factory=Count)
+
+    @property
+    def total(self) -> Count:
+        """All records and statistics."""
+        counts = [*self.methods.values(), *self.statistics.values(), self.forgotten, self.unfinished]
+        return Count(records=sum(count.records for count in self.methods.values()), bytes=sum(count.bytes for count in counts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleaning:
+    """What a clean-up removes.
+
+    Attributes:
+        unfinished: Files of processes that were killed while they wrote.
+        forgotten: Records that this version never reads.
+        unneeded: Records and statistics that no study needs of those that are kept.
+        removed: Whether they were removed; otherwise they would be.
+    """
+
+    unfinished: Count = field(default_factory=Count)
+    forgotten: Count = field(default_factory=Count)
+    unneeded: Count = field(default_factory=Count)
+    removed: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """That are freed."""
+        return self.unfinished.bytes + self.forgotten.bytes + self.unneeded.bytes
+
+
+def bank_folder(folder: Path) -> Path:
+    """The bank's folder: the folder itself, or that of a study folder.
+
+    Raises:
+        StudyError: If it is neither.
+    """
+    bank = folder / "bank" if (folder / "study.yaml").is_file() else folder
+    if not bank.is_dir() or not (any(_files(bank)) or _statistics(bank)):
+        raise StudyError(f"{folder} holds no bank of compressed sites; give a study folder, or the folder that --bank named")
+    return bank
+
+
+def holdings(folder: Path) -> Holdings:
+    """What the bank of a folder holds, from the headers of its files.
+
+    Raises:
+        StudyError: If there is no bank.
+    """
+    bank = bank_folder(folder)
+    found = Holdings(folder=str(bank), models=_models(bank))
+    for path in _files(bank):
+        if is_unfinished(bank, path):
+            found.unfinished.add(path)
+        elif (known := about(path)) is None:
+            found.forgotten.add(path)
+        else:
+            steps = " then ".join(step.split()[0] for step in known["choice"].split(" then "))
+            found.methods.setdefault(steps, Count()).add(path)
+            if "calibration" in known:
+                found.calibrations.setdefault(known["calibration"], Count()).add(path)
+    for statistics in _statistics(bank):
+        for path in sorted(statistics.iterdir()):
+            found.statistics.setdefault(statistics.name, Count()).add(path)
+    return found
+
+
+def clean(folder: Path, keep: Sequence[Path] = (), *, dry_run: bool = True) -> Cleaning:
+    """Removes what no search can find again; and, where studies to keep are named, whatever none of them needs.
+
+    A record that is missed is compressed again by the next search: cleaning costs time at worst, never a result.
+
+    Args:
+        folder: The bank's, or a study's, which is kept then.
+        keep: Study folders. Without any, every record that can be found stays.
+        dry_run: Whether to count only.
+
+    Raises:
+        StudyError: If there is no bank, or a folder to keep names no records.
+        OutputError: If a file cannot be removed.
+    """
+    bank = bank_folder(folder)
+    own = [folder] if bank != folder else []
+    needed = set().union(*(_needed(study) for study in [*own, *keep])) if keep else None
+    found = Cleaning(removed=not dry_run)
+    calibrations = set()
+    for path in list(_files(bank)):
+        known = None if is_unfinished(bank, path) else about(path)
+        if is_unfinished(bank, path):
+            if _is_old(path):
+                _remove(path, found.unfinished, dry_run=dry_run)
+        elif known is None:
+            _remove(path, found.forgotten, dry_run=dry_run)
+        elif needed is not None and path.parent.name + path.stem not in needed:
+            _remove(path, found.unneeded, dry_run=dry_run)
+        else:
+            calibrations.add(known.get("calibration"))
+    for statistics in _statistics(bank):
+        begun_only = not (statistics / "index.json").is_file() and _is_old(statistics)
+        if begun_only or (needed is not None and statistics.name not in calibrations | needed):
+            _remove(statistics, found.unfinished if begun_only else found.unneeded, dry_run=dry_run)
+    return found
+
+
+def _files(bank: Path) -> Iterator[Path]:
+    """Records and unfinished ones; nothing else that may lie in the folder."""
+    for path in sorted(bank.glob("[0-9a-f][0-9a-f]/*")):
+        if path.is_file() and not path.is_symlink() and (is_record(bank, path) or is_unfinished(bank, path)):
+            yield path
+
+
+def _statistics(bank: Path) -> list[Path]:
+    folders = sorted((bank / STATISTICS).glob("[0-9a-f]" * 64))
+    return [path for path in folders if path.is_dir() and not path.is_symlink()]
+
+
+def _models(bank: Path) -> list[str]:
+    found = set()
+    for path in (bank / FINGERPRINTS).glob("*.json"):
+        try:
+            found.add(str(json.loads(path.read_text())["checkpoint"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return sorted(found)
+
+
+def _needed(study: Path) -> set[str]:
+    try:
+        found = json.loads((study / USED).read_text())
+        return {*found["records"], found["statistics"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise StudyError(f"{study} names no records of a bank; give a study folder whose search filled one, or leave it out") from None
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > YOUNG_SECONDS
+
+
+def _remove(path: Path, count: Count, *, dry_run: bool) -> None:
+    """Counts a file or a folder of files, and removes it."""
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        count.add(file)
+    if dry_run:
+        return
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}: {error.strerror}; what was removed before is gone, the rest stays") from None

@@ -1,0 +1,90 @@
+"""Structured pruning of attentions: whole heads of keys and values go, with the queries that look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from paredown.compressors.narrowing import Narrowing, rounded, strongest, within
+from paredown.space.choice import Choice, Shape, Structure, methods
+from paredown.space.site import Kind, Site
+from paredown.space.statistics import Statistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@methods.register("prune-heads")
+class PruneHeads(Narrowing):
+    """The heads of keys and values that matter least are removed, each with the group of query heads that shares it.
+
+    A group's importance is the product of the norms of its values and of the columns that read it (``magnitude``), the
+    mean square of what it adds to the output (``activation``), or what is lost when the other heads make up for it
+    (``reconstruct``). One group stays at least.
+    """
+
+    method: ClassVar[str] = "prune-heads"
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"attention"})
+
+    @classmethod
+    def site_offers(cls, site: Site) -> Sequence[Choice]:
+        """A quarter or half of the groups, the rest in 4 bits."""
+        offers: list[Choice] = []
+        for sparsity in (0.25, 0.5):
+            choice = cls.build({"sparsity": sparsity, "algorithm": "reconstruct"})
+            if choice.site_fault(site) is None:
+                offers.append(cls.build({**choice.knobs, "then": rounded(choice.shapes(site), 4)}))
+        return offers
+
+    def kept(self, groups: int) -> int:
+        """Groups that are left."""
+        return max(1, round(groups * (1 - self.sparsity)))
+
+    def site_fault(self, site: Site) -> str | None:
+        """Heads that cannot be taken apart, or a sparsity that removes none."""
+        if site.heads is None:
+            return "its code takes no other number of heads; keep them, or drop the whole attention"
+        groups = site.heads[1]
+        return None if self.kept(groups) < groups else f"sparsity {self.sparsity} removes none of {groups} key-value heads; raise it"
+
+    def shapes(self, site: Site) -> Sequence[Shape]:
+        """Fewer rows of queries, keys and values, fewer columns where they are read."""
+        if site.heads is None:
+            return super().shapes(site)
+        *makers, reader = (member.shape for member in site.members)
+        groups = site.heads[1]
+        kept = self.kept(groups)
+        return [*((rows // groups * kept, columns) for rows, columns in makers), (reader[0], reader[1] // groups * kept)]
+
+    def restructure(
+        self,
+        site: Site,
+        matrices: Sequence[Tensor],
+        biases: Sequence[Tensor | None],
+        statistics: Sequence[Statistics],
+        rest: Mapping[str, Tensor],
+    ) -> Structure:
+        """The groups that stay, in their order."""
+        groups = site.heads[1] if site.heads else 1
+        stay = self.groups(matrices, statistics[-1], groups)
+        rows = [within(stay, len(maker) // groups) for maker in matrices[:-1]]
+        reader, known = self.read(matrices[-1], statistics[-1], within(stay, matrices[-1].shape[1] // groups))
+        return Structure(
+            matrices=[*(maker[which] for maker, which in zip(matrices[:-1], rows, strict=True)), reader],
+            biases=[*(bias if bias is None else bias[which] for bias, which in zip(biases[:-1], rows, strict=True)), biases[-1]],
+            statistics=[*(found.of_rows(which) for found, which in zip(statistics[:-1], rows, strict=True)), known],
+        )
+
+    def groups(self, matrices: Sequence[Tensor], statistics: Statistics, groups: int) -> Tensor:
+        """Indices of the groups that stay, ascending.
+
+        Args:
+            matrices: Queries, keys, values and, last, the one that reads them.
+            statistics: Of the last one.
+            groups: How many there are.
+        """
+        _, _, values, reader = matrices
+        if self.algorithm == "magnitude":
+            read = reader.view(len(reader), groups, -1).transpose(0, 1).reshape(groups, -1)
+            return strongest(values.view(groups, -1).norm(dim=1) * read.norm(dim=1), self.kept(groups))
+        return self.stay(reader, statistics, reader.shape[1] // groups, self.kept(groups))

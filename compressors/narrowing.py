@@ -1,0 +1,137 @@
+"""Structured pruning: which neurons or heads stay, and what reads them afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from paredown.space.choice import Choice, Shape
+from paredown.space.statistics import Statistic, Statistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DAMPING = 0.001
+"""Added to the diagonal of the second moment, as a share of its mean."""
+
+SHARE = 32
+"""One in so many of the groups that are left goes before the others are fitted again."""
+
+
+class Narrowing(Choice):
+    """A method that takes whole groups of rows from the matrices that make them, and their columns from the one that reads them.
+
+    Source:
+        The update of what reads them: least squares with the second moment of the inputs, as the optimal brain surgeon's for a
+        group of columns; Hassibi & Stork, 1992, "Second order derivatives for network pruning: Optimal Brain Surgeon".
+    """
+
+    sparsity: float = Field(gt=0, lt=1, description="share of them that go")
+    algorithm: Literal["magnitude", "activation", "reconstruct"] = Field(
+        default="magnitude",
+        description="magnitude: smallest weights go; activation: smallest outputs; reconstruct: those that the others can make up for",
+    )
+
+    @property
+    def uses(self) -> frozenset[Statistic]:
+        """The inputs of the matrix that reads them, except where only weights are compared."""
+        return frozenset() if self.algorithm == "magnitude" else frozenset({"second_moment"})
+
+    def stay(self, reader: Tensor, statistics: Statistics, size: int, kept: int) -> Tensor:
+        """Indices of the groups of ``size`` neighbouring columns that stay, ascending, by the inputs of what reads them."""
+        if self.algorithm == "reconstruct":
+            return surgery(reader, statistics["second_moment"], size, kept)
+        return strongest(output_energy(reader, statistics["second_moment"], size), kept)
+
+    def read(self, reader: Tensor, statistics: Statistics, stay: Tensor) -> tuple[Tensor, Statistics]:
+        """The matrix that reads what stays, and its statistics.
+
+        Args:
+            reader: Shape ``(out_features, in_features)``; not modified.
+            statistics: Of the reader.
+            stay: Indices of its columns that stay.
+        """
+        fitted = self.algorithm == "reconstruct"
+        matrix = reconstructed(reader, statistics["second_moment"], stay) if fitted else reader[:, stay]
+        return matrix, statistics.of_columns(stay)
+
+
+def rounded(shapes: Sequence[Shape], bits: int) -> dict[str, object]:
+    """What may follow in a default space: so many bits, in the largest groups that divide all rows."""
+    group = next((group for group in (64, 32) if all(columns % group == 0 for _, columns in shapes)), "channel")
+    return {"method": "quantize", "bits": bits, "group_size": group, "algorithm": "gptq"}
+
+
+def strongest(importance: Tensor, kept: int) -> Tensor:
+    """Indices of the most important groups, ascending."""
+    stay: Tensor = importance.topk(kept).indices.sort().values
+    return stay
+
+
+def within(groups: Tensor, size: int) -> Tensor:
+    """Indices of all columns or rows that belong to these groups of neighbours."""
+    import torch
+
+    return (groups[:, None] * size + torch.arange(size)).flatten()
+
+
+def output_energy(reader: Tensor, moment: Tensor, size: int) -> Tensor:
+    """Mean square of what each group of ``size`` neighbouring columns adds to the output; shape ``(groups,)``."""
+    return _energy(reader, _blocks(moment, size))
+
+
+def surgery(reader: Tensor, moment: Tensor, size: int, kept: int) -> Tensor:
+    """Indices of the groups that stay, ascending, when those go first whose loss the others can make up for best.
+
+    A few go at a time; the matrix is fitted to those that are left, and what each of them would cost is worked out anew.
+    """
+    import torch
+
+    inverse, matrix = torch.cholesky_inverse(_factor(moment)[0]), reader
+    left = torch.arange(reader.shape[1] // size)
+    while len(left) > kept:
+        cost = _energy(matrix, torch.linalg.inv(_blocks(inverse, size)))
+        going = cost.argsort(stable=True)[: min(len(left) - kept, max(1, len(left) // SHARE))]
+        staying = torch.ones(len(left), dtype=torch.bool).index_fill(0, going, value=False).nonzero().flatten()
+        gone, stay = within(going, size), within(staying, size)
+        passed_on = torch.linalg.solve(inverse[gone][:, gone], inverse[gone][:, stay])
+        matrix = matrix[:, stay] - matrix[:, gone] @ passed_on
+        inverse = inverse[stay][:, stay] - inverse[stay][:, gone] @ passed_on
+        left = left[staying]
+    return left
+
+
+def reconstructed(reader: Tensor, moment: Tensor, stay: Tensor) -> Tensor:
+    """The matrix on the columns that stay whose outputs are nearest to the whole matrix's: ``W H[:, S] H[S, S]^-1``, damped."""
+    import torch
+
+    factor, damped = _factor(moment, stay)
+    return torch.cholesky_solve(damped[stay] @ reader.T, factor).T.contiguous()
+
+
+def _energy(matrix: Tensor, blocks: Tensor) -> Tensor:
+    """Of each group of columns ``M``, trace(M B M') with its block ``B``."""
+    columns = matrix.view(len(matrix), len(blocks), -1).transpose(0, 1)
+    energy: Tensor = ((columns @ blocks) * columns).sum((1, 2))
+    return energy
+
+
+def _blocks(matrix: Tensor, size: int) -> Tensor:
+    """Square blocks on the diagonal, shape ``(groups, size, size)``."""
+    return matrix.view(len(matrix) // size, size, -1, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+
+
+def _factor(moment: Tensor, stay: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Cholesky factor of a damped second moment on some columns, and all of it damped; the identity for inputs that are all zero."""
+    import torch
+
+    mean = float(moment.diagonal().mean())
+    for attempt in count():
+        damped = moment + (DAMPING * 10**attempt * mean if mean > 0 else 1.0) * torch.eye(len(moment))
+        factor, failed = torch.linalg.cholesky_ex(damped if stay is None else damped[stay][:, stay])
+        if not failed:
+            break
+    return factor, damped

@@ -1,0 +1,73 @@
+"""Weights go one column after the other, and those to the right make up for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paredown.compressors.pruning.pattern import Criterion, Pattern, Pruned, criteria, highest
+from paredown.space.statistics import Statistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BLOCK = 128
+"""Columns whose places are chosen at once (of longer groups), and after which the error moves on to all columns to the right."""
+
+DAMPING = 0.01
+"""Added to the diagonal of the second moment, as a share of its mean."""
+
+
+def sparsegpt(weight: Tensor, pattern: Pattern, statistics: Statistics) -> Pruned:
+    """Optimal brain surgery column by column, with the Hessian of the output's squared error.
+
+    A weight costs ``w**2 / U[j, j]**2``, where U is the upper Cholesky factor of the inverse Hessian. The places of a block of
+    columns are chosen when the errors of all columns before it have reached it. So that each row keeps equally many, the places
+    that are left to a row go to the cheapest of all columns that are left of its group, and those within the block are settled.
+    What a following step loses by rounding the values is not made up for.
+
+    Source:
+        Frantar & Alistarh, 2023, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", arXiv 2301.00774,
+        section 3. There a block of columns keeps its share over all rows together; here each row keeps its own.
+    """
+    import torch
+
+    factor = inverse_factor(statistics)
+    spread = factor.diagonal()
+    rows, columns = weight.shape
+    weight = weight.clone()
+    mask = torch.zeros(rows, columns, dtype=torch.bool)
+    settle = min(BLOCK, pattern.group)
+    for start in range(0, columns, BLOCK):
+        stop = min(start + BLOCK, columns)
+        errors = torch.zeros(rows, stop - start)
+        for j in range(start, stop):
+            first = j // pattern.group * pattern.group
+            if (j - first) % settle == 0:
+                left = pattern.kept - mask[:, first:j].sum(1, keepdim=True)
+                end = min(j + settle, stop)
+                cost = weight[:, j : first + pattern.group] / spread[j : first + pattern.group]
+                mask[:, j:end] = highest(cost.square(), left)[:, : end - j]
+            error = torch.where(mask[:, j], 0, weight[:, j]) / spread[j]
+            errors[:, j - start] = error
+            weight[:, j + 1 : stop] -= error[:, None] * factor[j, j + 1 : stop]
+        weight[:, stop:] -= errors @ factor[start:stop, stop:]
+    return Pruned(mask=mask, weight=weight)
+
+
+def inverse_factor(statistics: Statistics) -> Tensor:
+    """The upper Cholesky factor U of the inverse of the damped second moment, ``U.T @ U``; float32, kept for other choices."""
+    import torch
+
+    key = "sparsegpt.inverse_factor"
+    if key not in statistics.derived:
+        hessian = statistics["second_moment"].double()
+        size = len(hessian)
+        damped = hessian + torch.eye(size, dtype=torch.float64) * (DAMPING * hessian.diagonal().mean()).clamp(min=1e-12)
+        # Turned round, the lower factor of the matrix is an upper one R with R @ R.T, so that U is the inverse of R.
+        upper = torch.linalg.cholesky(damped.flip(0, 1)).flip(0, 1)
+        statistics.derived[key] = torch.linalg.solve_triangular(upper, torch.eye(size, dtype=torch.float64), upper=True).float()
+    factor: Tensor = statistics.derived[key]
+    return factor
+
+
+criteria.register("sparsegpt")(Criterion(prune=sparsegpt, needs=frozenset({"second_moment"})))

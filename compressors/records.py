@@ -1,0 +1,51 @@
+"""The records of a bank as files: what each says of itself, and where they lie; importing this imports no torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+VERSION = 3
+"""Raised whenever a method gives other numbers than before, so that old records are not found again."""
+
+ABOUT = "record"
+"""Key of the metadata in which a record says what it is."""
+
+UNFINISHED = ".unfinished-"
+"""How the name of a file begins that is being written."""
+
+STATISTICS, FINGERPRINTS = "statistics", "fingerprints"
+"""Folders beside those of the records."""
+
+_NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{62}\.safetensors")
+
+
+def record_path(folder: Path, sha256: str) -> Path:
+    """Where the record of a fingerprint lies."""
+    return folder / sha256[:2] / f"{sha256[2:]}.safetensors"
+
+
+def is_record(folder: Path, path: Path) -> bool:
+    """Whether a file lies where a bank puts a record."""
+    return _NAME.fullmatch(path.relative_to(folder).as_posix()) is not None
+
+
+def is_unfinished(folder: Path, path: Path) -> bool:
+    """Whether a file is what a process left that was killed while it wrote a record."""
+    parts = path.relative_to(folder).parts
+    return len(parts) == 2 and re.fullmatch("[0-9a-f]{2}", parts[0]) is not None and parts[1].startswith(UNFINISHED)
+
+
+def about(path: Path) -> dict[str, Any] | None:
+    """What a record says of itself; None where it says nothing: it is torn, or of a version that is not read any more."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                return None
+            found = json.loads(json.loads(file.read(length))["__metadata__"][ABOUT])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, dict) and found.get("version") == VERSION else None

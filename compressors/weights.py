@@ -1,0 +1,171 @@
+"""The original's tensors, read from its files when they are asked for: a model may be larger than memory."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from paredown.compressors.checkpoint import (
+    DTYPES,
+    empty_model,
+    load_original,
+    missing_weights,
+    parameters_of,
+    shards,
+    skeleton,
+    stored_layout,
+)
+from paredown.compressors.memory import give_back_large
+from paredown.space.errors import CheckpointError
+from paredown.space.tensors import TensorSpec
+
+
+def open_original(folder: Path, config: Any, memory_bytes: int) -> tuple[PreTrainedModel, Mapping[str, Tensor]]:
+    """The original and its parameters by name: both in memory in float32 where that fits, else a model without weights.
+
+    Args:
+        folder: A model folder.
+        config: Its configuration.
+        memory_bytes: What the weights may take in memory.
+
+    Raises:
+        CheckpointError: If the checkpoint is unsound, or does not fit and cannot be streamed.
+    """
+    wanted = 4 * sum(parameter.numel() for parameter in skeleton(config).parameters())
+    if wanted <= memory_bytes:
+        model = load_original(folder, config)
+        return model, {name: tensor.detach() for name, tensor in parameters_of(model).items()}
+    weights = Weights(folder, config)
+    if weights.missing:
+        raise CheckpointError(
+            f"{folder} stores {weights.missing[0]} under another name, so it must be loaded as a whole: that takes {wanted:,} bytes, "
+            f"{memory_bytes:,} are allowed; write it anew with save_pretrained, or raise memory"
+        )
+    give_back_large()
+    return empty_model(config), weights
+
+
+def original_weights(folder: Path, config: Any) -> Mapping[str, Tensor]:
+    """The original's parameters by name: read lazily, or all in memory where transformers converts what is stored.
+
+    Raises:
+        CheckpointError: If the checkpoint is unsound.
+    """
+    weights = Weights(folder, config)
+    return parameters_of(load_original(folder, config)) if weights.missing else weights
+
+
+class Weights(Mapping[str, Tensor]):
+    """The original's parameters and stored buffers by name, a tied one once; each as it is stored, read when it is asked for.
+
+    Files are mapped read-only, so what was read costs no memory that the system could not take back. In float32 the numbers
+    are those of `load_original`.
+
+    Args:
+        folder: A model folder.
+        config: Its configuration.
+
+    Attributes:
+        missing: Names that are not in the files, which transformers may still make from others: legacy names, merged tensors.
+
+    Raises:
+        CheckpointError: If weights are missing, truncated, or of another shape than the configuration's; when read, if they
+            are not finite.
+    """
+
+    def __init__(self, folder: Path, config: Any) -> None:
+        self.folder = folder
+        stored = stored_layout(folder)
+        model = skeleton(config)
+        parameters = parameters_of(model)
+        self._stored, unused = _stored_names(model, parameters, stored)
+        self.missing = sorted(parameters.keys() - self._stored.keys())
+        if self.missing and not unused and not getattr(model, "_keys_to_ignore_on_load_missing", None):
+            raise missing_weights(folder, config, self.missing)
+        for name, key in sorted(self._stored.items()):
+            found, expected = stored[key].shape, tuple(parameters[name].shape)
+            if found != expected:
+                raise CheckpointError(f"{folder}: {name} has shape {found}, its config.json asks for {expected}; mend one of them")
+        self._names = [name for name in parameters if name in self._stored]
+        self._places: dict[str, tuple[Path, TensorSpec, int]] = {}
+        for path in shards(folder):
+            self._places |= _places(path)
+        self._open: dict[Path, Tensor] = {}
+        self._finite: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        path, spec, start = self._places[self._stored[name]]
+        if path not in self._open:
+            self._open[path] = _mapped(path)
+        data = self._open[path][start : start + spec.size_bytes]
+        if start % 8:  # old files are not aligned
+            data = data.clone()
+        tensor = data.view(getattr(torch, spec.dtype)).reshape(spec.shape)
+        if name not in self._finite:
+            if not torch.isfinite(tensor).all():
+                raise CheckpointError(f"{self.folder}: {name} holds values that are not finite; give a sound checkpoint")
+            self._finite.add(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process maps the files itself."""
+        return self.__dict__ | {"_open": {}}
+
+
+def _stored_names(
+    model: PreTrainedModel, parameters: Mapping[str, Tensor], stored: Mapping[str, TensorSpec]
+) -> tuple[dict[str, str], list[str]]:
+    """Under which key each parameter is stored, and the keys that are no parameter's.
+
+    A key is a parameter's name, or one of its names where it is tied; a base model's prefix may be missing or be added.
+    """
+    first = {id(tensor): name for name, tensor in parameters.items()}
+    known = {name: first[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in first}
+    prefix = f"{model.base_model_prefix}."
+    found: dict[str, str] = {}
+    unused = []
+    for key in stored:
+        name = next((known[each] for each in (key, prefix + key, key.removeprefix(prefix)) if each in known), None)
+        if name is None:
+            unused.append(key)
+        elif name not in found or key == name:
+            found[name] = key
+    return found, unused
+
+
+def _places(path: Path) -> dict[str, tuple[Path, TensorSpec, int]]:
+    """Where each tensor of a safetensors file lies, in bytes from its beginning."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {
+        key: (path, TensorSpec(DTYPES[value["dtype"]], tuple(value["shape"])), 8 + length + value["data_offsets"][0])
+        for key, value in header.items()
+    }
+
+
+def _mapped(path: Path) -> Tensor:
+    """The bytes of a file, read-only: a private mapping, as safetensors makes, would count as memory of the process."""
+    with path.open("rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        return torch.frombuffer(data, dtype=torch.uint8)

@@ -1,0 +1,109 @@
+"""The compressed sites of a plan whose choices are calibrated: from a study's bank, or compressed here on the plan's own texts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from paredown.compressors.bank import Bank
+from paredown.compressors.calibration import calibration_key
+from paredown.compressors.checkpoint import config_of, resolve, weights_sha256
+from paredown.compressors.gradients import statistics_for
+from paredown.compressors.inputs import original_inputs
+from paredown.compressors.memory import memory_bytes
+from paredown.compressors.planned import PlannedModel
+from paredown.compressors.refit import holds_all, in_order, is_calibrated, ordered_bank
+from paredown.compressors.sites import inventory_of
+from paredown.compressors.weights import open_original
+from paredown.deploy.apply import TensorsOf
+from paredown.evaluators.sequences import Sequences, calibration_draw
+from paredown.evaluators.sources import document_sets
+from paredown.space.errors import CheckpointError, PlanError
+from paredown.space.plan import Plan
+from paredown.space.plan_file import Calibration, PlanFile
+from paredown.space.site import Inventory
+from paredown.space.target import targets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """Compressed sites of a plan.
+
+    Attributes:
+        tensors_of: Gives them; None for plans that no text decides on.
+        other_texts: Whether the texts are others than those that the plan was measured with, so that its codes are, too.
+    """
+
+    tensors_of: TensorsOf | None = None
+    other_texts: bool = False
+
+
+@contextmanager
+def ready(plan_file: PlanFile, model: str | Path, *, bank: Path | None = None, data: Sequence[str] | None = None) -> Iterator[Ready]:
+    """The calibrated sites of a plan for a model, as long as the context is open.
+
+    Args:
+        plan_file: The plan.
+        model: The original's folder or hub name, or a fine-tune's.
+        bank: Folder of compressed sites; what it lacks is added. A temporary one by default.
+        data: Calibration texts; those that the plan names by default.
+
+    Raises:
+        CheckpointError: If the model is missing, or has no tokenizer.
+        PlanError: If the plan does not fit it, or names no texts and none are given.
+        StudyError: If the texts are missing or too short.
+        OutputError: If the bank cannot be written.
+    """
+    source = resolve(str(model))
+    config = config_of(source)
+    inventory = inventory_of(source, config, targets[plan_file.target].ties)
+    plan = plan_file.plan_for(inventory)
+    if not is_calibrated(plan, inventory):
+        yield Ready()
+        return
+    asked = plan_file.calibration
+    if asked is None:
+        raise PlanError("the plan has calibrated choices and names no calibration texts; add its calibration, as paredown search wrote it")
+    texts = _texts(asked, data, source, config)
+    with nullcontext(bank) if bank else tempfile.TemporaryDirectory(prefix="paredown-bank-") as folder:
+        filled = _filled(Path(folder), plan, asked, texts, source, config, inventory)
+        yield Ready(
+            tensors_of=lambda site, choice: filled.tensors(site, choice) if choice.needs else None,
+            other_texts=texts.sha256() != asked.sha256,
+        )
+
+
+def _texts(asked: Calibration, data: Sequence[str] | None, source: Path, config: Any) -> Sequences:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{source} has no tokenizer ({str(error).splitlines()[0]}); copy the original's beside it") from None
+    documents = document_sets(data or asked.data)["calibration"]
+    texts = calibration_draw(documents, tokenizer, tokens=asked.tokens, length=asked.sequence_length, seed=asked.seed)
+    if int(texts.tokens.max()) >= config.vocab_size:
+        raise CheckpointError(f"the tokenizer of {source} gives tokens that the model does not have; give the tokenizer of this model")
+    return texts
+
+
+def _filled(folder: Path, plan: Plan, asked: Calibration, texts: Sequences, source: Path, config: Any, inventory: Inventory) -> Bank:
+    """A bank that has, or makes when asked, every calibrated site of the plan."""
+    model, parameters = open_original(source, config, memory_bytes("auto"))
+    key = calibration_key(texts.tokens, texts.mask, weights_sha256(source))
+    bank = Bank(folder, parameters, None, key, checkpoint=source)
+    ordered = ordered_bank(bank, plan)
+    if asked.in_order and holds_all(ordered, plan, inventory):
+        return ordered
+    planned = PlannedModel(model, inventory, bank)
+    needs = frozenset(need for _, choice in plan.entries for need in choice.needs)
+    bank.statistics = statistics_for(model, inventory, texts.tokens, texts.mask, folder / "statistics" / key, needs)
+    if not asked.in_order:
+        return bank
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".inputs-") as work:
+        inputs = original_inputs(planned, texts.tokens, texts.mask, Path(work))
+        return in_order(planned, plan, bank, texts.tokens, texts.mask, inputs)

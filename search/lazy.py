@@ -1,0 +1,85 @@
+"""Which calibrated choices of a large model are worth compressing: those where the front may pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from paredown.search.solver import Solver
+from paredown.space.choice import KEEP, Choice, site_fault, site_layout
+from paredown.space.plan import Plan
+from paredown.space.site import Site
+from paredown.space.space import Space
+from paredown.space.study_file import StudyFile
+from paredown.space.tensors import total_bytes
+
+LARGE_PARAMETERS = 10**9
+"""From here on the calibrated records of all choices take too long and too much room."""
+
+LOWEST, HIGHEST, POINTS = 0.7, 1.4, 9
+"""The front is solved from the one to the other share of the budget, so many times."""
+
+
+def is_lazy(question: StudyFile, space: Space) -> bool:
+    """Whether a study fills its bank lazily."""
+    large = space.inventory.parameters > LARGE_PARAMETERS
+    return question.bank == "lazy" or (question.bank == "auto" and large)
+
+
+def data_free(space: Space) -> Space:
+    """The space with each choice replaced by its sibling that asks for no statistics; where a leaf has none, as it is."""
+    options = {}
+    for site in space.inventory.sites:
+        siblings = [choice.data_free for choice in space.options[site.name]]
+        free = tuple(dict.fromkeys(c for c in siblings if c is not None and site_fault(site, c, space.target) is None))
+        options[site.name] = free or (space.options[site.name] if site.is_leaf else ())
+    return replace(space, options=options)
+
+
+def narrowed(space: Space, free: Space, losses: Mapping[tuple[str, Choice], float], budget_bytes: int) -> Space:
+    """The space without the calibrated choices that lie off the front around the budget.
+
+    At each site those stay whose bytes lie between the fewest and the most that the front spends there, and one neighbour on
+    each side. Choices that need no statistics stay all.
+
+    Args:
+        space: All that was offered.
+        free: Its data-free siblings (`data_free`).
+        losses: Of every choice of ``free``.
+        budget_bytes: In the middle of the front.
+    """
+    inventory, solver = space.inventory, Solver(free)
+    smallest = solver.smallest().size_bytes(inventory)
+    if smallest > budget_bytes:  # only a choice without a sibling is that small
+        return space
+    most = max(smallest, min(int(HIGHEST * budget_bytes), inventory.original_bytes))
+    budgets = np.linspace(max(smallest, int(LOWEST * budget_bytes)), most, POINTS).astype(int).tolist()
+    plans = solver.front(losses, [*budgets, budget_bytes])
+    options = {}
+    for site in inventory.sites:
+        spent = [size for plan in plans if (size := _spent(site, plan, space)) is not None]
+        stay = tuple(c for c in space.options[site.name] if not c.needs or _size(site, c) in _near(site, space, spent))
+        options[site.name] = stay or space.options[site.name] if site.is_leaf else stay
+    return replace(space, options=options)
+
+
+def _near(site: Site, space: Space, spent: list[int]) -> set[int]:
+    """Sizes of a site's calibrated choices within what the front spends there, and the next one below and above."""
+    if not spent:
+        return set()
+    sizes = sorted({_size(site, choice) for choice in space.options[site.name] if choice.needs})
+    below, above = [size for size in sizes if size < min(spent)], [size for size in sizes if size > max(spent)]
+    return {size for size in sizes if min(spent) <= size <= max(spent)} | set(below[-1:]) | set(above[:1])
+
+
+def _spent(site: Site, plan: Plan, space: Space) -> int | None:
+    """Bytes of a site, or of the leaves that it covers, under a plan; None where another site overrules them."""
+    decided = {other.name: _size(other, choice) for other, choice in plan.decided(space.inventory)}
+    names = [site.name] if site.name in decided else site.covers
+    return sum(decided[name] for name in names) if names and all(name in decided for name in names) else None
+
+
+def _size(site: Site, choice: Choice) -> int:
+    return total_bytes(site_layout(site, choice)) if choice != KEEP or site.is_leaf else 0

@@ -1,0 +1,82 @@
+"""Plans compressed anew: in order, and from other draws of the calibration texts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from paredown.compressors.bank import Bank
+from paredown.compressors.inputs import Inputs, original_inputs
+from paredown.compressors.refit import holds_all, in_order, is_calibrated, ordered_bank
+from paredown.evaluators.quality import Quality
+from paredown.evaluators.sequences import Sequences
+from paredown.search.workbench import Workbench
+from paredown.space.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """How a plan is compressed.
+
+    Attributes:
+        in_order: Whether each matrix is calibrated on the inputs that the compressed ones before it give.
+        draw: Which calibration texts; 0 are those of the study.
+    """
+
+    in_order: bool = False
+    draw: int = 0
+
+
+class Rebuilder:
+    """Measures plans of a workbench in other versions.
+
+    Args:
+        bench: The workbench; its own bank is draw 0.
+        work: A folder for the original's inputs, which are large and needed for a while only.
+    """
+
+    def __init__(self, bench: Workbench, work: Path) -> None:
+        self.bench = bench
+        self.work = work
+        self._banks: dict[int, Bank] = {}
+        self._inputs: tuple[int, Inputs] | None = None
+
+    def measure(self, plan: Plan, name: str, version: Version) -> Quality:
+        """The quality of a version of a plan on a set.
+
+        Raises:
+            EvaluationError: If a prediction is not finite.
+        """
+        return self.bench.measure(plan, name, self.bank(plan, version))
+
+    def bank(self, plan: Plan, version: Version) -> Bank:
+        """The bank that holds a version of a plan; what is missing there is compressed now."""
+        if version.draw not in self._banks:
+            self._banks[version.draw] = self.bench.calibrated(version.draw)
+        bank = self._banks[version.draw]
+        if not version.in_order or not is_calibrated(plan, self.bench.space.inventory):
+            return bank
+        ordered = ordered_bank(bank, plan)
+        if holds_all(ordered, plan, self.bench.space.inventory):
+            return ordered
+        part = self.bench.calibration(version.draw)
+        return in_order(self.bench.planned, plan, bank, part.tokens, part.mask, self._original_inputs(version.draw, part))
+
+    def _original_inputs(self, draw: int, part: Sequences) -> Inputs:
+        """Those of one draw are kept until another is asked for."""
+        if self._inputs is None or self._inputs[0] != draw:
+            for old in self.work.iterdir():
+                old.unlink()
+            self._inputs = draw, original_inputs(self.bench.planned, part.tokens, part.mask, self.work)
+        return self._inputs[1]
+
+
+@contextmanager
+def rebuilder(bench: Workbench) -> Iterator[Rebuilder]:
+    """A rebuilder whose folder is beside the bank, and gone afterwards."""
+    bench.bank.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=bench.bank.folder, prefix=".inputs-") as work:
+        yield Rebuilder(bench, Path(work))
