@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from paredown.compressors.sites import blocks_of
-from paredown.space.choice import leaves_out
 from paredown.space.errors import PlanError
+from paredown.space.layouts import leaves_out
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 

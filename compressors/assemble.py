@@ -15,8 +15,9 @@ from paredown.compressors.checkpoint import model_class, parameters_of, skeleton
 from paredown.compressors.kernels import kernel_of, runnable
 from paredown.compressors.sites import blocks_of
 from paredown.compressors.storage import decode_matrix
-from paredown.space.choice import Choice, Shape, choice_members, inner
+from paredown.space.choice import Choice, Shape
 from paredown.space.errors import CheckpointError, PlanError
+from paredown.space.layouts import choice_members, inner
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Member
 

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from paredown.compressors.digests import Digests
+from paredown.compressors.mapped import read_tensors
 from paredown.compressors.records import ABOUT, UNFINISHED, VERSION, record_path
 from paredown.compressors.storage import Tensors, decode_site, encode_site
 from paredown.space.choice import KEEP, Choice
@@ -38,7 +39,7 @@ class Bank:
         parameters: The original's parameters by name; read, never modified.
         statistics: Of its matrices, by name of the module, for calibrated choices.
         calibration: Fingerprint of the texts that the statistics were collected on.
-        cache_bytes: Most bytes of decoded matrices that are kept in memory.
+        cache_bytes: Most bytes of decoded matrices that are kept in memory, beside the last site's; with 0 not even those.
         checkpoint: Folder that the parameters come from, so that their fingerprints can be remembered beside the records.
 
     Attributes:
@@ -61,7 +62,7 @@ class Bank:
         self.used: set[str] = set()
         self._digests = Digests(parameters, folder, checkpoint)
         self._decoded: OrderedDict[tuple[str, Choice], Tensors] = OrderedDict()
-        self._free = cache_bytes
+        self._cache_bytes = self._free = cache_bytes
 
     def tensors(self, site: Site, choice: Choice) -> Tensors:
         """The tensors that store a site under a choice, compressed now if no record is there; memory-mapped.
@@ -75,10 +76,10 @@ class Bank:
         if not path.is_file():
             self.make(site, choice, path)
         try:
-            return self._read(path)
+            return read_tensors(path)
         except SafetensorError:  # a record torn by a crash of the file system: made again
             self.make(site, choice, path)
-            return self._read(path)
+            return read_tensors(path)
 
     def make(self, site: Site, choice: Choice, path: Path) -> None:
         """Compresses a site under a choice into its record, in one thread: the same bytes whoever makes them.
@@ -100,6 +101,8 @@ class Bank:
             self._decoded.move_to_end(key)
             return self._decoded[key]
         decoded = decode_site(site, choice, self.tensors(site, choice))
+        if not self._cache_bytes:
+            return decoded
         self._decoded[key] = decoded
         self._free -= _bytes(decoded)
         while self._free < 0 and len(self._decoded) > 1:
@@ -117,7 +120,7 @@ class Bank:
 
     def calibrated(self, statistics: StatisticsOf | None, calibration: str) -> Bank:
         """The same folder and original under other statistics: calibrated records are others, all others the same."""
-        bank = Bank(self.folder, self.parameters, statistics, calibration, CACHE_BYTES // 8)
+        bank = Bank(self.folder, self.parameters, statistics, calibration, self._cache_bytes // 8)
         bank._digests, bank.used = self._digests, self.used
         return bank
 
@@ -170,10 +173,6 @@ class Bank:
             raise OutputError(
                 f"cannot write to the bank {self.folder}: {error}; free some space or name another folder with --bank"
             ) from None
-
-    def _read(self, path: Path) -> Tensors:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
 
 
 @contextmanager

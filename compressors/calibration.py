@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from transformers import PreTrainedModel
 
 from paredown.compressors.sites import blocks_of
 from paredown.compressors.statistics_folder import StatisticsFolder
+from paredown.space.files import write_atomically
 from paredown.space.site import Inventory
 
 VERSION = 1
@@ -67,7 +66,7 @@ def collect(
     finally:
         for hook in hooks:
             hook.remove()
-    _write_whole(folder / "index.json", {"files": collector.files, "distances": collector.distances})
+    write_atomically(folder / "index.json", json.dumps({"files": collector.files, "distances": collector.distances}))
     return StatisticsFolder(folder)
 
 
@@ -130,10 +129,3 @@ def angular_distance(before: Tensor, after: Tensor) -> float:
     """
     cosine = nn.functional.cosine_similarity(before.double(), after.double(), dim=-1)
     return float(cosine.clamp(-1, 1).arccos().mean() / torch.pi)
-
-
-def _write_whole(path: Path, content: Any) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "w") as file:
-        json.dump(content, file)
-    os.replace(temporary, path)

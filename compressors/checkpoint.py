@@ -14,13 +14,9 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from paredown.compressors.mapped import DTYPES
 from paredown.space.errors import CheckpointError
 from paredown.space.tensors import TensorSpec
-
-DTYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
-    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
-}  # fmt: skip
 
 
 def resolve(name: str, revision: str | None = None) -> Path:

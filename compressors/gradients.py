@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from paredown.compressors.calibration import collect
 from paredown.compressors.checkpoint import is_placeholder
 from paredown.compressors.statistics_folder import IMPORTANCE, StatisticsFolder
 from paredown.space.errors import StudyError
+from paredown.space.files import write_atomically
 from paredown.space.site import Inventory
 from paredown.space.statistics import Statistic
 
@@ -91,10 +90,7 @@ def collect_importance(
     for member, total in zip(members, sums, strict=True):
         oriented = total.T if member.transposed else total
         save_file({"importance": (oriented / predicted).contiguous()}, folder / files[member.module])
-    handle, temporary = tempfile.mkstemp(dir=folder)
-    with os.fdopen(handle, "w") as file:
-        json.dump(files, file)
-    os.replace(temporary, folder / IMPORTANCE)
+    write_atomically(folder / IMPORTANCE, json.dumps(files))
     return StatisticsFolder(folder)
 
 

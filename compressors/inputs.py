@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from paredown.compressors.calibration import run_base
+from paredown.compressors.mapped import read_tensors
 from paredown.compressors.planned import PlannedModel
 from paredown.space.plan import Plan
 
@@ -26,9 +26,7 @@ class Inputs(Mapping[str, Tensor]):
         self.files = files
 
     def __getitem__(self, module: str) -> Tensor:
-        with safe_open(self.files[module], "pt") as file:
-            inputs: Tensor = file.get_tensor("inputs")
-            return inputs
+        return read_tensors(self.files[module])["inputs"]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.files)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from paredown.space.choice import Choice, Shape
+from paredown.space.choice import Choice, Shape, Structure
 from paredown.space.statistics import Statistic, Statistics
 
 if TYPE_CHECKING:
@@ -45,6 +45,25 @@ class Narrowing(Choice):
         if self.algorithm == "reconstruct":
             return surgery(reader, statistics["second_moment"], size, kept)
         return strongest(output_energy(reader, statistics["second_moment"], size), kept)
+
+    def narrowed(self, original: Structure, stay: Tensor, groups: int) -> Structure:
+        """The groups that stay, in their order.
+
+        Args:
+            original: The matrices that make the groups, and last the one that reads them; not modified.
+            stay: Indices of the groups that stay, ascending.
+            groups: How many there are.
+        """
+        *makers, reader = original.matrices
+        *known, read = original.statistics
+        *added, bias = original.biases
+        rows = [within(stay, len(maker) // groups) for maker in makers]
+        reader, read = self.read(reader, read, within(stay, reader.shape[1] // groups))
+        return Structure(
+            matrices=[*(maker[which] for maker, which in zip(makers, rows, strict=True)), reader],
+            biases=[*(one if one is None else one[which] for one, which in zip(added, rows, strict=True)), bias],
+            statistics=[*(found.of_rows(which) for found, which in zip(known, rows, strict=True)), read],
+        )
 
     def read(self, reader: Tensor, statistics: Statistics, stay: Tensor) -> tuple[Tensor, Statistics]:
         """The matrix that reads what stays, and its statistics.

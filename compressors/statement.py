@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
 from paredown.compressors.kernels import kernel_of
-from paredown.space.choice import Choice, choice_members, inner, methods, site_fault
+from paredown.space.choice import Choice, methods
+from paredown.space.layouts import choice_members, inner, site_fault
 from paredown.space.schema import keys, summary
 from paredown.space.site import Kind, Member, Site
 from paredown.space.target import targets

@@ -7,13 +7,13 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from safetensors import safe_open
-
+from paredown.compressors.mapped import read_tensors
 from paredown.space.statistics import Statistics
 
-IN_MEMORY = 4
-"""Statistics of so many matrices stay in memory, with what methods derived from them."""
+IN_MEMORY = 2
+"""Files that stay in memory, with what methods derived from them: an attention or a feed-forward network reads two."""
 
 IMPORTANCE = "importance.json"
 """Names the files of `collect_importance`, by name of the module."""
@@ -38,16 +38,16 @@ class StatisticsFolder(Mapping[str, Statistics]):
     def __getitem__(self, module: str) -> Statistics:
         name = self.files[module]
         if name not in self._recent:
-            with safe_open(self.folder / name, "pt") as file:
-                self._recent[name] = Statistics(**{key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - safe_open is no mapping
+            found: dict[str, Any] = {**read_tensors(self.folder / name)}
+            self._recent[name] = Statistics(**found)
             if len(self._recent) > IN_MEMORY:
                 self._recent.popitem(last=False)
         self._recent.move_to_end(name)
-        found = self._recent[name]
+        known = self._recent[name]
         if module not in self.importance:
-            return found
-        with safe_open(self.folder / self.importance[module], "pt") as file:
-            return replace(found, importance=file.get_tensor("importance"))  # what was derived from the inputs stays shared
+            return known
+        importance = read_tensors(self.folder / self.importance[module])["importance"]
+        return replace(known, importance=importance)  # what was derived from the inputs stays shared
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.files)

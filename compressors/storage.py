@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from paredown.space.choice import Choice, Shape, choice_members, inner
+from paredown.space.choice import Choice, Shape, Structure
+from paredown.space.layouts import choice_members, inner
 from paredown.space.site import Member, Site
 from paredown.space.statistics import NO_STATISTICS, Statistics, StatisticsOf
 
@@ -63,7 +64,7 @@ def encode_site(site: Site, choice: Choice, parameters: Mapping[str, Tensor], st
     tensors: Tensors = {}
     if site.structured:
         rest = {name: parameters[name].float() for name in norm_names(site) if name in parameters}
-        changed = choice.restructure(site, matrices, biases, known, rest)
+        changed = choice.restructure(site, Structure(matrices=matrices, biases=biases, statistics=known, rest=rest))
         matrices, biases, known = list(changed.matrices), list(changed.biases), list(changed.statistics)
         tensors = {name: tensor.to(getattr(torch, site.norm[name].dtype)) for name, tensor in changed.rest.items()}
     step = inner(site, choice)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import mmap
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from paredown.compressors.bank import CACHE_BYTES
 from paredown.compressors.checkpoint import (
-    DTYPES,
     empty_model,
     load_original,
     missing_weights,
@@ -23,6 +20,7 @@ from paredown.compressors.checkpoint import (
     skeleton,
     stored_layout,
 )
+from paredown.compressors.mapped import mapped_bytes, places, tensor_at
 from paredown.compressors.memory import give_back_large
 from paredown.space.errors import CheckpointError
 from paredown.space.tensors import TensorSpec
@@ -51,6 +49,11 @@ def open_original(folder: Path, config: Any, memory_bytes: int) -> tuple[PreTrai
         )
     give_back_large()
     return empty_model(config), weights
+
+
+def decoded_bytes(parameters: Mapping[str, Tensor]) -> int:
+    """Most bytes of decoded matrices that a bank of these parameters keeps: none of a streamed model, which asks once a pass."""
+    return 0 if isinstance(parameters, Weights) else CACHE_BYTES
 
 
 def original_weights(folder: Path, config: Any) -> Mapping[str, Tensor]:
@@ -97,18 +100,15 @@ class Weights(Mapping[str, Tensor]):
         self._names = [name for name in parameters if name in self._stored]
         self._places: dict[str, tuple[Path, TensorSpec, int]] = {}
         for path in shards(folder):
-            self._places |= _places(path)
+            self._places |= {key: (path, spec, start) for key, (spec, start) in places(path).items()}
         self._open: dict[Path, Tensor] = {}
         self._finite: set[str] = set()
 
     def __getitem__(self, name: str) -> Tensor:
         path, spec, start = self._places[self._stored[name]]
         if path not in self._open:
-            self._open[path] = _mapped(path)
-        data = self._open[path][start : start + spec.size_bytes]
-        if start % 8:  # old files are not aligned
-            data = data.clone()
-        tensor = data.view(getattr(torch, spec.dtype)).reshape(spec.shape)
+            self._open[path] = mapped_bytes(path)
+        tensor = tensor_at(self._open[path], spec, start)
         if name not in self._finite:
             if not torch.isfinite(tensor).all():
                 raise CheckpointError(f"{self.folder}: {name} holds values that are not finite; give a sound checkpoint")
@@ -148,24 +148,3 @@ def _stored_names(
         elif name not in found or key == name:
             found[name] = key
     return found, unused
-
-
-def _places(path: Path) -> dict[str, tuple[Path, TensorSpec, int]]:
-    """Where each tensor of a safetensors file lies, in bytes from its beginning."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    return {
-        key: (path, TensorSpec(DTYPES[value["dtype"]], tuple(value["shape"])), 8 + length + value["data_offsets"][0])
-        for key, value in header.items()
-    }
-
-
-def _mapped(path: Path) -> Tensor:
-    """The bytes of a file, read-only: a private mapping, as safetensors makes, would count as memory of the process."""
-    with path.open("rb") as file:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given buffer is not writable")
-        return torch.frombuffer(data, dtype=torch.uint8)

@@ -20,7 +20,7 @@ from paredown.compressors.memory import memory_bytes
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.refit import holds_all, in_order, is_calibrated, ordered_bank
 from paredown.compressors.sites import inventory_of
-from paredown.compressors.weights import open_original
+from paredown.compressors.weights import decoded_bytes, open_original
 from paredown.deploy.apply import TensorsOf
 from paredown.evaluators.sequences import Sequences, calibration_draw
 from paredown.evaluators.sources import document_sets
@@ -95,7 +95,7 @@ def _filled(folder: Path, plan: Plan, asked: Calibration, texts: Sequences, sour
     """A bank that has, or makes when asked, every calibrated site of the plan."""
     model, parameters = open_original(source, config, memory_bytes("auto"))
     key = calibration_key(texts.tokens, texts.mask, weights_sha256(source))
-    bank = Bank(folder, parameters, None, key, checkpoint=source)
+    bank = Bank(folder, parameters, None, key, cache_bytes=decoded_bytes(parameters), checkpoint=source)
     ordered = ordered_bank(bank, plan)
     if asked.in_order and holds_all(ordered, plan, inventory):
         return ordered

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from paredown.compressors.checkpoint import DTYPES
+from paredown.compressors.mapped import DTYPES
 from paredown.space.errors import VerificationError
 from paredown.space.tensors import Layout, TensorSpec, total_bytes
 

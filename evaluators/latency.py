@@ -20,9 +20,10 @@ from paredown.compressors.bank import Bank
 from paredown.compressors.kernels import kernel_of, runnable
 from paredown.compressors.storage import encode_matrix
 from paredown.evaluators.door import finite
-from paredown.space.choice import KEEP, Choice, Shape, choice_members, inner
+from paredown.space.choice import KEEP, Choice, Shape
 from paredown.space.errors import StudyError
 from paredown.space.files import write_atomically
+from paredown.space.layouts import choice_members, inner
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 from paredown.space.space import Space

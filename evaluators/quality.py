@@ -72,7 +72,7 @@ class Teacher:
                 assert head is not None
                 if not states:
                     bias = getattr(head, "bias", None)
-                    self._head = (head.weight.detach().clone(), None if bias is None else bias.detach().clone())
+                    self._head = (head.weight.detach(), None if bias is None else bias.detach())  # plans exchange it, none writes into it
                     if not torch.allclose(linear(hidden, *self._head), output, rtol=1e-4, atol=1e-4):
                         self._head = None  # something follows the head (soft caps, scales): keep the logits themselves
                 output = hidden if self._head else output

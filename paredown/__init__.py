@@ -12,14 +12,14 @@ Importing this imports no torch; the functions that need it do.
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as _version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from paredown.compressors import methods as _methods  # noqa: F401 - registers the methods
-from paredown.space.errors import BudgetError, ParedownError, StudyError
+from paredown.question import Study, as_study, study_bank, with_an_end
+from paredown.space.errors import BudgetError, ParedownError
 from paredown.space.plan_file import PlanFile
 from paredown.space.study_file import StudyFile
 
@@ -64,9 +64,6 @@ __version__ = _version("paredown")
 # is never bound over it; `from paredown.search.session import Session` finds the package all the same.
 importlib.import_module("paredown.search")
 
-Study = StudyFile | Mapping[str, Any] | str | Path
-"""A study: the value, its fields, or a file."""
-
 
 def inspect(model: str | Study, *, target: str = "paredown", budget: str = "45%") -> Inspection:
     """What can be decided about a model, in how many bytes, and what a search would cost; reads headers only.
@@ -110,14 +107,9 @@ def search(
     from paredown.search.samplers import samplers
     from paredown.search.session import Session
 
-    question = as_study(study)
-    if question.trials is None and question.timeout is None and question.until is None:
-        question = question.model_copy(update={"trials": DEFAULT_TRIALS})
+    question = with_an_end(as_study(study))
     samplers[question.sampler]  # an unknown one is refused before hours are spent
     return Session(question, Path(out), progress or Silent(), Path(bank) if bank else None, workers).run()
-
-
-DEFAULT_TRIALS = 100
 
 
 def status(folder: str | Path) -> Outcome:
@@ -322,28 +314,3 @@ def dashboard(folder: str | Path, port: int = 8080) -> None:
     from paredown.dashboard import serve
 
     serve(Path(folder), port)
-
-
-def study_bank(plan: Path) -> Path | None:
-    """The bank of the study folder that a plan's file lies in (``best/plan.yaml``, ``front/0012/plan.yaml``); None if there is none."""
-    folders = [parent / "bank" for parent in plan.resolve().parents[1:3] if (parent / "study.yaml").is_file()]
-    return next((folder for folder in folders if folder.is_dir() and os.access(folder, os.W_OK)), None)
-
-
-def as_study(study: Study) -> StudyFile:
-    """The study that a value, a mapping of its fields or a file gives.
-
-    Raises:
-        StudyError: With every fault.
-    """
-    from pydantic import ValidationError
-
-    if isinstance(study, StudyFile):
-        return study
-    if not isinstance(study, Mapping):
-        return StudyFile.read(Path(study))
-    try:
-        return StudyFile.model_validate(dict(study))
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()]
-        raise StudyError("; ".join(faults)) from None

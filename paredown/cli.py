@@ -19,6 +19,7 @@ from rich.console import Console
 
 import paredown
 from paredown import words
+from paredown.question import demo_question, question_of, with_an_end
 from paredown.search.verdict import summary_lines
 from paredown.space.errors import ParedownError, StudyError
 from paredown.space.plan_file import PlanFile
@@ -86,7 +87,8 @@ def search(
     flags = {"model": model, "data": data, "target": target, "budget": budget, "trials": trials, "timeout": timeout, "until": until}
     question = question_of(study, flags | {"sampler": sampler, "latency": latency, "seed": seed})
     if dry_run:
-        return print_json(asdict(paredown.inspect(question))) if as_json else print_lines(expected_cost(question))
+        cost = paredown.inspect(with_an_end(question))
+        return print_json(asdict(cost)) if as_json else print_lines(words.of_search(cost))
     folder = out or Path("runs") / (study.stem if study else Path(question.model).name)
     run_search(question, folder, bank, workers)
     return print((folder / "front.json").read_text()) if as_json else print_lines(summary_lines(paredown.status(folder), folder))
@@ -213,10 +215,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="the study folder")] = Path("runs/demo"),
 ) -> None:
     """Search, apply and verify on the model that comes with the project."""
-    file = study or demo_study()
-    question = question_of(file, {"trials": trials, "budget": budget})
-    if not Path(question.model).is_dir():  # a study names it from the project's folder, whatever folder this is
-        question = question.model_copy(update={"model": os.path.relpath(file.resolve().parent.parent / question.model)})
+    question = demo_question(study, {"trials": trials, "budget": budget})
     run_search(question, out)
     applied, verified = paredown.apply(out / "best" / "plan.yaml", question.model, out / "model")
     print_lines(summary_lines(paredown.status(out), out))
@@ -228,27 +227,11 @@ def demo(
 # -- what the commands share ------------------------------------------------------------------------------------------------
 
 
-def question_of(file: Path | None, flags: dict[str, Any]) -> StudyFile:
-    """The study of a file with the flags that were given over it."""
-    given = {name: value for name, value in flags.items() if value is not None and value != []}
-    base = StudyFile.read(file).model_dump(mode="json") if file else {}
-    if "model" not in base | given:
-        raise StudyError("no model to compress; give a study file, or --model")
-    return paredown.as_study(base | given)
-
-
-def expected_cost(question: StudyFile) -> list[str]:
-    """What a search will cost, in lines."""
-    if question.trials is None and question.timeout is None and question.until is None:
-        question = question.model_copy(update={"trials": paredown.DEFAULT_TRIALS})
-    return words.of_search(paredown.inspect(question))
-
-
 def run_search(question: StudyFile, folder: Path, bank: Path | None = None, workers: int | None = None) -> None:
     """Says what the search costs, and searches with progress on standard error; says how to go on if it is stopped."""
     from paredown.progress import Live, Plain
 
-    for line in expected_cost(question):
+    for line in words.of_search(paredown.inspect(with_an_end(question))):
         note(line)
     console = Console(stderr=True)
     try:
@@ -259,15 +242,6 @@ def run_search(question: StudyFile, folder: Path, bank: Path | None = None, work
         note(f"stopped; the best so far is {saved}" if saved.is_file() else "stopped before the first trial was finished")
         note(f"to go on: {shlex.join(['paredown', *sys.argv[1:]])}")
         raise
-
-
-def demo_study() -> Path:
-    """The demo's study file: below the current folder or one above it, or beside the package in a checkout."""
-    folders = [Path.cwd(), *Path.cwd().parents, Path(paredown.__file__).parents[1]]
-    found = next((folder / "studies" / "demo.yaml" for folder in folders if (folder / "studies" / "demo.yaml").is_file()), None)
-    if found is None:
-        raise StudyError("no studies/demo.yaml from here upwards; run it in the project's folder, or name it with --study")
-    return found
 
 
 def note(text: str) -> None:

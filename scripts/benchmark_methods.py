@@ -22,7 +22,8 @@ from paredown.compressors.statement import runs_as
 from paredown.evaluators.comparison import Ratio, ratio
 from paredown.evaluators.quality import Quality
 from paredown.search.workbench import Workbench, environment
-from paredown.space.choice import Choice, parse_choice, site_fault
+from paredown.space.choice import Choice, parse_choice
+from paredown.space.layouts import site_fault
 from paredown.space.plan import Plan
 from paredown.space.site import Kind
 from paredown.space.study_file import SpaceFile, StudyFile, Tokens

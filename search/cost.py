@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import torch
 
 from paredown.compressors.bank import CACHE_BYTES
+from paredown.compressors.memory import memory_bytes
 from paredown.evaluators.quality import BATCH_TOKENS
 from paredown.search.finalists import SEARCHED, UNIFORM
 from paredown.search.sensitivity import SEQUENCE_TOKENS, SEQUENCES
 from paredown.search.uniform import uniform_plans
 from paredown.space.budget import Budget
-from paredown.space.choice import KEEP, Choice, site_layout
+from paredown.space.choice import KEEP, Choice
+from paredown.space.layouts import site_layout
 from paredown.space.space import Space
 from paredown.space.statistics import Statistics
 from paredown.space.study_file import StudyFile
@@ -36,7 +38,7 @@ class Cost:
 
     Attributes:
         bank_bytes: Of all options of all sites and of the uniform plans, exactly, file headers not counted.
-        memory_bytes: At most, roughly: the model in float32, decoded matrices, the original's states, the libraries.
+        memory_bytes: At most, roughly: as `memory` says.
         tokens_per_trial: That one trial reads.
         tokens: That all steps read together; without a count of trials, those of the steps around them.
         trials: How many are asked for; None where a clock decides.
@@ -65,6 +67,31 @@ def bank_bytes(space: Space, budget_bytes: int) -> int:
     return sum(total_bytes(site_layout(site, choice)) for (_, choice), site in options.items() if choice != KEEP and site.kind != "block")
 
 
+def memory(question: StudyFile, space: Space) -> int:
+    """Bytes that a search takes at most, roughly: weights in float32, states of the original, logits, the libraries.
+
+    Of a streamed model the weights are what lies outside the blocks, for the model and for the original's predictions, and twice a
+    block; each file of statistics has its factors beside it, and a matrix compressed in order takes several of its size in float64.
+    """
+    inventory, tokens = space.inventory, question.tokens
+    members = [member for site in inventory.leaves for member in site.members]
+    embedding = next((site.members[0] for site in inventory.leaves if site.kind == "embedding"), None)
+    vocabulary, hidden = embedding.shape if embedding else (1, max(member.shape[1] for member in members))
+    states = 4 * (tokens.search + tokens.selection + tokens.held_out) * hidden
+    running = LIBRARIES_BYTES + states + 16 * BATCH_TOKENS * vocabulary
+    if 4 * inventory.parameters <= memory_bytes(question.memory):
+        dense = sum(4 * m.parameters * len(space.options[s.name]) for s in inventory.leaves for m in s.members)
+        return running + 8 * inventory.parameters + min(CACHE_BYTES, dense)
+    weights: dict[int | None, int] = {}
+    for site in inventory.leaves:
+        weights[site.block] = weights.get(site.block, 0) + sum(member.parameters for member in site.members)
+    outside = weights.pop(None, 0)
+    inside = [member.shape for site in inventory.leaves if site.block is not None for member in site.members]
+    widest = max(max(shape) for shape in inside)
+    square = max(inputs for _, inputs in inside) ** 2
+    return running + 8 * outside + 8 * max(weights.values()) + 40 * square + 16 * tokens.calibration * widest
+
+
 def estimate(question: StudyFile, space: Space) -> Cost:
     """The cost of a study; times a few small matrix products, under a second."""
     inventory, tokens = space.inventory, question.tokens
@@ -83,14 +110,11 @@ def estimate(question: StudyFile, space: Space) -> Cost:
     finalists = (FINALISTS + 1) * tokens.selection + (COMPARED + 1) * tokens.held_out
     around = (sensitivity + finalists) * per_token + _bank_seconds(space) + START_SECONDS
     trial = tokens.search * per_token + TRIAL_SECONDS
-    states = tokens.search + tokens.selection + tokens.held_out
-    dense = sum(4 * m.parameters * len(space.options[s.name]) for s in inventory.leaves for m in s.members)
-    memory = LIBRARIES_BYTES + 8 * inventory.parameters + min(CACHE_BYTES, dense) + 4 * states * hidden + 16 * BATCH_TOKENS * vocabulary
     trials = question.trials
     total = None if trials is None else around + trials * trial
     return Cost(
         bank_bytes=bank_bytes(space, Budget.parse(question.budget).bytes_of(inventory.original_bytes, inventory.parameters)),
-        memory_bytes=memory,
+        memory_bytes=memory(question, space),
         tokens_per_trial=tokens.search,
         tokens=sensitivity + finalists + tokens.search * (1 + (trials or 0)),
         trials=trials,

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from paredown.search.solver import Solver
-from paredown.space.choice import KEEP, Choice, site_fault, site_layout
+from paredown.space.choice import KEEP, Choice
+from paredown.space.layouts import site_fault, site_layout
 from paredown.space.plan import Plan
 from paredown.space.site import Site
 from paredown.space.space import Space

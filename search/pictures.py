@@ -13,8 +13,9 @@ import numpy as np
 from paredown.search.outcome import Outcome
 from paredown.search.pareto import pareto_front
 from paredown.search.record import Record
-from paredown.space.choice import KEEP, Choice, choice_members, parse_choice, site_layout
+from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.files import write_atomically
+from paredown.space.layouts import choice_members, site_layout
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 from paredown.space.tensors import total_bytes

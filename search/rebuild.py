@@ -41,7 +41,7 @@ class Rebuilder:
     def __init__(self, bench: Workbench, work: Path) -> None:
         self.bench = bench
         self.work = work
-        self._banks: dict[int, Bank] = {}
+        self._bank: tuple[int, Bank] | None = None
         self._inputs: tuple[int, Inputs] | None = None
 
     def measure(self, plan: Plan, name: str, version: Version) -> Quality:
@@ -54,9 +54,7 @@ class Rebuilder:
 
     def bank(self, plan: Plan, version: Version) -> Bank:
         """The bank that holds a version of a plan; what is missing there is compressed now."""
-        if version.draw not in self._banks:
-            self._banks[version.draw] = self.bench.calibrated(version.draw)
-        bank = self._banks[version.draw]
+        bank = self._calibrated(version.draw)
         if not version.in_order or not is_calibrated(plan, self.bench.space.inventory):
             return bank
         ordered = ordered_bank(bank, plan)
@@ -64,6 +62,13 @@ class Rebuilder:
             return ordered
         part = self.bench.calibration(version.draw)
         return in_order(self.bench.planned, plan, bank, part.tokens, part.mask, self._original_inputs(version.draw, part))
+
+    def _calibrated(self, draw: int) -> Bank:
+        """That of one draw is kept until another is asked for."""
+        if self._bank is None or self._bank[0] != draw:
+            self._bank = None
+            self._bank = draw, self.bench.calibrated(draw)
+        return self._bank[1]
 
     def _original_inputs(self, draw: int, part: Sequences) -> Inputs:
         """Those of one draw are kept until another is asked for."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from paredown.compressors.bank import Bank
 from paredown.compressors.planned import PlannedModel
 from paredown.evaluators.quality import Teacher
 from paredown.evaluators.sequences import Sequences
-from paredown.space.choice import KEEP, Choice
+from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.errors import EvaluationError
+from paredown.space.files import write_atomically
 from paredown.space.plan import Plan
 from paredown.space.site import Site
 from paredown.space.space import Space
@@ -21,6 +25,36 @@ UNUSABLE = 1e3
 """Loss of a choice that makes the model's predictions not finite [nats/token]: no plan that has another takes it."""
 
 Sensitivity = dict[tuple[str, Choice], float]
+
+
+def stored_losses(
+    path: Path,
+    inputs: Sequence[str],
+    space: Space,
+    planned: PlannedModel,
+    bank: Bank,
+    calibration: Sequences,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Sensitivity:
+    """The losses of `single_site`, read from a file if they were measured for the same question, else measured and kept there.
+
+    Args:
+        path: The file.
+        inputs: Fingerprints of what the losses depend on beside the choices.
+        space: As of `single_site`, as all that follows.
+        planned: The model.
+        bank: Compressed sites.
+        calibration: Sequences.
+        progress: Called with how many of how many passes are done.
+    """
+    variables = sorted(str((site, choice)) for site, choices in space.options.items() for choice in choices)
+    key = hashlib.sha256(json.dumps([*inputs, variables]).encode()).hexdigest()
+    if path.is_file() and (stored := json.loads(path.read_text()))["key"] == key:
+        return {(site, parse_choice(choice)): loss for site, choice, loss in stored["losses"]}
+    losses = single_site(space, planned, bank, calibration, progress)
+    rows = [[site, str(choice), loss] for (site, choice), loss in losses.items()]
+    write_atomically(path, json.dumps({"key": key, "estimator": "single-site", "losses": rows}, indent=0))
+    return losses
 
 
 def single_site(

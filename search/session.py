@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -24,13 +23,12 @@ from paredown.search.rebuild import rebuilder
 from paredown.search.record import Record, best_within
 from paredown.search.samplers import Proposal, Question
 from paredown.search.seeds import seed_plans
-from paredown.search.sensitivity import Sensitivity, single_site
+from paredown.search.sensitivity import Sensitivity, stored_losses
 from paredown.search.solver import Solver
 from paredown.search.study import Race, TrialLog, locked
 from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench, environment
 from paredown.space.budget import Budget
-from paredown.space.choice import parse_choice
 from paredown.space.errors import BudgetError, StudyError
 from paredown.space.files import write_atomically
 from paredown.space.plan import Plan
@@ -171,6 +169,13 @@ class Session:
         self.original_perplexity = self.bench.teacher("search").measure(self.bench.model).perplexity
         return self._losses(self.bench.space, "sensitivity.json")
 
+    def _losses(self, space: Space, name: str) -> Sensitivity:
+        inputs = [self.inputs["calibration"], self.inputs["weights"]]
+        return stored_losses(
+            self.folder / name, inputs, space, self.bench.planned, self.bench.bank, self.bench.sequences["calibration"],
+            lambda done, of: self.progress.step("sensitivity", done, of),
+        )  # fmt: skip
+
     def _fill(self, beside: Sequence[Plan] = ()) -> None:
         self.bench.fill_bank(beside, lambda done, of: self.progress.step("bank", done, of))
         self.bench.name_records(self.folder / USED)
@@ -185,20 +190,6 @@ class Session:
         self.solver = Solver(self.bench.space)
         before, now = (sum(map(len, space.options.values())) for space in (offered, self.bench.space))
         self.progress.say(f"lazy bank: {now:,} of {before:,} choices lie near the budget; the calibrated ones of the others are not made")
-
-    def _losses(self, space: Space, name: str) -> Sensitivity:
-        variables = sorted(str((site, choice)) for site, choices in space.options.items() for choice in choices)
-        key = hashlib.sha256(json.dumps([self.inputs["calibration"], self.inputs["weights"], variables]).encode()).hexdigest()
-        path = self.folder / name
-        if path.is_file() and (stored := json.loads(path.read_text()))["key"] == key:
-            return {(site, parse_choice(choice)): loss for site, choice, loss in stored["losses"]}
-        losses = single_site(
-            space, self.bench.planned, self.bench.bank, self.bench.sequences["calibration"],
-            lambda done, of: self.progress.step("sensitivity", done, of),
-        )  # fmt: skip
-        rows = [[site, str(choice), loss] for (site, choice), loss in losses.items()]
-        write_atomically(path, json.dumps({"key": key, "estimator": "single-site", "losses": rows}, indent=0))
-        return losses
 
     def _latency(self) -> LatencyTable | None:
         if self.question.latency == "off":

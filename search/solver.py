@@ -11,8 +11,9 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from paredown.space.choice import Choice, leaves_out
+from paredown.space.choice import Choice
 from paredown.space.errors import BudgetError
+from paredown.space.layouts import leaves_out
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.tensors import total_bytes

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paredown.space.choice import KEEP, Choice, methods, site_fault, site_layout
+from paredown.space.choice import KEEP, Choice, methods
+from paredown.space.layouts import site_fault, site_layout
 from paredown.space.plan import Plan
 from paredown.space.site import Site
 from paredown.space.space import Space

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from paredown.compressors.absent import check_places
 from paredown.compressors.assemble import reduced_config
-from paredown.compressors.bank import CACHE_BYTES, Bank
+from paredown.compressors.bank import Bank
 from paredown.compressors.calibration import calibration_key
 from paredown.compressors.checkpoint import config_of, resolve, weights_sha256
 from paredown.compressors.fill import Pair, cores, fill
@@ -25,14 +25,14 @@ from paredown.compressors.planned import PlannedModel
 from paredown.compressors.refit import is_calibrated
 from paredown.compressors.sites import inventory_of
 from paredown.compressors.statistics_folder import StatisticsFolder
-from paredown.compressors.weights import Weights, open_original
+from paredown.compressors.weights import decoded_bytes, open_original
 from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table
 from paredown.evaluators.quality import Quality, Teacher
 from paredown.evaluators.sequences import Sequences, calibration_draw, sequence_sets
 from paredown.evaluators.sources import document_sets
-from paredown.space.choice import leaves_out
 from paredown.space.errors import CheckpointError, PlanError, StudyError
 from paredown.space.files import write_atomically
+from paredown.space.layouts import leaves_out
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
@@ -100,8 +100,8 @@ class Workbench:
         self.weights = weights_sha256(self.folder)
         self._draw = partial(calibration_draw, sets["calibration"], tokenizer, tokens=question.tokens.calibration, seed=question.seed)
         self._length = min(question.tokens.sequence_length, longest)
-        cache = 0 if isinstance(parameters, Weights) else CACHE_BYTES  # a streamed model asks for each matrix once a pass
-        self.bank = Bank(bank_folder, parameters, None, self._calibration_key(0), cache_bytes=cache, checkpoint=self.folder)
+        key, cache = self._calibration_key(0), decoded_bytes(parameters)
+        self.bank = Bank(bank_folder, parameters, None, key, cache_bytes=cache, checkpoint=self.folder)
         self.planned = PlannedModel(self.model, self.space.inventory, self.bank)
         self.bank.statistics = self.statistics = self._collect(0)
         self._teachers: dict[str, Teacher] = {}

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from paredown.space.choice import KEEP, Choice, leaves_out, site_fault, site_layout
+from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import ParedownError, PlanError, UnknownNameError
+from paredown.space.layouts import leaves_out, site_fault, site_layout
 from paredown.space.site import Inventory, Site
 from paredown.space.target import Target
 from paredown.space.tensors import TensorSpec, total_bytes

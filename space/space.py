@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from paredown.space.choice import KEEP, Choice, methods, parse_choice, site_fault, site_layout
+from paredown.space.choice import KEEP, Choice, methods, parse_choice
 from paredown.space.errors import StudyError
+from paredown.space.layouts import site_fault, site_layout
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 from paredown.space.study_file import SpaceFile

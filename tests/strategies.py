@@ -6,7 +6,8 @@ import torch
 from hypothesis import strategies as st
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
-from paredown.space.choice import KEEP, Choice, parse_choice, site_fault
+from paredown.space.choice import KEEP, Choice, parse_choice
+from paredown.space.layouts import site_fault
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Member, Site
 from paredown.space.target import targets

@@ -11,7 +11,8 @@ import torch
 
 from paredown.compressors.methods.awq import folded, power
 from paredown.compressors.storage import decode_site, encode_site
-from paredown.space.choice import parse_choice, site_fault
+from paredown.space.choice import Structure, parse_choice
+from paredown.space.layouts import site_fault
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 from paredown.space.statistics import Statistics
@@ -84,7 +85,7 @@ def test_a_calibrated_step_gets_the_statistics_of_what_it_rounds(pico: Folder, t
         known = [bank.statistics[member.module] for member in site.members]
         matrices = structured.matrices_of(site, bank)
         rest = {name: bank.parameters[name] for name in site.norm}
-        changed = choice.restructure(site, matrices, [None] * len(matrices), known, rest)
+        changed = choice.restructure(site, Structure(matrices=matrices, biases=[None] * len(matrices), statistics=known, rest=rest))
         for before, after, old, new in zip(matrices, changed.matrices, known, changed.statistics, strict=True):
             energy = ((before @ old["second_moment"]) * before).sum(1)
             rows = (after @ new["second_moment"] * after).sum(1)

@@ -8,8 +8,9 @@ import pytest
 import strategies
 from hypothesis import given
 
-from paredown.space.choice import KEEP, Choice, matrix_fault, parse_choice, site_fault
+from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.errors import PlanError, UnknownNameError
+from paredown.space.layouts import matrix_fault, site_fault
 from paredown.space.site import Member, Site
 from paredown.space.target import targets
 

@@ -24,6 +24,12 @@ from paredown.compressors.records import about
 
 WORDS = ("the", "fox", "old", "tree", "saw", "a", "river", "and", "ran", "home", "with", "blue", "stone", "where", "nine", "birds")
 TOKENS = "tokens: {calibration: 512, search: 512, selection: 512, held_out: 1024, sequence_length: 48}"
+SPACE = """space:
+  choices:
+    linear: [quantize bits=2, quantize bits=3 group_size=32 algorithm=gptq, quantize bits=4 algorithm=gptq, quantize bits=8, keep]
+    embedding: [quantize bits=4, quantize bits=8, keep]
+    ffn: [prune-neurons sparsity=0.5 algorithm=reconstruct then quantize bits=4 algorithm=gptq]
+  max_drops: 1"""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,7 @@ def workshop(pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
     (folder / "empty.txt").write_text("\n")
     (folder / "short.txt").write_text("Once upon a time.\n")
     (folder / "study.yaml").write_text(
-        f"model: {pico('llama')}\ndata: {folder / 'text.txt'}\nbudget: 40%\ntrials: 16\nlatency: 'off'\n{TOKENS}\n"
+        f"model: {pico('llama')}\ndata: {folder / 'text.txt'}\nbudget: 40%\ntrials: 16\nlatency: 'off'\n{TOKENS}\n{SPACE}\n"
     )
     return folder
 
@@ -103,7 +109,7 @@ def until_trials(process: subprocess.Popen[str], database: Path, count: int) -> 
 def test_interrupted_and_killed_searches_go_on(workshop: Path, tmp_path: Path) -> None:
     """Ctrl+C saves and exits with 130; kill -9 saves too; the same command goes on to the end; no finished trial is lost or repeated."""
     out = tmp_path / "study"
-    same = command("search", workshop / "study.yaml", "--trials", 18, "--out", out)
+    same = command("search", workshop / "study.yaml", "--trials", 14, "--out", out)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment()}
 
     with subprocess.Popen(same, **pipes) as process:
@@ -113,7 +119,7 @@ def test_interrupted_and_killed_searches_go_on(workshop: Path, tmp_path: Path) -
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert f"the best so far is {out / 'best' / 'plan.yaml'}" in said
-    assert f"to go on: paredown search {workshop / 'study.yaml'} --trials 18 --out {out}" in said
+    assert f"to go on: paredown search {workshop / 'study.yaml'} --trials 14 --out {out}" in said
     assert paredown.validate(out / "best" / "plan.yaml")
     assert json.loads((out / "front.json").read_text())["state"] == "stopped"
     first = trials_of(out / "study.db")
@@ -129,7 +135,7 @@ def test_interrupted_and_killed_searches_go_on(workshop: Path, tmp_path: Path) -
     assert result.returncode == 0, result.stderr
     third = trials_of(out / "study.db")
     assert second.items() <= third.items()
-    assert sorted(third) == list(range(18))
+    assert sorted(third) == list(range(14))
     assert paredown.status(out).state == "finished"
 
 

@@ -11,7 +11,8 @@ from sklearn.cluster import KMeans
 
 from paredown.compressors.codebook import codebook_of
 from paredown.compressors.storage import decode_matrix, encode_matrix, encode_site
-from paredown.space.choice import PlanError, matrix_layout, parse_choice
+from paredown.space.choice import PlanError, parse_choice
+from paredown.space.layouts import matrix_layout
 from paredown.space.site import Member, Site
 from paredown.space.statistics import NO_STATISTICS, Statistics
 from paredown.space.tensors import total_bytes

@@ -15,16 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from paredown.compressors.assemble import assemble, kernel_of, resident_bytes, runnable
 from paredown.compressors.checkpoint import config_of, config_sha256, load_original, parameters_of
 from paredown.compressors.sites import inventory_of
-from paredown.compressors.storage import decode_matrix, encode_matrix
 from paredown.deploy import verify_process
 from paredown.deploy.apply import Applied, apply_plan, encoded
 from paredown.deploy.load import load
 from paredown.deploy.verify import check_stored, scored_model, verify
-from paredown.space.choice import KEEP, parse_choice, site_fault
+from paredown.space.choice import parse_choice
 from paredown.space.errors import CheckpointError, OutputError, PlanError, VerificationError
+from paredown.space.layouts import site_fault
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, PlanFile, choices_of
 from paredown.space.site import Inventory
@@ -92,10 +91,6 @@ def tokens() -> Tensor:
     return torch.randint(4, 128, (2, 40), generator=torch.Generator().manual_seed(0))
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max())
-
-
 @pytest.mark.parametrize(("drop", "narrow"), [(0, True), (None, False)])
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
@@ -104,12 +99,12 @@ def test_own_layout_computes_what_was_scored(pico: Folder, tmp_path: Path, name:
     assert result.size_bytes == plan.size_bytes(inventory) < result.original_bytes
     model = load(result.folder, torch.float32)
     logits = verify_process.states(model, tokens(), causal=inventory.causal)
-    assert relative(logits, expected := scored(pico(name), plan, inventory, tokens())) < 1e-5
+    assert structured.relative(logits, expected := scored(pico(name), plan, inventory, tokens())) < 1e-5
     if inventory.causal:
-        assert relative(verify_process.incremental(model, tokens()), logits) < 1e-5
+        assert structured.relative(verify_process.incremental(model, tokens()), logits) < 1e-5
         assert model.generate(tokens()[:, :4], max_new_tokens=3, do_sample=False).shape == (2, 7)
     fast = verify_process.states(load(result.folder), tokens(), causal=inventory.causal).float()
-    assert relative(fast, expected) < 0.1
+    assert structured.relative(fast, expected) < 0.1
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -124,9 +119,9 @@ def test_transformers_loads_what_was_scored(pico: Folder, tmp_path: Path, name: 
     model, report = verify_process.load(result.folder, torch.float32, own=False, causal=inventory.causal)
     assert report == {"missing": [], "unexpected": []}
     logits = verify_process.states(model, tokens(), causal=inventory.causal)
-    assert relative(logits, scored(pico(name), plan, inventory, tokens())) < 1e-5
+    assert structured.relative(logits, scored(pico(name), plan, inventory, tokens())) < 1e-5
     if inventory.causal:
-        assert relative(verify_process.incremental(model, tokens()), logits) < 1e-5
+        assert structured.relative(verify_process.incremental(model, tokens()), logits) < 1e-5
 
 
 STRUCTURES = {
@@ -156,9 +151,9 @@ def test_structures_compute_what_was_scored(pico: Folder, tmp_path: Path, name: 
     model = load(result.folder, torch.float32)
     logits = verify_process.states(model, tokens(), causal=inventory.causal)
     reference = scored_model(load_original(folder), inventory, plan, encoded(inventory, plan, bank.parameters, bank.tensors))
-    assert relative(logits, verify_process.states(reference, tokens(), causal=inventory.causal)) < 1e-5
+    assert structured.relative(logits, verify_process.states(reference, tokens(), causal=inventory.causal)) < 1e-5
     if inventory.causal:
-        assert relative(verify_process.incremental(model, tokens()), logits) < 1e-5
+        assert structured.relative(verify_process.incremental(model, tokens()), logits) < 1e-5
         assert model.generate(tokens()[:, :4], max_new_tokens=3, do_sample=False).shape == (2, 7)
 
 
@@ -207,7 +202,7 @@ def test_a_bfloat16_original_keeps_its_bytes(pico: Folder, tmp_path: Path) -> No
         result, plan, inventory = applied(tmp_path / "bf16", out, target, drop=1)
         logits = verify_process.states(load(out, torch.float32), tokens(), causal=True)
         assert result.size_bytes == plan.size_bytes(inventory)
-        assert relative(logits, scored(tmp_path / "bf16", plan, inventory, tokens())) < 1e-5
+        assert structured.relative(logits, scored(tmp_path / "bf16", plan, inventory, tokens())) < 1e-5
 
 
 def test_a_plan_for_another_model_is_refused_before_a_weight_is_touched(pico: Folder, tmp_path: Path) -> None:
@@ -256,61 +251,6 @@ def test_a_bank_may_supply_the_tensors(pico: Folder, tmp_path: Path) -> None:
     plan = plan_of(inventory_of(pico("opt")), "paredown", drop=None)
     apply_plan(file_of(pico("opt"), plan, "paredown"), pico("opt"), tmp_path / "out", tensors_of=nothing)
     assert len(asked) == len(list(plan.decided(inventory_of(pico("opt")))))
-
-
-@pytest.mark.parametrize(
-    ("text", "kernel"),
-    [
-        ("quantize bits=4 group_size=64", "int4"),
-        ("quantize bits=3 group_size=32 symmetric=false", "int4"),
-        ("quantize bits=4 group_size=32 symmetric=false", "int4"),
-        ("quantize bits=2", "int4"),
-        ("quantize bits=8", "int8"),
-        ("quantize bits=5", "int8"),
-        ("quantize bits=8 group_size=64", "dense"),
-        ("lowrank rank=32 then quantize bits=8", "lowrank-32-int8-int8"),
-        ("lowrank rank=7", "lowrank-7-dense-dense"),
-        ("lowrank rank_fraction=0.5 then quantize bits=8", "lowrank-32-int8-int8"),
-        ("lowrank-residual rank=16 then quantize bits=4 group_size=64", "residual-16-int8-int8-int4"),
-        ("lowrank-residual rank=7 factor_bits=16 then quantize bits=8", "residual-7-dense-dense-int8"),
-        ("lowrank-residual rank=16 then lowrank rank=7 then quantize bits=8", "residual-16-int8-int8-lowrank-7-int8-dense"),
-        ("lowrank-residual rank=16 then cluster clusters=5", "dense"),
-        ("cluster clusters=5", "dense"),
-        ("keep", "dense"),
-    ],
-)
-@pytest.mark.parametrize("rows", [1, 5, 64, 65, 130])
-def test_kernels_compute_the_decoded_matrix(text: str, kernel: str, rows: int) -> None:
-    shape, choice, generator = (80, 128), parse_choice(text), torch.Generator().manual_seed(rows)
-    stored = encode_matrix(choice, torch.randn(shape, generator=generator), "float32")
-    bias, x = torch.randn(80, generator=generator), torch.randn(2, rows, 128, generator=generator)
-    x = x[:1] if rows == 1 else x
-    assert kernel_of(choice, shape) == kernel
-    expected = x.bfloat16().float() @ decode_matrix(choice, stored, shape).T + bias
-    found = runnable(choice, stored, shape, bias, torch.bfloat16)(x.bfloat16())
-    assert found.dtype == torch.bfloat16
-    assert relative(found.float(), expected) < 0.01
-    exact = runnable(choice, stored, shape, bias, torch.float32)(x.bfloat16().float())
-    assert relative(exact, expected) < 1e-5
-
-
-@pytest.mark.parametrize("shape", [(64, 172), (20, 64)])
-def test_shapes_that_a_kernel_cannot_take_are_dense(shape: tuple[int, int]) -> None:
-    """The int8 kernel reads beyond rows of 172 columns, and the int4 kernel takes rows by 16."""
-    assert kernel_of(parse_choice("quantize bits=8" if shape[1] == 172 else "quantize bits=4"), shape) == "dense"
-
-
-def test_fewer_bits_take_less_memory(pico: Folder) -> None:
-    folder = pico("llama")
-    inventory, config, parameters = inventory_of(folder), config_of(folder), parameters_of(load_original(folder))
-
-    def resident(choice: str) -> int:
-        plan = Plan.of(inventory, {site.name: parse_choice(choice) for site in inventory.leaves if site.kind == "linear"})
-        return resident_bytes(assemble(config, inventory, plan, encoded(inventory, plan, parameters), torch.bfloat16))
-
-    four, eight, kept = resident("quantize bits=4 group_size=32"), resident("quantize bits=8"), resident(str(KEEP))
-    assert four < eight < kept
-    assert kept == pytest.approx(inventory.original_bytes / 2, rel=0.01)
 
 
 def test_blocks_that_depend_on_their_place_are_not_dropped(tmp_path: Path, pico: Folder) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,15 @@ import torch
 import yaml
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
+from paredown.compressors.rounding.grid import Rounding, roundings
 from paredown.compressors.statement import EXAMPLES, rows
 from paredown.compressors.storage import decode_matrix, encode_matrix
 from paredown.space.choice import methods, parse_choice
+from paredown.space.layouts import matrix_layout
 from paredown.space.plan_file import PlanFile
+from paredown.space.registry import Registry
 from paredown.space.schema import keys, plan_schema, study_schema
+from paredown.space.statistics import Statistics
 from paredown.space.study_file import StudyFile
 from paredown.space.target import targets
 
@@ -72,6 +78,49 @@ def test_the_reader_of_the_format_page_reads() -> None:
         named = {f"m.{name}": tensor for name, tensor in stored.items()}
         read = space["read_quantized"](named, "m", choice.bits, 96)  # type: ignore[attr-defined]
         assert torch.equal(read, decode_matrix(choice, stored, (24, 96))), text
+
+
+def import_example(line: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imports the example of a page in which a line stands, as a file of its own."""
+    (_, code), *_ = [block for block in blocks("python") if line in block[1]]
+    (folder / "contributed_example.py").write_text(code)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "contributed_example", raising=False)
+    importlib.import_module("contributed_example")
+
+
+def test_the_method_of_the_contributors_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example stores what it predicts, is of some use, and of more use to the outputs when it is calibrated."""
+    monkeypatch.setattr("paredown.space.choice.methods", Registry("method"))
+    import_example('@methods.register("sign")', tmp_path, monkeypatch)
+    choice = parse_choice("sign weighting=inputs")
+    generator = torch.Generator().manual_seed(0)
+    weight, inputs = torch.randn(24, 96, generator=generator), torch.randn(200, 96, generator=generator) * torch.arange(96)
+    statistics = Statistics(second_moment=inputs.T @ inputs / 200)
+    losses = []
+    for one in (choice, choice.data_free):
+        assert one is not None
+        tensors = encode_matrix(one, weight, "bfloat16", statistics.only(one.needs))
+        expected = matrix_layout(one, (24, 96), "bfloat16")
+        assert {name: (str(tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors.items()} == {
+            name: (f"torch.{spec.dtype}", spec.shape) for name, spec in expected.items()
+        }
+        losses.append(float(((decode_matrix(one, tensors, (24, 96)) - weight) @ inputs.T).square().sum()))
+    assert losses[0] < losses[1] < 0.6 * float((weight @ inputs.T).square().sum())
+
+
+def test_the_rounding_of_the_contributors_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registered beside the others, it is a value of the knob, and rounds well enough at 8 bits."""
+    known = Registry[Rounding]("algorithm")
+    for name in roundings:
+        known.register(name)(roundings[name])
+    for module in ("rounding.grid", "methods.quantize"):
+        monkeypatch.setattr(f"paredown.compressors.{module}.roundings", known)
+    import_example('roundings.register("mean-range")', tmp_path, monkeypatch)
+    choice = parse_choice("quantize bits=8 group_size=32 algorithm=mean-range")
+    weight = torch.rand(24, 96, generator=torch.Generator().manual_seed(0)) - 0.5
+    decoded = decode_matrix(choice, encode_matrix(choice, weight, "bfloat16"), (24, 96))
+    torch.testing.assert_close(decoded, weight, rtol=0, atol=0.01)
 
 
 def test_the_format_page_names_every_tensor() -> None:

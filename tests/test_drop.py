@@ -19,8 +19,9 @@ from paredown.compressors.sites import inventory_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import encoded
 from paredown.search.workbench import survey
-from paredown.space.choice import parse_choice, site_fault
+from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError
+from paredown.space.layouts import site_fault
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory
 from paredown.space.space import Space

@@ -13,8 +13,9 @@ from paredown.compressors.packing import unpack
 from paredown.compressors.rounding.gptq import gptq, inverse_factor
 from paredown.compressors.rounding.grid import Grid, Rounded, roundings
 from paredown.compressors.storage import decode_matrix, decode_site, encode_matrix, encode_site
-from paredown.space.choice import parse_choice, site_fault
+from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError
+from paredown.space.layouts import site_fault
 from paredown.space.site import Member, Site
 from paredown.space.statistics import Statistics
 from paredown.space.target import targets

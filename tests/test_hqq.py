@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from paredown.compressors.storage import decode_matrix, encode_matrix
-from paredown.space.choice import matrix_fault, parse_choice
+from paredown.space.choice import parse_choice
+from paredown.space.layouts import matrix_fault
 
 SHAPE = (32, 128)
 

@@ -8,7 +8,8 @@ import pytest
 
 from paredown.search.lazy import data_free, is_lazy, narrowed
 from paredown.search.solver import Solver
-from paredown.space.choice import Choice, parse_choice, site_fault, site_layout
+from paredown.space.choice import Choice, parse_choice
+from paredown.space.layouts import site_fault, site_layout
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 from paredown.space.space import Space

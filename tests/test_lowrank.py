@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 import paredown.compressors.methods  # noqa: F401 - registers the methods
 from paredown.compressors.methods.lowrank import DAMPING
 from paredown.compressors.storage import decode_matrix, encode_matrix
-from paredown.space.choice import matrix_fault, matrix_layout, parse_choice
+from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError
+from paredown.space.layouts import matrix_fault, matrix_layout
 from paredown.space.site import Inventory, Member, Site
 from paredown.space.space import Space
 from paredown.space.statistics import Statistics

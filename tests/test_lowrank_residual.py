@@ -10,7 +10,8 @@ from correlated import statistics_of
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
 from paredown.compressors.storage import decode_matrix, encode_matrix
-from paredown.space.choice import matrix_fault, matrix_layout, parse_choice
+from paredown.space.choice import parse_choice
+from paredown.space.layouts import matrix_fault, matrix_layout
 from paredown.space.tensors import total_bytes
 
 SHAPE = (32, 64)

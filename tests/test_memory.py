@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import toys
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from paredown.compressors.memory import SHARE, available_bytes, memory_bytes
-from paredown.search.workbench import Workbench
+from paredown.search.cost import LIBRARIES_BYTES, memory
+from paredown.search.workbench import Workbench, survey
 from paredown.space.choice import parse_choice
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan
@@ -58,6 +60,21 @@ def test_a_streamed_study_measures_the_same(pico: Folder, tmp_path: Path, name: 
         assert (one.totals == other.totals).all()
         assert one.perplexity == other.perplexity
         assert (one.mean > 0) == bool(choices)
+
+
+def test_the_estimate_of_a_streamed_study_does_not_grow_with_depth(tmp_path: Path) -> None:
+    """That of one whose weights are in memory does, by them at least."""
+    config = {"vocab_size": 128, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
+    found, weights = {}, []
+    for layers in (1, 5):
+        model = LlamaForCausalLM(LlamaConfig(**config, num_hidden_layers=layers))
+        model.save_pretrained(tmp_path / str(layers))
+        weights.append(4 * sum(parameter.numel() for parameter in model.parameters()))
+        for limit in ("1KB", "1GB"):
+            question = study(tmp_path / str(layers), tmp_path, memory=limit)
+            found[layers, limit] = memory(question, survey(question)[1])
+    assert found[5, "1KB"] == found[1, "1KB"] > LIBRARIES_BYTES
+    assert found[5, "1GB"] - found[1, "1GB"] > weights[1] - weights[0] > 0
 
 
 def test_what_needs_the_whole_model_is_refused(pico: Folder, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
 from paredown.compressors.storage import decode_matrix, decode_site, encode_matrix, encode_site
-from paredown.space.choice import Choice, matrix_fault, matrix_layout, methods, parse_choice, site_fault, site_layout
+from paredown.space.choice import Choice, methods, parse_choice
+from paredown.space.layouts import matrix_fault, matrix_layout, site_fault, site_layout
 from paredown.space.site import Member, Site
 from paredown.space.target import targets
 from paredown.space.tensors import TensorSpec, total_bytes

@@ -10,7 +10,8 @@ from paredown.compressors.kernels import kernel_of, runnable
 from paredown.compressors.packing import unpack
 from paredown.compressors.rounding.grid import roundings
 from paredown.compressors.storage import decode_matrix, encode_matrix
-from paredown.space.choice import matrix_fault, parse_choice, site_fault
+from paredown.space.choice import parse_choice
+from paredown.space.layouts import matrix_fault, site_fault
 from paredown.space.site import Member, Site
 from paredown.space.target import targets
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paredown.compressors.storage import encode_site
-from paredown.space.choice import KEEP, parse_choice, site_layout
+from paredown.space.choice import KEEP, parse_choice
 from paredown.space.errors import PlanError, UnknownNameError
+from paredown.space.layouts import site_layout
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 from paredown.space.target import targets

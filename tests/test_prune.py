@@ -10,10 +10,11 @@ import torch
 from correlated import statistics_of
 from hypothesis import given
 
+from paredown.compressors.hessian import BLOCK, DAMPING
 from paredown.compressors.pruning.pattern import Pattern, criteria
-from paredown.compressors.pruning.sparsegpt import BLOCK, DAMPING
 from paredown.compressors.storage import decode_matrix, encode_matrix, encode_site
-from paredown.space.choice import PlanError, matrix_fault, matrix_layout, parse_choice
+from paredown.space.choice import PlanError, parse_choice
+from paredown.space.layouts import matrix_fault, matrix_layout
 from paredown.space.site import Member, Site
 from paredown.space.statistics import Statistics
 from paredown.space.tensors import total_bytes

@@ -11,7 +11,8 @@ import torch
 
 from paredown.compressors.methods.prune_heads import PruneHeads
 from paredown.compressors.narrowing import output_energy
-from paredown.space.choice import parse_choice, site_fault
+from paredown.space.choice import parse_choice
+from paredown.space.layouts import site_fault
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Member, Site
 from paredown.space.target import targets

@@ -13,7 +13,8 @@ import structured
 import torch
 
 from paredown.compressors.storage import decode_site, encode_site
-from paredown.space.choice import choice_members, parse_choice
+from paredown.space.choice import parse_choice
+from paredown.space.layouts import choice_members
 from paredown.space.site import Inventory, Member, Site
 from paredown.space.statistics import NO_STATISTICS, Statistics
 

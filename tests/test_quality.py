@@ -112,7 +112,7 @@ def test_the_teacher_does_not_follow_its_model(pico: Folder) -> None:
     teacher, student = Teacher(model, data, causal=True), damaged(pico("llama"))
     expected = teacher.measure(student).totals
     for parameter in model.parameters():
-        parameter.mul_(1.5)
+        parameter.data = 1.5 * parameter.data
     assert teacher.measure(student).totals.tolist() == expected.tolist()
 
 

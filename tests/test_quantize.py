@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from paredown.compressors.packing import unpack
 from paredown.compressors.storage import decode_matrix, encode_matrix
-from paredown.space.choice import Choice, matrix_fault, parse_choice, site_fault
+from paredown.space.choice import Choice, parse_choice
+from paredown.space.layouts import matrix_fault, site_fault
 from paredown.space.site import Member, Site
 from paredown.space.target import targets
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from paredown.compressors.bank import Bank
-from paredown.compressors.calibration import collect
-from paredown.compressors.checkpoint import load_original, parameters_of
+from paredown.compressors.calibration import collect, run_base
+from paredown.compressors.checkpoint import config_of, is_placeholder, load_original, parameters_of
 from paredown.compressors.inputs import original_inputs
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.refit import DAMPING, in_order, is_calibrated, nearest_on, ordered_bank
 from paredown.compressors.sites import inventory_of
+from paredown.compressors.weights import open_original
 from paredown.space.choice import parse_choice
 from paredown.space.plan import Plan
 
@@ -127,6 +128,48 @@ def test_records_in_order_are_found_again(pico: Folder, tmp_path: Path, monkeypa
     assert not ordered_bank(planned.bank, other).holds(site, CHOICE)
     monkeypatch.setattr("paredown.compressors.refit.run_base", None)
     ordered(planned, plan, tmp_path / "work")
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
+def test_a_streamed_model_gives_the_same_records(pico: Folder, tmp_path: Path, name: str) -> None:
+    """Byte by byte; with a feed-forward network of another structure, and an embedding, which lies outside the blocks."""
+    found = []
+    for streamed in (False, True):
+        root = tmp_path / str(streamed)
+        model, parameters = open_original(pico(name), config_of(pico(name)), 1 if streamed else 1 << 40)
+        planned = PlannedModel(
+            model, inventory_of(pico(name)), Bank(root, parameters, None, "test", cache_bytes=0 if streamed else 1 << 20)
+        )
+        assert planned.streamed == streamed
+        planned.bank.statistics = collect(planned.model, planned.inventory, TOKENS * MASK, MASK, root / "statistics")
+        network = next(site for site in planned.inventory.parents if site.kind == "ffn" and site.block == 0)
+        others = {network.name: parse_choice(f"prune-neurons sparsity=0.5 then {CHOICE}"), planned.inventory.leaves[0].name: FREE}
+        plan = Plan.of(planned.inventory, {**dict(uniform(planned, str(CHOICE)).entries), **others})
+        bank = ordered(planned, plan, tmp_path / "work")
+        found.append({bank.path(site, choice).name: bank.path(site, choice).read_bytes() for site, choice in plan.decided(planned.inventory)
+                      if choice.needs})  # fmt: skip
+        planned.swap(plan, bank)
+        with torch.no_grad():
+            run_base(planned.model, TOKENS * MASK, MASK, causal=planned.inventory.causal)
+        inside = [planned.model.get_parameter(f"{site.members[0].module}.weight") for site in planned.inventory.leaves if site.block == 1]
+        assert all(is_placeholder(parameter) == streamed for parameter in inside)
+    assert found[0] == found[1]
+    assert len(found[0]) > 4
+
+
+def test_a_site_is_stored_when_its_last_matrix_is_done(pico: Folder, tmp_path: Path) -> None:
+    """What is held while the pass goes on does not grow with the model."""
+    planned = prepared(pico("llama"), tmp_path / "bank")
+    plan = uniform(planned, str(CHOICE))
+    first, later = planned.inventory["model.layers.0.mlp.down_proj"], planned.inventory["model.layers.1.mlp.down_proj"]
+    bank, seen_there = ordered_bank(planned.bank, plan), []
+    last = planned.model.get_submodule("model.layers.1")
+    inputs = original_inputs(planned, TOKENS * MASK, MASK, tmp_path)
+    hook = last.register_forward_pre_hook(lambda *_: seen_there.append((bank.holds(first, CHOICE), bank.holds(later, CHOICE))))
+    in_order(planned, plan, planned.bank, TOKENS * MASK, MASK, inputs)
+    hook.remove()
+    assert seen_there == [(True, False)]
+    assert bank.holds(later, CHOICE)
 
 
 def test_data_free_plans_are_left_alone(pico: Folder, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pico as families
 import pytest
 
 from paredown.search.uniform import BITS, uniform_plans
-from paredown.space.choice import KEEP, parse_choice, site_fault
+from paredown.space.choice import KEEP, parse_choice
+from paredown.space.layouts import site_fault
 from paredown.space.site import Inventory, Site
 from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile

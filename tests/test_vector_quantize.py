@@ -11,7 +11,8 @@ from sklearn.cluster import KMeans
 
 from paredown.compressors.methods.vector_quantize import k_means
 from paredown.compressors.storage import decode_matrix, encode_matrix
-from paredown.space.choice import matrix_fault, matrix_layout, parse_choice
+from paredown.space.choice import parse_choice
+from paredown.space.layouts import matrix_fault, matrix_layout
 from paredown.space.statistics import Statistics
 from paredown.space.tensors import total_bytes
 

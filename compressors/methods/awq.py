@@ -62,31 +62,25 @@ class Awq(Choice):
         """Magnitudes of the inputs, and what a change of a column does to the output where exponents are tried."""
         return frozenset({"mean_absolute"} if self.alpha is not None else {"mean_absolute", "second_moment"})
 
-    def restructure(
-        self,
-        site: Site,
-        matrices: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
-        statistics: Sequence[Statistics],
-        rest: Mapping[str, Tensor],
-    ) -> Structure:
+    def restructure(self, site: Site, original: Structure) -> Structure:
         """The same function with scaled columns: from the norm to its readers, then from the last maker to the reader."""
         import torch
 
-        *makers, reader = matrices
-        ones = torch.ones(reader.shape[1])
-        scale, norm = folded(site, rest, self.scale(makers, statistics[:-1], statistics[0]["mean_absolute"]))
-        outputs, inputs = [torch.ones(len(matrix)) for matrix in matrices], [scale] * len(makers) + [ones]
+        *makers, reader = original.matrices
+        *known, read = original.statistics
+        scale, norm = folded(site, original.rest, self.scale(makers, known, known[0]["mean_absolute"]))
+        outputs = [torch.ones(len(matrix)) for matrix in original.matrices]
+        inputs = [scale] * len(makers) + [torch.ones(reader.shape[1])]
         if shared := sharing(site):
-            mean = statistics[-1]["mean_absolute"].view(*shared, -1).mean(1).flatten()
-            scale = self.scale([reader], statistics[-1:], mean, shared)
+            mean = read["mean_absolute"].view(*shared, -1).mean(1).flatten()
+            scale = self.scale([reader], [read], mean, shared)
             bias = site.members[-2].bias
             scale = binary(scale) if bias and ITEM_BYTES[bias.dtype] < 4 else scale
             outputs[-2], inputs[-1] = 1 / scale, spread(scale, shared)
         return Structure(
-            matrices=[row[:, None] * matrix * column for row, matrix, column in zip(outputs, matrices, inputs, strict=True)],
-            biases=[bias if bias is None else bias * row for bias, row in zip(biases, outputs, strict=True)],
-            statistics=[found.scaled(row, column) for found, row, column in zip(statistics, outputs, inputs, strict=True)],
+            matrices=[row[:, None] * matrix * column for row, matrix, column in zip(outputs, original.matrices, inputs, strict=True)],
+            biases=[bias if bias is None else bias * row for bias, row in zip(original.biases, outputs, strict=True)],
+            statistics=[found.scaled(row, column) for found, row, column in zip(original.statistics, outputs, inputs, strict=True)],
             rest=norm,
         )
 

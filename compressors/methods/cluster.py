@@ -46,10 +46,8 @@ class Cluster(Choice):
 
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
-        """Codes of 4 bits."""
-        if kind == "embedding":
-            return (cls(clusters=16),)
-        return (cls(clusters=16, weighting="inputs"),)
+        """Codes of 4 bits, for embeddings: of layers whose inputs are known, codebooks of vectors lose less at the same bytes."""
+        return (cls(clusters=16),) if kind == "embedding" else ()
 
     def canonical(self, shape: Shape) -> Choice:
         """As many rows as there are share one codebook."""

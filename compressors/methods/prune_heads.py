@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from paredown.compressors.narrowing import Narrowing, rounded, strongest, within
+from paredown.compressors.narrowing import Narrowing, rounded, strongest
 from paredown.space.choice import Choice, Shape, Structure, methods
 from paredown.space.site import Kind, Site
 from paredown.space.statistics import Statistics
@@ -56,24 +56,10 @@ class PruneHeads(Narrowing):
         kept = self.kept(groups)
         return [*((rows // groups * kept, columns) for rows, columns in makers), (reader[0], reader[1] // groups * kept)]
 
-    def restructure(
-        self,
-        site: Site,
-        matrices: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
-        statistics: Sequence[Statistics],
-        rest: Mapping[str, Tensor],
-    ) -> Structure:
+    def restructure(self, site: Site, original: Structure) -> Structure:
         """The groups that stay, in their order."""
         groups = site.heads[1] if site.heads else 1
-        stay = self.groups(matrices, statistics[-1], groups)
-        rows = [within(stay, len(maker) // groups) for maker in matrices[:-1]]
-        reader, known = self.read(matrices[-1], statistics[-1], within(stay, matrices[-1].shape[1] // groups))
-        return Structure(
-            matrices=[*(maker[which] for maker, which in zip(matrices[:-1], rows, strict=True)), reader],
-            biases=[*(bias if bias is None else bias[which] for bias, which in zip(biases[:-1], rows, strict=True)), biases[-1]],
-            statistics=[*(found.of_rows(which) for found, which in zip(statistics[:-1], rows, strict=True)), known],
-        )
+        return self.narrowed(original, self.groups(original.matrices, original.statistics[-1], groups), groups)
 
     def groups(self, matrices: Sequence[Tensor], statistics: Statistics, groups: int) -> Tensor:
         """Indices of the groups that stay, ascending.

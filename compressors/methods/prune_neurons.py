@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from paredown.compressors.narrowing import Narrowing, rounded, strongest
@@ -51,22 +51,9 @@ class PruneNeurons(Narrowing):
         kept = self.kept(reader.shape[1])
         return [*((kept, maker.shape[1]) for maker in makers), (reader.shape[0], kept)]
 
-    def restructure(
-        self,
-        site: Site,
-        matrices: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
-        statistics: Sequence[Statistics],
-        rest: Mapping[str, Tensor],
-    ) -> Structure:
+    def restructure(self, site: Site, original: Structure) -> Structure:
         """The neurons that stay, in their order."""
-        stay = self.neurons(matrices, statistics[-1])
-        reader, known = self.read(matrices[-1], statistics[-1], stay)
-        return Structure(
-            matrices=[*(maker[stay] for maker in matrices[:-1]), reader],
-            biases=[*(bias if bias is None else bias[stay] for bias in biases[:-1]), biases[-1]],
-            statistics=[*(found.of_rows(stay) for found in statistics[:-1]), known],
-        )
+        return self.narrowed(original, self.neurons(original.matrices, original.statistics[-1]), original.matrices[-1].shape[1])
 
     def neurons(self, matrices: Sequence[Tensor], statistics: Statistics) -> Tensor:
         """Indices of the neurons that stay, ascending.

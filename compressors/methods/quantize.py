@@ -58,7 +58,7 @@ class Quantize(Choice):
 
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
-        """Every bit-width at group 64; finer groups and zero points where bits are few; channels where they are many."""
+        """Every bit-width at group 64, and whole channels where bits are many: there groups cost more than they bring."""
         columns = member.shape[1]
         algorithm = CALIBRATED if kind == "linear" else "search"
         groups: list[GroupSize] = [g for g in (32, 64, 128) if g < columns and columns % g == 0]
@@ -67,12 +67,9 @@ class Quantize(Choice):
             groups = [divisor] if divisor else []
         groups = groups or ["channel"]
         middle = 64 if 64 in groups else groups[-1]
-        wanted: list[Choice] = [cls(bits=bits, group_size=middle, algorithm=algorithm) for bits in (2, 3, 4, 5, 6, 8)]
-        if kind == "linear":
-            finest = groups[0]
-            wanted += [cls(bits=bits, group_size=finest, symmetric=False, algorithm=algorithm) for bits in (2, 3)]
-            wanted += [cls(bits=bits, algorithm=algorithm) for bits in (4, 8)]
-        return list(dict.fromkeys(wanted))
+        grouped, whole = ((2, 3, 4, 5, 6), (5, 6, 8)) if kind == "linear" else ((2, 3, 4, 5, 6, 8), ())
+        wanted = [cls(bits=bits, group_size=middle, algorithm=algorithm) for bits in grouped]
+        return list(dict.fromkeys([*wanted, *(cls(bits=bits, algorithm=algorithm) for bits in whole)]))
 
     def fault(self, shape: Shape) -> str | None:
         """Bits that no packing holds, or a group size that does not divide in_features."""

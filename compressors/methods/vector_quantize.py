@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from paredown.compressors.hessian import BLOCK, DAMPING, factor_of_inverse
 from paredown.compressors.packing import pack, packed_columns, unpack
 from paredown.space.choice import Choice, Part, Shape, methods
 from paredown.space.site import Kind, Member
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
 ROUNDS = 30
 SAMPLE = 64
 """Vectors for each centroid, but 4096 at least, that the codebook is fitted to, spread over the matrix; all are coded with it."""
-
-DAMPING = 0.01
-BLOCK = 128
-"""Columns after which their errors are passed on to all columns to come."""
 
 
 @methods.register("vector-quantize")
@@ -44,8 +41,8 @@ class VectorQuantize(Choice):
 
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
-        """Codes of 2 and of 3 bits a weight."""
-        return (cls(centroids=16), cls(centroids=64)) if kind == "linear" and member.shape[1] % 2 == 0 else ()
+        """Codes of 2 to 4 bits a weight."""
+        return [cls(centroids=count) for count in (16, 32, 64, 128, 256)] if kind == "linear" and member.shape[1] % 2 == 0 else ()
 
     @property
     def uses(self) -> frozenset[Statistic]:
@@ -139,8 +136,7 @@ def _inverse_factor(moment: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
     moment = (moment + (DAMPING * mean if mean > 0 else 1.0) * torch.eye(len(moment))).double()
     order = moment.diagonal().view(-1, dimensions).sum(1).argsort(descending=True, stable=True)
     columns = (order.unsqueeze(1) * dimensions + torch.arange(dimensions)).flatten()
-    lower = torch.linalg.cholesky(moment[columns][:, columns].flip(0, 1))
-    return order, torch.linalg.solve_triangular(lower.flip(0, 1), torch.eye(len(moment), dtype=torch.float64), upper=True).float()
+    return order, factor_of_inverse(moment[columns][:, columns]).float()
 
 
 def _compensated(scaled: Tensor, codebook: Tensor, factor: Tensor, metrics: Tensor) -> Tensor:

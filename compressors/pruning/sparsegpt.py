@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from paredown.compressors.hessian import BLOCK, DAMPING, factor_of_inverse
 from paredown.compressors.pruning.pattern import Criterion, Pattern, Pruned, criteria, highest
 from paredown.space.statistics import Statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-BLOCK = 128
-"""Columns whose places are chosen at once (of longer groups), and after which the error moves on to all columns to the right."""
-
-DAMPING = 0.01
-"""Added to the diagonal of the second moment, as a share of its mean."""
-
 
 def sparsegpt(weight: Tensor, pattern: Pattern, statistics: Statistics) -> Pruned:
     """Optimal brain surgery column by column, with the Hessian of the output's squared error.
 
-    A weight costs ``w**2 / U[j, j]**2``, where U is the upper Cholesky factor of the inverse Hessian. The places of a block of
-    columns are chosen when the errors of all columns before it have reached it. So that each row keeps equally many, the places
-    that are left to a row go to the cheapest of all columns that are left of its group, and those within the block are settled.
-    What a following step loses by rounding the values is not made up for.
+    A weight costs ``w**2 / U[j, j]**2``, where U is the upper Cholesky factor of the inverse Hessian. The places of `BLOCK`
+    columns, or of a shorter group, are chosen when the errors of all columns before them have reached them. So that each row
+    keeps equally many, the places that are left to a row go to the cheapest of all columns that are left of its group, and
+    those within the block are settled. What a following step loses by rounding the values is not made up for.
 
     Source:
         Frantar & Alistarh, 2023, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", arXiv 2301.00774,
@@ -63,9 +58,7 @@ def inverse_factor(statistics: Statistics) -> Tensor:
         hessian = statistics["second_moment"].double()
         size = len(hessian)
         damped = hessian + torch.eye(size, dtype=torch.float64) * (DAMPING * hessian.diagonal().mean()).clamp(min=1e-12)
-        # Turned round, the lower factor of the matrix is an upper one R with R @ R.T, so that U is the inverse of R.
-        upper = torch.linalg.cholesky(damped.flip(0, 1)).flip(0, 1)
-        statistics.derived[key] = torch.linalg.solve_triangular(upper, torch.eye(size, dtype=torch.float64), upper=True).float()
+        statistics.derived[key] = factor_of_inverse(damped).float()
     factor: Tensor = statistics.derived[key]
     return factor
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paredown.compressors.rounding.gptq import BLOCK, by_column, gptq, hessian, inverse_factor
+from paredown.compressors.hessian import BLOCK
+from paredown.compressors.rounding.gptq import by_column, gptq, hessian, inverse_factor
 from paredown.compressors.rounding.grid import Grid, Rounded, Rounding, codes_of, roundings, stored
 from paredown.space.statistics import Statistics
 

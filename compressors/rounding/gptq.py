@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import count
 from typing import TYPE_CHECKING
 
+from paredown.compressors.hessian import BLOCK, DAMPING, factor_of_inverse
 from paredown.compressors.rounding.grid import Grid, Rounded, Rounding, codes_of, roundings
 from paredown.compressors.rounding.search import fitted_grid
 from paredown.space.statistics import Statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-DAMPING = 0.01
-"""Added to the Hessian's diagonal, as a share of its mean."""
-
-BLOCK = 128
-"""Columns after which their errors are passed on to all columns to come."""
 
 
 def gptq(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
@@ -54,21 +48,21 @@ def inverse_factor(statistics: Statistics) -> tuple[Tensor, Tensor]:
     if "gptq" not in statistics.derived:
         moment = statistics["second_moment"]
         order = moment.diagonal().argsort(descending=True, stable=True)
-        statistics.derived["gptq"] = order, _inverse_cholesky(moment[order][:, order])
+        statistics.derived["gptq"] = order, _damped_factor(moment[order][:, order])
     found: tuple[Tensor, Tensor] = statistics.derived["gptq"]
     return found
 
 
-def _inverse_cholesky(moment: Tensor) -> Tensor:
+def _damped_factor(moment: Tensor) -> Tensor:
+    """The factor with as little damping as makes the Hessian positive definite in float32."""
     import torch
 
-    for attempt in count():
-        # Reversed, H = R R' with R upper triangular, so that U = R^-1 and H itself is never inverted.
-        lower, failed = torch.linalg.cholesky_ex(hessian(moment, DAMPING * 10**attempt).flip(0, 1))
-        if not failed:
-            break
-    factor: Tensor = torch.linalg.solve_triangular(lower.flip(0, 1), torch.eye(len(moment)), upper=True)
-    return factor
+    damping = DAMPING
+    while True:
+        try:
+            return factor_of_inverse(hessian(moment, damping))
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # it is there; torch's types do not say so
+            damping *= 10
 
 
 def compensated_codes(weight: Tensor, scale: Tensor, zero: Tensor, grid: Grid, order: Tensor, factor: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from paredown.compressors.assemble import reduced_config, renumbering
 from paredown.compressors.methods.quantize import Quantize
 from paredown.deploy.formats import formats, write_json
 from paredown.deploy.shards import write_shards
-from paredown.space.choice import inner
+from paredown.space.layouts import inner
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory
 from paredown.space.tensors import TensorSpec

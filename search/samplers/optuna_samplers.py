@@ -10,7 +10,8 @@ import optuna
 
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, samplers
-from paredown.space.choice import KEEP, leaves_out
+from paredown.space.choice import KEEP
+from paredown.space.layouts import leaves_out
 from paredown.space.plan import Plan
 
 Maker = Callable[[int], optuna.samplers.BaseSampler]
