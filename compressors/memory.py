@@ -11,8 +11,8 @@ from paredown.space.budget import Budget
 SHARE = 0.6
 """Of what is available, for weights; the rest is for decoded matrices, activations and logits."""
 
-LARGE_BYTES = 1 << 20
-"""With 4 MB, matrices and states just below that left holes on the heap that grew with the model: 2.6 MB a block of width 1024."""
+LARGE_BYTES = 1 << 17
+"""As glibc has it before it raises it by itself. With 4 MB, what is smaller left holes on the heap: 2.6 MB a block of width 1024."""
 
 M_MMAP_THRESHOLD = -3
 """Of ``mallopt`` in ``malloc.h``."""

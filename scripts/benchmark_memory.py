@@ -6,8 +6,8 @@ First part: a Llama of random weights (only shapes matter here) is written to di
 float32, in which plans are scored, take a multiple of the cap. A process of its own, whose memory the system limits to the cap
 (RLIMIT_DATA: every private writable page of the process, those of Python, torch and all other libraries included), searches and
 applies the winner: statistics, a bank with GPTQ, sensitivities, trials, finalists compressed in order and from three draws of the
-texts. Files that are mapped read-only are not counted: the system may take their pages back at any time. To keep it short, two
-matrices of each block have choices, all others are kept.
+texts. Files that are mapped read-only are not counted: the system may take their pages back at any time. To keep it short, one
+matrix of each block has choices, all others are kept.
 
 Second part: the statistics and the default bank of models of one width and growing depth, streamed, without a cap, filled by two
 processes beside the one that collected the statistics. The figures are peaks of anonymous memory above what the libraries take.
@@ -52,7 +52,6 @@ SPACE = {
     "choices": {"linear": ["keep"], "embedding": ["keep", "quantize bits=8"], "ffn": [], "attention": [], "block": []},
     "overrides": [
         {"match": "re:.*down_proj", "choices": ["keep", "quantize bits=4 group_size=64 algorithm=gptq", "quantize bits=8"]},
-        {"match": "re:.*up_proj", "choices": ["keep", "quantize bits=4 group_size=64", "quantize bits=8"]},
     ],
     "max_drops": 0,
 }
@@ -145,7 +144,7 @@ def _children(pid: int | None) -> list[int]:
 def search_and_apply(model: Path, out: Path, trials: int, cap: int) -> None:
     """All under the cap; whatever goes beyond it is refused by the system, and ends the process."""
     resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
-    study = {"model": str(model), "budget": "80%", "trials": trials, "latency": "off", "tokens": TOKENS, "space": SPACE}
+    study = {"model": str(model), "budget": "93%", "trials": trials, "latency": "off", "tokens": TOKENS, "space": SPACE}
     outcome = paredown.search(study, out / "study", workers=1)
     if outcome.winner is None:
         raise SystemExit("no plan won")

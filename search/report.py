@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -102,7 +103,8 @@ def sections_of(outcome: Outcome, folder: Path) -> list[Section]:
     if outcome.refits:
         sections.append(Section(title="Compressed in order", paragraphs=_refit_words(outcome), table=_refits(outcome)))
     sections.append(_pictured("The layers", pictures.CHOICES, folder, _storage(outcome)))
-    sections.append(_pictured("What the search started from", pictures.SENSITIVITY, folder))
+    started = _pictured("What the search started from", pictures.SENSITIVITY, folder)
+    sections.append(replace(started, table=_blocks(folder)))
     flattered = "Losses on the search set, which chose these plans: luck flatters them a little."
     sections.append(Section(title="Plans on the front", paragraphs=[flattered], table=_front(outcome)))
     if outcome.timed or any(record.decode_ms is not None for record in outcome.records):
@@ -173,6 +175,20 @@ def _guard(outcome: Outcome) -> list[str]:
         "Both plans of a row were measured on the same held-out documents; the ratio is paired, its interval a bootstrap over documents "
         "and calibration draws."
     ]
+
+
+def _blocks(folder: Path) -> Table | None:
+    """How far each block turns its input, beside what its loss was measured to be without it."""
+    try:
+        stored = json.loads((folder / "sensitivity.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    dropped = [(site, loss) for site, choice, loss in stored["losses"] if choice == "drop" and site.rpartition(".")[2].isdigit()]
+    distances = stored.get("angular_distances", [])
+    if not dropped or len(distances) != len(dropped):
+        return None
+    rows = [[site, f"{distance:.3f}", f"{loss:.4g}"] for (site, loss), distance in zip(dropped, distances, strict=True)]
+    return ["block", "angle between its input and output [half turns]", "loss without it, on eight short sequences"], rows
 
 
 def _refit_words(outcome: Outcome) -> list[str]:

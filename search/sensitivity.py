@@ -53,7 +53,9 @@ def stored_losses(
         return {(site, parse_choice(choice)): loss for site, choice, loss in stored["losses"]}
     losses = single_site(space, planned, bank, calibration, progress)
     rows = [[site, str(choice), loss] for (site, choice), loss in losses.items()]
-    write_atomically(path, json.dumps({"key": key, "estimator": "single-site", "losses": rows}, indent=0))
+    angular = list(getattr(bank.statistics, "distances", []))
+    content = {"key": key, "estimator": "single-site", "losses": rows, "angular_distances": angular}
+    write_atomically(path, json.dumps(content, indent=0))
     return losses
 
 

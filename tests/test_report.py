@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from made_study import make_study
 
+from paredown.search.outcome import Refit
 from paredown.search.pictures import draw_front, short
 from paredown.search.report import Reports, write_report
 from paredown.search.verdict import summary_lines
@@ -64,6 +66,34 @@ def test_no_gain_is_admitted(llama: Inventory, tmp_path: Path) -> None:
     for name in ("report.md", "report.html"):
         assert "No significant gain: the uniform plan wins" in (tmp_path / name).read_text()
     assert any("the uniform plan wins" in line for line in summary_lines(outcome, tmp_path))
+
+
+def test_what_compressing_in_order_brought_is_told(llama: Inventory, tmp_path: Path) -> None:
+    """For each finalist both losses, the change, and which version is kept; how many draws stand behind the interval."""
+    outcome = make_study(tmp_path, llama)
+    held_out = {number: replace(finding, draws=3) for number, finding in outcome.held_out.items()}
+    refits = {0: Refit(alone=0.1, in_order=0.08), 1: Refit(alone=0.2, in_order=0.21)}
+    write_report(replace(outcome, refits=refits, held_out=held_out), tmp_path, draw=False)
+    text = (tmp_path / "report.md").read_text()
+    assert "| 0.1 | 0.08 | -20.0 % | in order |" in text
+    assert "| 0.2 | 0.21 | +5.0 % | each for itself |" in text
+    assert "rebuilt from 3 draws of the calibration texts" in text
+    write_report(outcome, tmp_path, draw=False)
+    assert "Compressed in order" not in (tmp_path / "report.md").read_text()
+
+
+def test_blocks_are_listed_with_their_angles(llama: Inventory, tmp_path: Path) -> None:
+    """Beside the loss of leaving each out; without angles there is no table."""
+    outcome = make_study(tmp_path, llama)
+    write_report(outcome, tmp_path, draw=False)
+    assert "half turns" not in (tmp_path / "report.md").read_text()
+    path = tmp_path / "sensitivity.json"
+    stored = json.loads(path.read_text())
+    dropped = {site: loss for site, choice, loss in stored["losses"] if choice == "drop" and site in ("model.layers.0", "model.layers.1")}
+    path.write_text(json.dumps(stored | {"angular_distances": [0.25, 0.125]}))
+    write_report(outcome, tmp_path, draw=False)
+    text = (tmp_path / "report.md").read_text()
+    assert f"| model.layers.1 | 0.125 | {dropped['model.layers.1']:.4g} |" in text
 
 
 def test_storage_only_savings_are_labelled(llama: Inventory, tmp_path: Path) -> None:
