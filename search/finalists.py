@@ -16,7 +16,7 @@ from paredown.search.record import Record
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
 
-SEARCHED, UNIFORM = 6, 3
+SEARCHED, UNIFORM = 4, 2
 """How many plans of the search, and how many uniform ones, are measured once more."""
 
 DRAWS = 3

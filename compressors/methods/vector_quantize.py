@@ -17,7 +17,12 @@ from paredown.space.tensors import Layout, TensorSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROUNDS = 30
+ROUNDS = 20
+"""Most rounds of k-means."""
+
+CHUNK = 1024
+"""Vectors whose distances are computed at a time: so few stay in the processor's cache."""
+
 SAMPLE = 64
 """Vectors for each centroid, but 4096 at least, that the codebook is fitted to, spread over the matrix; all are coded with it."""
 
@@ -117,8 +122,10 @@ def k_means(vectors: Tensor, costs: Tensor, clusters: int) -> Tensor:
         drawn = torch.multinomial(nearest, 1, generator=generator) if float(nearest.sum()) > 0 else torch.zeros(1, dtype=torch.int64)
         centroids = torch.cat([centroids, vectors[drawn]])
     weighted = costs * vectors
+    features = torch.cat([costs, -2 * weighted], 1)
     for _ in range(ROUNDS):
-        index = (costs @ centroids.square().T - 2 * weighted @ centroids.T).argmin(1)
+        table = torch.cat([centroids.square(), centroids], 1).T
+        index = torch.cat([(part @ table).argmin(1) for part in features.split(CHUNK)])  # costs that stay in the cache
         mass = torch.zeros_like(centroids).index_add_(0, index, costs)
         total = torch.zeros_like(centroids).index_add_(0, index, weighted)
         moved = torch.where(mass > 0, total / mass.clamp(min=1e-30), centroids)
