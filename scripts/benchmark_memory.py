@@ -166,9 +166,9 @@ def statistics_and_bank(model: Path, out: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--shape", type=int, nargs=3, default=(40, 1024, 1024), help="layers, hidden size, size of the feed-forward network"
+        "--shape", type=int, nargs=3, default=(48, 1024, 1024), help="layers, hidden size, size of the feed-forward network"
     )
-    parser.add_argument("--cap", type=int, default=660, help="MB that the process may take")
+    parser.add_argument("--cap", type=int, default=800, help="MB that the process may take")
     parser.add_argument("--trials", type=int, default=2)
     parser.add_argument("--depths", type=int, nargs="*", default=(4, 8, 16), help="of the second part; none leaves it out")
     parser.add_argument("--width", type=int, nargs=2, default=(128, 256), help="hidden size, size of the feed-forward network")
