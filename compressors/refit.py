@@ -64,7 +64,8 @@ def in_order(planned: PlannedModel, plan: Plan, bank: Bank, tokens: Tensor, mask
     if holds_all(ordered, plan, inventory):
         return ordered
     pending = [(site, choice) for site, choice in plan.decided(inventory) if choice.needs]
-    planned.swap(plan, bank)
+    waiting = {site.name for site, _ in pending if site.kind == "linear"}  # as they are until they are about to run
+    planned.swap(Plan(tuple((name, choice) for name, choice in plan.entries if name not in waiting)), bank)
     modules = dict(planned.model.named_modules())
     found: dict[str, Tensors] = {}
     done: set[str] = set()

@@ -17,7 +17,10 @@ from paredown.space.tensors import Layout, TensorSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROUNDS = 20
+SEEDS = 2048
+"""About so many vectors the first centroids are drawn from."""
+
+ROUNDS = 10
 """Most rounds of k-means."""
 
 CHUNK = 1024
@@ -115,12 +118,14 @@ def k_means(vectors: Tensor, costs: Tensor, clusters: int) -> Tensor:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    centroids = vectors[:1]
-    nearest = torch.full((len(vectors),), torch.inf)
+    step = max(1, len(vectors) // SEEDS)
+    seeds, seed_costs = vectors[::step], costs[::step]
+    centroids = seeds[:1]
+    nearest = torch.full((len(seeds),), torch.inf)
     for _ in range(clusters - 1):
-        nearest = torch.minimum(nearest, (costs * (vectors - centroids[-1]).square()).sum(1))
+        nearest = torch.minimum(nearest, (seed_costs * (seeds - centroids[-1]).square()).sum(1))
         drawn = torch.multinomial(nearest, 1, generator=generator) if float(nearest.sum()) > 0 else torch.zeros(1, dtype=torch.int64)
-        centroids = torch.cat([centroids, vectors[drawn]])
+        centroids = torch.cat([centroids, seeds[drawn]])
     weighted = costs * vectors
     features = torch.cat([costs, -2 * weighted], 1)
     for _ in range(ROUNDS):
