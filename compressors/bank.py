@@ -177,7 +177,7 @@ class Bank:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Sums of floating-point numbers depend on how many threads share them."""
+    """What must not depend on other threads runs alone: sums, which depend on how many share them, and times, which wait for them."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel
 
 from paredown.compressors.assemble import assemble, resident_bytes
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank import Bank, one_thread
 from paredown.compressors.kernels import kernel_of, runnable
 from paredown.compressors.storage import encode_matrix
 from paredown.evaluators.door import finite
@@ -102,17 +101,6 @@ class LatencyTable(BaseModel):
 
 
 Build = Callable[[Plan], PreTrainedModel]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Times are taken on one thread: two that share a busy machine wait for each other and measure that."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def measure_table(space: Space, build: Build, dtype: torch.dtype, device: str) -> LatencyTable:
