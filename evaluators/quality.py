@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +28,14 @@ class Quality:
         totals: Sum over each document's tokens; shape ``(documents,)``.
         tokens: Tokens of each document; same shape.
         perplexity: Per token; None for encoders.
+        sequences: Sum over each sequence's tokens, in the order of the set.
     """
 
     metric: str
     totals: NDArray[np.float64]
     tokens: NDArray[np.float64]
     perplexity: float | None
+    sequences: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -86,16 +89,21 @@ class Teacher:
     def _batches(self) -> list[Sequences]:
         return list(self.sequences.batches(max(1, BATCH_TOKENS // self.sequences.tokens.shape[1])))
 
-    def measure(self, model: PreTrainedModel) -> Quality:
+    def measure(self, model: PreTrainedModel, sequences: int | None = None) -> Quality:
         """How far a model is from the original on this set.
+
+        Args:
+            model: The other model.
+            sequences: How many of the set are read, from the first on; all by default.
 
         Raises:
             EvaluationError: If a prediction is not finite.
         """
-        totals = np.zeros(self.sequences.documents)
-        tokens = np.zeros(self.sequences.documents)
+        documents = self.sequences.head(len(self.sequences) if sequences is None else sequences).documents
+        totals, tokens = np.zeros(documents), np.zeros(documents)
+        sums: list[float] = []
         surprise = 0.0
-        for batch, state in zip(self._batches(), self._states, strict=True):
+        for batch, state in self._first(sequences):
             output = forward(model, batch, causal=self.causal)
             if self.causal:
                 teacher = linear(state, *self._head) if self._head else state
@@ -105,12 +113,22 @@ class Teacher:
             else:
                 weight = batch.mask.float()
                 difference = (output - state).square().sum(-1) / self._norm
+            sums += (difference * weight).sum(1).tolist()
             np.add.at(totals, batch.document.numpy(), (difference * weight).sum(1).double().numpy())
             np.add.at(tokens, batch.document.numpy(), weight.sum(1).double().numpy())
         metric = "kl" if self.causal else "relative-error"
         finite(float(totals.sum()), metric)
         perplexity = math.exp(min(surprise / tokens.sum(), 700.0)) if self.causal else None
-        return Quality(metric=metric, totals=totals, tokens=tokens, perplexity=perplexity)
+        return Quality(metric=metric, totals=totals, tokens=tokens, perplexity=perplexity, sequences=tuple(sums))
+
+    def _first(self, sequences: int | None) -> Iterator[tuple[Sequences, Tensor]]:
+        """Batches and the original's states, up to so many sequences."""
+        left = len(self.sequences) if sequences is None else sequences
+        for batch, state in zip(self._batches(), self._states, strict=True):
+            if left <= 0:
+                return
+            yield batch.head(left), state[:left]
+            left -= len(batch)
 
 
 @torch.inference_mode()

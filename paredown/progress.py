@@ -28,7 +28,7 @@ class Silent:
     def step(self, name: str, done: int, of: int | None) -> None:
         """Nothing is told."""
 
-    def trial(self, record: Record, best: Record | None, of: int | None, deadline: float | None) -> None:
+    def trial(self, record: Record, best: Record | None, spent: float, of: int | None, deadline: float | None) -> None:
         """Nothing is told."""
 
     def say(self, text: str) -> None:
@@ -65,13 +65,13 @@ class Plain(Silent):
             self._step, self._last = name, now
             self.say(name if of is None else f"{name}: {done} of {of}")
 
-    def trial(self, record: Record, best: Record | None, of: int | None, deadline: float | None) -> None:
+    def trial(self, record: Record, best: Record | None, spent: float, of: int | None, deadline: float | None) -> None:
         """A line for a trial, at most one in ten seconds, and for each new best and the last."""
-        left = self._clock.left(record, of, deadline)
+        left = self._clock.left(spent, of, deadline)
         now = time.monotonic()
-        if now - self._last > PLAIN_SECONDS or self._step != "trials" or record == best or record.number + 1 == of:
+        if now - self._last > PLAIN_SECONDS or self._step != "trials" or record == best or spent == of:
             self._step, self._last = "trials", now
-            count = f"{record.number + 1} of {of}" if of else f"{record.number + 1}"
+            count = f"{spent:.0f} of {of}" if of else f"{spent:.0f}"
             self.say(f"trial {count}: {described(record)}; {best_so_far(best)}{left}")
 
     def say(self, text: str) -> None:
@@ -110,11 +110,11 @@ class Live(Silent):
             self.bars.reset(self._task, description=name, total=of, completed=0, note=self._best)
         self.bars.update(self._task, completed=done, total=of)
 
-    def trial(self, record: Record, best: Record | None, of: int | None, deadline: float | None) -> None:
+    def trial(self, record: Record, best: Record | None, spent: float, of: int | None, deadline: float | None) -> None:
         """Moves the bar of the trials."""
         self._best = f"best {best.loss:.3g}" if best else ""
-        self.step("trials", record.number + 1, of)
-        self.bars.update(self._task, note=self._best + self._clock.left(record, of, deadline))
+        self.step("trials", round(spent), of)
+        self.bars.update(self._task, note=self._best + self._clock.left(spent, of, deadline))
 
     def say(self, text: str) -> None:
         """A line above the bar."""
@@ -125,16 +125,16 @@ class Clock:
     """Guesses when a search ends from the pace of its trials."""
 
     def __init__(self) -> None:
-        self._first: tuple[float, int] | None = None
+        self._first: tuple[float, float] | None = None
 
-    def left(self, record: Record, of: int | None, deadline: float | None) -> str:
+    def left(self, spent: float, of: int | None, deadline: float | None) -> str:
         """``, about 3 min left``: of the trials, the finalists come after; nothing while the pace is not known."""
         now = time.monotonic()
-        self._first = self._first or (now, record.number)
+        self._first = self._first or (now, spent)
         ends = [] if deadline is None else [deadline - now]
-        trials = record.number - self._first[1]
+        trials = spent - self._first[1]
         if of is not None and trials:
-            ends.append((of - record.number - 1) * (now - self._first[0]) / trials)
+            ends.append((of - spent) * (now - self._first[0]) / trials)
         return f", about {duration(max(min(ends), 0.0))} left" if ends else ""
 
 

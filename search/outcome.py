@@ -74,8 +74,10 @@ class Outcome:
         budget: As it was asked for.
         budget_bytes: The most tensor bytes that it allows.
         original_perplexity: On the search set.
-        records: Measured trials, by number.
+        records: Trials measured on the whole search set, by number.
+        stopped_early: How many plans were measured on lower rungs only.
         failed: Trials that could not be measured.
+        spent: What all of them took, in trials on the whole search set.
         selection: Finalists by trial number, on the selection set.
         refits: What compressing in order brought, by trial number; for finalists that calibration texts decide on.
         held_out: Winner, best uniform plan and solver's plan by trial number, on the held-out set.
@@ -103,7 +105,9 @@ class Outcome:
     budget_bytes: int
     original_perplexity: float | None
     records: tuple[Record, ...]
+    stopped_early: int = 0
     failed: int = 0
+    spent: float = 0.0
     selection: Mapping[int, Finding] = field(default_factory=dict)
     refits: Mapping[int, Refit] = field(default_factory=dict)
     held_out: Mapping[int, Finding] = field(default_factory=dict)

@@ -120,9 +120,9 @@ def _run(bench: Workbench, question: Question, folder: Path, plans: Sequence[Pla
     swap = clock.timed("swap", bench.planned.swap)
     forward = clock.timed("forward passes", bench.teacher("search").measure)
 
-    def measure(plan: Plan) -> Quality:
+    def measure(plan: Plan, sequences: int | None) -> Quality:
         swap(plan)
-        return forward(bench.model)
+        return forward(bench.model, sequences)
 
     def latency(plan: Plan) -> tuple[float | None, float] | None:
         return table.predict(bench.space.inventory, plan) if table else None

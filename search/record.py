@@ -29,6 +29,8 @@ class Record:
         decode_ms: Predicted time of a decoded token [ms]; None where latency is not known.
         prefill_ms: Predicted time of a token of the prompt [ms].
         seconds: How long the trial took.
+        sequences: Sum of the loss over each sequence of the search set that was read, in its order.
+        whole: Whether all of the set was read; otherwise the loss is that of a lower rung.
     """
 
     number: int
@@ -43,6 +45,8 @@ class Record:
     decode_ms: float | None = None
     prefill_ms: float | None = None
     seconds: float = 0.0
+    sequences: tuple[float, ...] = ()
+    whole: bool = True
 
     @property
     def objectives(self) -> tuple[float, ...]:
@@ -60,7 +64,8 @@ class Record:
         """The record of JSON."""
         choices = mapping["choices"]
         plan = Plan(tuple((site, parse_choice(choice)) for site, choice in choices.items()))
-        return cls(plan=plan, **{name: value for name, value in mapping.items() if name != "choices"})
+        sequences = tuple(mapping.get("sequences", ()))
+        return cls(plan=plan, sequences=sequences, **{k: v for k, v in mapping.items() if k not in ("choices", "sequences")})
 
 
 def front_of(records: Sequence[Record]) -> list[Record]:

@@ -14,7 +14,7 @@ from paredown.search import pictures
 from paredown.search.outcome import Comparison, Finding, Outcome
 from paredown.search.record import Record
 from paredown.search.rendering import Section, Table, as_html, as_markdown
-from paredown.search.verdict import METRICS, verdict
+from paredown.search.verdict import METRICS, counts, verdict
 from paredown.space.files import write_atomically
 from paredown.space.site import Inventory
 
@@ -67,7 +67,7 @@ def write_trials(outcome: Outcome, path: Path) -> None:
     front = {record.number for record in outcome.front}
     rows = [
         {
-            **{key: value for key, value in record.to_mapping().items() if key != "choices"},
+            **{key: value for key, value in record.to_mapping().items() if key not in ("choices", "sequences", "whole")},
             "share_of_original": record.size_bytes / outcome.original_bytes,
             "within_budget": record.size_bytes <= outcome.budget_bytes,
             "on_front": record.number in front,
@@ -125,7 +125,7 @@ def _facts(outcome: Outcome) -> Table:
         ["model", f"{outcome.model} ({outcome.architecture}, {outcome.parameters:,} parameters)"],
         ["target", outcome.target],
         ["budget", f"{outcome.budget} = {outcome.budget_bytes:,} tensor bytes; the original has {outcome.original_bytes:,}"],
-        ["state", f"{outcome.state}; {len(outcome.records)} trials measured, {outcome.failed} failed; seed {outcome.seed}"],
+        ["state", f"{outcome.state}; {counts(outcome)}; seed {outcome.seed}"],
         ["loss", f"{METRICS[outcome.metric][0]} [{METRICS[outcome.metric][1] or 'share'}]; lower is better"],
     ]
     if outcome.original_perplexity is not None:

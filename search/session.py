@@ -46,8 +46,8 @@ class Progress(Protocol):
     def step(self, name: str, done: int, of: int | None) -> None:
         """A step was begun or went on; ``of`` is None while its length is not known."""
 
-    def trial(self, record: Record, best: Record | None, of: int | None, deadline: float | None) -> None:
-        """A trial ended."""
+    def trial(self, record: Record, best: Record | None, spent: float, of: int | None, deadline: float | None) -> None:
+        """A trial ended; ``spent`` of the trials asked for are done."""
 
     def say(self, text: str) -> None:
         """A sentence for the person."""
@@ -144,8 +144,7 @@ class Session:
         if self.question.trials is None or not (self.folder / FILE).is_file():
             return None
         outcome = Outcome.read(self.folder)
-        done = len(outcome.records) + outcome.failed >= self.question.trials
-        return outcome if outcome.state == "finished" and done else None
+        return outcome if outcome.state == "finished" and outcome.spent >= self.question.trials else None
 
     def _budget(self, inventory: Inventory) -> int:
         asked = Budget.parse(self.question.budget).bytes_of(inventory.original_bytes, inventory.parameters)
@@ -206,8 +205,8 @@ class Session:
         self._published = 0.0
 
         def finished(record: Record) -> None:
-            records = [r for _, r in sorted(race.history.items())]
-            self.progress.trial(record, best_within(records, self.budget_bytes), self.question.trials, deadline)
+            best = best_within(race.measured, self.budget_bytes)
+            self.progress.trial(record, best, race.spent, self.question.trials, deadline)
             if time.monotonic() - self._published > PUBLISH_SECONDS:
                 self._publish(self._outcome(race, state="searching"))
 
@@ -232,12 +231,19 @@ class Session:
     def _race(self) -> Race:
         """The trials: the solver's plan for the budget, uniform plans, the solver's others, then what the sampler proposes."""
         space = self.bench.space
-        asked = Question(space=space, solver=self.solver, losses=self.losses, budget_bytes=self.budget_bytes, seed=self.question.seed)
+        asked = Question(
+            space=space,
+            solver=self.solver,
+            losses=self.losses,
+            budget_bytes=self.budget_bytes,
+            seed=self.question.seed,
+            sequences=len(self.bench.sequences["search"]),
+        )
         baselines = [("uniform", Proposal(plan=plan.plan, label=plan.label)) for plan in self.uniform]
         solved = [("solver", proposal) for proposal in seed_plans(asked, [plan.size_bytes for plan in self.uniform])]
         seeds = [*solved[:1], *baselines, *solved[1:]]
         log = TrialLog(self.folder / "study.db", with_latency=self.latency is not None)
-        return Race(log, asked, self.question.sampler, seeds, self.bench.measure, self._predicted_times)
+        return Race(log, asked, self.question.sampler, seeds, self.bench.measure_rung, self._predicted_times)
 
     def _predicted_times(self, plan: Plan) -> tuple[float | None, float] | None:
         inventory = self.bench.space.inventory
@@ -264,8 +270,10 @@ class Session:
             budget=self.question.budget,
             budget_bytes=self.budget_bytes,
             original_perplexity=self.original_perplexity,
-            records=tuple(record for _, record in sorted(race.history.items())),
-            failed=race.log.count() - len(race.history),
+            records=tuple(race.measured),
+            stopped_early=len(race.history) - len(race.measured),
+            failed=len(race.failed),
+            spent=race.spent,
             calibration=self.bench.calibration_texts,
             data_sha256={name: self.inputs[name] for name in self.bench.sequences},
             latency=self.latency.model_dump(exclude={"kernels"}) if self.latency else None,

@@ -25,8 +25,11 @@ from paredown.space.plan import Plan
 from paredown.space.plan_file import choices_of
 
 ATTRIBUTE = "paredown"
+MEASURED = (TrialState.COMPLETE, TrialState.PRUNED)
 MOST_FAILURES = 10
-Measure = Callable[[Plan], Quality]
+Measure = Callable[[Plan, int | None], Quality]
+"""The quality of a plan on so many sequences of the search set; None are all."""
+
 Latency = Callable[[Plan], tuple[float | None, float] | None]
 
 
@@ -53,8 +56,8 @@ class TrialLog:
         self.with_latency = with_latency
 
     def records(self) -> list[Record]:
-        """All trials that were measured, by number."""
-        trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        """All trials that were measured, by number; on lower rungs too."""
+        trials = self.study.get_trials(deepcopy=False, states=MEASURED)
         return [Record.from_mapping(trial.user_attrs[ATTRIBUTE]) for trial in trials]
 
     def open_trials(self) -> list[optuna.trial.FrozenTrial]:
@@ -75,7 +78,7 @@ class TrialLog:
 
     def count(self) -> int:
         """Trials that ended, failed ones included."""
-        return len(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)))
+        return len(self.study.get_trials(deepcopy=False, states=(*MEASURED, TrialState.FAIL)))
 
     def ask(self, sampler: optuna.samplers.BaseSampler) -> optuna.Trial:
         """A new trial, under the sampler that was made for it."""
@@ -84,13 +87,16 @@ class TrialLog:
             return self.study.ask()
 
     def tell(self, trial: optuna.Trial, record: Record, budget_bytes: int) -> None:
-        """Finishes a trial; what exceeds the budget is marked infeasible."""
+        """Finishes a trial; what exceeds the budget is marked infeasible, what was not measured on the whole set as pruned."""
         excess = float(record.size_bytes - budget_bytes)
         with _database(self.path):
             trial.set_user_attr(ATTRIBUTE, record.to_mapping())
             trial.set_constraint("budget", excess)
             self.study._storage.set_trial_system_attr(trial._trial_id, "constraints", [excess])  # what the dashboard reads
-            self.study.tell(trial, record.objectives)
+            if record.whole:
+                self.study.tell(trial, record.objectives)
+            else:
+                self.study.tell(trial, state=TrialState.PRUNED)
 
     def fail(self, trial: optuna.Trial, reason: str, plan: Plan | None = None) -> None:
         """Finishes a trial whose plan could not be measured."""
@@ -124,18 +130,18 @@ class Race:
         self.failed = log.failed()
 
     def run(self, *, trials: int | None, deadline: float | None, finished: Callable[[Record], None]) -> None:
-        """Measures plans until ``trials`` have ended, or the next would end after ``deadline`` (`time.monotonic`).
+        """Measures plans until they took the forward passes of ``trials`` whole ones, or the next would end after ``deadline``
+        (`time.monotonic`).
 
         Raises:
             EvaluationError: If ten trials in a row fail.
         """
         pending = self.log.open_trials()
-        done = self.log.count()
         failures = 0
         longest = 0.0
-        while (trials is None or done < trials) and (done == 0 or deadline is None or time.monotonic() + longest < deadline):
+        while (trials is None or self.spent < trials) and (not self.spent or deadline is None or time.monotonic() + longest < deadline):
             started = time.monotonic()
-            trial = self._open(pending.pop(0)) if pending else self.log.ask(self.sampler.optuna_sampler(done))
+            trial = self._open(pending.pop(0)) if pending else self.log.ask(self.sampler.optuna_sampler(self.log.count()))
             origin, proposal = self._propose(trial)
             try:
                 record = self._evaluate(trial.number, origin, proposal, started)
@@ -150,8 +156,18 @@ class Race:
                 self.log.tell(trial, record, self.question.budget_bytes)
                 self.history[record.number] = record
                 finished(record)
-            done += 1
             longest = max(longest, time.monotonic() - started)
+
+    @property
+    def measured(self) -> list[Record]:
+        """Trials measured on the whole search set, by number."""
+        return [record for _, record in sorted(self.history.items()) if record.whole]
+
+    @property
+    def spent(self) -> float:
+        """What was measured so far, in trials on the whole search set; one that failed counts as a whole one."""
+        total = self.question.sequences
+        return len(self.failed) + sum(1.0 if record.whole else len(record.sequences) / total for record in self.history.values())
 
     def _open(self, trial: optuna.trial.FrozenTrial) -> optuna.Trial:
         return self.log.reopen(trial, self.sampler.optuna_sampler(trial.number))
@@ -165,17 +181,18 @@ class Race:
 
     def _evaluate(self, number: int, origin: str, proposal: Proposal, started: float) -> Record:
         plan = proposal.plan
-        same = next((record for record in self.history.values() if record.plan == plan), None)
+        rung = proposal.sequences if (proposal.sequences or self.question.sequences) < self.question.sequences else None
+        same = next((record for record in self.history.values() if record.plan == plan and record.whole and rung is None), None)
         if same:
-            loss, error, perplexity = same.loss, same.standard_error, same.perplexity
+            loss, error, perplexity, sequences = same.loss, same.standard_error, same.perplexity, same.sequences
         else:
             try:
-                quality = self.measure(plan)
+                quality = self.measure(plan, rung)
             except RuntimeError as fault:
                 if isinstance(fault, EvaluationError) or "memory" not in str(fault).lower():
                     raise
                 raise EvaluationError(f"out of memory: {str(fault).splitlines()[0]}") from None
-            loss, error, perplexity = quality.mean, quality.standard_error, quality.perplexity
+            loss, error, perplexity, sequences = quality.mean, quality.standard_error, quality.perplexity, quality.sequences
         times = self.latency(plan)
         return Record(
             number=number,
@@ -190,6 +207,8 @@ class Race:
             decode_ms=times[0] if times else None,
             prefill_ms=times[1] if times else None,
             seconds=time.monotonic() - started,
+            sequences=sequences,
+            whole=rung is None,
         )
 
 

@@ -64,10 +64,9 @@ def loss_text(outcome: Outcome, record: Record) -> str:
 
 def summary_lines(outcome: Outcome, folder: Path) -> list[str]:
     """What ``paredown status`` and the end of a search say."""
-    failed = f", {outcome.failed} failed" if outcome.failed else ""
     lines = [
         f"{outcome.model}, target {outcome.target}, budget {outcome.budget} = {outcome.budget_bytes:,} bytes: "
-        f"{outcome.state}, {len(outcome.records)} trials measured{failed}, {len(outcome.front)} on the front",
+        f"{outcome.state}, {counts(outcome)}, {len(outcome.front)} on the front",
         verdict(outcome),
     ]
     if (best := outcome.best) and (finding := outcome.held_out.get(best.number)):
@@ -75,6 +74,12 @@ def summary_lines(outcome: Outcome, folder: Path) -> list[str]:
     if outcome.best:
         lines.append(f"plan: {folder / 'best' / 'plan.yaml'}; report: {folder / 'report.html'}")
     return lines
+
+
+def counts(outcome: Outcome) -> str:
+    """How many trials were measured, stopped early, and failed."""
+    early = f", {outcome.stopped_early} stopped early" if outcome.stopped_early else ""
+    return f"{len(outcome.records)} trials measured{early}" + (f", {outcome.failed} failed" if outcome.failed else "")
 
 
 def finding_text(outcome: Outcome, finding: Finding) -> str:

@@ -149,6 +149,16 @@ class Workbench:
             self.planned.swap(plan)
         return self._teachers[name]
 
+    def measure_rung(self, plan: Plan, sequences: int | None) -> Quality:
+        """A plan's quality on the first so many sequences of the search set; None are all.
+
+        Raises:
+            EvaluationError: If a prediction is not finite.
+        """
+        teacher = self.teacher("search")
+        self.planned.swap(plan)
+        return teacher.measure(self.model, sequences)
+
     def measure(self, plan: Plan, name: str = "search", bank: Bank | None = None) -> Quality:
         """A plan's quality on a set.
 

@@ -33,7 +33,7 @@ def test_a_study_runs_and_resumes(bench: Workbench, tmp_path: Path, name: str) -
     budget = bench.space.inventory.original_bytes // 2
     question = Question(space=bench.space, solver=Solver(bench.space), losses=losses, budget_bytes=budget, seed=1)
     for trials in (3, 6):
-        race = Race(TrialLog(tmp_path / "study.db", with_latency=False), question, name, [], bench.measure, lambda plan: None)
+        race = Race(TrialLog(tmp_path / "study.db", with_latency=False), question, name, [], bench.measure_rung, lambda plan: None)
         race.run(trials=trials, deadline=None, finished=lambda record: None)
     assert [trial.state for trial in race.log.study.trials] == [TrialState.COMPLETE] * 6
     assert [record.number for record in race.log.records()] == list(range(6))
@@ -52,7 +52,7 @@ def test_no_more_is_dropped_than_may_be(tmp_path: Path, name: str) -> None:
     question = toys.question_of(space, share=0.3)
     race = Race(
         TrialLog(tmp_path / "study.db", with_latency=False), question, name, [],
-        lambda plan: toys.quality_of(1e-3 + toys.sum_of(space, plan, question.losses)), lambda plan: None,
+        lambda plan, sequences: toys.quality_of(1e-3 + toys.sum_of(space, plan, question.losses)), lambda plan: None,
     )  # fmt: skip
     race.run(trials=14, deadline=None, finished=lambda record: None)
     assert all(space.allows(record.plan) for record in race.history.values())

@@ -30,7 +30,7 @@ class World:
         self.asked: list[Plan] = []
         self.fault = fault
 
-    def __call__(self, plan: Plan) -> Quality:
+    def __call__(self, plan: Plan, sequences: int | None) -> Quality:
         self.asked.append(plan)
         if fault := self.fault(len(self.asked) - 1):
             raise fault
@@ -116,7 +116,7 @@ def test_a_plan_that_failed_is_not_proposed_again(tmp_path: Path) -> None:
     """Else the sampler, which learnt nothing from it, would propose it ten times and stop the study."""
     bad: set[Plan] = set()
 
-    def measure(plan: Plan) -> Quality:
+    def measure(plan: Plan, sequences: int | None) -> Quality:
         if len(race.history) == 3 and not bad or plan in bad:
             bad.add(plan)
             tried.append(plan)
@@ -171,7 +171,7 @@ def test_the_clock_stops_before_the_deadline(tmp_path: Path, monkeypatch: pytest
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
-    def measure(plan: Plan) -> Quality:
+    def measure(plan: Plan, sequences: int | None) -> Quality:
         now[0] += 10
         return toys.quality_of(0.1 + len(race.history))
 

@@ -25,6 +25,7 @@ class Question:
         losses: Sensitivities.
         budget_bytes: What the result may weigh.
         seed: Every random number follows from it and the number of the trial.
+        sequences: How many the search set has.
     """
 
     space: Space
@@ -32,6 +33,7 @@ class Question:
     losses: Losses
     budget_bytes: int
     seed: int
+    sequences: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +44,13 @@ class Proposal:
         plan: The plan.
         label: For people.
         predicted_loss: What the sampler expects; None if it expects nothing.
+        sequences: On how many of the search set it is measured, its rung; all by default.
     """
 
     plan: Plan
     label: str
     predicted_loss: float | None = None
+    sequences: int | None = None
 
 
 class Sampler(Protocol):
@@ -57,7 +61,7 @@ class Sampler(Protocol):
 
         Args:
             trial: The open trial; parameters may be suggested from it.
-            history: All trials that were measured, by number.
+            history: All trials that were measured, by number; on lower rungs too (`Record.whole`).
             failed: Plans that could not be measured.
         """
         ...
