@@ -201,6 +201,7 @@ def _heads(attention: nn.Module, members: Sequence[Member]) -> tuple[int, int] |
 def _leaves(matrices: dict[str, Member], prefix: str, *, embedding_name: str | None, ties: Sequence[Sequence[str]]) -> list[Site]:
     leaves = []
     done: set[str] = set()
+    ties = _merged(ties)
     for name in matrices:
         if name in done:
             continue
@@ -212,3 +213,13 @@ def _leaves(matrices: dict[str, Member], prefix: str, *, embedding_name: str | N
         kind: Kind = "embedding" if name == embedding_name else "linear"
         leaves.append(Site(name=joint_name(modules), kind=kind, block=block, members=tuple(matrices[m] for m in modules)))
     return leaves
+
+
+def _merged(ties: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The groups, those with a name in common made one."""
+    merged: list[tuple[str, ...]] = []
+    for tie in ties:
+        common = [group for group in merged if set(group) & set(tie)]
+        names = dict.fromkeys([*(name for group in common for name in group), *tie])
+        merged = [group for group in merged if group not in common] + [tuple(names)]
+    return merged

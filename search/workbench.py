@@ -49,7 +49,8 @@ def survey(question: StudyFile) -> tuple[Path, Space]:
     folder = resolve(question.model, question.revision)
     target = targets[question.target]
     config = config_of(folder)
-    return folder, _droppable(Space.build(inventory_of(folder, config, ties=target.ties), target, question.space), config)
+    inventory = inventory_of(folder, config, ties=[*question.space.ties, *target.ties])
+    return folder, _droppable(Space.build(inventory, target, question.space), config)
 
 
 def _droppable(space: Space, config: Any) -> Space:

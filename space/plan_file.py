@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,7 +13,7 @@ from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.errors import PlanError, UnknownNameError
 from paredown.space.files import read_yaml, write_atomically
 from paredown.space.plan import Plan
-from paredown.space.site import Inventory
+from paredown.space.site import Inventory, modules_of
 from paredown.space.target import Target, targets
 
 T = TypeVar("T")
@@ -110,7 +110,8 @@ class PlanFile(BaseModel):
         return {site: parse_choice(mapping) for site, mapping in self.choices.items()}
 
     def plan_for(self, inventory: Inventory, target: Target | None = None) -> Plan:
-        """The plan for a model, once everything was checked against it.
+        """The plan for a model, once everything was checked against it; what was decided for several matrices at once may be
+        decided for each here, and the other way round where they agree.
 
         Raises:
             PlanError: If the model has other modules or shapes, or its target cannot run a choice.
@@ -127,9 +128,27 @@ class PlanFile(BaseModel):
                 f"the plan was made for the module names and shapes of {self.base_model.name}, and this model has others{detail}; "
                 "give that model or a fine-tune of it"
             )
-        plan = Plan.of(inventory, self.parsed())
+        plan = Plan.of(inventory, _regrouped(self.parsed(), inventory))
         plan.check(inventory, target or targets[self.target])
         return plan
+
+
+def _regrouped(choices: Mapping[str, Choice], inventory: Inventory) -> dict[str, Choice]:
+    """The choices by the inventory's own sites.
+
+    Raises:
+        PlanError: If matrices that must take one choice there have several.
+    """
+    known = {site.name for site in inventory.sites}
+    found = {site: choice for site, choice in choices.items() if site in known}
+    by_module = {module: choice for site, choice in choices.items() if site not in known for module in modules_of(site)}
+    for site in inventory.leaves if by_module else ():
+        asked = {by_module.pop(member.module, None) for member in site.members}
+        if len(asked) > 1:
+            raise PlanError(f"the target needs one choice for all of {site.name}, the plan has several; give them the same one")
+        if (choice := asked.pop()) is not None:
+            found[site.name] = choice
+    return found | by_module  # what no site has is refused with its name
 
 
 def choices_of(plan: Plan) -> dict[str, dict[str, Any]]:

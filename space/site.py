@@ -160,3 +160,10 @@ def joint_name(modules: Sequence[str]) -> str:
     end = "" if cut is None else end[cut:]
     inner = ",".join(tail[: len(tail) - len(end)] for tail in tails)
     return ".".join([*split[0][:head], f"{{{inner}}}{end}"])
+
+
+def modules_of(name: str) -> list[str]:
+    """The modules of a site's name: what `joint_name` made one of."""
+    head, brace, rest = name.partition("{")
+    inner, _, tail = rest.partition("}")
+    return [f"{head}{part}{tail}" for part in inner.split(",")] if brace else [name]

@@ -48,6 +48,10 @@ class SpaceFile(_Strict):
 
     choices: dict[Kind, list[ChoiceText]] = Field(default_factory=dict, description="in place of the defaults, by kind of site")
     overrides: list[Override] = Field(default_factory=list, description="for single sites; the first that matches wins")
+    ties: list[list[str]] = Field(
+        default_factory=list,
+        description="groups of modules of a block, each by the last part of its name, that take one choice: a smaller space",
+    )
     max_drops: int | None = Field(
         default=None, ge=0, description="blocks and halves of blocks that may be dropped; a quarter of the blocks by default"
     )

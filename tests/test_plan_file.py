@@ -10,6 +10,7 @@ import strategies
 import yaml
 from hypothesis import given
 
+from paredown.compressors.sites import inventory_of
 from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError
 from paredown.space.plan import Plan
@@ -145,3 +146,17 @@ def test_a_plan_applies_to_a_fine_tune_in_another_dtype() -> None:
     plan = file_of(EXAMPLE, TOY).plan_for(wide)
     assert plan == EXAMPLE
     assert plan.size_bytes(wide) > EXAMPLE.size_bytes(TOY)
+
+
+def test_a_plan_for_matrices_together_serves_them_one_by_one(pico: Callable[[str], Path]) -> None:
+    """And the other way round, where they agree."""
+    four, eight = parse_choice("quantize bits=4 group_size=channel"), parse_choice("quantize bits=8 group_size=channel")
+    tied, free = inventory_of(pico("llama"), ties=[("q_proj", "k_proj")]), inventory_of(pico("llama"))
+    together = Plan.of(tied, {site.name: four for site in tied.leaves if site.block is not None})
+    alone = Plan.of(free, {site.name: four for site in free.leaves if site.block is not None})
+    assert file_of(together, tied).plan_for(free) == alone
+    assert file_of(alone, free).plan_for(tied) == together
+    name = next(site.name for site in free.leaves if site.name.endswith("0.self_attn.q_proj"))
+    apart = Plan.of(free, {**alone.choices, name: eight})
+    with pytest.raises(PlanError, match=r"one choice for all of .*\{q,k\}_proj, the plan has several; give them the same one"):
+        file_of(apart, free).plan_for(tied)

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from paredown.compressors.sites import inventory_of
 from paredown.space.errors import CheckpointError
 from paredown.space.plan import Plan
-from paredown.space.site import Inventory, joint_name
+from paredown.space.site import Inventory, joint_name, modules_of
 
 Get = Callable[[str], Inventory]
 LEAVES_PER_BLOCK = {"llama": 7, "qwen2": 7, "mistral": 7, "gpt2": 4, "opt": 6, "bert": 6}
@@ -186,3 +186,15 @@ def test_what_an_encoder_is_not_scored_by_is_no_site(inventory: Callable[[str], 
     assert all(site.block is not None for site in bert.leaves if site.kind == "linear")
     assert "cls.predictions.transform.dense.weight" in bert.rest
     assert [site.name for site in qwen.leaves if site.block is None and site.kind == "linear"] == ["lm_head"]
+
+
+def test_ties_with_a_name_in_common_are_one(pico: Callable[[str], Path]) -> None:
+    """What a study ties and what the target ties hold together."""
+    ties = [("q_proj", "o_proj"), ("gate_proj", "up_proj"), ("q_proj", "k_proj", "v_proj")]
+    sites = [site for site in inventory_of(pico("llama"), ties=ties).leaves if site.block == 0]
+    assert [sorted(member.module.rpartition(".")[2] for member in site.members) for site in sites] == [
+        ["k_proj", "o_proj", "q_proj", "v_proj"],
+        ["gate_proj", "up_proj"],
+        ["down_proj"],
+    ]
+    assert all(modules_of(site.name) == [member.module for member in site.members] for site in sites)
