@@ -152,14 +152,15 @@ def _structured(
     inside: Sequence[Site],
     layout: Mapping[str, TensorSpec],
 ) -> list[Site]:
-    """The attention or feed-forward network of a block, where its matrices are those of a pattern and no others share a leaf with them."""
+    """The attention or feed-forward network of a block, where its matrices are those of a pattern, no others share a leaf with them,
+    and they are not all one leaf: that would be two sites of one name."""
     pattern = next((pattern for pattern in patterns if all(start + part in matrices for part in pattern)), None)
     if pattern is None:
         return []
     members = tuple(matrices[start + part] for part in pattern)
     modules = {member.module for member in members}
     covered = [site for site in inside if modules.issuperset(m.module for m in site.members)]
-    if {m.module for site in covered for m in site.members} != modules:
+    if len(covered) < 2 or {m.module for site in covered for m in site.members} != modules:
         return []
     site = Site(
         name=joint_name([member.module for member in members]),

@@ -191,7 +191,9 @@ def test_what_an_encoder_is_not_scored_by_is_no_site(inventory: Callable[[str], 
 def test_ties_with_a_name_in_common_are_one(pico: Callable[[str], Path]) -> None:
     """What a study ties and what the target ties hold together."""
     ties = [("q_proj", "o_proj"), ("gate_proj", "up_proj"), ("q_proj", "k_proj", "v_proj")]
-    sites = [site for site in inventory_of(pico("llama"), ties=ties).leaves if site.block == 0]
+    inventory = inventory_of(pico("llama"), ties=ties)
+    sites = [site for site in inventory.leaves if site.block == 0]
+    assert [site.kind for site in inventory.parents if site.block == 0] == ["ffn", "block"]  # all of the attention is a leaf
     assert [sorted(member.module.rpartition(".")[2] for member in site.members) for site in sites] == [
         ["k_proj", "o_proj", "q_proj", "v_proj"],
         ["gate_proj", "up_proj"],
