@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from paredown.compressors.sites import blocks_of
 from paredown.compressors.statistics_folder import StatisticsFolder
+from paredown.space.errors import EvaluationError
 from paredown.space.files import write_atomically
 from paredown.space.site import Inventory
 
@@ -46,6 +47,9 @@ def collect(
         mask: 1 where there is a token.
         folder: Where they lie; read if they are there already.
         progress: Called with how many of how many blocks are done.
+
+    Raises:
+        EvaluationError: If the inputs of a matrix have no finite second moment.
     """
     if (folder / "index.json").is_file():
         return StatisticsFolder(folder)
@@ -112,6 +116,11 @@ class _Collector:
         for inputs, names in self._open:
             rows = self._kept(inputs)
             found = {"second_moment": rows.T @ rows / len(rows), "mean_absolute": rows.abs().mean(0)}
+            if not all(bool(torch.isfinite(values).all()) for values in found.values()):
+                raise EvaluationError(
+                    f"the inputs of {names[0]} have no finite second moment on the calibration texts; "
+                    "check the model: its weights must be finite, its activations below 1e19"
+                )
             file = hashlib.sha256(names[0].encode()).hexdigest()[:16] + ".safetensors"
             save_file(found, self.folder / file)
             self.files |= dict.fromkeys(names, file)

@@ -17,6 +17,14 @@ BLOCK = 128
 """Columns after which their errors are passed on to all columns to come."""
 
 
+def hessian(moment: Tensor, damping: float = DAMPING) -> Tensor:
+    """A second moment as a share of its mean diagonal, damped; the identity where all inputs are zero."""
+    import torch
+
+    mean = moment.diagonal().mean()
+    return moment / mean + damping * torch.eye(len(moment)) if mean > 0 else torch.eye(len(moment))
+
+
 def factor_of_inverse(hessian: Tensor) -> Tensor:
     """The upper triangular ``U`` with ``U' U`` the inverse of a positive definite matrix; in the matrix's type.
 

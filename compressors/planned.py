@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -48,6 +49,8 @@ class PlannedModel:
         self._in_place: dict[str, tuple[str, Choice, str]] = {site.name: (site.name, KEEP, "") for site in inventory.leaves}
         self.streamed = any(is_placeholder(parameter) for parameter in model.parameters())
         self._decided: dict[int | None, list[tuple[Site, Choice, Bank]]] = {}
+        self._taken: list[Tensor] = []
+        self._room: list[Tensor] = []
         if self.streamed:
             self._stream(f"{name}.")
 
@@ -129,7 +132,7 @@ class PlannedModel:
         for index, block in enumerate(self._blocks):
             rest = next(site.rest for site in self.inventory.parents if site.kind == "block" and site.block == index)
             block.register_forward_pre_hook(partial(self._enter, index, [name for name in names if name in rest]))
-            block.register_forward_hook(_leave, always_call=True)
+            block.register_forward_hook(self._leave, always_call=True)
 
     def _decide(self, plan: Plan, bank: Bank) -> None:
         self._decided = {}
@@ -139,11 +142,31 @@ class PlannedModel:
     def _enter(self, index: int, rest: Iterable[str], block: nn.Module, inputs: Any) -> None:
         """Before a block runs; norms first, since a choice may change them."""
         self._put(self._originals(rest))
-        for site, choice, bank in self._decided.get(index, []):
-            self._put(self._values(site, choice, bank))
+        decided = self._decided.get(index, [])
+        kept = {site.name: site for site, choice, _ in decided if choice == KEEP and not site.structured}
+        for site in kept.values():
+            self._put(self._kept(site))
+        self._room = []
+        for site, choice, bank in decided:
+            if site.name not in kept:
+                self._put(self._values(site, choice, bank))
 
+    def _kept(self, site: Site) -> Tensors:
+        """The original's parameters of a site, in memory that the block before has left: new pages cost more than what is written there."""
+        found = {}
+        for name in (f"{member.module}.{part}" for member in site.members for part in ("weight", "bias")):
+            if name in self.bank.parameters:
+                stored = self.bank.parameters[name]
+                free = next((i for i, each in enumerate(self._room) if each.shape == stored.shape), None)
+                with torch.inference_mode(False):  # passes of either kind may write there
+                    found[name] = torch.empty(stored.shape) if free is None else self._room.pop(free)
+                found[name].copy_(stored)
+        self._taken += found.values()
+        return found
 
-def _leave(block: nn.Module, inputs: Any, output: Any) -> None:
-    """Also after an error: nothing of a block stays in place."""
-    for parameter in block.parameters():
-        parameter.data = placeholder(parameter.shape)
+    def _leave(self, block: nn.Module, inputs: Any, output: Any) -> None:
+        """Also after an error: nothing of a block stays in place."""
+        for parameter in block.parameters():
+            parameter.data = placeholder(parameter.shape)
+        last = block is getattr(self._owner, self._attribute)[-1]
+        self._room, self._taken = [] if last else self._taken, []

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-VERSION = 5
+VERSION = 6
 """Raised whenever a method gives other numbers than before, so that old records are not found again."""
 
 ABOUT = "record"

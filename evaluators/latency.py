@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel
 
@@ -72,16 +73,28 @@ class LatencyTable(BaseModel):
         Raises:
             StudyError: If the table lacks a kernel: it was made for another space.
         """
-        sums = np.zeros(2)
-        for kernel in _kernels(inventory, plan, getattr(torch, self.dtype)):
-            if kernel not in self.kernels:
-                raise StudyError(
-                    f"the latency table lacks {kernel}; it was made for another model or space: leave it out to measure a new one"
-                )
-            sums += self.kernels[kernel]
+        sums = self._sums(_kernels(inventory, plan, getattr(torch, self.dtype)))
         blocks = sum(s.kind == "block" for s in inventory.parents) - len(plan.dropped(inventory))
         decode, prefill = np.array(self.scale) * sums + np.array(self.per_block_ms) * blocks
         return finite(decode, "predicted decode time") if inventory.causal else None, finite(prefill, "predicted prefill time")
+
+    def site_ms(self, site: Site, choice: Choice) -> tuple[float, float]:
+        """What a site's kernels under a choice add to the times of a decoded token and of a token of a prompt [ms].
+
+        Raises:
+            StudyError: If the table lacks a kernel: it was made for another space.
+        """
+        sums = self._sums([name for name, _, _ in _site_kernels(site, choice, getattr(torch, self.dtype))])
+        return self.scale[0] * float(sums[0]), self.scale[1] * float(sums[1])
+
+    def _sums(self, kernels: Sequence[str]) -> NDArray[np.float64]:
+        lacking = next((kernel for kernel in kernels if kernel not in self.kernels), None)
+        if lacking:
+            raise StudyError(
+                f"the latency table lacks {lacking}; it was made for another model or space: leave it out to measure a new one"
+            )
+        sums: NDArray[np.float64] = np.array([self.kernels[kernel] for kernel in kernels], dtype=np.float64).reshape(-1, 2).sum(0)
+        return sums
 
     @classmethod
     def read(cls, path: Path) -> LatencyTable:

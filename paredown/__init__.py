@@ -104,11 +104,12 @@ def search(
         BudgetError: If nothing meets the budget; the smallest plan is in ``out/best/plan.yaml``.
     """
     from paredown.progress import Silent
+    from paredown.search.estimators import estimators
     from paredown.search.samplers import samplers
     from paredown.search.session import Session
 
     question = with_an_end(as_study(study))
-    samplers[question.sampler]  # an unknown one is refused before hours are spent
+    samplers[question.sampler], estimators[question.sensitivity]  # unknown ones are refused before hours are spent
     return Session(question, Path(out), progress or Silent(), Path(bank) if bank else None, workers).run()
 
 

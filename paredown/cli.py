@@ -74,8 +74,11 @@ def search(
     trials: Annotated[int | None, typer.Option(min=1, help="stop after so many", show_default=False)] = None,
     timeout: Annotated[float | None, typer.Option(help="stop after so many seconds", show_default=False)] = None,
     until: Annotated[str | None, typer.Option(help="stop at HH:MM", show_default=False)] = None,
-    sampler: Annotated[str | None, typer.Option(help="frontier (default), tpe, nsga2, nsga3, random", show_default=False)] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="frontier (default), evopress, amq, tpe, nsga2, nsga3, gp, random", show_default=False)
+    ] = None,
     latency: Annotated[str | None, typer.Option(help="measure (default), off, or a stored table", show_default=False)] = None,
+    max_decode_ms: Annotated[float | None, typer.Option(help="most predicted time of a token [ms]", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="the study folder; runs/NAME by default", show_default=False)] = None,
     bank: Annotated[Path | None, typer.Option(help="folder of compressed sites; OUT/bank by default", show_default=False)] = None,
@@ -85,7 +88,7 @@ def search(
 ) -> None:
     """Search for the plan that loses the least within a budget; the same command goes on after an interruption."""
     flags = {"model": model, "data": data, "target": target, "budget": budget, "trials": trials, "timeout": timeout, "until": until}
-    question = question_of(study, flags | {"sampler": sampler, "latency": latency, "seed": seed})
+    question = question_of(study, flags | {"sampler": sampler, "latency": latency, "max_decode_ms": max_decode_ms, "seed": seed})
     if dry_run:
         cost = paredown.inspect(with_an_end(question))
         return print_json(asdict(cost)) if as_json else print_lines(words.of_search(cost))

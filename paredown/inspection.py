@@ -131,9 +131,10 @@ def _check_plan(plan_file: PlanFile, model: str) -> None:
 
 
 def _check_study(question: StudyFile, *, survey_model: bool) -> None:
+    from paredown.search.estimators import estimators
     from paredown.search.samplers import samplers
 
-    samplers[question.sampler]
+    samplers[question.sampler], estimators[question.sensitivity]
     if survey_model:
         found = inspect_study(question)
         if found.budget_bytes < found.smallest_bytes:

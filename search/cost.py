@@ -12,7 +12,7 @@ from paredown.compressors.bank import CACHE_BYTES
 from paredown.compressors.memory import memory_bytes
 from paredown.evaluators.quality import BATCH_TOKENS
 from paredown.search.finalists import SEARCHED, UNIFORM
-from paredown.search.sensitivity import SEQUENCE_TOKENS, SEQUENCES
+from paredown.search.sensitivity import estimated_tokens
 from paredown.search.uniform import uniform_plans
 from paredown.space.budget import Budget
 from paredown.space.choice import KEEP, Choice
@@ -105,8 +105,7 @@ def estimate(question: StudyFile, space: Space) -> Cost:
     per_token = 2 * weights / rate
     if inventory.causal:  # the original's logits are made again, and both distributions compared
         per_token += 2 * vocabulary * hidden / rate + _comparison(vocabulary)
-    alone = sum(1 if site.kind == "linear" else len(space.options[site.name]) for site in inventory.sites if space.options[site.name])
-    sensitivity = alone * SEQUENCES * SEQUENCE_TOKENS + tokens.calibration
+    sensitivity = round(estimated_tokens(question.sensitivity, space, tokens.search)) + tokens.calibration
     finalists = (FINALISTS + 1) * tokens.selection + (COMPARED + 1) * tokens.held_out
     around = (sensitivity + finalists) * per_token + _bank_seconds(space) + START_SECONDS
     trial = tokens.search * per_token + TRIAL_SECONDS

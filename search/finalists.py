@@ -48,7 +48,7 @@ class Finalists:
     @classmethod
     def of(cls, outcome: Outcome) -> Finalists:
         """Those among all measured trials."""
-        fitting = [record for record in outcome.records if record.size_bytes <= outcome.budget_bytes]
+        fitting = [record for record in outcome.records if outcome.allows(record)]
         fitting.sort(key=lambda record: (record.loss, record.size_bytes, record.number))
         return cls(
             searched=distinct([record for record in fitting if record.origin != "uniform"])[:SEARCHED],

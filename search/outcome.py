@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paredown.search.record import Record, best_within, front_of
+from paredown.search.record import Record, best_within, front_of, is_within
 from paredown.space.errors import StudyError
 from paredown.space.files import write_atomically
 
@@ -74,6 +74,8 @@ class Outcome:
         budget: As it was asked for.
         budget_bytes: The most tensor bytes that it allows.
         original_perplexity: On the search set.
+        prices: Predicted loss that one unit more of each budget saves, by its name; empty before the search is finished.
+        max_decode_ms: The longest predicted time of a decoded token that it allows; None for any.
         records: Trials measured on the whole search set, by number.
         stopped_early: How many plans were measured on lower rungs only.
         failed: Trials that could not be measured.
@@ -122,6 +124,8 @@ class Outcome:
     seconds: Mapping[str, float] = field(default_factory=dict)
     environment: Mapping[str, str | int] = field(default_factory=dict)
     seed: int = 0
+    max_decode_ms: float | None = None
+    prices: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def front(self) -> list[Record]:
@@ -133,7 +137,11 @@ class Outcome:
         """The winner, or before it is known the best so far within the budget."""
         if self.winner is not None:
             return self[self.winner]
-        return best_within(self.records, self.budget_bytes)
+        return best_within(self.records, self.budget_bytes, self.max_decode_ms)
+
+    def allows(self, record: Record) -> bool:
+        """Whether a trial's plan is within what was asked for."""
+        return is_within(record, self.budget_bytes, self.max_decode_ms)
 
     def in_order(self, record: Record) -> bool:
         """Whether a trial's plan is compressed in order."""

@@ -11,9 +11,10 @@ from typing import TypeVar
 import numpy as np
 
 from paredown.evaluators.quality import Quality
+from paredown.search.evidence import Evidence
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question
-from paredown.search.sensitivity import single_site
+from paredown.search.sensitivity import estimated
 from paredown.search.solver import Solver
 from paredown.search.study import Race, TrialLog
 from paredown.search.workbench import Workbench
@@ -73,7 +74,7 @@ def prepared(study: StudyFile, folder: Path) -> tuple[Workbench, Question]:
     """A study as it stands when its process was started anew: bank and sensitivities are there, nothing is decoded yet."""
     first = Workbench(study, folder / "bank")
     first.fill_bank()
-    losses = single_site(first.space, first.planned, first.bank, first.sequences["calibration"])
+    losses = estimated(study.sensitivity, Evidence(first.space, first.planned, first.bank, first.sequences["search"]))
     inventory = first.space.inventory
     budget = Budget.parse(study.budget).bytes_of(inventory.original_bytes, inventory.parameters)
     question = Question(space=first.space, solver=Solver(first.space), losses=losses, budget_bytes=budget, seed=0)

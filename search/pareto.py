@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
     """Whether ``a`` is nowhere worse than ``b`` and somewhere better; never where a NaN is involved."""
@@ -19,3 +22,41 @@ def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
         if not any(dominates(points[j], points[i]) or tuple(points[j]) == tuple(points[i]) for j in front):
             front.append(i)
     return sorted(front)
+
+
+def hypervolume(points: Sequence[Sequence[float]], reference_point: Sequence[float]) -> float:
+    """Area that the points dominate within the rectangle below the reference point; two objectives, both minimised.
+
+    Source:
+        Zitzler & Thiele, 1998, "Multiobjective Optimization Using Evolutionary Algorithms - A Comparative Case Study".
+    """
+    stairs = _stairs(points, reference_point)
+    return float(((reference_point[0] - stairs[:, 0]) * -np.diff(stairs[:, 1], prepend=reference_point[1])).sum())
+
+
+def improvements(
+    candidates: NDArray[np.float64], points: Sequence[Sequence[float]], reference_point: Sequence[float]
+) -> NDArray[np.float64]:
+    """How much each candidate alone would add to the hypervolume of the points.
+
+    Args:
+        candidates: Shape ``(n, 2)``.
+        points: Two objectives, both minimised.
+        reference_point: Upper corner.
+
+    Returns:
+        Shape ``(n,)``, at or above 0.
+    """
+    stairs = _stairs(points, reference_point)
+    left = np.concatenate([[-np.inf], stairs[:, 0]])  # between one step and the next the least second objective so far holds
+    right = np.concatenate([stairs[:, 0], [reference_point[0]]])
+    height = np.concatenate([[reference_point[1]], stairs[:, 1]])
+    width = np.maximum(right - np.maximum(left, candidates[:, :1]), 0)
+    added: NDArray[np.float64] = (width * np.maximum(height - candidates[:, 1:], 0)).sum(1)
+    return added
+
+
+def _stairs(points: Sequence[Sequence[float]], reference_point: Sequence[float]) -> NDArray[np.float64]:
+    """The front below the reference point, ascending in the first objective; ``(n, 2)``."""
+    inside = [tuple(point) for point in points if all(x < limit for x, limit in zip(point, reference_point, strict=True))]
+    return np.array(sorted(inside[i] for i in pareto_front(inside)), dtype=np.float64).reshape(-1, 2)

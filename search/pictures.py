@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,9 @@ BLUE, ORANGE, RED, GRAY, INK = "#2a6fbb", "#e08a1e", "#c0392b", "#9aa3ad", "#263
 AXES = {"kl": "KL divergence to the original [nats/token]", "relative-error": "relative error of the final hidden states"}
 LOWEST = 1e-7
 """Losses below it are drawn at it: a logarithmic axis has no zero."""
+
+ROWS = 64
+"""Most rows of a map that have labels; of more, rows are thinner and the picture no larger."""
 
 
 def draw_front(outcome: Outcome, path: Path) -> None:
@@ -164,7 +168,7 @@ def draw_map(
         for column, name in enumerate(roles):
             if (name, block) in cells:
                 values[row, column], texts[row, column] = cells[name, block]
-    figure = new_figure(max(8.0, 1.45 * len(roles) + 2.6), max(3.0, 0.42 * len(values) + 1.8))
+    figure = new_figure(max(8.0, 1.45 * len(roles) + 2.6), max(3.0, 0.42 * min(len(values), ROWS) + 1.8))
     axes = figure.add_subplot()
     high = float(np.nanmax(values))
     low, high = (max(float(np.nanmin(values)), high - 3), high) if logarithmic else (0.0, max(8.0, high))
@@ -173,7 +177,7 @@ def draw_map(
     image = axes.pcolormesh(*edges, values, cmap=colours, vmin=low, vmax=high if high > low else low + 1)  # imshow: 35 bytes a pixel more
     axes.set_ylim(rows - 0.5, -0.5)
     figure.colorbar(image, ax=axes, label=label, pad=0.015, fraction=0.04)
-    if len(values) <= 64:
+    if len(values) <= ROWS:
         for (row, column), text in texts.items():
             value = values[row, max(column, 0)]
             dark = (value - low) / ((high - low) or 1) > 0.55
@@ -181,7 +185,7 @@ def draw_map(
             line = text if column >= 0 else text.replace("\n", "   ")
             axes.text(place, row, line, ha="center", va="center", fontsize=7.5, color="white" if dark else INK)
     names = [*outside, *(f"layer {block}" for block in blocks)]
-    every = max(1, len(names) // 64)
+    every = max(1, len(names) // ROWS)
     axes.set_yticks(range(0, len(names), every), names[::every], fontsize=8)
     axes.set_xticks(range(len(roles)), [name.replace("self_attn.", "").replace("mlp.", "") for name in roles], fontsize=8)
     axes.set_xticks(np.arange(len(roles) + 1) - 0.5, minor=True)
@@ -226,3 +230,5 @@ def save(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="white")
     write_atomically(path, buffer.getvalue())
+    del figure
+    gc.collect()  # a figure refers to itself: its pixels would stay in memory

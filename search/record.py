@@ -74,7 +74,13 @@ def front_of(records: Sequence[Record]) -> list[Record]:
     return sorted(front, key=lambda record: record.size_bytes)
 
 
-def best_within(records: Sequence[Record], budget_bytes: int) -> Record | None:
-    """The record of least loss within a budget; of equal ones the smaller."""
-    fitting = [record for record in records if record.size_bytes <= budget_bytes]
+def is_within(record: Record, budget_bytes: int, max_decode_ms: float | None = None) -> bool:
+    """Whether a record is no larger than the budget, nor slower by its predicted time of a decoded token than it may be."""
+    in_time = max_decode_ms is None or (record.decode_ms is not None and record.decode_ms <= max_decode_ms)
+    return record.size_bytes <= budget_bytes and in_time
+
+
+def best_within(records: Sequence[Record], budget_bytes: int, max_decode_ms: float | None = None) -> Record | None:
+    """The record of least loss within the budgets; of equal ones the smaller."""
+    fitting = [record for record in records if is_within(record, budget_bytes, max_decode_ms)]
     return min(fitting, key=lambda r: (r.loss, r.size_bytes, r.number), default=None)

@@ -11,10 +11,11 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from paredown.search import pictures
+from paredown.search.additivity import additivity_section
 from paredown.search.outcome import Comparison, Finding, Outcome
 from paredown.search.record import Record
 from paredown.search.rendering import Section, Table, as_html, as_markdown
-from paredown.search.verdict import METRICS, counts, verdict
+from paredown.search.verdict import METRICS, counts, price_words, verdict
 from paredown.space.files import write_atomically
 from paredown.space.site import Inventory
 
@@ -69,7 +70,7 @@ def write_trials(outcome: Outcome, path: Path) -> None:
         {
             **{key: value for key, value in record.to_mapping().items() if key not in ("choices", "sequences", "whole")},
             "share_of_original": record.size_bytes / outcome.original_bytes,
-            "within_budget": record.size_bytes <= outcome.budget_bytes,
+            "within_budget": outcome.allows(record),
             "on_front": record.number in front,
             "choices": "; ".join(f"{site}: {choice}" for site, choice in record.plan.entries),
         }
@@ -93,7 +94,7 @@ def draw_pictures(outcome: Outcome, folder: Path) -> None:
 def sections_of(outcome: Outcome, folder: Path) -> list[Section]:
     """The report, in order; a section that has nothing to show is left out."""
     sections = [
-        Section(title="Result", paragraphs=[verdict(outcome)], table=_facts(outcome)),
+        Section(title="Result", paragraphs=[verdict(outcome), *price_words(outcome)], table=_facts(outcome)),
         _pictured("The front", pictures.FRONT, folder),
     ]
     if outcome.best:
@@ -105,6 +106,7 @@ def sections_of(outcome: Outcome, folder: Path) -> list[Section]:
     sections.append(_pictured("The layers", pictures.CHOICES, folder, _storage(outcome)))
     started = _pictured("What the search started from", pictures.SENSITIVITY, folder)
     sections.append(replace(started, table=_blocks(folder)))
+    sections.append(additivity_section(outcome, folder))
     flattered = "Losses on the search set, which chose these plans: luck flatters them a little."
     sections.append(Section(title="Plans on the front", paragraphs=[flattered], table=_front(outcome)))
     if outcome.timed or any(record.decode_ms is not None for record in outcome.records):
@@ -128,6 +130,8 @@ def _facts(outcome: Outcome) -> Table:
         ["state", f"{outcome.state}; {counts(outcome)}; seed {outcome.seed}"],
         ["loss", f"{METRICS[outcome.metric][0]} [{METRICS[outcome.metric][1] or 'share'}]; lower is better"],
     ]
+    if outcome.max_decode_ms is not None:
+        rows.append(["decode at most", f"{outcome.max_decode_ms:g} ms/token, predicted from timed layers"])
     if outcome.original_perplexity is not None:
         rows.append(["perplexity of the original", f"{outcome.original_perplexity:.4g} on the search set"])
     return ["", ""], rows
@@ -188,7 +192,7 @@ def _blocks(folder: Path) -> Table | None:
     if not dropped or len(distances) != len(dropped):
         return None
     rows = [[site, f"{distance:.3f}", f"{loss:.4g}"] for (site, loss), distance in zip(dropped, distances, strict=True)]
-    return ["block", "angle between its input and output [half turns]", "loss without it, on eight short sequences"], rows
+    return ["block", "angle between its input and output [half turns]", "loss without it, predicted from short sequences"], rows
 
 
 def _refit_words(outcome: Outcome) -> list[str]:

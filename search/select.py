@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from paredown.search.limits import decode_limit
 from paredown.search.outcome import Outcome
 from paredown.search.plans import UNITS, calibration_of, measured_file, plan_file
 from paredown.search.record import Record, best_within
@@ -63,7 +64,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     built = Space.build(inventory, targets[question.target], question.space)
     scored = {name: tuple(choice for choice in choices if (name, choice) in losses) for name, choices in built.options.items()}
     space = replace(built, options=scored)
-    solver = Solver(space)
+    solver = _solver(space, folder, question)
     reference = _reference(folder)
     path = out or folder / "select" / f"{asked.text.replace(' ', '').replace('%', 'percent')}.yaml"
     allowed = asked.bytes_of(inventory.original_bytes, inventory.parameters)
@@ -77,7 +78,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     surrogate = Surrogate(inventory, losses, outcome.records)
     expected = surrogate.expected()
     plan = solver.solve(expected, allowed)
-    predicted = surrogate.predict(plan, expected)
+    predicted = surrogate.predicted_loss(plan)
     if predicted is None:
         raise StudyError(f"{folder}/sensitivity.json does not fit the study's space; run the search again: it goes on")
     record = next((record for record in outcome.records if record.plan == plan), None)
@@ -98,8 +99,18 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
         original_bytes=inventory.original_bytes,
         predicted_loss=predicted,
         measured=record,
-        alternative=best_within(outcome.records, allowed),
+        alternative=best_within(outcome.records, allowed, question.max_decode_ms),
     )
+
+
+def _solver(space: Space, folder: Path, question: StudyFile) -> Solver:
+    """One that keeps to the study's other limits, too."""
+    if question.max_decode_ms is None:
+        return Solver(space)
+    from paredown.evaluators.latency import LatencyTable  # imports torch
+
+    table = LatencyTable.read(folder / "latency.json" if question.latency == "measure" else Path(question.latency))
+    return Solver(space, limits=[decode_limit(space, table, question.max_decode_ms)])
 
 
 def _quality(outcome: Outcome, predicted: float, record: Record | None, reference: BaseModelReference) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from paredown.compressors.holdings import USED
 from paredown.evaluators.latency import LatencyTable, deployed_plan
 from paredown.search.finalists import decide, time_deployed
 from paredown.search.lazy import data_free, is_lazy, narrowed
+from paredown.search.limits import decode_limit
 from paredown.search.outcome import FILE, Outcome
 from paredown.search.plans import plan_file, publish_plans
 from paredown.search.rebuild import rebuilder
@@ -113,6 +114,10 @@ class Session:
             started = time.monotonic()
             self.progress.step("latency", 0, None)
             self.latency = self._latency()
+            if self.latency and self.question.max_decode_ms is not None:
+                space = self.bench.space
+                self.solver = Solver(space, limits=[decode_limit(space, self.latency, self.question.max_decode_ms)])
+                self.solver.solve(self.losses, self.budget_bytes)  # or says which of the budgets cannot be met
             self._keep_time("latency", started)
             return self._search(deadline)
 
@@ -169,10 +174,10 @@ class Session:
         return self._losses(self.bench.space, "sensitivity.json")
 
     def _losses(self, space: Space, name: str) -> Sensitivity:
-        inputs = [self.inputs["calibration"], self.inputs["weights"]]
+        inputs = [self.inputs[name] for name in ("calibration", "search", "weights")]
         return stored_losses(
-            self.folder / name, inputs, space, self.bench.planned, self.bench.bank, self.bench.sequences["calibration"],
-            lambda done, of: self.progress.step("sensitivity", done, of),
+            self.folder / name, self.question.sensitivity, inputs, space, self.bench.planned, self.bench.bank,
+            self.bench.sequences["search"], lambda done, of: self.progress.step("sensitivity", done, of),
         )  # fmt: skip
 
     def _fill(self, beside: Sequence[Plan] = ()) -> None:
@@ -205,7 +210,7 @@ class Session:
         self._published = 0.0
 
         def finished(record: Record) -> None:
-            best = best_within(race.measured, self.budget_bytes)
+            best = best_within(race.measured, self.budget_bytes, self.question.max_decode_ms)
             self.progress.trial(record, best, race.spent, self.question.trials, deadline)
             if time.monotonic() - self._published > PUBLISH_SECONDS:
                 self._publish(self._outcome(race, state="searching"))
@@ -224,7 +229,7 @@ class Session:
         if self.latency and outcome.winner is not None:
             outcome = replace(outcome, timed=time_deployed(outcome, self.bench.deployed, self.progress.step))
         self._keep_time("finalists", started)
-        outcome = replace(outcome, seconds=dict(self.seconds))
+        outcome = replace(outcome, seconds=dict(self.seconds), prices=self.solver.prices(self.losses, self.budget_bytes))
         self._publish(outcome)
         return outcome
 
@@ -238,6 +243,7 @@ class Session:
             budget_bytes=self.budget_bytes,
             seed=self.question.seed,
             sequences=len(self.bench.sequences["search"]),
+            focus=self.question.focus,
         )
         baselines = [("uniform", Proposal(plan=plan.plan, label=plan.label)) for plan in self.uniform]
         solved = [("solver", proposal) for proposal in seed_plans(asked, [plan.size_bytes for plan in self.uniform])]
@@ -280,6 +286,7 @@ class Session:
             seconds=dict(self.seconds),
             environment=environment(),
             seed=self.question.seed,
+            max_decode_ms=self.question.max_decode_ms,
         )
 
     def _publish(self, outcome: Outcome) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array
+from numpy.typing import NDArray
 
-from paredown.space.choice import Choice
-from paredown.space.errors import BudgetError
+from paredown.search.forest import Forest
+from paredown.search.integer_program import IntegerProgram, margin
+from paredown.search.knapsack import solve
+from paredown.search.limits import Limit
+from paredown.space.choice import KEEP, Choice
+from paredown.space.errors import BudgetError, EvaluationError, StudyError
 from paredown.space.layouts import leaves_out
 from paredown.space.plan import Plan
 from paredown.space.space import Space
@@ -21,123 +22,179 @@ from paredown.space.tensors import total_bytes
 Losses = Mapping[tuple[str, Choice], float]
 """Predicted loss of every (site, choice) of a space."""
 
-
-SECONDS = 60
-OUT_OF_TIME = 1
-"""Status of `scipy.optimize.milp`."""
+LOSS_BITS = 50
+"""Losses are rounded to whole numbers of so many bits, the largest of them all, so that equal sums are equal."""
 
 
 class Solver:
-    """A multiple-choice knapsack over the sites of a space, solved by HiGHS through `scipy.optimize.milp`.
+    """A multiple-choice knapsack over the sites of a space.
 
-    Each leaf takes one of its choices or is overruled by one site that covers it; a dropped block takes its norms along.
+    Each leaf takes one of its choices or is overruled by one site that covers it; a dropped block takes its norms along. Sites that
+    overrule leaves lie one in another or apart. With bytes as the only budget it is solved by `knapsack.solve`, exactly; further limits
+    take an integer program.
 
     Args:
         space: Sites and options.
-        gap: Most by which a plan's predicted loss may exceed the least, as a share of it.
+        gap: Under further limits: most by which a plan's predicted loss may exceed the least, as a share of it.
+        limits: What every plan must keep to beside its bytes.
+
+    Raises:
+        StudyError: If a limit has no cost for one of the choices, or two have one name.
     """
 
-    def __init__(self, space: Space, gap: float = 1e-6) -> None:
-        self.space = space
-        self.gap = gap
+    def __init__(self, space: Space, gap: float = 1e-6, limits: Sequence[Limit] = ()) -> None:
+        self.space, self.gap, self.limits = space, gap, tuple(limits)
         inventory = space.inventory
         self.variables = [(site.name, choice) for site in inventory.sites for choice in space.options[site.name]]
-        index = {variable: i for i, variable in enumerate(self.variables)}
         sizes: list[float] = []
-        self._of_site: list[slice] = []
         for site in inventory.sites:
             released = total_bytes(site.rest) if site.kind == "block" else 0
-            self._of_site.append(slice(len(sizes), len(sizes) + len(space.options[site.name])))
             sizes += [size - released for size in space.sizes(site)]
         self.sizes = np.array(sizes)
         self.fixed = total_bytes(inventory.rest) + sum(total_bytes(site.rest) for site in inventory.parents)
-        rows: dict[str, list[int]] = {
-            site.name: [index[site.name, choice] for choice in space.options[site.name]] for site in inventory.leaves
-        }
-        for site in inventory.parents:
-            for choice in space.options[site.name]:
-                for leaf in site.covers:
-                    rows[leaf].append(index[site.name, choice])
-        drops = [index[s.name, c] for s in inventory.parents for c in space.options[s.name] if leaves_out(s, c)]
-        columns = [column for row in rows.values() for column in row]
-        pointers = np.cumsum([0, *(len(row) for row in rows.values())])
-        one_each = csr_array((np.ones(len(columns)), columns, pointers), shape=(len(rows), len(self.variables)))
-        self._constraints = [LinearConstraint(one_each, 1, 1)]
-        if drops:
-            row = np.zeros(len(self.variables))
-            row[drops] = 1
-            self._constraints.append(LinearConstraint(row, 0, space.max_drops))
+        names = [limit.name for limit in self.limits]
+        if len({*names, "size_bytes"}) <= len(names):
+            raise StudyError(f"two limits have one name ({', '.join(['size_bytes', *names])}); name each once")
+        self._costs = [self._row(limit.costs, f"limit {limit.name}") for limit in self.limits]
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """The forest of the sites: leaves first, then those that overrule few, then those that overrule more."""
+        inventory, options = self.space.inventory, self.space.options
+        sites = [*inventory.leaves, *sorted((s for s in inventory.parents if options[s.name]), key=lambda s: len(s.covers))]
+        column: dict[str, int] = {}
+        for i, (name, _) in enumerate(self.variables):
+            column.setdefault(name, i)
+        self._places = np.full((len(sites), max((len(options[site.name]) for site in sites), default=0)), -1)
+        self._parents = np.full(len(sites), -1)
+        top: dict[str, int] = {}
+        for node, site in enumerate(sites):
+            count = len(options[site.name])
+            self._places[node, :count] = np.arange(column.get(site.name, 0), column.get(site.name, 0) + count)
+            for below in {top[leaf] for leaf in site.covers}:
+                self._parents[below] = node
+            top |= dict.fromkeys(site.covers or (site.name,), node)
+        self._is_leaf = np.array([site.is_leaf for site in sites], dtype=bool)
+        by_name = {site.name: site for site in sites}
+        self._drops = np.array([leaves_out(by_name[name], choice) for name, choice in self.variables], dtype=bool)
 
     def smallest(self) -> Plan:
-        """The plan of fewest bytes."""
-        return self._plan(self.sizes, None)
-
-    def solve(self, losses: Losses, budget_bytes: int) -> Plan:
-        """The plan of least total loss of at most so many bytes; no site takes a choice that another of its own beats in both.
+        """The plan of fewest bytes.
 
         Raises:
-            BudgetError: If no plan is that small.
+            BudgetError: If none keeps to the limits.
         """
-        values = np.array([losses[variable] for variable in self.variables])
-        plan = self._plan(values, budget_bytes)
-        size = plan.size_bytes(self.space.inventory)
-        if size > budget_bytes:
+        return self._smallest[0]
+
+    @cached_property
+    def _smallest(self) -> tuple[Plan, int]:
+        """The plan of fewest bytes, and these."""
+        taken = self._taken(self.sizes, None)
+        if taken is None:
+            raise BudgetError(self._refusal(None))
+        return self._plan(taken), self.fixed + int(self.sizes[taken].sum())
+
+    def solve(self, losses: Losses, budget_bytes: int) -> Plan:
+        """The plan of least total loss of at most so many bytes; of equal ones one of fewest bytes, the same each time.
+
+        Raises:
+            BudgetError: If no plan is that small, or none keeps to the limits; with the least that can be.
+            EvaluationError: If a loss is not finite.
+        """
+        taken = self._taken(self._row(losses, "the losses"), budget_bytes)
+        if taken is None:
+            raise BudgetError(self._refusal(budget_bytes))
+        if (size := self.fixed + int(self.sizes[taken].sum())) > budget_bytes:
             raise BudgetError(f"the solver left the budget: {size} > {budget_bytes} bytes; please report this")
-        return plan
+        return self._plan(taken)
 
     def front(self, losses: Losses, budgets: Sequence[int]) -> list[Plan]:
         """One plan a budget, equal ones once, in the order of the budgets."""
         return list(dict.fromkeys(self.solve(losses, budget) for budget in budgets))
 
-    def _plan(self, values: np.ndarray, budget_bytes: int | None) -> Plan:
-        constraints = list(self._constraints)
-        unit = float(np.gcd.reduce(np.abs(self.sizes).astype(np.int64))) or 1.0
-        if budget_bytes is not None:
-            room = np.floor((budget_bytes - self.fixed) / unit)
-            constraints.append(LinearConstraint(self.sizes / unit, -np.inf, room))
-        scale = np.abs(values).max() or 1.0
-        with _silent():
-            result = milp(
-                values / scale * 1e3,
-                integrality=np.ones(len(values)),
-                bounds=Bounds(0, 1.0 - self._beaten(values)),
-                constraints=constraints,
-                options={"mip_rel_gap": self.gap, "time_limit": SECONDS},
-            )
-        if result.x is None and result.status == OUT_OF_TIME:
-            raise BudgetError(f"the solver found no plan within {SECONDS} seconds; give the space fewer choices")
-        if result.x is None:
-            smallest = self.smallest().size_bytes(self.space.inventory)
-            raise BudgetError(
-                f"no plan meets {budget_bytes:,} bytes: the smallest that the space offers has {smallest:,}; "
-                "raise the budget or give the space smaller choices"
-            )
-        chosen = {self.variables[i][0]: self.variables[i][1] for i in np.flatnonzero(result.x > 0.5)}
-        return Plan.of(self.space.inventory, chosen)
+    def prices(self, losses: Losses, budget_bytes: int) -> dict[str, float]:
+        """Loss that one unit more would save at this budget, of ``size_bytes`` and of each limit by its name.
 
-    def _beaten(self, values: np.ndarray) -> np.ndarray:
-        """Whether another choice of the same site has no more bytes and no more loss; of equal ones the first stays.
+        They are the multipliers of the linear relaxation: right for changes of more than the bytes of a choice and of few percent.
 
-        The solver stops within a tolerance, so ties must be broken before it.
+        Raises:
+            BudgetError: If no plan meets the budget.
         """
-        beaten = np.zeros(len(values), dtype=bool)
-        for part in self._of_site:
-            size, value, place = self.sizes[part], values[part], np.arange(len(values))[part]
-            no_worse = (size[:, None] <= size) & (value[:, None] <= value)
-            better = (size[:, None] < size) | (value[:, None] < value) | (place[:, None] < place)
-            beaten[part] = (no_worse & better).any(0)
-        return beaten
+        values = self._row(losses, "the losses")
+        found = self._program.prices(values, self._rooms(budget_bytes))
+        if found is None:
+            raise BudgetError(self._refusal(budget_bytes))
+        return dict(zip(["size_bytes", *(limit.name for limit in self.limits)], found, strict=True))
 
+    def _row(self, values: Mapping[tuple[str, Choice], float], what: str) -> NDArray[np.float64]:
+        try:
+            row = np.array([values[variable] for variable in self.variables], dtype=np.float64)
+        except KeyError as error:
+            site, choice = error.args[0]
+            raise StudyError(f"{what}: nothing is said of {choice} at {site}; give a number for every choice of the space") from None
+        if not np.isfinite(row).all():
+            site, choice = self.variables[int(np.flatnonzero(~np.isfinite(row))[0])]
+            raise EvaluationError(f"{what}: {choice} at {site} is not finite; leave it out of the space")
+        return row
 
-@contextmanager
-def _silent() -> Iterator[None]:
-    """HiGHS writes a line of its own to standard output now and then, which is not its to write to."""
-    sys.stdout.flush()
-    before = os.dup(1)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-            yield
-    finally:
-        os.dup2(before, 1)
-        os.close(before)
+    def _taken(self, values: NDArray[np.float64], budget_bytes: int | None) -> NDArray[np.int64] | None:
+        """Indices of the variables that the best plan takes, in their order; None if there is none."""
+        if self.limits:
+            return self._program.solve(values, self._rooms(budget_bytes), self.gap)
+        room = int(np.abs(self.sizes).sum()) if budget_bytes is None else budget_bytes - self.fixed
+        whole = np.rint(values * (2.0**LOSS_BITS / (np.abs(values).max(initial=0.0) or 1.0))).astype(np.int64)
+        offered = self._places >= 0
+        pick = solve(
+            Forest(
+                parents=self._parents,
+                is_leaf=self._is_leaf,
+                losses=np.where(offered, whole[self._places], 0),
+                sizes=np.where(offered, self.sizes.astype(np.int64)[self._places], 0),
+                offered=offered,
+                counted=offered & self._drops[self._places],
+                most_counted=self.space.max_drops,
+            ),
+            room,
+        )
+        if pick is None:
+            return None
+        nodes = np.flatnonzero(pick.places >= 0)
+        return np.sort(self._places[nodes, pick.places[nodes]])
+
+    @cached_property
+    def _program(self) -> IntegerProgram:
+        index = {variable: i for i, variable in enumerate(self.variables)}
+        rows = {site.name: [index[site.name, c] for c in self.space.options[site.name]] for site in self.space.inventory.leaves}
+        for site in self.space.inventory.parents:
+            for leaf in site.covers:
+                rows[leaf] += [index[site.name, choice] for choice in self.space.options[site.name]]
+        sites = np.unique([name for name, _ in self.variables], return_inverse=True)[1]
+        return IntegerProgram(list(rows.values()), sites, [self.sizes, *self._costs], self._drops, self.space.max_drops)
+
+    def _rooms(self, budget_bytes: int | None) -> list[float]:
+        return [np.inf if budget_bytes is None else budget_bytes - self.fixed, *(limit.most - limit.fixed for limit in self.limits)]
+
+    def _plan(self, taken: NDArray[np.int64]) -> Plan:
+        return Plan(tuple(self.variables[i] for i in taken if self.variables[i][1] != KEEP))
+
+    def _refusal(self, budget_bytes: int | None) -> str:
+        """Which budget no plan meets, and the least that one does."""
+        free = Solver(self.space)
+        for limit, costs in zip(self.limits, self._costs, strict=True):
+            taken = free._taken(costs, None)
+            least = np.inf if taken is None else limit.fixed + float(costs[taken].sum())
+            if least > limit.most - margin(costs):
+                return (
+                    f"no plan meets {limit.name} {limit.most:.6g}: the least that the space offers is {least:.6g}; "
+                    "raise the limit or give the space choices that cost less of it"
+                )
+        together = " and ".join(f"{limit.name} {limit.most:.6g}" for limit in self.limits)
+        if budget_bytes is None:
+            return f"no plan meets {together} together; raise one of them"
+        if self.limits and free._smallest[1] <= budget_bytes:
+            smallest = f"the smallest that keeps to the others has {self._smallest[1]:,}"
+            return f"no plan meets {budget_bytes:,} bytes and {together} together: {smallest}; raise one of them"
+        return (
+            f"no plan meets {budget_bytes:,} bytes: the smallest that the space offers has {free._smallest[1]:,}; "
+            "raise the budget or give the space smaller choices"
+        )

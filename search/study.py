@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from paredown.evaluators.quality import Quality
 from paredown.search.record import Record
-from paredown.search.samplers import Proposal, Question, Sampler, samplers
+from paredown.search.samplers import Proposal, Question, Sampler, Warm, samplers
 from paredown.space.choice import parse_choice
 from paredown.space.errors import EvaluationError, OutputError, StudyError
 from paredown.space.plan import Plan
@@ -141,7 +141,7 @@ class Race:
         longest = 0.0
         while (trials is None or self.spent < trials) and (not self.spent or deadline is None or time.monotonic() + longest < deadline):
             started = time.monotonic()
-            trial = self._open(pending.pop(0)) if pending else self.log.ask(self.sampler.optuna_sampler(self.log.count()))
+            trial = self._open(pending.pop(0)) if pending else self.log.ask(self._optuna_sampler(self.log.count()))
             origin, proposal = self._propose(trial)
             try:
                 record = self._evaluate(trial.number, origin, proposal, started)
@@ -170,10 +170,17 @@ class Race:
         return len(self.failed) + sum(1.0 if record.whole else len(record.sequences) / total for record in self.history.values())
 
     def _open(self, trial: optuna.trial.FrozenTrial) -> optuna.Trial:
-        return self.log.reopen(trial, self.sampler.optuna_sampler(trial.number))
+        return self.log.reopen(trial, self._optuna_sampler(trial.number))
+
+    def _optuna_sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        if number < len(self.seeds) and isinstance(self.sampler, Warm):
+            return self.sampler.seed_sampler(number, self.seeds[number][1].plan)
+        return self.sampler.optuna_sampler(number)
 
     def _propose(self, trial: optuna.Trial) -> tuple[str, Proposal]:
         if trial.number < len(self.seeds):
+            if isinstance(self.sampler, Warm):
+                self.sampler.seeded(trial)
             return self.seeds[trial.number]
         history = [record for number, record in sorted(self.history.items()) if number < trial.number]
         failed = frozenset(plan for number, plan in self.failed.items() if number < trial.number)

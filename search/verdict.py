@@ -50,6 +50,17 @@ def against_solver(outcome: Outcome) -> str:
     return f" The trials gained nothing significant over the solver's first plan: {spread}."
 
 
+def price_words(outcome: Outcome) -> list[str]:
+    """In one sentence, what one percent more of each budget would buy; nothing where that is not known."""
+    solved = next((record.predicted_loss for record in outcome.records if record.origin == "solver"), None)
+    budgets = {"size_bytes": ("bytes", outcome.budget_bytes), "decode_ms": ("decode time", outcome.max_decode_ms)}
+    bought = {budgets[name][0]: price * (budgets[name][1] or 0) for name, price in outcome.prices.items() if name in budgets}
+    if not solved or solved < 0 or not bought:
+        return []
+    told = " and ".join(f"1 % more {name} would buy about {share / solved:.2g} % less loss" for name, share in bought.items())
+    return [f"At this budget {told}, as the search predicted it before the first trial."]
+
+
 def documents(outcome: Outcome) -> str:
     """Of how many held-out documents the interval is."""
     finding = next(iter(outcome.held_out.values()), None)

@@ -11,7 +11,7 @@ from paredown.space.errors import StudyError
 from paredown.space.layouts import site_fault, site_layout
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
-from paredown.space.study_file import SpaceFile
+from paredown.space.study_file import AtLeast, SpaceFile
 from paredown.space.target import Target
 from paredown.space.tensors import total_bytes
 
@@ -38,13 +38,15 @@ class Space:
         """The space that a study file describes.
 
         Raises:
-            StudyError: If an override matches nothing, or a site is left without a choice.
+            StudyError: If an override or a rule matches nothing, or a site is left without a choice.
         """
         wishes = wishes or SpaceFile()
-        unused = [override.match for override in wishes.overrides if not any(_matches(override.match, s) for s in inventory.sites)]
+        patterns = [*(override.match for override in wishes.overrides), *(rule.match for rule in wishes.at_least)]
+        unused = [pattern for pattern in patterns if not any(_matches(pattern, site) for site in inventory.sites)]
         if unused:
             raise StudyError(f"no site matches {', '.join(map(repr, unused))}; `paredown inspect` lists the sites and classes")
         options = {site.name: _options(site, target, wishes) if _is_scored(site, inventory) else (KEEP,) for site in inventory.sites}
+        options = {site.name: _held(site, options[site.name], inventory, wishes.at_least) for site in inventory.sites}
         blocks = sum(site.kind == "block" for site in inventory.parents)
         max_drops = blocks // 4 if wishes.max_drops is None else min(wishes.max_drops, blocks - 1)
         return cls(inventory=inventory, target=target, options=options, max_drops=max_drops)
@@ -96,6 +98,21 @@ def _options(site: Site, target: Target, wishes: SpaceFile) -> tuple[Choice, ...
         reason = next((fault for fault in faults.values() if fault), "none was given")
         raise StudyError(f"{site.name} has no choice left of override {override.match!r}: {reason}; add one that fits, e.g. keep")
     return tuple(dict.fromkeys(fitting)) or (KEEP,)
+
+
+def _held(site: Site, choices: tuple[Choice, ...], inventory: Inventory, rules: Sequence[AtLeast]) -> tuple[Choice, ...]:
+    """The choices that store as many bits a weight as the rules for the site, or for a leaf that it overrules, ask for."""
+    leaves = [leaf for leaf in inventory.leaves if leaf.name in site.covers] if site.covers else [site]
+    least = max((rule.bits for rule in rules for one in (site, *leaves) if _matches(rule.match, one)), default=0.0)
+    if not least:
+        return choices
+    weights = sum(member.parameters for leaf in leaves for member in leaf.members)
+    found = {choice: 8 * total_bytes(site_layout(site, choice)) / weights for choice in choices}
+    held = tuple(choice for choice, bits in found.items() if bits >= least)
+    if site.is_leaf and not held:
+        most = max(found.values())
+        raise StudyError(f"{site.name} has no choice of {least:g} bits a weight (at_least): its largest has {most:.4g}; add one, e.g. keep")
+    return held
 
 
 def _canonical(choice: Choice, site: Site) -> Choice:

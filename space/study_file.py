@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from paredown.space.budget import UNITS, Budget
 from paredown.space.choice import parse_choice
@@ -43,6 +43,13 @@ class Override(_Strict):
     _check = field_validator("choices")(_checked)
 
 
+class AtLeast(_Strict):
+    """A rule for the sites that match, and for what overrules them: no choice that stores fewer bits a weight."""
+
+    match: str = Field(description="a site's name, a class (Linear, Conv1D, Embedding), or re:PATTERN over the whole name")
+    bits: float = Field(gt=0, description="stored bits over weights, scales counted")
+
+
 class SpaceFile(_Strict):
     """What may be done to the model."""
 
@@ -52,6 +59,7 @@ class SpaceFile(_Strict):
         default_factory=list,
         description="groups of modules of a block, each by the last part of its name, that take one choice: a smaller space",
     )
+    at_least: list[AtLeast] = Field(default_factory=list, description="fewest bits a weight of single sites; the strictest rule counts")
     max_drops: int | None = Field(
         default=None, ge=0, description="blocks and halves of blocks that may be dropped; a quarter of the blocks by default"
     )
@@ -65,8 +73,8 @@ class SpaceFile(_Strict):
 class Tokens(_Strict):
     """How much text is read, in tokens."""
 
-    calibration: int = Field(default=16384, ge=128, description="for the statistics of calibrated methods, and sensitivities")
-    search: int = Field(default=8192, ge=128, description="for every trial")
+    calibration: int = Field(default=16384, ge=128, description="for the statistics of calibrated methods")
+    search: int = Field(default=8192, ge=128, description="for every trial, and the sensitivities")
     selection: int = Field(default=16384, ge=128, description="for the finalists")
     held_out: int = Field(default=65536, ge=128, description="for the report; read once")
     sequence_length: int = Field(default=256, ge=16, description="of one sequence, cut to what the model takes")
@@ -85,13 +93,23 @@ class StudyFile(_Strict):
     timeout: float | None = Field(default=None, gt=0, description="stop after so many seconds")
     until: str | None = Field(default=None, description="stop at this time of day, HH:MM")
     latency: str = Field(default="measure", description="measure a table of this machine, off, or the file of a table measured before")
+    max_decode_ms: float | None = Field(default=None, gt=0, description="most predicted time of a decoded token [ms], by the latency table")
     memory: str = Field(default="auto", description="for the weights in float32, such as 8GB; a larger model is streamed")
     seed: int = Field(default=0, ge=0, description="of the sampler, and of which calibration and search documents are read")
     bank: Literal["auto", "all", "lazy"] = Field(
         default="auto",
         description="all compresses every choice; lazy the calibrated ones only near the budget, by auto above 1B parameters",
     )
-    sampler: str = Field(default="frontier", description="frontier, or Optuna's tpe, nsga2, nsga3, random")
+    sensitivity: str = Field(
+        default="single-site",
+        description="what single choices are predicted to lose by: single-site, single-site-full, gradient, fisher, angular",
+    )
+    sampler: str = Field(
+        default="frontier", description="frontier; or evopress, evopress-solver, amq, or Optuna's tpe, nsga2, nsga3, gp, random"
+    )
+    focus: Literal["budget", "front"] = Field(
+        default="budget", description="what the trials are spent on: the best plan within the budget, or the whole front"
+    )
     tokens: Tokens = Tokens()
     space: SpaceFile = SpaceFile()
 
@@ -138,6 +156,12 @@ class StudyFile(_Strict):
         if not (colon and hours.isdigit() and minutes.isdigit() and int(hours) < 24 and int(minutes) < 60 and len(minutes) == 2):
             raise ValueError(f"expected a time of day such as 07:00, got {value!r}")
         return str(value)
+
+    @model_validator(mode="after")
+    def _timed(self) -> StudyFile:
+        if self.max_decode_ms is not None and self.latency == "off":
+            raise ValueError("max_decode_ms needs a latency table; leave 'latency: off' out")
+        return self
 
     @classmethod
     def read(cls, path: Path) -> StudyFile:

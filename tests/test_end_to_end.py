@@ -110,7 +110,10 @@ def test_two_processes_find_the_same_also_where_one_was_killed(pico: Folder, tmp
     finish(start(tmp_path / "study.yaml", tmp_path / "killed"))
     through = found(tmp_path / "through")
     assert found(tmp_path / "killed") == through
-    assert [record["number"] for record in through["records"]] == list(range(TRIALS))
+    numbers = [record["number"] for record in through["records"]]
+    assert numbers == sorted(set(numbers))
+    assert TRIALS <= through["spent"] < TRIALS + 1  # in whole trials: some plans are stopped early
+    assert len(numbers) <= TRIALS
     assert {record["origin"] for record in through["records"]} == {"uniform", "solver", "frontier"}
     assert all(record["decode_ms"] is not None for record in through["records"])
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.search.pareto import dominates, pareto_front
+from paredown.search.pareto import dominates, hypervolume, improvements, pareto_front
 
 values = st.one_of(st.integers(0, 3).map(float), st.sampled_from([math.nan, math.inf, 0.5]))
 clouds = st.integers(1, 3).flatmap(lambda n: st.lists(st.tuples(*[values] * n), max_size=12))
@@ -51,3 +53,27 @@ def test_a_nan_neither_dominates_nor_is_dominated(a: tuple[float, ...], b: tuple
 
 def test_the_front_of_nothing_is_empty() -> None:
     assert pareto_front([]) == []
+
+
+cells = st.lists(st.tuples(st.integers(0, 6).map(float), st.integers(0, 6).map(float)), max_size=8)
+
+
+def counted(points: list[tuple[float, float]]) -> int:
+    """Written apart: the unit squares below (5, 5) that some point dominates."""
+    return sum(any(x <= i and y <= j for x, y in points) for i in range(5) for j in range(5))
+
+
+@given(cells)
+def test_the_hypervolume_is_the_area_that_is_dominated(points: list[tuple[float, float]]) -> None:
+    """Points beyond the reference point add nothing."""
+    assert hypervolume(points, (5.0, 5.0)) == counted(points)
+
+
+@given(cells, cells)
+def test_an_improvement_is_what_one_point_adds(points: list[tuple[float, float]], candidates: list[tuple[float, float]]) -> None:
+    added = improvements(np.array(candidates, dtype=float).reshape(-1, 2), points, (5.0, 5.0))
+    assert added.tolist() == [counted([*points, candidate]) - counted(points) for candidate in candidates]
+
+
+def test_a_point_that_is_nowhere_better_adds_nothing() -> None:
+    assert improvements(np.array([[1.0, 1.0], [0.5, 2.0]]), [(1.0, 1.0)], (2.0, 3.0)).tolist() == pytest.approx([0.0, 0.5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import strategies
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from paredown.compressors.bank import Bank
 from paredown.compressors.calibration import collect
@@ -166,6 +167,10 @@ def blocks(planned: PlannedModel) -> list[Tensor]:
     return [parameter for block in blocks_of(planned.model)[1] for parameter in block.parameters()]
 
 
+def fail(*_: object) -> None:
+    raise ValueError("stopped")
+
+
 def test_a_streamed_block_has_weights_only_while_it_runs(pico: Folder, tmp_path: Path) -> None:
     """One block at a time; after an error, too, nothing is left in place, and the next pass is as any other."""
     planned = streamed_model(pico("llama"), tmp_path)
@@ -175,9 +180,6 @@ def test_a_streamed_block_has_weights_only_while_it_runs(pico: Folder, tmp_path:
 
     def count(*_: object) -> None:
         seen.append([any(not is_placeholder(p) for p in block.parameters()) for block in blocks_of(planned.model)[1]])
-
-    def fail(*_: object) -> None:
-        raise ValueError("stopped")
 
     hooks = [block.mlp.register_forward_hook(count) for block in blocks_of(planned.model)[1]]  # type: ignore[operator,union-attr]
     assert torch.equal(states(planned), expected)
@@ -190,6 +192,29 @@ def test_a_streamed_block_has_weights_only_while_it_runs(pico: Folder, tmp_path:
     for hook in (failing, *hooks):
         hook.remove()
     assert torch.equal(states(planned), expected)
+
+
+def test_streamed_blocks_take_the_same_memory_one_after_the_other(pico: Folder, tmp_path: Path) -> None:
+    """Of whatever kind the passes are; a gradient, which needs all blocks at once, is NaN."""
+    planned = streamed_model(pico("llama"), tmp_path)
+    places: list[set[int]] = []
+
+    def note(block: nn.Module, *_: object) -> None:
+        places.append({parameter.data_ptr() for parameter in block.parameters() if parameter.dim() == 2})
+
+    hooks = [block.mlp.register_forward_hook(partial(note, block)) for block in blocks_of(planned.model)[1]]  # type: ignore[operator,union-attr]
+    states(planned)
+    for hook in hooks:
+        hook.remove()
+    assert len(places) == 2 and len(places[0]) == 7 and places[0] == places[1]
+    failing = blocks_of(planned.model)[1][0].mlp.register_forward_pre_hook(fail)  # type: ignore[operator,union-attr]
+    with torch.inference_mode(), pytest.raises(ValueError, match="stopped"):
+        planned.model(input_ids=TOKENS)
+    failing.remove()
+    states(planned)  # writes where the other kind of pass has left its memory
+    embedded = torch.randn(1, 5, planned.model.config.hidden_size, requires_grad=True)
+    planned.model(inputs_embeds=embedded).logits.sum().backward()
+    assert embedded.grad is not None and embedded.grad.isnan().all()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,6 +14,7 @@ from paredown.compressors.storage import decode_matrix, encode_matrix
 from paredown.space.choice import Choice, parse_choice
 from paredown.space.layouts import matrix_fault, site_fault
 from paredown.space.site import Member, Site
+from paredown.space.statistics import Statistics
 from paredown.space.target import targets
 
 
@@ -64,6 +65,24 @@ def test_search_is_no_worse_than_round_to_nearest(bits: int, symmetric: str, pow
         errors.append(float((decoded - weight).square().sum()))
     assert errors[0] <= errors[1]
     assert bits > 4 or errors[0] < 0.97 * errors[1]
+
+
+@pytest.mark.parametrize("symmetric", ["", " symmetric=false"])
+def test_a_row_is_rounded_as_if_it_were_alone(symmetric: str) -> None:
+    """Also where the rows are too many to be fitted at once; with an importance of every weight, and with none."""
+    choice = parse_choice(f"quantize bits=3 group_size=32{symmetric}")
+    generator = torch.Generator().manual_seed(0)
+    weight, importance = torch.randn(1100, 64, generator=generator), torch.rand(1100, 64, generator=generator)
+    for known in (None, importance):
+
+        def decoded(rows: slice, known: torch.Tensor | None = known) -> torch.Tensor:
+            part = weight[rows]
+            statistics = Statistics(importance=None if known is None else known[rows])
+            return decode_matrix(choice, encode_matrix(choice, part, "float32", statistics), (len(part), 64))
+
+        whole = decoded(slice(None))
+        for row in (0, 511, 512, 1023, 1024, 1099):
+            assert torch.equal(whole[row : row + 1], decoded(slice(row, row + 1)))
 
 
 def test_the_nearest_code_is_taken() -> None:

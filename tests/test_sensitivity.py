@@ -1,61 +1,40 @@
-"""What each choice is predicted to cost."""
+"""What each choice is predicted to cost, and what of it is kept on disk."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from estimated import SEQUENCES, evidence_of, prepared
 from scipy.stats import spearmanr
 
-from paredown.compressors.bank import Bank
-from paredown.compressors.calibration import collect
-from paredown.compressors.checkpoint import load_original, parameters_of
+from paredown.compressors import bank
 from paredown.compressors.planned import PlannedModel
-from paredown.compressors.sites import inventory_of
 from paredown.evaluators.quality import Teacher
 from paredown.evaluators.sequences import Sequences
-from paredown.search.sensitivity import Sensitivity, output_error, single_site
+from paredown.search.estimators import single_site
+from paredown.search.evidence import Evidence, Sensitivity
+from paredown.search.sensitivity import estimated, estimated_tokens, stored_losses
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.plan import Plan
 from paredown.space.space import Space
-from paredown.space.study_file import SpaceFile
-from paredown.space.target import targets
 
 Folder = Callable[[str], Path]
-BITS = (2, 3, 4, 6, 8)
-CHOICES = {"linear": ["keep", *(f"quantize bits={bits} group_size=32" for bits in BITS)]}
-SEQUENCES = Sequences(
-    tokens=torch.randint(2, 128, (6, 48), generator=torch.Generator().manual_seed(0)),
-    mask=torch.ones(6, 48, dtype=torch.long),
-    document=torch.arange(6),
-)
-
-
-def prepared(folder: Path, bank: Path, data: Sequences = SEQUENCES) -> tuple[Space, PlannedModel]:
-    model = load_original(folder)
-    parameters = {name: tensor.detach() for name, tensor in parameters_of(model).items()}
-    space = Space.build(inventory_of(folder), targets["paredown"], SpaceFile.model_validate({"choices": CHOICES, "max_drops": 1}))
-    statistics = collect(model, space.inventory, data.tokens, data.mask, bank / "statistics")
-    return space, PlannedModel(model, space.inventory, Bank(bank, parameters, statistics, "test"))
 
 
 def predicted(space: Space, planned: PlannedModel) -> Sensitivity:
-    return single_site(space, planned, planned.bank, SEQUENCES)
+    return estimated("single-site", evidence_of(space, planned))
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_predictions_rank_sites_and_choices_as_measured(pico: Folder, tmp_path: Path, name: str) -> None:
-    """Every choice of the space has a prediction; kept is nothing; more bits are never predicted worse at one site; what is
-    predicted for a site alone follows what is measured."""
+    """More bits are never predicted worse at one site; what is predicted for a site alone follows what is measured."""
     space, planned = prepared(pico(name), tmp_path)
     losses = predicted(space, planned)
-    assert planned.plan == Plan()
-    assert set(losses) == {(site.name, choice) for site in space.inventory.sites for choice in space.options[site.name]}
-    assert all(losses[site, choice] == 0 for site, choice in losses if choice == KEEP)
-    assert all(loss >= 0 for loss in losses.values())
     for site in space.inventory.leaves:
         if site.kind == "linear":
             falling = [losses[site.name, c] for c in sorted(space.options[site.name], key=lambda c: getattr(c, "bits", 16))]
@@ -95,4 +74,63 @@ def test_the_output_error_is_that_of_the_outputs(pico: Folder, tmp_path: Path) -
         choice, site = parse_choice("quantize bits=3"), space.inventory[site_name]
         change = planned.bank.decoded(site, choice)[f"{site_name}.weight"] - module.weight
         outputs = inputs @ (change if site.members[0].transposed else change.T)
-        assert output_error(site, choice, planned.bank) == pytest.approx(float(outputs.square().sum(1).mean()), rel=1e-3)
+        evidence = Evidence(space, planned, planned.bank, data)
+        assert evidence.output_error(site, choice) == pytest.approx(float(outputs.square().sum(1).mean()), rel=1e-3)
+
+
+class Passes:
+    """How many times a model ran."""
+
+    def __init__(self, planned: PlannedModel) -> None:
+        self.count = 0
+        planned.model.register_forward_hook(self._one)
+
+    def _one(self, *_: object) -> None:
+        self.count += 1
+
+
+def test_what_is_on_disk_is_not_measured_again(pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for the same study, nor for another that shares the bank; more choices cost only their own passes, and are
+    predicted as if all had been measured anew; other texts, other records or another estimator are other questions."""
+    few, planned = prepared(pico("llama"), tmp_path)
+    blocks = {site.name: () for site in few.inventory.parents}
+    linear = {site.name: few.options[site.name][:3] for site in few.inventory.leaves}  # the reference among them
+    some = Space(inventory=few.inventory, target=few.target, options={**few.options, **linear, **blocks}, max_drops=1)
+    passes = Passes(planned)
+
+    def losses(folder: str, space: Space, name: str = "single-site", data: Sequences = SEQUENCES) -> tuple[Sensitivity, int]:
+        before = passes.count
+        inputs = [data.sha256(), "weights"]
+        found = stored_losses(tmp_path / folder / "sensitivity.json", name, inputs, space, planned, planned.bank, data)
+        return found, passes.count - before
+
+    first, cost = losses("study", some)
+    assert cost > len(some.inventory.leaves)
+    assert losses("study", some) == (first, 0)
+    (tmp_path / "study" / "sensitivity.json").unlink()
+    assert losses("study", some) == (first, 0)
+    assert losses("another", some) == (first, 0)
+    more, added = losses("another", few)
+    new = len(set(single_site.measured(few)) - set(single_site.measured(some)))
+    started = 4  # the original's predictions, whether it may start late, and the states before the second block
+    assert 0 < new <= added <= new + started < cost + new
+    assert more == estimated("single-site", Evidence(few, planned, planned.bank, SEQUENCES))
+    assert losses("another", few, data=SEQUENCES.head(3))[1] > 0
+    assert losses("another", few, name="single-site-full")[1] > 0
+    stored = json.loads((tmp_path / "another" / "sensitivity.json").read_text())
+    assert (stored["estimator"], stored["backward_tokens"]) == ("single-site-full", 0)
+    assert 0 < stored["forward_tokens"] <= estimated_tokens("single-site-full", few, SEQUENCES.tokens.numel())
+    planned.bank.calibration = "other"  # data-free records stay the same
+    assert losses("third", few)[1] == 0
+    monkeypatch.setattr(bank, "VERSION", bank.VERSION + 1)
+    assert losses("fourth", few)[1] > 0
+
+
+def test_facts_that_cannot_be_read_or_kept_are_made_anew(pico: Folder, tmp_path: Path) -> None:
+    space, planned = prepared(pico("llama"), tmp_path)
+    path = tmp_path / "facts.json"
+    first = estimated("single-site", evidence_of(space, planned, path))
+    path.write_text(path.read_text()[:100])
+    assert estimated("single-site", evidence_of(space, planned, path)) == first
+    assert len(json.loads(path.read_text())["facts"]) > len(space.inventory.leaves)
+    assert estimated("single-site", evidence_of(space, planned, path / "below a file.json")) == first

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import toys
 
 from paredown.search.record import Record
-from paredown.search.surrogate import NOISE, Surrogate
+from paredown.search.surrogate import MOST, WIDTHS, Surrogate, latest
 
 SPACE = toys.toy_space()
 LOSSES = toys.losses_of(SPACE)
@@ -15,52 +17,95 @@ PLANS = toys.all_plans(SPACE)
 TRUE = {pair: loss * (1.6 if "layers.0" in pair[0] else 0.7) for pair, loss in LOSSES.items()}
 
 
-def measured(count: int, seed: int = 0) -> list[Record]:
+def measured(count: int, seed: int = 0, power: float = 1.0) -> list[Record]:
     """Trials of random plans in a world where block 0 matters 1.6 times what was predicted, all else 0.7 times."""
     chosen = np.random.default_rng(seed).choice(len(PLANS), count, replace=False)
-    return [toys.record_of(SPACE, PLANS[i], toys.sum_of(SPACE, PLANS[i], TRUE), number) for number, i in enumerate(chosen)]
+    return [toys.record_of(SPACE, PLANS[i], toys.sum_of(SPACE, PLANS[i], TRUE) ** power, number) for number, i in enumerate(chosen)]
+
+
+def errors(surrogate: Surrogate, fresh: list[Record]) -> np.ndarray:
+    """Of the predicted log losses."""
+    known = [record for record in fresh if record.loss > 0]
+    return surrogate.predict([record.plan for record in known]).mean - np.log([record.loss for record in known])
 
 
 def test_nothing_measured_changes_nothing() -> None:
+    """But for draws, which scatter as widely as the prior."""
     surrogate = Surrogate(SPACE.inventory, LOSSES, [])
-    assert surrogate.expected() == LOSSES
-    assert surrogate.draw(np.random.default_rng(0)) == LOSSES
+    assert surrogate.expected() == pytest.approx(LOSSES)
+    generator = np.random.default_rng(0)
+    pair = max(LOSSES, key=lambda pair: LOSSES[pair])
+    logs = [np.log(surrogate.draw(generator)[pair] / LOSSES[pair]) for _ in range(2000)]
+    groups = ("all", "block", "role", "site", "choice", "pair")
+    assert np.std(logs) == pytest.approx(np.sqrt(sum(WIDTHS[name] ** 2 for name in groups)), rel=0.1)
+    fresh = surrogate.predict([record.plan for record in measured(20)])
+    assert (fresh.spread > WIDTHS["all"]).all()
 
 
 def test_known_multipliers_are_recovered() -> None:
-    """Of every pair that weighs enough in a plan to be seen above the noise."""
-    expected = Surrogate(SPACE.inventory, LOSSES, measured(300)).expected()
-    seen = [pair for pair, loss in TRUE.items() if loss > 5 * NOISE * float(np.median([r.loss for r in measured(300)]))]
+    """Of every pair that weighs enough in a plan to be seen."""
+    records = measured(150)
+    expected = Surrogate(SPACE.inventory, LOSSES, records).expected()
+    seen = [pair for pair, loss in TRUE.items() if loss > 0.15 * float(np.median([record.loss for record in records]))]
     assert len(seen) > 5
     for pair in seen:
         assert expected[pair] == pytest.approx(TRUE[pair], rel=0.1), pair
 
 
 def test_fresh_plans_are_predicted_better_than_by_the_sensitivities() -> None:
-    surrogate, fresh = Surrogate(SPACE.inventory, LOSSES, measured(40)), measured(100, seed=1)
-    expected = surrogate.expected()
+    before, after = Surrogate(SPACE.inventory, LOSSES, []), Surrogate(SPACE.inventory, LOSSES, measured(40))
+    fresh = measured(100, seed=1)
+    assert np.abs(errors(after, fresh)).mean() < 0.05
+    assert 5 * np.abs(errors(after, fresh)).mean() < np.abs(errors(before, fresh)).mean()
 
-    def error(losses: toys.Losses) -> float:
-        return float(np.mean([abs((surrogate.predict(r.plan, losses) or 0.0) - r.loss) / r.loss for r in fresh if r.loss > 0]))
 
-    assert error(expected) < 0.05 < 5 * error(expected) < error(LOSSES)
+def test_plans_are_as_far_off_as_the_spread_says() -> None:
+    """In a world where every pair errs by itself, and every plan a little."""
+    generator = np.random.default_rng(0)
+    true = {pair: loss * generator.lognormal(0, 0.3) for pair, loss in LOSSES.items()}
+    chosen = generator.choice(len(PLANS), 150, replace=False)
+    known = [toys.record_of(SPACE, PLANS[i], toys.sum_of(SPACE, PLANS[i], true) * generator.lognormal(0, 0.05)) for i in chosen]
+    surrogate = Surrogate(SPACE.inventory, LOSSES, known[:30])
+    spread = surrogate.predict([record.plan for record in known[30:] if record.loss > 0]).spread
+    ratio = np.sqrt(np.square(errors(surrogate, known[30:]) / np.hypot(spread, 0.05)).mean())
+    assert 0.5 < ratio < 2
+
+
+def test_a_loss_that_bends_away_from_the_sum_is_followed() -> None:
+    """Additivity breaks where much is taken away: the loss grows as a power of the sum."""
+    records, fresh = measured(40, power=1.2), measured(100, seed=1, power=1.2)
+    assert np.abs(errors(Surrogate(SPACE.inventory, LOSSES, records), fresh)).mean() < 0.06
 
 
 def test_draws_are_reproducible_and_scatter_around_the_mean() -> None:
     surrogate = Surrogate(SPACE.inventory, LOSSES, measured(10))
     one, same, other = (surrogate.draw(np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert one == same != other
-    draws = [surrogate.draw(generator) for generator in [np.random.default_rng(0)] for _ in range(300)]
+    generator = np.random.default_rng(0)
+    draws = [surrogate.draw(generator) for _ in range(300)]
     for pair, loss in surrogate.expected().items():
-        assert np.mean([draw[pair] for draw in draws]) == pytest.approx(loss, rel=0.15)
+        assert np.exp(np.mean([np.log(max(draw[pair], 1e-300)) for draw in draws])) == pytest.approx(loss, rel=0.15)
+
+
+def test_draws_agree_with_the_predicted_spread() -> None:
+    """Two ways to the same posterior: sums under draws, and the spread that is computed."""
+    surrogate = Surrogate(SPACE.inventory, LOSSES, measured(12))
+    plans = [record.plan for record in measured(8, seed=3) if record.loss > 0]
+    generator = np.random.default_rng(1)
+    logs = np.array(
+        [[np.log(toys.sum_of(SPACE, plan, draw)) for plan in plans] for draw in (surrogate.draw(generator) for _ in range(800))]
+    )
+    spread = surrogate.predict(plans).spread
+    beside = surrogate.widths["remainder"] ** 2 + surrogate.widths["curvature"] ** 2 * 4  # what draws of the pairs leave out
+    assert (logs.std(0) < 1.2 * spread).all()
+    assert (logs.std(0) ** 2 > 0.5 * (spread**2 - beside)).all()
 
 
 def test_what_was_measured_is_less_uncertain() -> None:
-    before, after = (Surrogate(SPACE.inventory, LOSSES, measured(count)) for count in (3, 60))
-    common = [pair for pair in before.pairs if pair in after.pairs]
-    variances = [[float(s.covariance[s.pairs.index(pair), s.pairs.index(pair)]) for pair in common] for s in (before, after)]
-    assert sum(variances[1]) < 0.5 * sum(variances[0])
-    assert all(new > 0 for new in variances[1])
+    plans = [record.plan for record in measured(30, seed=5) if record.loss > 0]
+    before, after = (Surrogate(SPACE.inventory, LOSSES, measured(count)).predict(plans).spread for count in (3, 60))
+    assert after.mean() < 0.5 * before.mean()
+    assert (after > 0).all()
 
 
 def test_losses_never_turn_negative() -> None:
@@ -71,3 +116,25 @@ def test_losses_never_turn_negative() -> None:
     generator = np.random.default_rng(0)
     for losses in (surrogate.expected(), *(surrogate.draw(generator) for _ in range(20))):
         assert all(loss >= 0 for loss in losses.values())
+
+
+def test_lower_rungs_count_as_what_they_would_be_on_the_whole_set() -> None:
+    """The first half of the sequences loses half as much as the rest, in every plan."""
+    whole = [replace(record, sequences=(record.loss, 3 * record.loss)) for record in measured(30)]
+    half = [
+        replace(record, loss=record.loss / 2, sequences=(record.loss,), whole=False, number=30 + record.number)
+        for record in measured(20, seed=2)
+    ]
+    fresh = measured(60, seed=4)
+    assert np.abs(errors(Surrogate(SPACE.inventory, LOSSES, [*whole, *half]), fresh)).mean() < 0.05
+
+
+def test_the_trials_that_it_learns_from_are_bounded() -> None:
+    """The front stays, and the newest."""
+    records = [toys.record_of(SPACE, PLANS[i % len(PLANS)], 1.0 + (i * 7919 % 1000) / 1000, i) for i in range(3 * MOST)]
+    kept = latest(records)
+    assert len(kept) == MOST
+    least = min(records, key=lambda record: (record.loss, record.size_bytes))
+    assert least in kept
+    assert records[-1] in kept
+    assert [record.number for record in kept] == sorted(record.number for record in kept)

@@ -9,8 +9,11 @@ import torch
 from correlated import statistics_of
 from sklearn.cluster import KMeans
 
-from paredown.compressors.methods.vector_quantize import k_means
+from paredown.compressors.hessian import hessian
+from paredown.compressors.methods import vector_quantize
+from paredown.compressors.methods.vector_quantize import fitted_scale, swept_indices
 from paredown.compressors.storage import decode_matrix, encode_matrix
+from paredown.compressors.vectors import ROWS, fitted_codebook, k_means
 from paredown.space.choice import parse_choice
 from paredown.space.layouts import matrix_fault, matrix_layout
 from paredown.space.statistics import Statistics
@@ -114,3 +117,87 @@ def test_runs_must_divide_the_row() -> None:
     """The message has what does."""
     fault = matrix_fault(parse_choice("vector-quantize centroids=4 dimensions=8"), (8, 172))
     assert fault == "dimensions 8 does not divide in_features 172; use 2, 4"
+
+
+def curvature_of(columns: int, seed: int = 0) -> torch.Tensor:
+    return hessian(statistics_of((1, columns), seed)["second_moment"])
+
+
+def damped_loss(weight: torch.Tensor, kept: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
+    """Of each row, in float64."""
+    error = (weight - kept).double()
+    return ((error @ curvature.double()) * error).sum(1)
+
+
+@pytest.mark.parametrize(("dimensions", "columns"), [(2, 64), (3, 132), (8, 264)])
+def test_no_sweep_raises_the_output_error(dimensions: int, columns: int) -> None:
+    """Of no row, from random indices on, also where errors cross the columns after which they are passed on."""
+    weight, codebook, curvature = normal((16, columns)), normal((9, dimensions), 1), curvature_of(columns)
+    indices = torch.randint(9, (16, columns // dimensions), generator=torch.Generator().manual_seed(2))
+    losses = []
+    for _ in range(4):
+        losses.append(damped_loss(weight, codebook[indices].flatten(1), curvature))
+        indices = swept_indices(weight, indices, codebook, curvature)
+    assert all(bool((after <= before * (1 + 1e-5)).all()) for before, after in pairwise(losses))
+    assert float(losses[1].sum()) < 0.5 * float(losses[0].sum())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_sweeps_end_no_other_index_is_better(seed: int) -> None:
+    """Each index of a tiny matrix exchanged for each other vector, one at a time: no row's output error falls."""
+    weight, codebook, curvature = normal((5, 12), seed), normal((6, 2), seed + 9), curvature_of(12, seed)
+    indices = torch.zeros(5, 6, dtype=torch.int64)
+    while not torch.equal(indices, after := swept_indices(weight, indices, codebook, curvature)):
+        indices = after
+    least = damped_loss(weight, codebook[indices].flatten(1), curvature)
+    for run in range(6):
+        for vector in range(6):
+            other = indices.clone()
+            other[:, run] = vector
+            assert bool((damped_loss(weight, codebook[other].flatten(1), curvature) >= least * (1 - 1e-5)).all())
+
+
+@pytest.mark.parametrize("rows", [6, 2 * ROWS + 1])
+def test_a_codebook_is_fitted_by_least_squares(rows: int) -> None:
+    """Three unknowns, as many as steps: what the least squares of the outputs gives, on rows that are spread over the matrix."""
+    weight, curvature, scale = normal((rows, 8)), curvature_of(8), normal((rows, 1), 1).exp()
+    indices = torch.randint(3, (rows, 8), generator=torch.Generator().manual_seed(2))
+    every = -(-rows // ROWS)
+    root = torch.linalg.cholesky(curvature.double())
+    choice = torch.nn.functional.one_hot(indices[::every], 3).double() * scale[::every].double().unsqueeze(-1)
+    design = torch.einsum("rck,co->rok", choice, root).flatten(0, 1)
+    wanted = (weight[::every].double() @ root).flatten()
+    oracle = torch.linalg.lstsq(design, wanted.unsqueeze(1)).solution
+    fitted = fitted_codebook(weight, indices, normal((3, 1), 3), scale, curvature)
+    torch.testing.assert_close(fitted.double(), oracle, rtol=0.01, atol=1e-3)
+    assert torch.equal(fitted, fitted.to(torch.bfloat16).float())
+
+
+def test_a_codebook_that_would_lose_by_rounding_stays() -> None:
+    """The best codebook, in float32, is not exchanged for what bfloat16 holds."""
+    indices, best = torch.arange(4).repeat(6, 1), torch.tensor([[0.1], [0.2], [0.3], [0.7]])
+    weight = best[indices].flatten(1)
+    assert torch.equal(fitted_codebook(weight, indices, best, torch.ones(6, 1), curvature_of(4)), best)
+
+
+def test_scales_are_the_best_that_are_stored() -> None:
+    """No neighbour that bfloat16 holds is better for a row; a row of zeros keeps its scale."""
+    weight, kept, curvature = normal((16, 12)), normal((16, 12)) + 0.3 * normal((16, 12), 1), curvature_of(12)
+    kept[3] = 0
+    before = torch.full((16, 1), 0.5)
+    scale = fitted_scale(weight, kept, before, curvature)
+    assert scale[3] == 0.5
+    least = damped_loss(weight, kept * scale, curvature)
+    for neighbour in (scale * (1 + 2**-7), scale * (1 - 2**-7), before):
+        assert bool((damped_loss(weight, kept * neighbour.to(torch.bfloat16).float(), curvature) >= least * (1 - 1e-5)).all())
+
+
+@pytest.mark.parametrize("centroids", [8, 64])
+def test_rounds_lower_the_output_error(centroids: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the first rounds, and three together by a twentieth and more."""
+    text, losses = f"vector-quantize centroids={centroids}", []
+    for rounds in (0, 1, 3):
+        monkeypatch.setattr(vector_quantize, "ROUNDS", rounds)
+        losses.append(lost(text, 0))
+    assert losses[2] < losses[1] < losses[0]
+    assert losses[2] < 0.95 * losses[0]

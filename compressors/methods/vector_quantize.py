@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from paredown.compressors.hessian import BLOCK, DAMPING, factor_of_inverse
+from paredown.compressors.descent import swept
+from paredown.compressors.hessian import BLOCK, factor_of_inverse, hessian
 from paredown.compressors.packing import pack, packed_columns, unpack
+from paredown.compressors.vectors import fitted_codebook, k_means, least
 from paredown.space.choice import Choice, Part, Shape, methods
 from paredown.space.site import Kind, Member
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
@@ -17,17 +19,11 @@ from paredown.space.tensors import Layout, TensorSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-SEEDS = 2048
-"""About so many vectors the first centroids are drawn from."""
+SAMPLE = 128
+"""Vectors for each centroid, but 8192 at least, that k-means is given, spread over the matrix; all are coded with what it finds."""
 
-ROUNDS = 10
-"""Most rounds of k-means."""
-
-CHUNK = 1024
-"""Vectors whose distances are computed at a time: so few stay in the processor's cache."""
-
-SAMPLE = 64
-"""Vectors for each centroid, but 4096 at least, that the codebook is fitted to, spread over the matrix; all are coded with it."""
+ROUNDS = 3
+"""Times that codebook and scales are fitted to the indices, and then all indices are chosen again."""
 
 
 @methods.register("vector-quantize")
@@ -35,11 +31,13 @@ class VectorQuantize(Choice):
     """Each run of neighbouring weights of a row replaced by one of ``centroids`` vectors of the matrix, each row with its own scale.
 
     The codebook is found by k-means, weighted by what an error costs in the outputs. Runs are then coded from the one that
-    reads the largest inputs to the smallest, and each makes up for the errors of those before it.
+    reads the largest inputs to the smallest, and each makes up for the errors of those before it. From there codebook, scales and
+    indices are improved in turns; the output error, its Hessian damped, never grows.
 
     Source:
-        van Baalen et al., 2024, "GPTVQ: The Blessing of Dimensionality for LLM Quantization", arXiv 2402.15319; its compression
-        and its update of the codebooks are not part of this, and k-means starts from k-means++ (Arthur & Vassilvitskii, 2007).
+        van Baalen et al., 2024, "GPTVQ: The Blessing of Dimensionality for LLM Quantization", arXiv 2402.15319, up to the update of
+        the codebook; its compression of codebooks is not part of this. Behdin et al., 2023, "QuantEase: Optimization-based
+        Quantization for Language Models", arXiv 2309.01885, for cyclic coordinate descent, there over the codes of a grid.
     """
 
     method: ClassVar[str] = "vector-quantize"
@@ -83,23 +81,39 @@ class VectorQuantize(Choice):
         }
 
     def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
-        """Lloyd's rounds on a sample of the scaled runs, then one pass over the columns."""
+        """A codebook of k-means and one pass over the columns; then codebook, scales and indices in turns."""
         import torch
 
-        order, factor = _inverse_factor(statistics["second_moment"], self.dimensions)
-        corners = [
-            factor[start : start + self.dimensions, start : start + self.dimensions] for start in range(0, len(factor), self.dimensions)
-        ]
-        metrics = torch.linalg.inv(torch.stack(corners))
-        scale = weight.square().mean(1, keepdim=True).sqrt().clamp(min=1e-30).to(torch.bfloat16)
-        scaled = (weight / scale.float()).view(len(weight), -1, self.dimensions)[:, order]
-        costs = metrics.square().sum(-1) * (scale.float() / scale.float().max()).square().unsqueeze(-1)
-        step = -(-scaled.shape[0] * scaled.shape[1] // max(4096, SAMPLE * self.centroids))
-        sample = scaled.flatten(0, 1)[::step], costs.flatten(0, 1)[::step].expand(-1, self.dimensions)
-        codebook = k_means(*sample, self.centroids).to(torch.bfloat16)
-        indices = torch.empty(scaled.shape[:2], dtype=torch.int32)
-        indices[:, order] = _compensated(scaled.flatten(1), codebook.float(), factor, metrics)
-        return {"indices_packed": pack(indices, self.bits), "codebook": codebook, "row_scale": scale}, {}
+        curvature = hessian(statistics["second_moment"])
+        order = curvature.diagonal().view(-1, self.dimensions).sum(1).argsort(descending=True, stable=True)
+        columns = (order.unsqueeze(1) * self.dimensions + torch.arange(self.dimensions)).flatten()
+        weight, curvature = weight[:, columns], curvature[columns][:, columns]
+        scale = weight.square().mean(1, keepdim=True).sqrt().clamp(min=1e-30).to(torch.bfloat16).float()
+        codebook, indices = self._start(weight / scale, scale, curvature)
+        for _ in range(ROUNDS):
+            codebook = fitted_codebook(weight, indices, codebook, scale, curvature)
+            scale = fitted_scale(weight, codebook.index_select(0, indices.flatten()).view(weight.shape), scale, curvature)
+            indices = swept_indices(weight / scale, indices, codebook, curvature)
+        own = {
+            "indices_packed": pack(indices[:, order.argsort()].to(torch.int32), self.bits),
+            "codebook": codebook.to(torch.bfloat16),
+            "row_scale": scale.to(torch.bfloat16),
+        }
+        return own, {}
+
+    def _start(self, scaled: Tensor, scale: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
+        """Codebook and indices, by Lloyd's rounds on a sample of the runs, and one pass over all in which errors are passed on."""
+        import torch
+
+        factor = factor_of_inverse(curvature.double()).float()
+        runs = len(factor) // self.dimensions
+        corners = factor.view(runs, self.dimensions, runs, self.dimensions).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        metrics = torch.linalg.inv(corners)
+        costs = metrics.square().sum(-1) * (scale / scale.max()).square().unsqueeze(-1)
+        step = -(-len(scaled) * runs // max(8192, SAMPLE * self.centroids))
+        sample = scaled.view(-1, self.dimensions)[::step], costs.flatten(0, 1)[::step].expand(-1, self.dimensions)
+        codebook = k_means(*sample, self.centroids).to(torch.bfloat16).float()
+        return codebook, _compensated(scaled, codebook, factor, metrics)
 
     def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """The codebook's vectors at the indices, times the rows' scales."""
@@ -107,48 +121,43 @@ class VectorQuantize(Choice):
         return own["codebook"].float()[indices].view(shape) * own["row_scale"].float()
 
 
-def k_means(vectors: Tensor, costs: Tensor, clusters: int) -> Tensor:
-    """Centroids ``(clusters, dimensions)`` of low cost, the same on every run.
+def fitted_scale(weight: Tensor, kept: Tensor, scale: Tensor, curvature: Tensor) -> Tensor:
+    """The rows' scales of least output error, as bfloat16 holds them; a row that would not gain keeps its own.
 
     Args:
-        vectors: Shape ``(n, dimensions)``.
-        costs: Of each squared difference, at or above 0; the vectors' shape.
-        clusters: How many.
+        weight: Shape ``(rows, columns)``; not modified.
+        kept: Each row's vectors, before they are scaled; same shape.
+        scale: Shape ``(rows, 1)``.
+        curvature: H of the output error ``trace(E H E')``, shape ``(columns, columns)``.
     """
     import torch
 
-    generator = torch.Generator().manual_seed(0)
-    step = max(1, len(vectors) // SEEDS)
-    seeds, seed_costs = vectors[::step], costs[::step]
-    centroids = seeds[:1]
-    nearest = torch.full((len(seeds),), torch.inf)
-    for _ in range(clusters - 1):
-        nearest = torch.minimum(nearest, (seed_costs * (seeds - centroids[-1]).square()).sum(1))
-        drawn = torch.multinomial(nearest, 1, generator=generator) if float(nearest.sum()) > 0 else torch.zeros(1, dtype=torch.int64)
-        centroids = torch.cat([centroids, seeds[drawn]])
-    weighted = costs * vectors
-    features = torch.cat([costs, -2 * weighted], 1)
-    for _ in range(ROUNDS):
-        table = torch.cat([centroids.square(), centroids], 1).T
-        index = torch.cat([(part @ table).argmin(1) for part in features.split(CHUNK)])  # costs that stay in the cache
-        mass = torch.zeros_like(centroids).index_add_(0, index, costs)
-        total = torch.zeros_like(centroids).index_add_(0, index, weighted)
-        moved = torch.where(mass > 0, total / mass.clamp(min=1e-30), centroids)
-        if torch.equal(moved, centroids):
-            break
-        centroids = moved
-    return centroids
+    felt = kept @ curvature
+    wanted, power = (weight * felt).sum(1, keepdim=True), (kept * felt).sum(1, keepdim=True)
+    fitted = (wanted / power.clamp(min=1e-30)).to(torch.bfloat16).float()
+    gains = fitted * (fitted * power - 2 * wanted) < scale * (scale * power - 2 * wanted)
+    return torch.where(gains & (fitted > 0), fitted, scale)
 
 
-def _inverse_factor(moment: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
-    """Runs by falling second moment, and the upper triangular ``U`` with ``U' U`` the inverse of the Hessian in that order."""
+def swept_indices(scaled: Tensor, indices: Tensor, codebook: Tensor, curvature: Tensor) -> Tensor:
+    """Indices ``(rows, runs)`` after one sweep of coordinate descent; `scaled` is the matrix with each row in units of its scale."""
     import torch
 
-    mean = float(moment.diagonal().mean())
-    moment = (moment + (DAMPING * mean if mean > 0 else 1.0) * torch.eye(len(moment))).double()
-    order = moment.diagonal().view(-1, dimensions).sum(1).argsort(descending=True, stable=True)
-    columns = (order.unsqueeze(1) * dimensions + torch.arange(dimensions)).flatten()
-    return order, factor_of_inverse(moment[columns][:, columns]).float()
+    dimensions = codebook.shape[1]
+    runs = len(curvature) // dimensions
+    blocks = curvature.view(runs, dimensions, runs, dimensions).diagonal(dim1=0, dim2=2).permute(2, 0, 1).contiguous()
+    powers = ((codebook @ blocks) * codebook).sum(-1)
+    found = indices.T.contiguous()
+
+    def choose(first: int, values: Tensor, slopes: Tensor) -> Tensor:
+        run = first // dimensions
+        pulls = (slopes + blocks[run] @ values).T
+        found[run] = least(torch.addmm(powers[run], pulls, codebook.T, alpha=-2))
+        return codebook.index_select(0, found[run]).T
+
+    kept = codebook.index_select(0, found.flatten()).view(runs, len(scaled), dimensions).transpose(1, 2).reshape(len(curvature), -1)
+    swept(scaled.T.contiguous(), kept, curvature, dimensions, choose)
+    return found.T.contiguous()
 
 
 def _compensated(scaled: Tensor, codebook: Tensor, factor: Tensor, metrics: Tensor) -> Tensor:
@@ -164,9 +173,9 @@ def _compensated(scaled: Tensor, codebook: Tensor, factor: Tensor, metrics: Tens
         for start in range(first, last, dimensions):
             end, metric = start + dimensions, metrics[start // dimensions]
             run, table = scaled[:, start:end], codebook @ metric
-            index = (table.square().sum(1) - 2 * (run @ metric) @ table.T).argmin(1)
+            index = least(torch.addmm(table.square().sum(1), run @ metric, table.T, alpha=-2))
             errors[:, start - first : end - first] = (run - codebook[index]) @ metric
             scaled[:, end:last] -= errors[:, start - first : end - first] @ factor[start:end, end:last]
             indices.append(index)
         scaled[:, last:] -= errors @ factor[first:last, last:]
-    return torch.stack(indices, 1).to(torch.int32)
+    return torch.stack(indices, 1)

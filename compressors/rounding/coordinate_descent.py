@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paredown.compressors.hessian import BLOCK
-from paredown.compressors.rounding.gptq import by_column, gptq, hessian, inverse_factor
+from paredown.compressors.descent import swept
+from paredown.compressors.hessian import hessian
+from paredown.compressors.rounding.gptq import by_column, gptq, inverse_factor
 from paredown.compressors.rounding.grid import Grid, Rounded, Rounding, codes_of, roundings, stored
 from paredown.space.statistics import Statistics
 
@@ -55,21 +56,15 @@ def swept_codes(weight: Tensor, codes: Tensor, scale: Tensor, zero: Tensor, grid
         order: In which the columns are visited.
         curvature: Positive definite, shape ``(columns, columns)``.
     """
-    import torch
-
     curvature = curvature[order][:, order]
     step, middle = by_column(scale, grid, order), by_column(zero, grid, order)
     new = codes.T[order]
-    gradient = curvature @ (weight.T[order] - (new - middle) * step)
-    for start in range(0, len(new), BLOCK):
-        stop = min(start + BLOCK, len(new))
-        change = torch.empty(stop - start, len(weight))
-        for i, j in enumerate(range(start, stop)):
-            value = (new[j] - middle[j]) * step[j]
-            slope = gradient[j] + curvature[j, start:j] @ change[:i]
-            new[j] = codes_of(value + slope / curvature[j, j], step[j], middle[j], grid)
-            change[i] = value - (new[j] - middle[j]) * step[j]
-        gradient[stop:] += curvature[stop:, start:stop] @ change
+
+    def choose(j: int, value: Tensor, slope: Tensor) -> Tensor:
+        new[j] = codes_of(value[0] + slope[0] / curvature[j, j], step[j], middle[j], grid)
+        return ((new[j] - middle[j]) * step[j]).unsqueeze(0)
+
+    swept(weight.T[order], (new - middle) * step, curvature, 1, choose)
     return new[order.argsort()].T.contiguous()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paredown.compressors.hessian import BLOCK, DAMPING, factor_of_inverse
+from paredown.compressors.hessian import BLOCK, DAMPING, factor_of_inverse, hessian
 from paredown.compressors.rounding.grid import Grid, Rounded, Rounding, codes_of, roundings
 from paredown.compressors.rounding.search import fitted_grid
 from paredown.space.statistics import Statistics
@@ -30,14 +30,6 @@ def gptq(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
     scale, zero = fitted_grid(weight.view(len(weight), -1, grid.group), grid, importance.view(1, -1, grid.group))
     codes = compensated_codes(weight, scale, zero, grid, order, factor)
     return Rounded(codes=codes, scale=scale.squeeze(-1), zero=zero.squeeze(-1))
-
-
-def hessian(moment: Tensor, damping: float = DAMPING) -> Tensor:
-    """A second moment as a share of its mean diagonal, damped; the identity where all inputs are zero."""
-    import torch
-
-    mean = moment.diagonal().mean()
-    return moment / mean + damping * torch.eye(len(moment)) if mean > 0 else torch.eye(len(moment))
 
 
 def inverse_factor(statistics: Statistics) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.74, 0.68, 0.6, 0.52, 0.44)
 """Candidate ranges of a grid, as shares of the group's largest weight."""
 
+AT_ONCE = 1 << 15
+"""Weights whose grids are fitted together: what is computed on the way stays in the processor's cache."""
+
 
 def search(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
     """Codes and scales of least squared error among the candidate grids, entries weighted by their importance where it is known."""
@@ -33,6 +36,19 @@ def fitted_grid(grouped: Tensor, grid: Grid, importance: Tensor | None = None) -
         grid: The grid.
         importance: Of each squared error; a shape that broadcasts to that of ``grouped``.
     """
+    import torch
+
+    rows = max(1, AT_ONCE // (grouped.shape[1] * grouped.shape[2]))
+    fitted = []
+    for start in range(0, len(grouped), rows):
+        part = slice(start, start + rows)
+        own = importance if importance is None or len(importance) == 1 else importance[part]
+        fitted.append(_fitted_grid(grouped[part], grid, own))
+    scales, zeros = zip(*fitted, strict=True)
+    return torch.cat(scales), torch.cat(zeros)
+
+
+def _fitted_grid(grouped: Tensor, grid: Grid, importance: Tensor | None) -> tuple[Tensor, Tensor]:
     import torch
 
     best: tuple[Tensor, Tensor] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import optuna
 
@@ -26,6 +26,7 @@ class Question:
         budget_bytes: What the result may weigh.
         seed: Every random number follows from it and the number of the trial.
         sequences: How many the search set has.
+        focus: ``budget`` for all effort there, ``front`` for the whole front.
     """
 
     space: Space
@@ -34,6 +35,7 @@ class Question:
     budget_bytes: int
     seed: int
     sequences: int = 1
+    focus: str = "budget"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,19 @@ class Sampler(Protocol):
 
     def optuna_sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """The sampler that the Optuna study holds while this trial is asked for."""
+        ...
+
+
+@runtime_checkable
+class Warm(Sampler, Protocol):
+    """A sampler that does not read the history and must be told of the plans that a study measures first."""
+
+    def seed_sampler(self, number: int, plan: Plan) -> optuna.samplers.BaseSampler:
+        """The sampler that the Optuna study holds while the trial of this plan is asked for."""
+        ...
+
+    def seeded(self, trial: optuna.Trial) -> None:
+        """Told while the trial is open."""
         ...
 
 

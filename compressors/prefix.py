@@ -1,0 +1,100 @@
+"""The original's states before a block: what changes in that block or after it need not run those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from paredown.compressors.planned import PlannedModel
+from paredown.compressors.sites import blocks_of
+from paredown.space.plan import Plan
+
+
+class Prefix:
+    """The states that the original gives one block, of all batches of some texts, and the model without the blocks before it.
+
+    Memory holds the states of one block; walking on costs the blocks in between once.
+
+    Args:
+        planned: The model.
+        run: Runs it over the texts, batch by batch, always in the same order.
+
+    Attributes:
+        block: The first block that runs within `skipping`.
+        blocks: How many there are.
+    """
+
+    def __init__(self, planned: PlannedModel, run: Callable[[], object]) -> None:
+        planned.swap(Plan())
+        self._planned, self._run = planned, run
+        name, blocks = blocks_of(planned.model)
+        self._owner = planned.model.get_submodule(name.rpartition(".")[0])
+        self._attribute = name.rpartition(".")[2]
+        self._originals = list(blocks)
+        self._outputs: list[Any] = []
+        self.block, self.blocks = 0, len(self._originals)
+
+    def walk_to(self, block: int) -> float:
+        """Makes a block the first that runs; the plan in place may be taken out for it.
+
+        Returns:
+            What that cost, in passes of all blocks.
+        """
+        first = self.block if self.block <= block else 0
+        given, self._outputs, self.block = self._outputs, [], block
+        if block == first:
+            self._outputs = given
+            return 0.0
+        self._planned.swap(Plan())
+        before = [_Given(given, module) for module in self._originals[:first]]
+        running = self._originals[first:block]
+        after = [_Given(self._outputs, module) for module in self._originals[block:]]
+        hook = running[-1].register_forward_hook(lambda _, inputs, output: self._outputs.append(output))
+        try:
+            with self._in_place([*before, *running, *after]):
+                self._run()
+        finally:
+            hook.remove()
+        return len(running) / self.blocks
+
+    @contextmanager
+    def skipping(self) -> Iterator[None]:
+        """Within, blocks before `block` give back what the original's gave; the plan in place must keep them."""
+        before = {id(module) for module in self._originals[: self.block]}
+        present = list(getattr(self._owner, self._attribute))
+        with self._in_place([_Given(self._outputs, module) if id(module) in before else module for module in present]):
+            yield
+
+    @contextmanager
+    def _in_place(self, modules: Sequence[nn.Module]) -> Iterator[None]:
+        before = getattr(self._owner, self._attribute)
+        setattr(self._owner, self._attribute, nn.ModuleList(modules))
+        try:
+            yield
+        finally:
+            setattr(self._owner, self._attribute, before)
+
+
+class _Given(nn.Module):
+    """Gives, at each call, what a block gave for the next batch.
+
+    Args:
+        outputs: Of that block, batch by batch; may still grow.
+        block: In whose place it stands, whose plain attributes a model may ask for.
+    """
+
+    def __init__(self, outputs: Sequence[Any], block: nn.Module) -> None:
+        super().__init__()
+        self._outputs, self._calls = outputs, 0
+        for name, value in vars(block).items():
+            if isinstance(value, (bool, int, str)) and name not in vars(self):
+                setattr(self, name, value)
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        """The states after the block, as it gave them; its inputs are not read."""
+        output = self._outputs[self._calls % len(self._outputs)]
+        self._calls += 1
+        return output

@@ -1,0 +1,104 @@
+"""Whether losses add up: what the sensitivities predicted of the measured plans, beside what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from paredown.search.outcome import Outcome
+from paredown.search.pareto import pareto_front
+from paredown.search.record import Record
+from paredown.search.rendering import Section
+from paredown.space.choice import KEEP, parse_choice
+from paredown.space.site import Inventory
+
+POINTS = 6
+FEWEST = 4
+"""Plans that a rank correlation is told of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Additivity:
+    """Measured plans whose every choice has a sensitivity.
+
+    Attributes:
+        estimator: Name of what predicted; empty where not known.
+        tokens: That it read forward and backward, in passes of the whole model.
+        plans: Each measured plan with the sum of its sensitivities.
+    """
+
+    estimator: str
+    tokens: tuple[int, int]
+    plans: Sequence[tuple[Record, float]]
+
+    @property
+    def rank_correlation(self) -> float | None:
+        """Spearman's, of predicted and measured losses; None of few plans or where all are alike."""
+        predicted, measured = [loss for _, loss in self.plans], [record.loss for record, _ in self.plans]
+        if min(len(set(predicted)), len(set(measured))) < FEWEST:
+            return None
+        from scipy.stats import spearmanr
+
+        return float(spearmanr(predicted, measured).statistic)
+
+    @property
+    def along_front(self) -> list[tuple[Record, float]]:
+        """Of the plans that no other beats in size and loss, a few that are far apart in bytes, smallest first; none predicted as zero."""
+        told = [(record, loss) for record, loss in self.plans if loss > 0]
+        front = sorted((told[i] for i in pareto_front([(r.size_bytes, r.loss) for r, _ in told])), key=lambda plan: plan[0].size_bytes)
+        if len(front) <= POINTS:
+            return front
+        sizes = np.log([record.size_bytes for record, _ in front])
+        nearest = [int(np.abs(sizes - size).argmin()) for size in np.linspace(sizes[0], sizes[-1], POINTS)]
+        return [front[i] for i in sorted(set(nearest))]
+
+
+def additivity(outcome: Outcome, folder: Path) -> Additivity | None:
+    """That of a study folder; None where the folder has no sensitivities yet."""
+    try:
+        inventory: Inventory = TypeAdapter(Inventory).validate_json((folder / "inventory.json").read_bytes())
+        stored = json.loads((folder / "sensitivity.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    losses = {(site, parse_choice(choice)): loss for site, choice, loss in stored["losses"]}
+    plans = []
+    for record in outcome.records:
+        pairs = [(site.name, choice) for site, choice in record.plan.decided(inventory)]
+        if all(pair in losses or pair[1] == KEEP for pair in pairs):
+            plans.append((record, sum(losses.get(pair, 0.0) for pair in pairs)))
+    tokens = (int(stored.get("forward_tokens", 0)), int(stored.get("backward_tokens", 0)))
+    return Additivity(estimator=stored.get("estimator", ""), tokens=tokens, plans=plans)
+
+
+def additivity_section(outcome: Outcome, folder: Path) -> Section:
+    """What a report says of it; nothing where no measured plan was predicted."""
+    title, found = "Do losses add up?", additivity(outcome, folder)
+    if found is None or not found.along_front:
+        return Section(title=title)
+    forward, backward = found.tokens
+    cost = f", which read {forward:,} tokens forward" + (f" and {backward:,} backward" if backward else "") if forward else ""
+    name = f"The sensitivities ({found.estimator}{cost})" if found.estimator else "The sensitivities"
+    correlation = found.rank_correlation
+    ranked = f" rank the {len(found.plans)} plans that they predict with Spearman's correlation {correlation:.3f}." if correlation else ""
+    told = (
+        "Predicted is the sum of what each choice loses alone. Where measured / predicted is near 1, the sum tells the loss; far above or "
+        "below, choices make each other worse or better, and only measuring whole plans finds the best."
+    )
+    rows = [
+        [
+            f"{record.number}",
+            f"{record.size_bytes:,}",
+            f"{100 * record.size_bytes / outcome.original_bytes:.1f} %",
+            f"{predicted:.4g}",
+            f"{record.loss:.4g}",
+            f"{record.loss / predicted:.2f}",
+        ]
+        for record, predicted in found.along_front
+    ]
+    head = ["trial", "bytes", "of the original", "predicted", "measured", "measured / predicted"]
+    return Section(title=title, paragraphs=[name + ranked, told] if ranked else [told], table=(head, rows))

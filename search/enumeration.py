@@ -1,0 +1,200 @@
+"""The loss of every plan of a small space: the truth that searches are held against."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from paredown.compressors.sites import blocks_of
+from paredown.search.workbench import Workbench
+from paredown.space.choice import KEEP, Choice
+from paredown.space.errors import StudyError
+from paredown.space.plan import Plan
+from paredown.space.site import Site
+
+VARIANTS = 64
+"""So many prefixes of plans go through a block at once."""
+
+MOST_PLANS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enumeration:
+    """Every plan of a space, measured.
+
+    Attributes:
+        sites: Those with more than one choice, ``(s,)``, by block.
+        options: Of each, in the order of the codes; None where another site overrules it or it is kept.
+        codes: Index of the choice of each site, ``(plans, s)``.
+        sizes: Bytes, ``(plans,)``.
+        losses: KL divergence to the original on the search set [nats/token], ``(plans,)``.
+    """
+
+    sites: tuple[str, ...]
+    options: tuple[tuple[Choice, ...], ...]
+    codes: NDArray[np.int8]
+    sizes: NDArray[np.int64]
+    losses: NDArray[np.float64]
+
+
+class Enumerator:
+    """Runs every plan, block by block: plans that agree up to a block share all that comes before it.
+
+    Args:
+        bench: Of a small causal model; its bank is filled.
+        told: Called with how many of how many plans are done.
+    """
+
+    def __init__(self, bench: Workbench, told: Callable[[int, int], None] = lambda done, of: None) -> None:
+        self.bench, self.told = bench, told
+        space = bench.space
+        if not space.inventory.causal:
+            raise StudyError("every plan is enumerated for causal models only")
+        self.fixed = {s.name: space.options[s.name][0] for s in space.inventory.leaves if len(space.options[s.name]) == 1}
+        self.searched = sorted(space.searched, key=lambda site: -1 if site.block is None else site.block)
+        if any(site.block is None for site in self.searched):
+            raise StudyError("every plan is enumerated for sites within blocks only; pin the others")
+        self.options = {site.name: (*(() if site.is_leaf else (KEEP,)), *space.options[site.name]) for site in self.searched}
+        bench.planned.swap(Plan())
+        self.teacher = bench.teacher("search")
+        name, blocks = blocks_of(bench.model)
+        self.blocks = list(blocks)
+        self._owner, self._attribute = bench.model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+        self.weight = bench.sequences["search"].mask[:, 1:].float()
+        self.combinations = [self._combinations(index) for index in range(len(self.blocks))]
+
+    def run(self) -> Enumeration:
+        """Measures all plans; those that leave out more than the space allows are not among them.
+
+        Raises:
+            StudyError: If there are more than a million.
+        """
+        plans = int(np.prod([len(each) for each in self.combinations]))
+        if plans > MOST_PLANS:
+            raise StudyError(f"the space has {plans:,} plans; pin sites until there are {MOST_PLANS:,} at most")
+        self._codes: list[tuple[int, ...]] = []
+        self._losses: list[float] = []
+        states, self._arguments = self._first_states()
+        with torch.inference_mode():
+            self.logits = torch.cat([teacher.float() for teacher in self._teacher_logits()])
+            self._extend(0, states.unsqueeze(0), [()], plans)
+        inventory = self.bench.space.inventory
+        made = [self.plan(codes) for codes in self._codes]
+        allowed = [i for i, plan in enumerate(made) if plan.drops(inventory) <= self.bench.space.max_drops]
+        return Enumeration(
+            sites=tuple(site.name for site in self.searched),
+            options=tuple(self.options[site.name] for site in self.searched),
+            codes=np.array(self._codes, dtype=np.int8)[allowed],
+            sizes=np.array([made[i].size_bytes(inventory) for i in allowed]),
+            losses=np.array(self._losses)[allowed],
+        )
+
+    def plan(self, codes: Sequence[int]) -> Plan:
+        """Of codes, one a searched site."""
+        chosen = {site.name: self.options[site.name][code] for site, code in zip(self.searched, codes, strict=True)}
+        return Plan.of(self.bench.space.inventory, self.fixed | chosen)
+
+    def _combinations(self, block: int) -> list[tuple[int, ...]]:
+        """Codes of the searched sites of a block; of those that come to the same plan the first."""
+        sites = [site for site in self.searched if site.block == block]
+        found: dict[Plan, tuple[int, ...]] = {}
+        for codes in itertools.product(*(range(len(self.options[site.name])) for site in sites)):
+            found.setdefault(self._plan_of(sites, codes), codes)
+        return list(found.values())
+
+    def _plan_of(self, sites: Sequence[Site], codes: Sequence[int]) -> Plan:
+        chosen: Mapping[str, Choice] = {site.name: self.options[site.name][code] for site, code in zip(sites, codes, strict=True)}
+        return Plan.of(self.bench.space.inventory, {**self.fixed, **chosen})
+
+    def _extend(self, block: int, states: Tensor, codes: list[tuple[int, ...]], plans: int) -> None:
+        """Goes on with states ``(variants, sequences, length, hidden)`` before a block."""
+        if block == len(self.blocks):
+            self._measure(states, codes)
+            self.told(len(self._codes), plans)
+            return
+        made, named = [], []
+        sites = [site for site in self.searched if site.block == block]
+        for combination in self.combinations[block]:
+            plan = self._plan_of(sites, combination)
+            self.bench.planned.swap(plan)
+            flat = states.flatten(0, 1)
+            if block not in plan.dropped(self.bench.space.inventory):
+                output = self.blocks[block](flat, **self._arguments[block])
+                flat = output[0] if isinstance(output, tuple) else output
+            made.append(flat.view(states.shape))
+            named += [(*before, *combination) for before in codes]
+        together = torch.cat(made)
+        for start in range(0, len(together), VARIANTS):
+            self._extend(block + 1, together[start : start + VARIANTS], named[start : start + VARIANTS], plans)
+
+    def _measure(self, states: Tensor, codes: list[tuple[int, ...]]) -> None:
+        for state, code in zip(states, codes, strict=True):
+            logits = self._through(_Given(state))
+            student = logits[:, :-1] - logits[:, :-1].logsumexp(-1, keepdim=True)
+            divergence = (self.logits.exp() * (self.logits - student)).sum(-1).clamp(min=0)
+            self._losses.append(float((divergence * self.weight).sum() / self.weight.sum()))
+            self._codes.append(code)
+
+    def _through(self, block: nn.Module) -> Tensor:
+        """The logits of the search set when one module stands for all blocks."""
+        before = getattr(self._owner, self._attribute)
+        setattr(self._owner, self._attribute, nn.ModuleList([block]))
+        try:
+            logits: Tensor = self.bench.model(input_ids=self.bench.sequences["search"].tokens, use_cache=False).logits
+            return logits
+        finally:
+            setattr(self._owner, self._attribute, before)
+
+    def _teacher_logits(self) -> list[Tensor]:
+        self.bench.planned.swap(Plan())
+        logits = self.bench.model(input_ids=self.bench.sequences["search"].tokens, use_cache=False).logits[:, :-1]
+        return [logits - logits.logsumexp(-1, keepdim=True)]
+
+    def _first_states(self) -> tuple[Tensor, list[dict[str, Any]]]:
+        """What the first block reads, and what each block is given beside it, which must not depend on the plan."""
+        arguments: list[dict[str, Any]] = [{} for _ in self.blocks]
+        states: list[Tensor] = []
+
+        def first(module: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
+            states.append(inputs[0])
+
+        def record(index: int) -> Callable[[nn.Module, Any, dict[str, Any]], None]:
+            def keep(module: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
+                arguments[index] = named
+
+            return keep
+
+        self.bench.planned.swap(self._plan_of((), ()))  # what is pinned outside the blocks is in place
+        hooks = [block.register_forward_pre_hook(record(i), with_kwargs=True) for i, block in enumerate(self.blocks)]
+        with torch.inference_mode():
+            self.bench.model(input_ids=self.bench.sequences["search"].tokens[:1], use_cache=False)
+        hooks += [self.blocks[0].register_forward_pre_hook(first, with_kwargs=True)]
+        with torch.inference_mode():
+            kept = list(arguments)
+            self.bench.model(input_ids=self.bench.sequences["search"].tokens, use_cache=False)
+        for hook in hooks:
+            hook.remove()
+        return states[0], kept
+
+
+class _Given(nn.Module):
+    """Stands for all blocks: gives their states.
+
+    Args:
+        states: After the last of them.
+    """
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__()
+        self._states = states
+
+    def forward(self, *_: Any, **__: Any) -> Tensor:
+        """The states; the inputs are not read."""
+        return self._states

@@ -1,0 +1,41 @@
+"""Blocks left out, predicted from how far each turns the states."""
+
+from __future__ import annotations
+
+from paredown.search.estimators import Estimator, estimators, kept
+from paredown.search.estimators import single_site as alone
+from paredown.search.evidence import Evidence, Pair, Sensitivity
+from paredown.space.layouts import leaves_out
+from paredown.space.space import Space
+
+
+def drops(space: Space) -> list[Pair]:
+    """Blocks that may be left out."""
+    blocks = [site for site in space.inventory.parents if site.kind == "block"]
+    return [(site, choice) for site in blocks for choice in space.options[site.name] if leaves_out(site, choice)]
+
+
+def measured(space: Space) -> list[Pair]:
+    """What `single-site` measures, but of the blocks only the one in the middle."""
+    left_out = drops(space)
+    others = set(left_out) - set(left_out[len(left_out) // 2 :][:1])
+    return [pair for pair in alone.measured(space) if pair not in others]
+
+
+def angular(evidence: Evidence) -> Sensitivity:
+    """As `single-site`, but of the blocks only one is measured; others lose in proportion to the squared angle between their
+    input and output. Halves of blocks, whose angles are not collected, are measured.
+
+    Source:
+        Gromov et al., 2024, "The Unreasonable Ineffectiveness of the Deeper Layers", arXiv 2403.17887, for the angle.
+    """
+    losses = evidence.losses_alone(measured(evidence.space))
+    distances = evidence.distances
+    known = [(site, choice) for site, choice in drops(evidence.space) if (site.name, choice) in losses]
+    for site, choice in known[:1]:
+        scale = losses[site.name, choice] / max(distances[site.block or 0] ** 2, 1e-30)
+        losses |= {(other.name, drop): scale * distances[other.block or 0] ** 2 for other, drop in drops(evidence.space)}
+    return kept(evidence.space) | alone.carried(evidence, losses)
+
+
+estimators.register("angular")(Estimator(losses=angular, alone=measured))

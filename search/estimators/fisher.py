@@ -1,0 +1,64 @@
+"""The curvature of the loss along each change, from one backward sweep."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from paredown.compressors.traces import Trace
+from paredown.search.estimators import Estimator, estimators, kept, pairs_of
+from paredown.search.evidence import Evidence, Pair, Sensitivity
+from paredown.space.space import Space
+
+SEED = 0
+
+
+def swept(space: Space) -> list[Pair]:
+    """Linear sites inside blocks: a change of their weights is a change of their outputs, and a gradient tells what that does."""
+    return [(site, choice) for site, choice in pairs_of(space) if site.kind == "linear" and site.block is not None]
+
+
+def measured(space: Space) -> list[Pair]:
+    """What a gradient at the original says little of, measured alone: embeddings, heads, and what leaves parts out."""
+    within = set(swept(space))
+    return [pair for pair in pairs_of(space) if pair not in within]
+
+
+def fisher(evidence: Evidence) -> Sensitivity:
+    """Half the squared change of the log-likelihood, token by token, to first order in the change of a layer's outputs.
+
+    Labels are drawn from the model's own predictions, so that this estimates the KL divergence to second order; products of
+    different tokens are left out. For an encoder, random directions of the final states take the place of labels: they
+    estimate the squared error. Costs one sweep, and the products of each change with the layer's inputs.
+
+    Source:
+        Martens, 2014, "New insights and perspectives on the natural gradient method", arXiv 1412.1193, for the Fisher
+        information, its labels, and its part in the second-order expansion of the KL divergence. NVIDIA ModelOpt's
+        AutoQuantize sums the squares of (dL/dY)(dY) element by element; here a token's products are summed first.
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    tokens, mask = evidence.texts.tokens, evidence.texts.mask
+    causal = evidence.space.inventory.causal
+    predicted = int((mask.sum(1) - 1).sum()) if causal else int(mask.sum())
+
+    def sampled(logits: Tensor, _: Tensor) -> Tensor:
+        logits = logits[:-1].float()
+        labels = torch.multinomial(logits.detach().softmax(-1), 1, generator=generator)[:, 0]
+        return nn.functional.cross_entropy(logits, labels, reduction="sum")
+
+    def projected(states: Tensor, _: Tensor) -> Tensor:
+        signs = torch.randint(0, 2, states.shape, generator=generator) * 2 - 1
+        norm = states.detach().square().sum(-1).mean()
+        return (states * signs).sum() * (2 / norm).sqrt()
+
+    def score(trace: Trace, change: Tensor) -> float:
+        return float(((trace.inputs @ change.T) * trace.gradients).sum(1).square().sum()) / (2 * predicted)
+
+    pairs = swept(evidence.space)
+    weights = sum(member.parameters for site, _ in pairs for member in site.members)
+    evidence.forward_tokens += tokens.numel() * weights / evidence.space.inventory.parameters
+    losses = evidence.scores("fisher", pairs, sampled if causal else projected, score)
+    return kept(evidence.space) | losses | evidence.losses_alone(measured(evidence.space))
+
+
+estimators.register("fisher")(Estimator(losses=fisher, alone=measured, sweeps=True))

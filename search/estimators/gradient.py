@@ -1,0 +1,63 @@
+"""The gradient of the loss times each change, from one backward sweep."""
+
+from __future__ import annotations
+
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from paredown.compressors.traces import Trace
+from paredown.search.estimators import Estimator, estimators, kept, references
+from paredown.search.estimators import fisher as sweep
+from paredown.search.evidence import Evidence, Pair, Sensitivity
+from paredown.space.errors import StudyError
+from paredown.space.space import Space
+
+SCALED = 4
+"""Sites, spread over the depth, whose measured loss gives the scores their unit."""
+
+
+def scaled(space: Space) -> list[Pair]:
+    """The pairs that give the scores their unit."""
+    inside = [pair for pair in references(space) if pair[0].block is not None]
+    return inside[len(inside) // (2 * SCALED) :: max(1, len(inside) // SCALED)][:SCALED]
+
+
+def measured(space: Space) -> list[Pair]:
+    """Those, and what a gradient at the original says little of."""
+    return sweep.measured(space) + scaled(space)
+
+
+def gradient(evidence: Evidence) -> Sensitivity:
+    """Sum of the absolute products of gradient and change of each weight, in units of the loss.
+
+    The gradient is that of the negative log-likelihood of the texts, sequence by sequence: the KL divergence has
+    none at the original. Such a score has no unit of its own; the median ratio of a few measured
+    losses to their scores gives it one.
+
+    Raises:
+        StudyError: If the model is an encoder.
+
+    Source:
+        AutoRound's AutoScheme (auto_round/auto_scheme/delta_loss.py), which sums abs(gradient * change) over the weights; it
+        takes the gradient at the compressed weights, with one sweep an option, here one sweep at the original serves all.
+    """
+    if not evidence.space.inventory.causal:
+        raise StudyError("an encoder has no next-token loss to take the gradient of; say sensitivity: fisher, or single-site")
+
+    def surprise(logits: Tensor, tokens: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits[:-1].float(), tokens[1:], reduction="mean")
+
+    def score(trace: Trace, change: Tensor) -> float:
+        rows = zip(trace.gradients.split(trace.lengths), trace.inputs.split(trace.lengths), strict=True)
+        return float(torch.stack([((gradients.T @ inputs) * change).abs().sum() for gradients, inputs in rows]).sum())
+
+    scores = evidence.scores("gradient", sweep.swept(evidence.space), surprise, score)
+    alone = evidence.losses_alone(measured(evidence.space))
+    ratios = [alone[site.name, choice] / scores[site.name, choice] for site, choice in scaled(evidence.space)]
+    unit = median(ratios) if ratios else 1.0
+    return kept(evidence.space) | alone | {pair: unit * value for pair, value in scores.items()}
+
+
+estimators.register("gradient")(Estimator(losses=gradient, alone=measured, sweeps=True))

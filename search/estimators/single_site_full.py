@@ -1,0 +1,14 @@
+"""Every choice measured."""
+
+from __future__ import annotations
+
+from paredown.search.estimators import Estimator, estimators, kept, pairs_of
+from paredown.search.evidence import Evidence, Sensitivity
+
+
+def single_site_full(evidence: Evidence) -> Sensitivity:
+    """The loss of every choice alone, measured."""
+    return kept(evidence.space) | evidence.losses_alone(pairs_of(evidence.space))
+
+
+estimators.register("single-site-full")(Estimator(losses=single_site_full, alone=pairs_of))

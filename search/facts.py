@@ -1,0 +1,68 @@
+"""What was measured of single choices, kept by content: a new budget or new choices cost only what is new."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from paredown.space.errors import OutputError
+from paredown.space.files import write_atomically
+
+FILE = "sensitivity.json"
+"""Lies with the statistics of the same texts and weights, so that every study that shares the bank finds it."""
+
+VERSION = 1
+WRITE_SECONDS = 5.0
+
+
+class Facts:
+    """Numbers by key, in memory and in a file; of two processes that write one file, what the later one knows stays.
+
+    Args:
+        path: The file; None to keep nothing. What it holds is valid for one set of weights and texts.
+
+    Attributes:
+        found: How many were asked for and known.
+        made: How many were made.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.found = self.made = 0
+        self._known = self._read()
+        self._new: dict[str, float] = {}
+        self._written = time.monotonic()
+
+    def get(self, key: str, make: Callable[[], float]) -> float:
+        """The number of a key, made now if it is not known."""
+        if key in self._known:
+            self.found += 1
+            return self._known[key]
+        value = make()
+        self.made += 1
+        self._known[key] = self._new[key] = value
+        if time.monotonic() - self._written > WRITE_SECONDS:
+            self.write()
+        return value
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._known
+
+    def write(self) -> None:
+        """Adds to the file what is new; where it cannot be written, the next search measures again."""
+        if self.path and self._new:
+            content = {"version": VERSION, "facts": self._read() | self._new}
+            with suppress(OutputError):
+                write_atomically(self.path, json.dumps(content, indent=0))
+                self._new = {}
+        self._written = time.monotonic()
+
+    def _read(self) -> dict[str, float]:
+        try:
+            content = json.loads(self.path.read_text()) if self.path else {}
+        except (OSError, ValueError):
+            return {}
+        return dict(content["facts"]) if content.get("version") == VERSION else {}

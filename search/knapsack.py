@@ -1,0 +1,104 @@
+"""The solution of a forest of choices that loses the least within a room, exactly."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+import numpy as np
+
+from paredown.search.forest import Bound, Forest, Part, Pick, bound
+from paredown.search.knapsack_core import Core, TooManyError
+
+MOST_STATES = 10_000
+"""More sums than these are not listed: then a node is decided first, both ways."""
+
+
+def solve(forest: Forest, room: int, most_states: int = MOST_STATES) -> Pick | None:
+    """The solution of least loss within the room, of equal ones the smallest; None if none is that small. Deterministic.
+
+    Branch and bound. A choice can only be in a better solution than the best one known if it costs no more, at the prices of the bound,
+    than its node's cheapest plus the gap between the two. Where few are left, dynamic programming over them closes the gap; where many
+    are, some node is decided one way and the other.
+
+    Args:
+        forest: What can be chosen.
+        room: Most size.
+        most_states: Most sums that the dynamic programming holds.
+
+    Source:
+        The core and its bound: Pisinger, 1995, "A minimal algorithm for the multiple-choice knapsack problem", European Journal of
+        Operational Research 83.
+    """
+    best: Pick | None = None
+    queue: list[tuple[float, int, Part, Bound]] = []
+    parts, made = [forest.whole], 0
+    while parts or queue:
+        for part in parts:
+            if (least := bound(forest, part, room)) is None:
+                continue
+            made += 1
+            heapq.heappush(queue, (least.loss, made, part, least))
+            for pick in least.picks:
+                best = better(best, improved(forest, part, pick, room))
+        if not queue:
+            break
+        _, _, part, least = heapq.heappop(queue)
+        core = Core(forest, part, least, room, best, most_states)
+        if core.gap < 0:
+            break
+        try:
+            best, parts = better(best, core.solve()), []
+        except TooManyError:
+            parts = list(halves(forest, part, *core.undecided()))
+    return best
+
+
+def better(one: Pick | None, other: Pick | None) -> Pick | None:
+    """The one of less loss, of equal ones the smaller, of those the first."""
+    if one is None or other is None:
+        return one or other
+    return other if (other.loss, other.size) < (one.loss, one.size) else one
+
+
+def improved(forest: Forest, part: Part, pick: Pick, room: int) -> Pick | None:
+    """A solution brought into the room by one change, and then changed leaf by leaf while one gains; None if it takes more than one."""
+    if pick.counted > forest.most_counted:
+        return None
+    places, slack = pick.places.copy(), room - pick.size
+    nodes = np.flatnonzero(places >= 0)
+    rows = np.arange(len(nodes))
+    at = rows, places[nodes]
+    losses, sizes, counted = (array[nodes] for array in (forest.losses, forest.sizes, forest.counted))
+    losses, sizes = losses - losses[at][:, None], sizes - sizes[at][:, None]
+    never = np.iinfo(np.int64).max
+    losses = np.where(part.offered[nodes] & ~(counted & ~counted[at][:, None]), losses, never)
+    while True:
+        gains = np.where(sizes <= slack, losses, never)
+        best = int(gains.argmin())
+        gain, (row, place) = gains.flat[best], divmod(best, gains.shape[1])
+        if gain == never or (slack >= 0 and gain >= 0):
+            return forest.picked(places) if slack >= 0 else None
+        slack -= sizes[row, place]
+        places[nodes[row]] = place
+        losses[row] = np.where(losses[row] == never, never, losses[row] - gain)
+        sizes[row] -= sizes[row, place]
+
+
+def halves(forest: Forest, part: Part, node: int, place: int) -> Iterator[Part]:
+    """The solutions that take a choice of a node, or any of its own where ``place`` is -1; and those that do not."""
+    without, taken = part.offered.copy(), part.offered.copy()
+    if place >= 0:
+        without[node, place] = False
+        taken[node] = False
+        taken[node, place] = True
+    else:
+        without[node] = False
+    closed = part.is_open.copy()
+    closed[node] = False
+    above = forest.parents[node]
+    while above >= 0:
+        taken[above] = False
+        above = forest.parents[above]
+    yield Part(offered=taken, is_open=closed)
+    yield Part(offered=without, is_open=part.is_open)

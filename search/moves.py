@@ -1,0 +1,81 @@
+"""Plans near others: one site given more bytes, others fewer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paredown.search.solver import Losses, Solver
+from paredown.space.choice import Choice
+from paredown.space.plan import Plan
+
+SITES = (1, 2, 2, 3)
+"""How many sites a move changes: drawn from these."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A plan that differs from its parent in few leaf sites.
+
+    Attributes:
+        parent: The plan that was changed.
+        changes: New choices by site.
+        size_bytes: Of the new plan.
+        loss: Of the new plan, the sum over its sites.
+    """
+
+    parent: Plan
+    changes: Mapping[str, Choice]
+    size_bytes: int
+    loss: float
+
+
+class Moves:
+    """Draws moves within a space.
+
+    Args:
+        solver: Knows the bytes of every choice.
+        losses: What the sums are of.
+    """
+
+    def __init__(self, solver: Solver, losses: Losses) -> None:
+        self.space, self._losses = solver.space, losses
+        self._sizes = dict(zip(solver.variables, solver.sizes.tolist(), strict=True))
+        self._sites = [site.name for site in self.space.inventory.leaves if len(self.space.options[site.name]) > 1]
+
+    def drawn(self, generator: np.random.Generator, parents: Sequence[Plan], room: Sequence[int], count: int) -> Iterator[Move]:
+        """Moves from plans of the space whose children take no more bytes than there is room.
+
+        Args:
+            generator: Decides.
+            parents: Whose blocks and structures stay as they are.
+            room: Most bytes of the children of each.
+            count: How many are tried.
+        """
+        if not parents or not self._sites:
+            return
+        inventory, options = self.space.inventory, self.space.options
+        decided = [{site.name: choice for site, choice in plan.decided(inventory)} for plan in parents]
+        sizes = [plan.size_bytes(inventory) for plan in parents]
+        sums = [sum(self._losses[entry] for entry in choices.items()) for choices in decided]
+        for index in generator.integers(len(parents), size=count).tolist():
+            wanted = SITES[int(generator.integers(len(SITES)))]
+            changes: dict[str, Choice] = {}
+            size, loss = float(sizes[index]), sums[index]
+            for place in generator.integers(len(self._sites), size=wanted).tolist():
+                name = self._sites[place]
+                if (old := decided[index].get(name)) is None or name in changes:
+                    continue
+                new = options[name][int(generator.integers(len(options[name])))]
+                if new != old:
+                    changes[name] = new
+                    size += self._sizes[name, new] - self._sizes[name, old]
+                    loss += self._losses[name, new] - self._losses[name, old]
+            if changes and size <= room[index]:
+                yield Move(parent=parents[index], changes=changes, size_bytes=round(size), loss=loss)
+
+    def plan(self, move: Move) -> Plan:
+        """The plan that a move makes."""
+        return Plan.of(self.space.inventory, {**move.parent.choices, **move.changes})

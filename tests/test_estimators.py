@@ -1,0 +1,130 @@
+"""Laws of every estimator, and what each says by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from estimated import evidence_of, prepared
+from scipy.stats import spearmanr
+
+import paredown
+from paredown.compressors.checkpoint import config_of
+from paredown.compressors.planned import PlannedModel
+from paredown.compressors.weights import open_original
+from paredown.search import evidence
+from paredown.search.estimators import angular, estimators, fisher, pairs_of, single_site
+from paredown.search.evidence import UNUSABLE, Evidence
+from paredown.search.sensitivity import estimated
+from paredown.space.choice import KEEP
+from paredown.space.errors import StudyError, UnknownNameError
+from paredown.space.plan import Plan
+
+Folder = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where compressed sites lie, made once for all tests."""
+    return tmp_path_factory.mktemp("records")
+
+
+@pytest.mark.parametrize("model", ["llama", "bert"])
+def test_every_estimator_predicts_every_choice(pico: Folder, tmp_path: Path, records: Path, model: str) -> None:
+    """All of the space and nothing else, finite, nothing below zero, zero where a site is kept; the original is left in place; it
+    measures alone exactly what it says; from what is on disk the same comes again without a pass; it ranks the choices of linear
+    sites nearly as measuring each does."""
+    space, planned = prepared(pico(model), tmp_path, records=records)
+    linear = [(site.name, choice) for site, choice in pairs_of(space) if site.kind == "linear"]
+    full = estimated("single-site-full", evidence_of(space, planned, tmp_path / "facts.json"))
+    for name in estimators:
+        if name == "gradient" and not space.inventory.causal:
+            continue
+        seen = evidence_of(space, planned, tmp_path / f"{name}.json")
+        asked: list[object] = []
+        measure = seen.alone
+        seen.alone = lambda site, choice, measure=measure, asked=asked: asked.append((site, choice)) or measure(site, choice)
+        losses = estimated(name, seen)
+        assert planned.plan == Plan()
+        assert list(losses) == [(site.name, choice) for site in space.inventory.sites for choice in space.options[site.name]]
+        assert all(math.isfinite(loss) and loss >= 0 and (loss == 0) == (choice == KEEP) for (_, choice), loss in losses.items()), name
+        assert len(asked) == len(set(asked)) and set(asked) == set(estimators[name].alone(space)), name
+        assert (seen.backward_tokens > 0) == estimators[name].sweeps
+        again = evidence_of(space, planned, tmp_path / f"{name}.json")
+        assert estimated(name, again) == losses
+        assert again.facts.made == 0
+        assert (again.forward_tokens, again.backward_tokens) == (seen.forward_tokens, seen.backward_tokens)
+        assert spearmanr([losses[pair] for pair in linear], [full[pair] for pair in linear]).statistic > 0.9, name
+        for site, choice in estimators[name].alone(space):
+            assert losses[site.name, choice] == pytest.approx(full[site.name, choice], rel=1e-6) or name == "gradient"
+
+
+@pytest.mark.parametrize("model", ["llama", "bert"])
+def test_fisher_predicts_small_losses_in_their_own_unit(pico: Folder, tmp_path: Path, records: Path, model: str) -> None:
+    """Of choices that change little: together within a third of what is measured, without a measurement to scale them."""
+    space, planned = prepared(pico(model), tmp_path, records=records)
+    small = [(site, choice) for site, choice in fisher.swept(space) if getattr(choice, "bits", 0) == 6]
+    losses = estimated("fisher", evidence_of(space, planned))
+    measured = evidence_of(space, planned).losses_alone(small)
+    ratio = sum(losses[pair] for pair in measured) / sum(measured.values())
+    assert 0.67 < ratio < 1.5
+
+
+@pytest.mark.parametrize("name", ["fisher", "gradient"])
+def test_a_sweep_may_take_its_texts_in_parts(
+    pico: Folder, tmp_path: Path, records: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many sequences are held in memory at a time, the predictions are the same."""
+    space, planned = prepared(pico("llama"), tmp_path, records=records)
+    whole = estimated(name, evidence_of(space, planned))
+    monkeypatch.setattr(evidence, "TRACE_BYTES", 1)
+    parts = estimated(name, evidence_of(space, planned))
+    assert all(parts[pair] == pytest.approx(loss, rel=1e-4) for pair, loss in whole.items())
+
+
+def test_angular_carries_one_drop_to_the_others(pico: Folder, tmp_path: Path, records: Path) -> None:
+    """One block is measured, the other loses as the squares of their angles say; all else is as single-site has it."""
+    space, planned = prepared(pico("llama"), tmp_path, records=records)
+    seen = evidence_of(space, planned)
+    losses, others = estimated("angular", seen), estimated("single-site", evidence_of(space, planned))
+    (first, drop), (second, _) = angular.drops(space)
+    one, two = seen.distances
+    assert losses[second.name, drop] == others[second.name, drop]
+    assert losses[first.name, drop] == pytest.approx(losses[second.name, drop] * (one / two) ** 2)
+    left = {(first.name, drop)}
+    assert {pair: loss for pair, loss in losses.items() if pair not in left} == {p: loss for p, loss in others.items() if p not in left}
+    assert len(angular.measured(space)) == len(single_site.measured(space)) - 1
+
+
+def test_what_makes_the_model_unusable_is_priced_out(pico: Folder, tmp_path: Path, records: Path) -> None:
+    """A choice under which predictions are not finite has a loss that no plan takes; the next measurement is sound."""
+    space, planned = prepared(pico("llama"), tmp_path, records=records)
+    site = space.inventory["model.layers.1.mlp.down_proj"]
+    two, eight = space.options[site.name][1], space.options[site.name][-1]
+    sound = evidence_of(space, planned).alone(site, eight)
+    broken = planned.bank.decoded(site, two)
+    planned.bank.decoded(site, two)[f"{site.name}.weight"] = torch.full_like(broken[f"{site.name}.weight"], torch.inf)
+    seen = evidence_of(space, planned)
+    assert seen.alone(site, two) == UNUSABLE
+    assert seen.alone(site, eight) == pytest.approx(sound, rel=1e-6)
+
+
+def test_what_cannot_be_estimated_is_refused(pico: Folder, tmp_path: Path, records: Path) -> None:
+    space, planned = prepared(pico("bert"), tmp_path, records=records)
+    with pytest.raises(StudyError, match="encoder has no next-token loss .*; say sensitivity: fisher, or single-site"):
+        estimated("gradient", evidence_of(space, planned))
+    with pytest.raises(UnknownNameError, match="unknown sensitivity 'single_site'; did you mean 'single-site'"):
+        estimated("single_site", evidence_of(space, planned))
+    space, planned = prepared(pico("llama"), tmp_path / "llama", records=records)
+    model, _ = open_original(pico("llama"), config_of(pico("llama")), memory_bytes=1)
+    streamed = PlannedModel(model, space.inventory, planned.bank)
+    with pytest.raises(StudyError, match="whole model in memory; raise memory"):
+        estimated("fisher", Evidence(space, streamed, planned.bank, evidence_of(space, planned).texts))
+
+
+def test_an_unknown_estimator_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'gradient'"):
+        paredown.search({"model": "nowhere", "sensitivity": "gradiant"}, out="nowhere")
