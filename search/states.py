@@ -62,14 +62,14 @@ class States:
 
     def choices(self, index: int) -> Iterator[tuple[int, int]]:
         """Nodes and columns of one of them."""
-        todo: list[tuple[States, int]] = [(self, index)]
-        while todo:
-            states, at = todo.pop()
+        pending: list[tuple[States, int]] = [(self, index)]
+        while pending:
+            states, at = pending.pop()
             for source, places in states.origin:
                 if places[at] < 0:
                     continue
                 if isinstance(source, States):
-                    todo.append((source, int(places[at])))
+                    pending.append((source, int(places[at])))
                 else:
                     yield source, int(places[at])
 
