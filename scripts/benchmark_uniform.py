@@ -6,7 +6,8 @@ For each bit-width the budget is the size of the uniform plan of groups of 64, t
 groups of 64 for all. The uniform plan is compressed in order twice: as GPTQ does it, each matrix on the inputs that the compressed
 ones before it give (*sequential*), and as paredown does it, each also making up for what they changed (*corrected*). All are rebuilt
 from three draws of the calibration texts. Besides: a plan of 7 % fewer bytes, solved for what the study learnt, and the plan that the
-first version of paredown, which had no calibrated methods, found at the same bytes. The same command goes on after an interruption.
+first version of paredown, which had no calibrated methods, found at the same bytes. With --data-free the study offers only what no
+texts calibrate, and the uniform plan is fitted to the weights alone. The same command goes on after an interruption.
 Exits 1 where the upper end of an interval over the sequential uniform plan is above its limit.
 """
 
@@ -26,18 +27,21 @@ from paredown.compressors.refit import in_order
 from paredown.evaluators.comparison import Ratio, ratio
 from paredown.evaluators.quality import Quality
 from paredown.progress import Silent
+from paredown.search.basis import Basis
 from paredown.search.finalists import DRAWS
+from paredown.search.lazy import data_free
 from paredown.search.outcome import Outcome
 from paredown.search.rebuild import Rebuilder, Version, rebuilder
 from paredown.search.session import Session
 from paredown.search.solver import Solver
 from paredown.search.surrogate import Surrogate
 from paredown.search.uniform import uniform_plan
-from paredown.search.workbench import Workbench, environment
+from paredown.search.workbench import Workbench, environment, survey
 from paredown.space.choice import parse_choice
 from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile
-from paredown.space.study_file import Override, SpaceFile, StudyFile, Tokens
+from paredown.space.site import Kind
+from paredown.space.study_file import ChoiceText, Override, SpaceFile, StudyFile, Tokens
 
 EMBEDDING = "quantize bits=8 group_size=64"
 FEWER = 0.93
@@ -84,8 +88,9 @@ def rows(study: StudyFile, bits: int, folder: Path, bank: Path, limits: tuple[fl
     best = outcome.best if outcome.searched is None else outcome[outcome.searched]
     if best is None:
         raise SystemExit(f"{folder}: no trial fits {uniform.size_bytes} bytes; give more --trials")
+    draws = range(DRAWS if bench.is_calibrated(uniform.plan) else 1)
     with rebuilder(bench) as rebuild:
-        plain, corrected = sequential(bench, uniform.plan), drawn(rebuild, uniform.plan, in_order=True)
+        plain, corrected = sequential(bench, uniform.plan, draws), drawn(rebuild, uniform.plan, draws, in_order=True)
 
         def row(name: str, plan: Plan, ours: list[Quality], limit: float | None = None) -> Row:
             one, other = (ratio(ours, theirs, seed=study.seed) for theirs in (plain, corrected))
@@ -93,7 +98,7 @@ def rows(study: StudyFile, bits: int, folder: Path, bank: Path, limits: tuple[fl
             return Row(name=name, size_bytes=size, qualities=ours, sequential=one, corrected=other, limit=limit)
 
         def against(name: str, plan: Plan, *, in_order: bool, limit: float | None = None) -> Row:
-            return row(name, plan, drawn(rebuild, plan, in_order=in_order), limit)
+            return row(name, plan, drawn(rebuild, plan, draws, in_order=in_order), limit)
 
         yield row(f"uniform {uniform.label}, sequential", uniform.plan, plain)
         yield row(f"uniform {uniform.label}, corrected", uniform.plan, corrected)
@@ -105,15 +110,15 @@ def rows(study: StudyFile, bits: int, folder: Path, bank: Path, limits: tuple[fl
             yield against("first version's plan", PlanFile.read(first).plan_for(inventory), in_order=False)
 
 
-def drawn(rebuild: Rebuilder, plan: Plan, *, in_order: bool) -> list[Quality]:
+def drawn(rebuild: Rebuilder, plan: Plan, draws: range, *, in_order: bool) -> list[Quality]:
     """Held-out qualities of a plan rebuilt from each calibration draw."""
-    return [rebuild.measure(plan, "held-out", Version(in_order=in_order, draw=draw)) for draw in range(DRAWS)]
+    return [rebuild.measure(plan, "held-out", Version(in_order=in_order, draw=draw)) for draw in draws]
 
 
-def sequential(bench: Workbench, plan: Plan) -> list[Quality]:
+def sequential(bench: Workbench, plan: Plan, draws: range) -> list[Quality]:
     """Held-out qualities of a plan compressed in order without any correction, for each calibration draw."""
     qualities = []
-    for draw in range(DRAWS):
+    for draw in draws:
         part = bench.calibration(draw)
         bank = in_order(bench.planned, plan, bench.calibrated(draw), part.tokens, part.mask, None)
         qualities.append(bench.measure(plan, "held-out", bank))
@@ -124,7 +129,17 @@ def learnt_plan(bench: Workbench, outcome: Outcome, folder: Path, budget_bytes: 
     """The solver's plan for another budget, under what the trials taught."""
     stored = json.loads((folder / "sensitivity.json").read_text())["losses"]
     losses = {(site, parse_choice(choice)): loss for site, choice, loss in stored}
-    return Solver(bench.space).solve(Surrogate(bench.space.inventory, losses, outcome.records).expected(), budget_bytes)
+    return Solver(bench.space).solve(Surrogate(Basis(bench.space.inventory, losses), outcome.records).expected(), budget_bytes)
+
+
+def data_free_choices(study: StudyFile) -> dict[Kind, list[ChoiceText]]:
+    """The default choices of each kind of site, each replaced by its sibling that asks for no texts."""
+    space = data_free(survey(study)[1])
+    found: dict[Kind, list[ChoiceText]] = {}
+    for site in space.inventory.sites:
+        kind = found.setdefault(site.kind, [])
+        kind += [text for choice in space.options[site.name] if (text := str(choice)) not in kind]
+    return found
 
 
 def main() -> int:
@@ -139,12 +154,14 @@ def main() -> int:
     parser.add_argument("--sampler", default="frontier")
     for name in ("calibration", "search", "selection", "held_out"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(default, name), help="tokens", metavar="TOKENS")
+    parser.add_argument("--data-free", action="store_true", help="offer nothing that texts calibrate")
     parser.add_argument("--limit", type=float, default=0.8, help="largest upper end of the winner's 95 %% interval that passes")
     options = parser.parse_args()
     torch.set_num_threads(1)
     tokens = Tokens(calibration=options.calibration, search=options.search, selection=options.selection, held_out=options.held_out)
-    pinned = SpaceFile(overrides=[Override(match="Embedding", choices=[EMBEDDING])])
     study = StudyFile(model=options.model, data=options.data, sampler=options.sampler, trials=options.trials, latency="off", tokens=tokens)
+    choices = data_free_choices(study) if options.data_free else {}
+    pinned = SpaceFile(choices=choices, overrides=[Override(match="Embedding", choices=[EMBEDDING])])
     machine = environment()
     print(f"{options.model}, target paredown, embedding pinned to {EMBEDDING}; {machine['cpu']}, 1 thread, torch {machine['torch']}")
     print(f"tokens: {tokens}; {options.trials} trials; latency off; interval: paired bootstrap over held-out documents and draws")

@@ -13,7 +13,7 @@ import numpy as np
 from paredown.evaluators.quality import Quality
 from paredown.search.enumeration import Enumeration
 from paredown.search.evidence import Evidence
-from paredown.search.pareto import hypervolume, pareto_front
+from paredown.search.pareto import hypervolume, lower_left
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question
 from paredown.search.seeds import seed_plans
@@ -127,13 +127,7 @@ class Truth:
     def of(cls, enumeration: Enumeration) -> Truth:
         """Of every plan."""
         points = list(zip(enumeration.sizes.tolist(), enumeration.losses.tolist(), strict=True))
-        order = sorted(range(len(points)), key=lambda i: points[i])
-        least, front = np.inf, []
-        for i in order:
-            if points[i][1] < least:
-                least = points[i][1]
-                front.append(points[i])
-        return cls(front=tuple(front))
+        return cls(front=tuple(points[i] for i in lower_left(points)))
 
     def share(self, points: Points) -> float:
         """Hypervolume of the points as a share of the true front's: of size, and of the logarithm of the loss, each scaled to one
@@ -159,4 +153,4 @@ class Truth:
 def points_of(records: Sequence[Record]) -> list[tuple[float, float]]:
     """Sizes and losses of those that no other beats."""
     points = [(float(record.size_bytes), record.loss) for record in records]
-    return [points[i] for i in pareto_front(points)]
+    return [points[i] for i in lower_left(points)]

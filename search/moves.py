@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from paredown.search.solver import Losses, Solver
-from paredown.space.choice import Choice
+from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan
 
 SITES = (1, 2, 2, 3)
@@ -43,27 +43,27 @@ class Moves:
     def __init__(self, solver: Solver, losses: Losses) -> None:
         self.space, self._losses = solver.space, losses
         self._sizes = dict(zip(solver.variables, solver.sizes.tolist(), strict=True))
+        self._places = {site.name: place for place, site in enumerate(self.space.inventory.sites)}
         self._sites = [site.name for site in self.space.inventory.leaves if len(self.space.options[site.name]) > 1]
 
-    def drawn(self, generator: np.random.Generator, parents: Sequence[Plan], room: Sequence[int], count: int) -> Iterator[Move]:
+    def drawn(self, generator: np.random.Generator, parents: Mapping[Plan, int], room: int, count: int) -> Iterator[Move]:
         """Moves from plans of the space whose children take no more bytes than there is room.
 
         Args:
             generator: Decides.
-            parents: Whose blocks and structures stay as they are.
-            room: Most bytes of the children of each.
+            parents: Plans with their bytes; their blocks and structures stay as they are.
+            room: Most bytes of the children.
             count: How many are tried.
         """
         if not parents or not self._sites:
             return
-        inventory, options = self.space.inventory, self.space.options
-        decided = [{site.name: choice for site, choice in plan.decided(inventory)} for plan in parents]
-        sizes = [plan.size_bytes(inventory) for plan in parents]
+        inventory, options, plans = self.space.inventory, self.space.options, list(parents)
+        decided = [{site.name: choice for site, choice in plan.decided(inventory)} for plan in plans]
         sums = [sum(self._losses[entry] for entry in choices.items()) for choices in decided]
-        for index in generator.integers(len(parents), size=count).tolist():
+        for index in generator.integers(len(plans), size=count).tolist():
             wanted = SITES[int(generator.integers(len(SITES)))]
             changes: dict[str, Choice] = {}
-            size, loss = float(sizes[index]), sums[index]
+            size, loss = float(parents[plans[index]]), sums[index]
             for place in generator.integers(len(self._sites), size=wanted).tolist():
                 name = self._sites[place]
                 if (old := decided[index].get(name)) is None or name in changes:
@@ -73,9 +73,11 @@ class Moves:
                     changes[name] = new
                     size += self._sizes[name, new] - self._sizes[name, old]
                     loss += self._losses[name, new] - self._losses[name, old]
-            if changes and size <= room[index]:
-                yield Move(parent=parents[index], changes=changes, size_bytes=round(size), loss=loss)
+            if changes and size <= room:
+                yield Move(parent=plans[index], changes=changes, size_bytes=round(size), loss=loss)
 
     def plan(self, move: Move) -> Plan:
         """The plan that a move makes."""
-        return Plan.of(self.space.inventory, {**move.parent.choices, **move.changes})
+        choices = {**move.parent.choices, **move.changes}
+        kept = [entry for entry in choices.items() if entry[1] != KEEP]
+        return Plan(tuple(sorted(kept, key=lambda entry: self._places[entry[0]])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,17 @@ def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
         if not any(dominates(points[j], points[i]) or tuple(points[j]) == tuple(points[i]) for j in front):
             front.append(i)
     return sorted(front)
+
+
+def lower_left(points: Sequence[tuple[float, float]]) -> list[int]:
+    """`pareto_front` of two objectives, ascending in the first; a sort and one pass."""
+    least = math.inf
+    front: list[int] = []
+    for i in sorted((i for i, point in enumerate(points) if not any(map(math.isnan, point))), key=lambda i: (points[i], i)):
+        if points[i][1] < least or not front:
+            least = points[i][1]
+            front.append(i)
+    return front
 
 
 def hypervolume(points: Sequence[Sequence[float]], reference_point: Sequence[float]) -> float:
@@ -58,5 +70,5 @@ def improvements(
 
 def _stairs(points: Sequence[Sequence[float]], reference_point: Sequence[float]) -> NDArray[np.float64]:
     """The front below the reference point, ascending in the first objective; ``(n, 2)``."""
-    inside = [tuple(point) for point in points if all(x < limit for x, limit in zip(point, reference_point, strict=True))]
-    return np.array(sorted(inside[i] for i in pareto_front(inside)), dtype=np.float64).reshape(-1, 2)
+    inside = [(point[0], point[1]) for point in points if all(x < limit for x, limit in zip(point, reference_point, strict=True))]
+    return np.array([inside[i] for i in lower_left(inside)], dtype=np.float64).reshape(-1, 2)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from paredown.search.basis import Basis
 from paredown.search.limits import decode_limit
 from paredown.search.outcome import Outcome
 from paredown.search.plans import UNITS, calibration_of, measured_file, plan_file
@@ -75,7 +76,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
             f"nothing meets the budget of {allowed:,} bytes ({asked.text}): the smallest plan of this space has {size:,} "
             f"({100 * size / inventory.original_bytes:.1f}%) and was saved to {path}; raise --budget"
         )
-    surrogate = Surrogate(inventory, losses, outcome.records)
+    surrogate = Surrogate(Basis(inventory, losses), outcome.records)
     expected = surrogate.expected()
     plan = solver.solve(expected, allowed)
     predicted = surrogate.predicted_loss(plan)

@@ -49,6 +49,13 @@ class Plan:
         ]
         return cls(tuple(entries))
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.entries)
+
     @cached_property
     def choices(self) -> Mapping[str, Choice]:
         """Choices by site name."""

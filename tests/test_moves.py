@@ -8,6 +8,7 @@ import toys
 
 from paredown.search.moves import SITES, Moves
 from paredown.search.solver import Solver
+from paredown.space.plan import Plan
 
 SPACE = toys.toy_space(blocks=3)
 LOSSES = toys.losses_of(SPACE)
@@ -18,14 +19,16 @@ PARENTS = [SOLVER.solve(LOSSES, int(SPACE.inventory.original_bytes * share)) for
 def test_a_move_is_a_plan_of_the_space_within_its_room() -> None:
     """Bytes and loss are those of the plan that it makes; few sites differ."""
     moves, inventory = Moves(SOLVER, LOSSES), SPACE.inventory
-    room = [plan.size_bytes(inventory) for plan in PARENTS]
-    drawn = list(moves.drawn(np.random.default_rng(0), PARENTS, room, 300))
+    parents = {plan: plan.size_bytes(inventory) for plan in PARENTS}
+    room = parents[PARENTS[2]]
+    drawn = list(moves.drawn(np.random.default_rng(0), parents, room, 600))
     assert len(drawn) > 30
     assert {PARENTS.index(move.parent) for move in drawn} == {0, 1, 2}
     for move in drawn:
         plan = moves.plan(move)
         assert SPACE.allows(plan)
-        assert plan.size_bytes(inventory) == move.size_bytes <= room[PARENTS.index(move.parent)]
+        assert plan == Plan.of(inventory, plan.choices)
+        assert plan.size_bytes(inventory) == move.size_bytes <= room
         assert toys.sum_of(SPACE, plan, LOSSES) == pytest.approx(move.loss)
         before, after = (dict(p.decided(inventory)) for p in (move.parent, plan))
         assert before.keys() == after.keys()
@@ -35,5 +38,5 @@ def test_a_move_is_a_plan_of_the_space_within_its_room() -> None:
 def test_where_nothing_is_to_decide_there_are_no_moves() -> None:
     only = toys.toy_space(max_drops=0, choices={"linear": ["keep"], "embedding": ["keep"], "ffn": ["keep"], "block": ["keep"]})
     plan = Solver(only).smallest()
-    assert not list(Moves(Solver(only), toys.losses_of(only)).drawn(np.random.default_rng(0), [plan], [10**9], 50))
-    assert not list(Moves(SOLVER, LOSSES).drawn(np.random.default_rng(0), [], [], 50))
+    assert not list(Moves(Solver(only), toys.losses_of(only)).drawn(np.random.default_rng(0), {plan: 1}, 10**9, 50))
+    assert not list(Moves(SOLVER, LOSSES).drawn(np.random.default_rng(0), {}, 10**9, 50))

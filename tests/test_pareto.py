@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.search.pareto import dominates, hypervolume, improvements, pareto_front
+from paredown.search.pareto import dominates, hypervolume, improvements, lower_left, pareto_front
 
 values = st.one_of(st.integers(0, 3).map(float), st.sampled_from([math.nan, math.inf, 0.5]))
 clouds = st.integers(1, 3).flatmap(lambda n: st.lists(st.tuples(*[values] * n), max_size=12))
@@ -77,3 +77,9 @@ def test_an_improvement_is_what_one_point_adds(points: list[tuple[float, float]]
 
 def test_a_point_that_is_nowhere_better_adds_nothing() -> None:
     assert improvements(np.array([[1.0, 1.0], [0.5, 2.0]]), [(1.0, 1.0)], (2.0, 3.0)).tolist() == pytest.approx([0.0, 0.5])
+
+
+@given(st.lists(st.tuples(values, values), max_size=12))
+def test_two_objectives_have_a_faster_way_to_the_same_front(points: list[tuple[float, float]]) -> None:
+    assert sorted(lower_left(points)) == pareto_front(points)
+    assert [points[i][0] for i in lower_left(points)] == sorted(points[i][0] for i in lower_left(points))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import toys
 
+from paredown.search.basis import Basis
 from paredown.search.record import Record
 from paredown.search.surrogate import MOST, WIDTHS, Surrogate, latest
 
@@ -31,7 +32,7 @@ def errors(surrogate: Surrogate, fresh: list[Record]) -> np.ndarray:
 
 def test_nothing_measured_changes_nothing() -> None:
     """But for draws, which scatter as widely as the prior."""
-    surrogate = Surrogate(SPACE.inventory, LOSSES, [])
+    surrogate = Surrogate(Basis(SPACE.inventory, LOSSES), [])
     assert surrogate.expected() == pytest.approx(LOSSES)
     generator = np.random.default_rng(0)
     pair = max(LOSSES, key=lambda pair: LOSSES[pair])
@@ -45,7 +46,7 @@ def test_nothing_measured_changes_nothing() -> None:
 def test_known_multipliers_are_recovered() -> None:
     """Of every pair that weighs enough in a plan to be seen."""
     records = measured(150)
-    expected = Surrogate(SPACE.inventory, LOSSES, records).expected()
+    expected = Surrogate(Basis(SPACE.inventory, LOSSES), records).expected()
     seen = [pair for pair, loss in TRUE.items() if loss > 0.15 * float(np.median([record.loss for record in records]))]
     assert len(seen) > 5
     for pair in seen:
@@ -53,7 +54,7 @@ def test_known_multipliers_are_recovered() -> None:
 
 
 def test_fresh_plans_are_predicted_better_than_by_the_sensitivities() -> None:
-    before, after = Surrogate(SPACE.inventory, LOSSES, []), Surrogate(SPACE.inventory, LOSSES, measured(40))
+    before, after = Surrogate(Basis(SPACE.inventory, LOSSES), []), Surrogate(Basis(SPACE.inventory, LOSSES), measured(40))
     fresh = measured(100, seed=1)
     assert np.abs(errors(after, fresh)).mean() < 0.05
     assert 5 * np.abs(errors(after, fresh)).mean() < np.abs(errors(before, fresh)).mean()
@@ -65,7 +66,7 @@ def test_plans_are_as_far_off_as_the_spread_says() -> None:
     true = {pair: loss * generator.lognormal(0, 0.3) for pair, loss in LOSSES.items()}
     chosen = generator.choice(len(PLANS), 150, replace=False)
     known = [toys.record_of(SPACE, PLANS[i], toys.sum_of(SPACE, PLANS[i], true) * generator.lognormal(0, 0.05)) for i in chosen]
-    surrogate = Surrogate(SPACE.inventory, LOSSES, known[:30])
+    surrogate = Surrogate(Basis(SPACE.inventory, LOSSES), known[:30])
     spread = surrogate.predict([record.plan for record in known[30:] if record.loss > 0]).spread
     ratio = np.sqrt(np.square(errors(surrogate, known[30:]) / np.hypot(spread, 0.05)).mean())
     assert 0.5 < ratio < 2
@@ -74,11 +75,11 @@ def test_plans_are_as_far_off_as_the_spread_says() -> None:
 def test_a_loss_that_bends_away_from_the_sum_is_followed() -> None:
     """Additivity breaks where much is taken away: the loss grows as a power of the sum."""
     records, fresh = measured(40, power=1.2), measured(100, seed=1, power=1.2)
-    assert np.abs(errors(Surrogate(SPACE.inventory, LOSSES, records), fresh)).mean() < 0.06
+    assert np.abs(errors(Surrogate(Basis(SPACE.inventory, LOSSES), records), fresh)).mean() < 0.06
 
 
 def test_draws_are_reproducible_and_scatter_around_the_mean() -> None:
-    surrogate = Surrogate(SPACE.inventory, LOSSES, measured(10))
+    surrogate = Surrogate(Basis(SPACE.inventory, LOSSES), measured(10))
     one, same, other = (surrogate.draw(np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert one == same != other
     generator = np.random.default_rng(0)
@@ -89,7 +90,7 @@ def test_draws_are_reproducible_and_scatter_around_the_mean() -> None:
 
 def test_draws_agree_with_the_predicted_spread() -> None:
     """Two ways to the same posterior: sums under draws, and the spread that is computed."""
-    surrogate = Surrogate(SPACE.inventory, LOSSES, measured(12))
+    surrogate = Surrogate(Basis(SPACE.inventory, LOSSES), measured(12))
     plans = [record.plan for record in measured(8, seed=3) if record.loss > 0]
     generator = np.random.default_rng(1)
     logs = np.array(
@@ -103,7 +104,7 @@ def test_draws_agree_with_the_predicted_spread() -> None:
 
 def test_what_was_measured_is_less_uncertain() -> None:
     plans = [record.plan for record in measured(30, seed=5) if record.loss > 0]
-    before, after = (Surrogate(SPACE.inventory, LOSSES, measured(count)).predict(plans).spread for count in (3, 60))
+    before, after = (Surrogate(Basis(SPACE.inventory, LOSSES), measured(count)).predict(plans).spread for count in (3, 60))
     assert after.mean() < 0.5 * before.mean()
     assert (after > 0).all()
 
@@ -112,7 +113,7 @@ def test_losses_never_turn_negative() -> None:
     """A plan far better than predicted makes its choices cheap, not profitable."""
     plan = max(PLANS, key=lambda plan: toys.sum_of(SPACE, plan, LOSSES))
     record = toys.record_of(SPACE, plan, toys.sum_of(SPACE, plan, LOSSES) * 1e-6)
-    surrogate = Surrogate(SPACE.inventory, LOSSES, [record])
+    surrogate = Surrogate(Basis(SPACE.inventory, LOSSES), [record])
     generator = np.random.default_rng(0)
     for losses in (surrogate.expected(), *(surrogate.draw(generator) for _ in range(20))):
         assert all(loss >= 0 for loss in losses.values())
@@ -126,7 +127,7 @@ def test_lower_rungs_count_as_what_they_would_be_on_the_whole_set() -> None:
         for record in measured(20, seed=2)
     ]
     fresh = measured(60, seed=4)
-    assert np.abs(errors(Surrogate(SPACE.inventory, LOSSES, [*whole, *half]), fresh)).mean() < 0.05
+    assert np.abs(errors(Surrogate(Basis(SPACE.inventory, LOSSES), [*whole, *half]), fresh)).mean() < 0.05
 
 
 def test_the_trials_that_it_learns_from_are_bounded() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,8 +11,9 @@ import optuna
 from scipy.stats import norm
 
 from paredown.search.acquisition import expected_gain, expected_improvement
+from paredown.search.basis import Basis
 from paredown.search.moves import Move, Moves
-from paredown.search.pareto import improvements, pareto_front
+from paredown.search.pareto import improvements, lower_left
 from paredown.search.record import Record
 from paredown.search.rungs import on_whole_set
 from paredown.search.samplers import Proposal, Question, samplers
@@ -20,15 +21,16 @@ from paredown.search.solver import Losses
 from paredown.search.surrogate import Surrogate
 from paredown.space.plan import Plan
 
-DRAWS = 4
-"""Plans that are solved for under draws from the posterior."""
+MEANS, DRAWS = 4, 4
+"""Plans that are solved for under the mean of what was learnt (along the front, at other budgets each time), and under draws from the
+posterior; fewer where there is much to decide."""
 
-POINTS = 6
-"""Budgets along the front at which the mean is solved for, each time others."""
+MOST_PAIRS = 1000
+"""From so many pairs of sites and choices on it is one plan under a draw, and along the front one under the mean."""
 
 PARENTS = 6
-MOVES = 400
-BUILT = 48
+MOVES = 300
+BUILT = 32
 """Of the moves that were drawn, so many of those that promise most are compared with the solver's plans."""
 
 RUNG = 0.25
@@ -40,6 +42,9 @@ MARGIN = 0.1
 
 LIKELY = 0.2
 """A plan that looks this likely to be better than the best one, on the rung where it was measured, is measured on the whole set."""
+
+WAITING = 64
+"""So many of the latest trials on a rung, and on the whole set, are looked at for that."""
 
 
 @samplers.register("frontier")
@@ -55,7 +60,9 @@ class FrontierSampler:
 
     def __init__(self, question: Question) -> None:
         self.question = question
-        self.inventory = question.space.inventory
+        self.basis = Basis(question.space.inventory, question.losses)
+        self.smallest = question.solver.smallest().size_bytes(question.space.inventory)
+        self._allowed: dict[Plan, bool] = {}
 
     def optuna_sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """Nothing is suggested through Optuna."""
@@ -63,15 +70,34 @@ class FrontierSampler:
 
     def propose(self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()) -> Proposal:
         """A plan that was not tried yet, or one that is worth more sequences."""
-        round_ = _Round(self.question, history, failed, np.random.default_rng([self.question.seed, trial.number]))
+        round_ = _Round(self, history, failed, np.random.default_rng([self.question.seed, trial.number]))
         return round_.along_the_front() if self.question.focus == "front" else round_.at_the_budget()
+
+    def allows(self, plan: Plan) -> bool:
+        """Whether a plan that was measured lies in the space and keeps to all limits beside the budget; remembered."""
+        if plan not in self._allowed:
+            self._allowed[plan] = self.question.space.allows(plan) and self.keeps_to_limits(plan)
+        return self._allowed[plan]
+
+    def keeps_to_limits(self, plan: Plan) -> bool:
+        """Whether a plan keeps to all limits beside the budget."""
+        return all(limit.allows(plan, self.question.space.inventory) for limit in self.question.solver.limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    """A plan that might be proposed."""
+
+    plan: Plan
+    label: str
+    size_bytes: int
 
 
 @dataclass(frozen=True)
 class _Round:
     """One proposal in the making."""
 
-    question: Question
+    sampler: FrontierSampler
     history: Sequence[Record]
     failed: frozenset[Plan]
     generator: np.random.Generator
@@ -80,38 +106,46 @@ class _Round:
         """The most promising plan within the budget."""
         if promoted := self._promoted():
             return promoted
-        budget = self.question.budget_bytes
-        fitting = sorted(self._fitting, key=lambda r: (r.loss, r.number))
-        solved = [self._solved(budget, mean=True), *(self._solved(budget, mean=False) for _ in range(DRAWS))]
-        parents = list(dict.fromkeys([solved[0][0], *(r.plan for r in fitting if self.question.space.allows(r.plan))][: 1 + PARENTS]))
-        moves = sorted(self._moves(parents, [budget] * len(parents)), key=lambda move: move.loss)[:BUILT]
-        candidates = self._new([*solved, *((self.moves.plan(move), "moved bytes") for move in moves)])
+        budget, fitting = self.question.budget_bytes, sorted(self._fitting, key=lambda r: (r.loss, r.number))
+        solved = [self._solved(budget, mean=True), *(self._solved(budget, mean=False) for _ in range(self._few(DRAWS)))]
+        parents = {candidate.plan: candidate.size_bytes for candidate in solved[:1]}
+        parents |= {record.plan: record.size_bytes for record in fitting if self.sampler.allows(record.plan)}
+        moves = self._moves(dict(list(parents.items())[: 1 + PARENTS]), budget)
+        best_moves = sorted(moves, key=lambda move: move.loss)[:BUILT]
+        candidates = self._new([*solved, *map(self._moved, best_moves)])
         if not candidates:
             return self.along_the_front()
-        prediction = self.surrogate.predict([plan for plan, _ in candidates])
-        best = np.log(fitting[0].loss) if fitting and fitting[0].loss > 0 else float(prediction.mean.max())
+        prediction = self.surrogate.predict([candidate.plan for candidate in candidates])
+        best = np.log(fitting[0].loss) if fitting else float(prediction.mean.max())
         chosen = int(expected_improvement(prediction, best).argmax())
         rung = round(RUNG * self.question.sequences) if self.question.sequences >= FEWEST and fitting else None
-        return self._proposal(*candidates[chosen], float(prediction.mean[chosen]), rung)
+        return self._proposal(candidates[chosen], float(prediction.mean[chosen]), rung)
 
     def along_the_front(self) -> Proposal:
         """The plan that adds most to the front."""
         points = [(float(record.size_bytes), float(np.log(record.loss))) for record in self._front]
-        low, high = self._range()
+        low = self.sampler.smallest
+        high = max([low + 1, *(record.size_bytes for record in self._front)])
         corner = (float(high), max((loss for _, loss in points), default=0.0) + MARGIN)
-        budgets = np.exp(self.generator.uniform(np.log(low), np.log(high), POINTS + DRAWS)).astype(int)
-        solved = [self._solved(max(int(budget), low), mean=place < POINTS) for place, budget in enumerate(budgets)]
-        parents = [record.plan for record in self._front]
-        moves = list(self._moves(parents, [high] * len(parents)))
-        places = np.array([(move.size_bytes, np.log(max(move.loss, 1e-300))) for move in moves]).reshape(-1, 2)
-        order = np.argsort(-improvements(places, points, corner), kind="stable")[:BUILT]
-        candidates = self._new([*solved, *((self.moves.plan(moves[i]), "moved bytes") for i in order)])
+        means, draws = self._few(MEANS), self._few(DRAWS)
+        budgets = np.exp(self.generator.uniform(np.log(low), np.log(high), means + draws)).astype(int)
+        solved = [self._solved(max(int(budget), low), mean=place < means) for place, budget in enumerate(budgets)]
+        places = self.generator.permutation(len(self._front))[:PARENTS]
+        moves = list(self._moves({self._front[i].plan: self._front[i].size_bytes for i in places}, high))
+        ends = np.array([(move.size_bytes, np.log(max(move.loss, 1e-300))) for move in moves]).reshape(-1, 2)
+        order = np.argsort(-improvements(ends, points, corner), kind="stable")[:BUILT]
+        candidates = self._new([*solved, *(self._moved(moves[i]) for i in order)])
         if not candidates:
             return self._again()
-        prediction = self.surrogate.predict([plan for plan, _ in candidates])
-        sizes = np.array([plan.size_bytes(self.question.space.inventory) for plan, _ in candidates], dtype=np.float64)
+        prediction = self.surrogate.predict([candidate.plan for candidate in candidates])
+        sizes = np.array([candidate.size_bytes for candidate in candidates], dtype=np.float64)
         chosen = int(expected_gain(sizes, prediction, points, corner).argmax())
-        return self._proposal(*candidates[chosen], float(prediction.mean[chosen]), None)
+        return self._proposal(candidates[chosen], float(prediction.mean[chosen]), None)
+
+    @property
+    def question(self) -> Question:
+        """What is asked."""
+        return self.sampler.question
 
     @cached_property
     def whole(self) -> list[Record]:
@@ -121,7 +155,7 @@ class _Round:
     @cached_property
     def surrogate(self) -> Surrogate:
         """What was learnt so far."""
-        return Surrogate(self.question.space.inventory, self.question.losses, self.history)
+        return Surrogate(self.sampler.basis, self.history)
 
     @cached_property
     def expected(self) -> Losses:
@@ -136,61 +170,59 @@ class _Round:
     @cached_property
     def _front(self) -> list[Record]:
         """Plans of the space that no other beats in size and loss."""
-        fitting = [record for record in self.whole if record.loss > 0 and self.question.space.allows(record.plan)]
-        return [fitting[i] for i in pareto_front([(record.size_bytes, record.loss) for record in fitting])]
-
-    @cached_property
-    def _known(self) -> frozenset[Plan]:
-        return self.failed | {record.plan for record in self.history}
+        fitting = [record for record in self.whole if record.loss > 0 and self.sampler.allows(record.plan)]
+        return [fitting[i] for i in lower_left([(record.size_bytes, record.loss) for record in fitting])]
 
     @cached_property
     def _fitting(self) -> list[Record]:
         """Whole trials within the budget and all limits."""
         small = [record for record in self.whole if record.size_bytes <= self.question.budget_bytes and record.loss > 0]
-        return [record for record in small if self._keeps_to_limits(record.plan)]
+        return [record for record in small if self.sampler.keeps_to_limits(record.plan)]
 
-    def _keeps_to_limits(self, plan: Plan) -> bool:
-        return all(limit.allows(plan, self.question.space.inventory) for limit in self.question.solver.limits)
+    @cached_property
+    def _known(self) -> frozenset[Plan]:
+        return self.failed | {record.plan for record in self.history}
 
-    def _range(self) -> tuple[int, int]:
-        """The smallest size that there is, and the largest that was measured."""
-        smallest = self.question.solver.smallest().size_bytes(self.question.space.inventory)
-        return smallest, max([smallest + 1, *(record.size_bytes for record in self._front)])
+    def _few(self, count: int) -> int:
+        return count if len(self.sampler.basis.pairs) < MOST_PAIRS else 1
 
-    def _solved(self, budget: int, *, mean: bool) -> tuple[Plan, str]:
-        if mean:
-            return self.question.solver.solve(self.expected, budget), "solved for what was learnt"
-        return self.question.solver.solve(self.surrogate.draw(self.generator), budget), "solved under a draw"
+    def _solved(self, budget: int, *, mean: bool) -> _Candidate:
+        plan = self.question.solver.solve(self.expected if mean else self.surrogate.draw(self.generator), budget)
+        label = "solved for what was learnt" if mean else "solved under a draw"
+        return _Candidate(plan=plan, label=label, size_bytes=plan.size_bytes(self.question.space.inventory))
 
-    def _moves(self, parents: Sequence[Plan], room: Sequence[int]) -> Iterator[Move]:
+    def _moved(self, move: Move) -> _Candidate:
+        return _Candidate(plan=self.moves.plan(move), label="moved bytes", size_bytes=move.size_bytes)
+
+    def _moves(self, parents: Mapping[Plan, int], room: int) -> Iterator[Move]:
         return self.moves.drawn(self.generator, parents, room, MOVES)
 
-    def _new(self, candidates: Sequence[tuple[Plan, str]]) -> list[tuple[Plan, str]]:
+    def _new(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
         """Those that were not tried, each once."""
-        found: dict[Plan, str] = {}
-        for plan, label in candidates:
-            if plan not in self._known and self._keeps_to_limits(plan):
-                found.setdefault(plan, label)
-        return list(found.items())
+        found: dict[Plan, _Candidate] = {}
+        for candidate in candidates:
+            if candidate.plan not in self._known and self.sampler.keeps_to_limits(candidate.plan):
+                found.setdefault(candidate.plan, candidate)
+        return list(found.values())
 
     def _promoted(self) -> Proposal | None:
         """The plan on a lower rung that is most likely better than the best one, if that is likely enough."""
         done = {record.plan for record in self.whole} | self.failed
-        waiting = [record for record in self.history if not record.whole and record.plan not in done]
+        waiting = [record for record in self.history if not record.whole and record.plan not in done][-WAITING:]
         if not waiting or not self._fitting:
             return None
-        logs, spreads = on_whole_set([*self.whole, *waiting])
-        best = np.log(min(record.loss for record in self._fitting))
-        likely = norm.cdf((best - logs[len(self.whole) :]) / np.maximum(spreads[len(self.whole) :], 1e-9))
+        logs, spreads = on_whole_set([*self.whole[-WAITING:], *waiting])
+        logs, spreads = logs[-len(waiting) :], spreads[-len(waiting) :]
+        likely = norm.cdf((np.log(min(record.loss for record in self._fitting)) - logs) / np.maximum(spreads, 1e-9))
         chosen = int(likely.argmax())
         if likely[chosen] < LIKELY:
             return None
-        return self._proposal(waiting[chosen].plan, "measured on all", float(logs[len(self.whole) + chosen]), None)
+        return Proposal(plan=waiting[chosen].plan, label="measured on all", predicted_loss=float(np.exp(logs[chosen])))
 
     def _again(self) -> Proposal:
         """Where nothing new is to be had."""
         plan = self.question.solver.solve(self.expected, self.question.budget_bytes)
         return Proposal(plan=plan, label="solved again", predicted_loss=self.surrogate.predicted_loss(plan))
 
-    def _proposal(self, plan: Plan, label: str, log_loss: float, sequences: int | None) -> Proposal:
-        return Proposal(plan=plan, label=label, predicted_loss=float(np.exp(log_loss)), sequences=sequences)
+    def _proposal(self, candidate: _Candidate, log_loss: float, sequences: int | None) -> Proposal:
+        return Proposal(plan=candidate.plan, label=candidate.label, predicted_loss=float(np.exp(log_loss)), sequences=sequences)

@@ -1,0 +1,140 @@
+"""Plans as rows of numbers, for what is learnt of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paredown.search.record import Record
+from paredown.search.solver import Losses
+from paredown.space.choice import Choice
+from paredown.space.plan import Plan
+from paredown.space.site import Inventory
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+TINY = 1e-9
+"""Least sensitivity, as a share of the greatest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Row:
+    """A plan.
+
+    Attributes:
+        columns: The pairs that it takes, those without a loss left out.
+        kept: Leaves that lose nothing.
+    """
+
+    columns: Integers
+    kept: Integers
+
+
+class Basis:
+    """The pairs of sites and choices that have a loss, and which of them err alike.
+
+    Args:
+        inventory: The model's sites.
+        losses: Sensitivities.
+
+    Attributes:
+        pairs: Sites and choices, ``(p,)``.
+        logs: Of their losses, ``(p,)``.
+        groups: For each way in which sensitivities err alike, the group of each pair; ``(p,)`` each.
+    """
+
+    def __init__(self, inventory: Inventory, losses: Losses) -> None:
+        self.losses = losses
+        self.pairs = [pair for pair, loss in losses.items() if loss > 0]
+        self._index = {pair: i for i, pair in enumerate(self.pairs)}
+        values = np.array([losses[pair] for pair in self.pairs], dtype=np.float64)
+        self.logs: Floats = np.log(np.maximum(values, TINY * values.max(initial=TINY)))
+        self.groups = _groups(inventory, self.pairs)
+        self._leaves = {site.name: i for i, site in enumerate(inventory.leaves)}
+        self._covers = {site.name: [self._leaves[leaf] for leaf in site.covers or (site.name,)] for site in inventory.sites}
+        self._spread = np.zeros((len(self.pairs), len(self._leaves)))
+        for i, (site, _) in enumerate(self.pairs):
+            self._spread[i, self._covers[site]] = 1 / len(self._covers[site])
+        self._rows: dict[int, tuple[Plan, Row | None]] = {}
+
+    def row(self, plan: Plan) -> Row | None:
+        """Of a plan; None if it takes a choice that has no sensitivity."""
+        paid: list[int] = []
+        kept = np.ones(len(self._leaves), dtype=bool)
+        for entry in plan.entries:
+            column = self._index.get(entry)
+            if column is not None:
+                paid.append(column)
+                kept[self._covers[entry[0]]] = False
+            elif entry not in self.losses:
+                return None
+        return Row(columns=np.array(paid, dtype=np.int64), kept=np.flatnonzero(kept))
+
+    def row_of(self, record: Record) -> Row | None:
+        """Of a trial's plan; remembered."""
+        found = self._rows.get(record.number)
+        if found is None or found[0] is not record.plan:
+            found = self._rows[record.number] = record.plan, self.row(record.plan)
+        return found[1]
+
+    def shares(self, rows: Sequence[Row], multipliers: Floats) -> tuple[Floats, Floats]:
+        """What each pair adds to a plan's sum, as a share of it, ``(n, p)``; and the logarithms of the sums, ``(n,)``."""
+        values = np.exp(self.logs + multipliers)
+        shares = np.zeros((len(rows), len(self.pairs)))
+        for share, row in zip(shares, rows, strict=True):
+            share[row.columns] = values[row.columns]
+        sums = np.maximum(shares.sum(1), 1e-300)
+        return shares / sums[:, None], np.log(sums)
+
+    def summed(self, shares: Floats, name: str) -> Floats:
+        """Shares ``(n, p)`` summed over the groups of a kind, ``(n, groups)``."""
+        members = self.groups[name]
+        if name == "pair":
+            return shares
+        order = np.argsort(members, kind="stable")
+        starts = np.searchsorted(members[order], np.arange(int(members.max(initial=-1)) + 1))
+        summed: Floats = np.add.reduceat(shares[:, order], starts, axis=1)
+        return summed
+
+    def alike(self, rows: Sequence[Row], others: Sequence[Row], shares: Floats) -> Floats:
+        """How much of the loss lies on leaves where two plans do the same, ``(n, m)``, in [0, 1].
+
+        Args:
+            rows: Plans.
+            others: Others.
+            shares: Of measured plans: what each leaf weighs.
+        """
+        weights = shares.mean(0) @ self._spread
+        heavy = np.concatenate([self._spread @ weights * (self._spread > 0).sum(1), weights]) / max(float(weights.sum()), 1e-300)
+        root = np.sqrt(heavy).astype(np.float32)
+        same: Floats = (self._marked(rows) * root) @ (self._marked(others) * root).T
+        return np.clip(same.astype(np.float64), 0, 1)
+
+    def _marked(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        """One where a plan takes a pair, or keeps a leaf; ``(n, p + leaves)``."""
+        marked = np.zeros((len(rows), len(self.pairs) + len(self._leaves)), dtype=np.float32)
+        for mark, row in zip(marked, rows, strict=True):
+            mark[row.columns] = 1
+            mark[len(self.pairs) + row.kept] = 1
+        return marked
+
+
+def _groups(inventory: Inventory, pairs: Sequence[tuple[str, Choice]]) -> dict[str, Integers]:
+    blocks = {site.name: site.block for site in inventory.sites}
+
+    def numbered(keys: Sequence[object]) -> Integers:
+        numbers: dict[object, int] = {}
+        return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+    return {
+        "all": numbered([0] * len(pairs)),
+        "block": numbered([blocks[site] for site, _ in pairs]),
+        "role": numbered([site.partition(f".{blocks[site]}.")[2] or site for site, _ in pairs]),
+        "site": numbered([site for site, _ in pairs]),
+        "choice": numbered([choice for _, choice in pairs]),
+        "pair": np.arange(len(pairs)),
+    }
