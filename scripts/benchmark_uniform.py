@@ -44,6 +44,9 @@ from paredown.space.site import Kind
 from paredown.space.study_file import ChoiceText, Override, SpaceFile, StudyFile, Tokens
 
 EMBEDDING = "quantize bits=8 group_size=64"
+CODEBOOKS = [f"cluster clusters={clusters}" for clusters in (4, 6, 8, 12, 16, 32)]
+"""What the first version of paredown offered in place of codebooks of vectors, which texts calibrate."""
+
 FEWER = 0.93
 FIRST_VERSION = Path(__file__).parent.parent / "studies" / "plans"
 
@@ -133,9 +136,9 @@ def learnt_plan(bench: Workbench, outcome: Outcome, folder: Path, budget_bytes: 
 
 
 def data_free_choices(study: StudyFile) -> dict[Kind, list[ChoiceText]]:
-    """The default choices of each kind of site, each replaced by its sibling that asks for no texts."""
+    """The default choices of each kind of site, each replaced by its sibling that asks for no texts; and codebooks, which have none."""
     space = data_free(survey(study)[1])
-    found: dict[Kind, list[ChoiceText]] = {}
+    found: dict[Kind, list[ChoiceText]] = {"linear": list(CODEBOOKS)}
     for site in space.inventory.sites:
         kind = found.setdefault(site.kind, [])
         kind += [text for choice in space.options[site.name] if (text := str(choice)) not in kind]
