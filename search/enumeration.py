@@ -31,7 +31,7 @@ class Enumeration:
 
     Attributes:
         sites: Those with more than one choice, ``(s,)``, by block.
-        options: Of each, in the order of the codes; None where another site overrules it or it is kept.
+        options: Of each, in the order of the codes.
         codes: Index of the choice of each site, ``(plans, s)``.
         sizes: Bytes, ``(plans,)``.
         losses: KL divergence to the original on the search set [nats/token], ``(plans,)``.
@@ -62,8 +62,6 @@ class Enumerator:
         if any(site.block is None for site in self.searched):
             raise StudyError("every plan is enumerated for sites within blocks only; pin the others")
         self.options = {site.name: (*(() if site.is_leaf else (KEEP,)), *space.options[site.name]) for site in self.searched}
-        bench.planned.swap(Plan())
-        self.teacher = bench.teacher("search")
         name, blocks = blocks_of(bench.model)
         self.blocks = list(blocks)
         self._owner, self._attribute = bench.model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
@@ -83,7 +81,7 @@ class Enumerator:
         self._losses: list[float] = []
         states, self._arguments = self._first_states()
         with torch.inference_mode():
-            self.logits = torch.cat([teacher.float() for teacher in self._teacher_logits()])
+            self.logits = self._teacher_logits()
             self._extend(0, states.unsqueeze(0), [()], plans)
         inventory = self.bench.space.inventory
         made = [self.plan(codes) for codes in self._codes]
@@ -98,8 +96,7 @@ class Enumerator:
 
     def plan(self, codes: Sequence[int]) -> Plan:
         """Of codes, one a searched site."""
-        chosen = {site.name: self.options[site.name][code] for site, code in zip(self.searched, codes, strict=True)}
-        return Plan.of(self.bench.space.inventory, self.fixed | chosen)
+        return self._plan_of(self.searched, codes)
 
     def _combinations(self, block: int) -> list[tuple[int, ...]]:
         """Codes of the searched sites of a block; of those that come to the same plan the first."""
@@ -152,10 +149,11 @@ class Enumerator:
         finally:
             setattr(self._owner, self._attribute, before)
 
-    def _teacher_logits(self) -> list[Tensor]:
+    def _teacher_logits(self) -> Tensor:
+        """The original's log-probabilities of the next tokens."""
         self.bench.planned.swap(Plan())
-        logits = self.bench.model(input_ids=self.bench.sequences["search"].tokens, use_cache=False).logits[:, :-1]
-        return [logits - logits.logsumexp(-1, keepdim=True)]
+        logits: Tensor = self.bench.model(input_ids=self.bench.sequences["search"].tokens, use_cache=False).logits[:, :-1]
+        return logits - logits.logsumexp(-1, keepdim=True)
 
     def _first_states(self) -> tuple[Tensor, list[dict[str, Any]]]:
         """What the first block reads, and what each block is given beside it, which must not depend on the plan."""

@@ -84,13 +84,13 @@ class Core:
 
     def _separate(self) -> list[int]:
         """Nodes that are decided each for itself: roots, and the children of nodes that can only leave it to them."""
-        todo, separate = [int(node) for node in np.flatnonzero(self.forest.parents < 0)], []
-        while todo:
-            node = todo.pop()
+        pending, separate = [int(node) for node in np.flatnonzero(self.forest.parents < 0)], []
+        while pending:
+            node = pending.pop()
             if self.alive[node].any() or self.forest.is_leaf[node]:
                 separate.append(node)
             else:
-                todo += self._children[node]
+                pending += self._children[node]
         return separate
 
     def _states(self, node: int) -> States:
