@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from paredown.search.outcome import Outcome
-from paredown.search.pareto import pareto_front
+from paredown.search.pareto import lower_left
 from paredown.search.record import Record
 from paredown.search.rendering import Section
 from paredown.space.choice import KEEP, parse_choice
@@ -50,7 +50,7 @@ class Additivity:
     def along_front(self) -> list[tuple[Record, float]]:
         """Of the plans that no other beats in size and loss, a few that are far apart in bytes, smallest first; none predicted as zero."""
         told = [(record, loss) for record, loss in self.plans if loss > 0]
-        front = sorted((told[i] for i in pareto_front([(r.size_bytes, r.loss) for r, _ in told])), key=lambda plan: plan[0].size_bytes)
+        front = [told[i] for i in lower_left([(record.size_bytes, record.loss) for record, _ in told])]
         if len(front) <= POINTS:
             return front
         sizes = np.log([record.size_bytes for record, _ in front])

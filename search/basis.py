@@ -54,6 +54,7 @@ class Basis:
         values = np.array([losses[pair] for pair in self.pairs], dtype=np.float64)
         self.logs: Floats = np.log(np.maximum(values, TINY * values.max(initial=TINY)))
         self.groups = _groups(inventory, self.pairs)
+        self._sorted = {name: _sorted(members) for name, members in self.groups.items()}
         self._leaves = {site.name: i for i, site in enumerate(inventory.leaves)}
         self._covers = {site.name: [self._leaves[leaf] for leaf in site.covers or (site.name,)] for site in inventory.sites}
         self._spread = np.zeros((len(self.pairs), len(self._leaves)))
@@ -92,11 +93,9 @@ class Basis:
 
     def summed(self, shares: Floats, name: str) -> Floats:
         """Shares ``(n, p)`` summed over the groups of a kind, ``(n, groups)``."""
-        members = self.groups[name]
         if name == "pair":
             return shares
-        order = np.argsort(members, kind="stable")
-        starts = np.searchsorted(members[order], np.arange(int(members.max(initial=-1)) + 1))
+        order, starts = self._sorted[name]
         summed: Floats = np.add.reduceat(shares[:, order], starts, axis=1)
         return summed
 
@@ -138,3 +137,9 @@ def _groups(inventory: Inventory, pairs: Sequence[tuple[str, Choice]]) -> dict[s
         "choice": numbered([choice for _, choice in pairs]),
         "pair": np.arange(len(pairs)),
     }
+
+
+def _sorted(members: Integers) -> tuple[Integers, Integers]:
+    """An order in which the pairs of a group are neighbours, and where each group starts in it."""
+    order = np.argsort(members, kind="stable")
+    return order, np.searchsorted(members[order], np.arange(int(members.max(initial=-1)) + 1))
