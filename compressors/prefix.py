@@ -30,9 +30,7 @@ class Prefix:
     def __init__(self, planned: PlannedModel, run: Callable[[], object]) -> None:
         planned.swap(Plan())
         self._planned, self._run = planned, run
-        name, blocks = blocks_of(planned.model)
-        self._owner = planned.model.get_submodule(name.rpartition(".")[0])
-        self._attribute = name.rpartition(".")[2]
+        self._name, blocks = blocks_of(planned.model)
         self._originals = list(blocks)
         self._outputs: list[Any] = []
         self.block, self.blocks = 0, len(self._originals)
@@ -49,12 +47,12 @@ class Prefix:
             self._outputs = given
             return 0.0
         self._planned.swap(Plan())
-        before = [_Given(given, module) for module in self._originals[:first]]
+        before = [Given(given, module) for module in self._originals[:first]]
         running = self._originals[first:block]
-        after = [_Given(self._outputs, module) for module in self._originals[block:]]
+        after = [Given(self._outputs, module) for module in self._originals[block:]]
         hook = running[-1].register_forward_hook(lambda _, inputs, output: self._outputs.append(output))
         try:
-            with self._in_place([*before, *running, *after]):
+            with blocks_replaced(self._planned.model, self._name, [*before, *running, *after]):
                 self._run()
         finally:
             hook.remove()
@@ -64,21 +62,25 @@ class Prefix:
     def skipping(self) -> Iterator[None]:
         """Within, blocks before `block` give back what the original's gave; the plan in place must keep them."""
         before = {id(module) for module in self._originals[: self.block]}
-        present = list(getattr(self._owner, self._attribute))
-        with self._in_place([_Given(self._outputs, module) if id(module) in before else module for module in present]):
+        present = self._planned.model.get_submodule(self._name).children()
+        given = [Given(self._outputs, module) if id(module) in before else module for module in present]
+        with blocks_replaced(self._planned.model, self._name, given):
             yield
 
-    @contextmanager
-    def _in_place(self, modules: Sequence[nn.Module]) -> Iterator[None]:
-        before = getattr(self._owner, self._attribute)
-        setattr(self._owner, self._attribute, nn.ModuleList(modules))
-        try:
-            yield
-        finally:
-            setattr(self._owner, self._attribute, before)
+
+@contextmanager
+def blocks_replaced(model: nn.Module, name: str, modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Within, a model runs these modules in place of its list of blocks of this name."""
+    owner, before = model.get_submodule(name.rpartition(".")[0]), model.get_submodule(name)
+    attribute = name.rpartition(".")[2]
+    setattr(owner, attribute, nn.ModuleList(modules))
+    try:
+        yield
+    finally:
+        setattr(owner, attribute, before)
 
 
-class _Given(nn.Module):
+class Given(nn.Module):
     """Gives, at each call, what a block gave for the next batch.
 
     Args:

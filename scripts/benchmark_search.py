@@ -1,89 +1,254 @@
-"""Samplers on one problem at equal cost, in forward passes over its search set.
+"""Engines on one problem at equal cost, in forward passes over its search set.
 
-    OMP_NUM_THREADS=1 python scripts/benchmark_search.py studies/problems/quantization.yaml
+    OMP_NUM_THREADS=1 python scripts/benchmark_search.py studies/problems/quantization.yaml --front frontier=128 amq=128 nsga2=128
+    OMP_NUM_THREADS=1 python scripts/benchmark_search.py studies/problems/linear.yaml --bits 2.5 3 3.5 4.25 --runs runs/linear \
+        --at-budgets frontier=100 evopress=400 --front frontier=100 amq=800 --evaluations 100 400 800 --held-out
 
-With a true front beside the problem (NAME.front.json, made by scripts/enumerate_plans.py): the share of its hypervolume after 32, 64
-and 128 evaluations. Otherwise the least loss within the problem's budget, over the best that any engine found. Sensitivities count:
-in forward passes, a backward pass as two. Samplers of others start cold, the `-solver` and `-warm` ones from what the study gives.
+An engine is a sampler, what it may cost, and whether it starts from the uniform plans (`nsga2+uniform=800`). `--front` engines search the
+whole front once a seed, `--at-budgets` engines once a seed and budget. Sensitivities count, in forward passes, a backward pass as two;
+`frontier` and `evopress-solver` start from them, the others cold. Beside the problem lies its best front, NAME.front.json: of every plan
+(scripts/enumerate_plans.py), or the best that is known, which `--freeze` makes of all runs. With `--runs` each run is kept in a folder:
+the same command goes on, and several processes may share it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+from problem import budget_of, front_path, opened, problem_parser
 
-import paredown  # noqa: F401 - registers the methods
-from paredown.search.contest import Contest, Run, Truth, points_of
-from paredown.search.workbench import Workbench, environment
+from paredown.evaluators.quality import Quality
+from paredown.search.contest import Contest, Run, Task
+from paredown.search.truth import Truth, best_points
+from paredown.search.workbench import environment
 from paredown.space.budget import Budget
 from paredown.space.files import write_atomically
-from paredown.space.study_file import StudyFile
 
-SEEDED = ("frontier", "evopress-solver")
+NEAR = (1.05, 1.02)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A sampler with what it may cost.
+
+    Attributes:
+        name: With ``+uniform`` where it starts from the uniform plans.
+        evaluations: At most.
+    """
+
+    name: str
+    evaluations: int
+
+    @classmethod
+    def parse(cls, text: str) -> Engine:
+        name, _, evaluations = text.partition("=")
+        return cls(name, int(evaluations or 128))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The runs of an engine on one question, one a seed.
+
+    Attributes:
+        engine: Which.
+        focus: ``front`` or ``budget``.
+        runs: By budget, one a seed; of a search for the whole front the same for all budgets.
+    """
+
+    engine: Engine
+    focus: str
+    runs: dict[str, list[Run]]
+
+    @property
+    def title(self) -> str:
+        return self.engine.name if self.focus == "front" else f"{self.engine.name}, one budget"
+
+    @property
+    def all(self) -> list[Run]:
+        return [run for runs in self.runs.values() for run in runs]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("problem", type=Path, help="a study file")
-    parser.add_argument("--model", help="another model than the file's")
-    parser.add_argument("--data", nargs="+", help="other texts than the file's")
-    parser.add_argument("--front", type=Path, help="the true front, by default NAME.front.json beside the problem")
-    parser.add_argument("--engines", nargs="+", default=["frontier", "evopress", "amq", "nsga2", "tpe", "random"])
+    parser = problem_parser(__doc__)
+    parser.add_argument("--front", nargs="*", default=[], type=Engine.parse, metavar="ENGINE=N")
+    parser.add_argument("--at-budgets", nargs="*", default=[], type=Engine.parse, metavar="ENGINE=N")
+    parser.add_argument(
+        "--bits", nargs="+", type=float, help="budgets, in stored bits a weight of the linear layers; else the problem's own"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--evaluations", type=int, nargs="+", default=[32, 64, 128])
-    parser.add_argument("--csv", type=Path, help="every run, for pictures")
+    parser.add_argument("--evaluations", type=int, nargs="+", default=[32, 64, 128], help="at which the engines are compared")
+    parser.add_argument("--solver-front", type=float, nargs="+", help="budgets in bits at which the solver's first front is measured")
+    parser.add_argument("--held-out", action="store_true", help="compare each engine's best plans on texts that nothing saw")
+    parser.add_argument("--runs", type=Path, help="where runs are kept; by default none is")
+    parser.add_argument("--freeze", action="store_true", help="make the best known front of all runs, and of the front that there is")
+    parser.add_argument("--csv", type=Path, help="every trial")
+    parser.add_argument("--picture", type=Path, help="a PNG")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    changes = {key: value for key, value in (("model", options.model), ("data", options.data)) if value}
-    study = StudyFile.read(options.problem).model_copy(update=changes)
-    path = options.front or options.problem.with_suffix(".front.json")
-    truth = Truth(front=tuple(map(tuple, json.loads(path.read_text())["front"]))) if path.is_file() else None
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Workbench(study, Path(folder) / "bank")
-        bench.fill_bank()
-        contest = Contest(bench)
-        inventory, machine = bench.space.inventory, environment()
-        budget = Budget.parse(study.budget).bytes_of(inventory.original_bytes, inventory.parameters)
-        print(f"{options.problem.name}, {study.model}: {len(bench.space.searched)} sites; {machine['cpu']}, torch {machine['torch']}")
-        print(f"an evaluation: {study.tokens.search} tokens forward, 1 thread; sensitivities: {contest.sensitivity_cost:.1f} of them")
-        runs: dict[str, list[Run]] = {}
-        for name in options.engines:
-            for seed in options.seeds:
-                most = max(options.evaluations)
-                run = contest.run(name, evaluations=most, budget_bytes=budget, seed=seed, focus=study.focus, seeded=name in SEEDED)
-                runs.setdefault(name, []).append(run)
-            print(f"  {name}: {np.mean([run.seconds for run in runs[name]]) / most:.3f} s a trial of its own", flush=True)
-    known = min(run.best(most, budget) for each in runs.values() for run in each)
-
-    def scores(name: str, evaluations: int) -> list[float]:
-        if truth:
-            return [truth.share(points_of(run.within(evaluations))) for run in runs[name]]
-        return [run.best(evaluations, budget) / known for run in runs[name]]
-
-    what = "share of the true hypervolume" if truth else f"least loss within {budget:,} bytes over {known:.5g}, the best of all"
-    print(f"\n{what}, mean over seeds (worst)\n\n| engine | {' | '.join(map(str, options.evaluations))} |")
-    print("| --- |" + " --- |" * len(options.evaluations))
-    worst = min if truth else max
-    for name in runs:
-        cells = [f"{np.mean(found):.4f} ({worst(found):.4f})" for found in (scores(name, count) for count in options.evaluations)]
-        print(f"| {name} | {' | '.join(cells)} |")
-    if truth:
-        bounds = [f"{truth.bound(count):.4f}" for count in options.evaluations]
-        print(f"| so many plans of the front | {' | '.join(bounds)} |")
-    if options.csv:
-        lines = ["engine,seed,trial,spent,size_bytes,loss,whole"]
-        for name, each in runs.items():
-            for seed, run in zip(options.seeds, each, strict=True):
-                for record, spent in zip(run.records, run.spent, strict=True):
-                    lines.append(f"{name},{seed},{record.number},{spent:.4f},{record.size_bytes},{record.loss!r},{int(record.whole)}")
-        write_atomically(options.csv, "\n".join(lines) + "\n")
+    with tempfile.TemporaryDirectory() as temporary:
+        bench = opened(options, options.runs or Path(temporary))
+        contest, machine = Contest(bench, options.runs), environment()
+        budgets = {f"{bits:g} bits": budget_of(bench.space, bits) for bits in options.bits or ()} or {"the budget": bench.question.budget}
+        print(
+            f"{options.problem.name}, {bench.question.model}: {len(bench.space.searched)} sites; {machine['cpu']}, torch {machine['torch']}"
+        )
+        print(
+            f"an evaluation: {bench.question.tokens.search} tokens forward, 1 thread; sensitivities: {contest.sensitivity_cost:.1f} of them"
+        )
+        entries = list(run_all(options, contest, budgets))
+        path = front_path(options.problem)
+        before = Truth.read(path, bench.sequences["search"].sha256()) if path.is_file() else None
+        truth = before or known(entries, None)
+        if options.freeze:
+            truth = known(entries, before)
+            truth.write(path, options.problem.name, bench)
+        show_shares(entries, truth, options.evaluations)
+        sizes = {name: bytes_of(contest, budget) for name, budget in budgets.items()}
+        show_losses(entries, truth, sizes, options.evaluations)
+        show_costs(entries, truth, sizes)
+        if options.solver_front:
+            show_solver(contest, truth, options.solver_front)
+        if options.held_out:
+            show_held_out(contest, entries, sizes)
+        if options.csv:
+            write_csv(entries, options.csv)
+        if options.picture:
+            draw(entries, truth, options.picture)
     return 0
+
+
+def run_all(options: argparse.Namespace, contest: Contest, budgets: dict[str, str]) -> Iterable[Entry]:
+    """Every engine's runs."""
+    middle = list(budgets.values())[len(budgets) // 2]
+    for focus, engines in (("front", options.front), ("budget", options.at_budgets)):
+        for engine in engines:
+            runs: dict[str, list[Run]] = {}
+            for name, budget in budgets.items():
+                asked = middle if focus == "front" else budget
+                tasks = [Task(engine=engine.name, evaluations=engine.evaluations, focus=focus, budget=asked, seed=s) for s in options.seeds]
+                again = focus == "front" and runs
+                runs[name] = next(iter(runs.values())) if again else [contest.run(task) for task in tasks]
+            entry = Entry(engine, focus, runs)
+            own = np.mean([run.seconds / len(run.records) for run in entry.all])
+            print(f"  {entry.title}: {own:.3f} s a trial of its own", flush=True)
+            yield entry
+
+
+def known(entries: list[Entry], before: Truth | None) -> Truth:
+    """The best front of all that was measured."""
+    records = [record for entry in entries for run in entry.all for record in run.records if record.whole]
+    plans = len({record.plan for record in records}) + (before.plans if before else 0)
+    points = [(float(record.size_bytes), record.loss) for record in records]
+    return Truth(front=best_points([*points, *(before.front if before else ())]), plans=plans, exhaustive=False)
+
+
+def table(head: list[str], rows: list[list[str]]) -> None:
+    """Prints it as Markdown."""
+    for row in (head, ["---"] * len(head), *rows):
+        print(f"| {' | '.join(row)} |")
+
+
+def show_shares(entries: list[Entry], truth: Truth, evaluations: list[int]) -> None:
+    """Of the engines that search the whole front."""
+    fronts = [entry for entry in entries if entry.focus == "front"]
+    if not fronts:
+        return
+    what = "true" if truth.exhaustive else "best known"
+    print(f"\nshare of the {what} front's hypervolume, mean over {len(fronts[0].all)} runs (worst)\n")
+    rows = []
+    for entry in fronts:
+        runs = next(iter(entry.runs.values()))
+        shares = {count: [truth.share(run.points(count)) for run in runs] for count in evaluations if count <= entry.engine.evaluations}
+        rows.append([entry.title, *(f"{np.mean(shares[n]):.4f} ({min(shares[n]):.4f})" if n in shares else "" for n in evaluations)])
+    rows.append(["so many plans of that front", *(f"{truth.bound(count):.4f}" for count in evaluations)])
+    table(["engine", *map(str, evaluations)], rows)
+
+
+def show_losses(entries: list[Entry], truth: Truth, sizes: dict[str, int], evaluations: list[int]) -> None:
+    """Least loss within each budget."""
+    best = ", ".join(f"{name}: {truth.at(size):.5g} at {size:,} bytes" for name, size in sizes.items())
+    print(f"\nleast loss within a budget over the best known ({best}), mean over seeds (worst)\n")
+    rows = []
+    for entry in entries:
+        for count in (count for count in evaluations if count <= entry.engine.evaluations):
+            ratios = {name: [run.loss(count, size) / truth.at(size) for run in entry.runs[name]] for name, size in sizes.items()}
+            rows.append([entry.title, str(count), *(f"{np.mean(found):.4f} ({max(found):.4f})" for found in ratios.values())])
+    table(["engine", "evaluations", *sizes], rows)
+
+
+def show_costs(entries: list[Entry], truth: Truth, sizes: dict[str, int]) -> None:
+    """What it takes to come near the best known."""
+    print("\nevaluations, and seconds of the engine's own, to a loss within 5 % / 2 % of the best known, median over seeds\n")
+    rows = []
+    for entry in entries:
+        cells = []
+        for name, size in sizes.items():
+            costs = [float(np.median([run.cost_of(near * truth.at(size), size) for run in entry.runs[name]])) for near in NEAR]
+            each = float(np.mean([run.seconds / len(run.records) for run in entry.runs[name]]))
+            cells.append(" / ".join("never" if np.isinf(cost) else f"{cost:.0f} ({cost * each:.0f} s)" for cost in costs))
+        rows.append([entry.title, *cells])
+    table(["engine", *sizes], rows)
+
+
+def show_solver(contest: Contest, truth: Truth, bits: list[float]) -> None:
+    """The front that is there before the first trial."""
+    print(f"\nthe solver's plans after {contest.sensitivity_cost:.1f} evaluations, measured: loss over the best known\n")
+    found = [contest.solved(budget_of(contest.bench.space, each)) for each in bits]
+    sizes = [bytes_of(contest, budget_of(contest.bench.space, each)) for each in bits]
+    ratios = [record.loss / truth.at(size) for record, size in zip(found, sizes, strict=True)]
+    table([f"{each:g} bits" for each in bits], [[f"{each:.3f}" for each in ratios]])
+
+
+def show_held_out(contest: Contest, entries: list[Entry], sizes: dict[str, int]) -> None:
+    """The best plan of each run on texts that nothing saw."""
+    losses: dict[tuple[str, str], float] = {}
+    for entry in entries:
+        for name, size in sizes.items():
+            best = [run.best(entry.engine.evaluations, size) for run in entry.runs[name]]
+            qualities: list[Quality] = [contest.fresh(record.plan) for record in best if record]
+            losses[entry.title, name] = float(np.mean([quality.mean for quality in qualities])) if len(qualities) == len(best) else np.inf
+    least = {name: min(losses[entry.title, name] for entry in entries) for name in sizes}
+    tokens = contest.bench.question.tokens.held_out
+    print(f"\nloss of the best plan on {tokens} held-out tokens over the least of all engines, mean of seeds\n")
+    rows = [[entry.title, *(f"{losses[entry.title, name] / least[name]:.4f}" for name in sizes)] for entry in entries]
+    table(["engine", *sizes], rows)
+
+
+def bytes_of(contest: Contest, budget: str) -> int:
+    inventory = contest.bench.space.inventory
+    return Budget.parse(budget).bytes_of(inventory.original_bytes, inventory.parameters)
+
+
+def write_csv(entries: list[Entry], path: Path) -> None:
+    lines = ["engine,focus,budget,seed,trial,spent,size_bytes,loss,whole"]
+    for entry in entries:
+        for name, runs in entry.runs.items() if entry.focus == "budget" else [("front", next(iter(entry.runs.values())))]:
+            for run in runs:
+                for record, spent in zip(run.records, run.spent, strict=True):
+                    numbers = f"{record.number},{spent:.4f},{record.size_bytes},{record.loss!r},{int(record.whole)}"
+                    lines.append(f"{entry.engine.name},{entry.focus},{name},{run.task.seed},{numbers}")
+    write_atomically(path, "\n".join(lines) + "\n")
+
+
+def draw(entries: list[Entry], truth: Truth, path: Path) -> None:
+    """The share that is missing after so many evaluations."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for entry in (entry for entry in entries if entry.focus == "front"):
+        counts = np.unique(np.geomspace(4, entry.engine.evaluations, 24).astype(int))
+        runs = next(iter(entry.runs.values()))
+        missing = [np.mean([1 - truth.share(run.points(count)) for run in runs]) for count in counts]
+        axes.plot(counts, np.maximum(missing, 1e-5), marker=".", label=entry.title)
+    axes.set(xscale="log", yscale="log", xlabel="evaluations", ylabel="hypervolume missing")
+    axes.legend()
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

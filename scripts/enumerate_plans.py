@@ -7,40 +7,27 @@ Five minutes on one core for the 6,561 plans of that problem. A few plans are me
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
+from problem import front_path, opened, problem_parser
 
-import paredown  # noqa: F401 - registers the methods
-from paredown.search.contest import Truth
 from paredown.search.enumeration import Enumerator
-from paredown.search.workbench import Workbench, environment
-from paredown.space.files import write_atomically
-from paredown.space.study_file import StudyFile
+from paredown.search.truth import Truth
 
 CHECKED, CLOSE = 8, 1e-3
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("problem", type=Path, help="a study file")
-    parser.add_argument("--model", help="another model than the file's")
-    parser.add_argument("--data", nargs="+", help="other texts than the file's")
+    parser = problem_parser(__doc__)
     parser.add_argument("--out", type=Path, help="by default beside the problem, NAME.front.json")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    changes = {key: value for key, value in (("model", options.model), ("data", options.data)) if value}
-    study = StudyFile.read(options.problem).model_copy(update=changes)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        bench = Workbench(study, Path(folder) / "bank")
-        bench.fill_bank()
+        bench = opened(options, Path(folder))
         marks = iter(range(0, 1 << 30, 4096))
         mark = [next(marks)]
 
@@ -56,18 +43,9 @@ def main() -> int:
             if abs(ordinary - found.losses[index]) > CLOSE * ordinary:
                 print(f"plan {index}: {found.losses[index]:.6g} by enumeration, {ordinary:.6g} in the ordinary way")
                 return 1
-    truth = Truth.of(found)
-    content = {
-        "problem": options.problem.name,
-        "model": study.model,
-        "plans": len(found.losses),
-        "environment": environment(),
-        "search_sha256": bench.sequences["search"].sha256(),
-        "front": truth.front,
-    }
-    path = options.out or options.problem.with_suffix(".front.json")
-    write_atomically(path, json.dumps(content, indent=0))
-    print(f"wrote {path}: {len(truth.front)} of {len(found.losses):,} plans are on the front; {time.monotonic() - started:.0f} s")
+        truth, path = Truth.of(found), options.out or front_path(options.problem)
+        truth.write(path, options.problem.name, bench)
+    print(f"wrote {path}: {len(truth.front)} of {truth.plans:,} plans are on the front; {time.monotonic() - started:.0f} s")
     return 0
 
 

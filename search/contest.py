@@ -1,30 +1,56 @@
-"""Samplers on the same problem at equal cost, against the truth where that is known."""
+"""Samplers on the same problem at equal cost."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from paredown.evaluators.quality import Quality
-from paredown.search.enumeration import Enumeration
 from paredown.search.evidence import Evidence
-from paredown.search.pareto import hypervolume, lower_left
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question
 from paredown.search.seeds import seed_plans
 from paredown.search.sensitivity import estimated
 from paredown.search.solver import Solver
 from paredown.search.study import Race, TrialLog
+from paredown.search.truth import best_points
+from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench
+from paredown.space.files import write_atomically
 from paredown.space.plan import Plan
+from paredown.space.study_file import StudyFile
 
-Points = Sequence[tuple[float, float]]
-"""Sizes and losses."""
+SEEDED = ("frontier", "evopress-solver")
+"""Samplers that are given what a study knows before its first trial; others start cold."""
+
+WARM = "+uniform"
+"""After the name of a sampler: it is given the uniform plans first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What an engine is asked.
+
+    Attributes:
+        engine: Name of its sampler, with `WARM` where it starts from the uniform plans.
+        evaluations: What it may cost, in forward passes over the whole search set, sensitivities included where it uses them.
+        focus: ``budget`` or ``front``.
+        budget: As studies say it.
+        seed: Of the sampler.
+    """
+
+    engine: str
+    evaluations: int
+    focus: str
+    budget: str
+    seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +58,13 @@ class Run:
     """What an engine did.
 
     Attributes:
-        sampler: Its name.
+        task: What it was asked.
         records: Trials in their order.
         spent: After each, in forward passes over the whole search set; sensitivities included.
         seconds: Of its own, without the passes.
     """
 
-    sampler: str
+    task: Task
     records: tuple[Record, ...]
     spent: tuple[float, ...]
     seconds: float
@@ -47,110 +73,130 @@ class Run:
         """Trials on the whole set that ended at such a cost."""
         return [record for record, spent in zip(self.records, self.spent, strict=True) if spent <= evaluations + 1e-9 and record.whole]
 
-    def best(self, evaluations: float, budget_bytes: int) -> float:
-        """Least loss within a budget of bytes at such a cost; infinite if nothing fits."""
-        return min([record.loss for record in self.within(evaluations) if record.size_bytes <= budget_bytes], default=np.inf)
+    def best(self, evaluations: float, budget_bytes: int) -> Record | None:
+        """Of those that fit a budget of bytes the one of least loss."""
+        fitting = [record for record in self.within(evaluations) if record.size_bytes <= budget_bytes]
+        return min(fitting, key=lambda record: (record.loss, record.number), default=None)
+
+    def loss(self, evaluations: float, budget_bytes: int) -> float:
+        """Its loss; infinite if nothing fits."""
+        best = self.best(evaluations, budget_bytes)
+        return np.inf if best is None else best.loss
+
+    def cost_of(self, loss: float, budget_bytes: int) -> float:
+        """After how many evaluations a plan within the budget lost no more than that; infinite if none did."""
+        found = zip(self.records, self.spent, strict=True)
+        return next((spent for r, spent in found if r.whole and r.size_bytes <= budget_bytes and r.loss <= loss), np.inf)
+
+    def points(self, evaluations: float) -> tuple[tuple[float, float], ...]:
+        """Sizes and losses of the plans that no other beats."""
+        return best_points((float(record.size_bytes), record.loss) for record in self.within(evaluations))
+
+    def write(self, path: Path) -> None:
+        """Writes the run as JSON."""
+        records = [record.to_mapping() for record in self.records]
+        content = {"task": asdict(self.task), "spent": self.spent, "seconds": self.seconds, "records": records}
+        write_atomically(path, json.dumps(content))
+
+    @classmethod
+    def read(cls, path: Path) -> Run:
+        """The run of a file."""
+        content = json.loads(path.read_text())
+        records = tuple(map(Record.from_mapping, content["records"]))
+        return cls(task=Task(**content["task"]), records=records, spent=tuple(content["spent"]), seconds=content["seconds"])
 
 
 class Contest:
-    """A problem on which samplers run; what one measured is not measured again for another, but counted.
+    """A problem on which engines run; what one measured is not measured again for another, but counted.
 
     Args:
         bench: Of the problem; its bank is filled.
-        estimator: Of the sensitivities.
+        folder: Where runs are kept, and found again; None to keep none.
     """
 
-    def __init__(self, bench: Workbench, estimator: str = "single-site") -> None:
-        self.bench = bench
+    def __init__(self, bench: Workbench, folder: Path | None = None) -> None:
+        self.bench, self.folder = bench, folder
         self.solver = Solver(bench.space)
-        bench.teacher("search")
-        evidence = Evidence(bench.space, bench.planned, bench.bank, bench.sequences["calibration"], None)
-        self.losses = estimated(estimator, evidence)
         search = bench.sequences["search"]
+        bench.teacher("search")
+        evidence = Evidence(bench.space, bench.planned, bench.bank, search)
+        self.losses = estimated(bench.question.sensitivity, evidence)
         self.sensitivity_cost = (evidence.forward_tokens + 2 * evidence.backward_tokens) / float(search.mask.sum())
         self._measured: dict[tuple[Plan, int | None], Quality] = {}
+        self._fresh: dict[tuple[Plan, str], Quality] = {}
         self._seconds = 0.0
 
-    def run(self, sampler: str, *, evaluations: int, budget_bytes: int, seed: int, focus: str = "budget", seeded: bool = True) -> Run:
-        """Lets a sampler search.
+    def question(self, task: Task) -> Question:
+        """What the sampler is asked."""
+        study = self.bench.question.model_copy(update={"budget": task.budget, "seed": task.seed, "focus": task.focus})
+        return Question.of(study, self.solver, self.losses, len(self.bench.sequences["search"]))
 
-        Args:
-            sampler: Its name.
-            evaluations: What it may cost, in forward passes over the whole search set; sensitivities count where it is seeded.
-            budget_bytes: Of the plans.
-            seed: Of the sampler.
-            focus: ``budget`` or ``front``.
-            seeded: Whether it is given the sensitivities and starts from the solver's plans.
-        """
-        question = Question(
-            space=self.bench.space, solver=self.solver, losses=self.losses, budget_bytes=budget_bytes, seed=seed,
-            sequences=len(self.bench.sequences["search"]), focus=focus,
+    def run(self, task: Task) -> Run:
+        """Lets an engine search; a run that is kept is read."""
+        path = self.folder / f"{self._key(task)}.json" if self.folder else None
+        if path and path.is_file():
+            return Run.read(path)
+        run = self._run(task)
+        if path:
+            run.write(path)
+        return run
+
+    def solved(self, budget: str) -> Record:
+        """The solver's plan for a budget by the sensitivities alone, measured for the benchmark: no engine pays for it."""
+        proposal = seed_plans(self.question(Task(engine="solver", evaluations=0, focus="budget", budget=budget, seed=0)))[0]
+        quality, size = self.measure(proposal.plan, None), proposal.plan.size_bytes(self.bench.space.inventory)
+        return Record(
+            number=0, origin="solver", label=proposal.label, plan=proposal.plan, size_bytes=size, loss=quality.mean,
+            standard_error=quality.standard_error, perplexity=quality.perplexity,
         )  # fmt: skip
-        seeds: list[tuple[str, Proposal]] = [("solver", proposal) for proposal in seed_plans(question)] if seeded else []
-        if focus == "budget":
-            seeds = seeds[:1]
-        begun = self.sensitivity_cost if seeded else 0.0
-        records: list[Record] = []
-        spent: list[float] = []
-        self._seconds = 0.0
-        with tempfile.TemporaryDirectory() as folder:
-            race = Race(TrialLog(Path(folder) / "study.db", with_latency=False), question, sampler, seeds, self._measure, lambda plan: None)
 
-            def finished(record: Record) -> None:
-                records.append(record)
-                spent.append(begun + race.spent)
+    def fresh(self, plan: Plan, name: str = "held-out") -> Quality:
+        """A plan's quality on texts that no engine saw."""
+        if (plan, name) not in self._fresh:
+            self._fresh[plan, name] = self.bench.measure(plan, name)
+        return self._fresh[plan, name]
 
-            started = time.perf_counter()
-            race.run(trials=max(1, int(evaluations - begun)), deadline=None, finished=finished)
-            seconds = time.perf_counter() - started - self._seconds
-        return Run(sampler=sampler, records=tuple(records), spent=tuple(spent), seconds=seconds)
-
-    def _measure(self, plan: Plan, sequences: int | None) -> Quality:
+    def measure(self, plan: Plan, sequences: int | None) -> Quality:
+        """A plan's quality on the first so many sequences of the search set."""
         started = time.perf_counter()
         if (plan, sequences) not in self._measured:
             self._measured[plan, sequences] = self.bench.measure_rung(plan, sequences)
         self._seconds += time.perf_counter() - started
         return self._measured[plan, sequences]
 
+    def _run(self, task: Task) -> Run:
+        question = self.question(task)
+        sampler, seeded = task.engine.removesuffix(WARM), task.engine in SEEDED
+        seeds: list[tuple[str, Proposal]] = []
+        if task.engine.endswith(WARM):
+            uniform = uniform_plans(self.bench.space, question.budget_bytes)
+            self.bench.fill_bank([each.plan for each in uniform])
+            seeds = [("uniform", Proposal(plan=each.plan, label=each.label)) for each in uniform]
+        elif seeded:
+            seeds = [("solver", proposal) for proposal in seed_plans(question)][: None if task.focus == "front" else 1]
+        begun = self.sensitivity_cost if seeded else 0.0
+        records: list[Record] = []
+        spent: list[float] = []
+        self._seconds = 0.0
+        with tempfile.TemporaryDirectory() as folder:
+            log = TrialLog(Path(folder) / "study.db", with_latency=False)
+            race = Race(log, question, sampler, seeds, self.measure, lambda plan: None)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Truth:
-    """The front of all plans.
+            def finished(record: Record) -> None:
+                records.append(record)
+                spent.append(begun + race.spent)
 
-    Attributes:
-        front: Sizes and losses, smallest first.
-    """
+            started = time.perf_counter()
+            race.run(trials=max(1, int(task.evaluations - begun)), deadline=None, finished=finished)
+            seconds = time.perf_counter() - started - self._seconds
+        return Run(task=task, records=tuple(records), spent=tuple(spent), seconds=seconds)
 
-    front: tuple[tuple[float, float], ...]
-
-    @classmethod
-    def of(cls, enumeration: Enumeration) -> Truth:
-        """Of every plan."""
-        points = list(zip(enumeration.sizes.tolist(), enumeration.losses.tolist(), strict=True))
-        return cls(front=tuple(points[i] for i in lower_left(points)))
-
-    def share(self, points: Points) -> float:
-        """Hypervolume of the points as a share of the true front's: of size, and of the logarithm of the loss, each scaled to one
-        over the true front, measured from its far corner, a hundredth beyond."""
-        return self._volume(points) / self._volume(self.front)
-
-    def bound(self, count: int) -> float:
-        """The greatest share that so many plans of the front reach, chosen one after the other."""
-        chosen: list[tuple[float, float]] = []
-        left = list(self.front)
-        for _ in range(min(count, len(left))):
-            best = max(left, key=lambda point: self._volume([*chosen, point]))
-            chosen.append(best)
-            left.remove(best)
-        return self.share(chosen)
-
-    def _volume(self, points: Points) -> float:
-        (low, worst), (high, best) = self.front[0], self.front[-1]
-        scaled = [((size - low) / (high - low), np.log(max(loss, 1e-12) / best) / np.log(worst / best)) for size, loss in points]
-        return hypervolume(scaled, (1.01, 1.01))
+    def _key(self, task: Task) -> str:
+        """Of the task, and of all that its answer depends on."""
+        asked = _without_task(self.bench.question) | {"weights": self.bench.weights, "search": self.bench.sequences["search"].sha256()}
+        digest = hashlib.sha256(json.dumps([asked, asdict(task)], sort_keys=True).encode()).hexdigest()
+        return f"{task.engine}-{task.focus}-{task.budget}-{task.seed}-{digest[:12]}"
 
 
-def points_of(records: Sequence[Record]) -> list[tuple[float, float]]:
-    """Sizes and losses of those that no other beats."""
-    points = [(float(record.size_bytes), record.loss) for record in records]
-    return [points[i] for i in lower_left(points)]
+def _without_task(study: StudyFile) -> dict[str, Any]:
+    return {key: value for key, value in study.question().items() if key not in ("budget", "seed", "focus", "sampler")}

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from paredown.compressors.prefix import Given, blocks_replaced
 from paredown.compressors.sites import blocks_of
 from paredown.search.workbench import Workbench
 from paredown.space.choice import KEEP, Choice
@@ -62,9 +63,8 @@ class Enumerator:
         if any(site.block is None for site in self.searched):
             raise StudyError("every plan is enumerated for sites within blocks only; pin the others")
         self.options = {site.name: (*(() if site.is_leaf else (KEEP,)), *space.options[site.name]) for site in self.searched}
-        name, blocks = blocks_of(bench.model)
+        self._name, blocks = blocks_of(bench.model)
         self.blocks = list(blocks)
-        self._owner, self._attribute = bench.model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
         self.weight = bench.sequences["search"].mask[:, 1:].float()
         self.combinations = [self._combinations(index) for index in range(len(self.blocks))]
 
@@ -133,26 +133,22 @@ class Enumerator:
 
     def _measure(self, states: Tensor, codes: list[tuple[int, ...]]) -> None:
         for state, code in zip(states, codes, strict=True):
-            logits = self._through(_Given(state))
+            with blocks_replaced(self.bench.model, self._name, [Given([state], self.blocks[0])]):
+                logits = self._logits()
             student = logits[:, :-1] - logits[:, :-1].logsumexp(-1, keepdim=True)
             divergence = (self.logits.exp() * (self.logits - student)).sum(-1).clamp(min=0)
             self._losses.append(float((divergence * self.weight).sum() / self.weight.sum()))
             self._codes.append(code)
 
-    def _through(self, block: nn.Module) -> Tensor:
-        """The logits of the search set when one module stands for all blocks."""
-        before = getattr(self._owner, self._attribute)
-        setattr(self._owner, self._attribute, nn.ModuleList([block]))
-        try:
-            logits: Tensor = self.bench.model(input_ids=self.bench.sequences["search"].tokens, use_cache=False).logits
-            return logits
-        finally:
-            setattr(self._owner, self._attribute, before)
+    def _logits(self) -> Tensor:
+        """Of the search set."""
+        logits: Tensor = self.bench.model(input_ids=self.bench.sequences["search"].tokens, use_cache=False).logits
+        return logits
 
     def _teacher_logits(self) -> Tensor:
         """The original's log-probabilities of the next tokens."""
         self.bench.planned.swap(Plan())
-        logits: Tensor = self.bench.model(input_ids=self.bench.sequences["search"].tokens, use_cache=False).logits[:, :-1]
+        logits = self._logits()[:, :-1]
         return logits - logits.logsumexp(-1, keepdim=True)
 
     def _first_states(self) -> tuple[Tensor, list[dict[str, Any]]]:
@@ -180,19 +176,3 @@ class Enumerator:
         for hook in hooks:
             hook.remove()
         return states[0], kept
-
-
-class _Given(nn.Module):
-    """Stands for all blocks: gives their states.
-
-    Args:
-        states: After the last of them.
-    """
-
-    def __init__(self, states: Tensor) -> None:
-        super().__init__()
-        self._states = states
-
-    def forward(self, *_: Any, **__: Any) -> Tensor:
-        """The states; the inputs are not read."""
-        return self._states

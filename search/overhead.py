@@ -18,7 +18,6 @@ from paredown.search.sensitivity import estimated
 from paredown.search.solver import Solver
 from paredown.search.study import Race, TrialLog
 from paredown.search.workbench import Workbench
-from paredown.space.budget import Budget
 from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan
 from paredown.space.space import Space
@@ -75,9 +74,7 @@ def prepared(study: StudyFile, folder: Path) -> tuple[Workbench, Question]:
     first = Workbench(study, folder / "bank")
     first.fill_bank()
     losses = estimated(study.sensitivity, Evidence(first.space, first.planned, first.bank, first.sequences["search"]))
-    inventory = first.space.inventory
-    budget = Budget.parse(study.budget).bytes_of(inventory.original_bytes, inventory.parameters)
-    question = Question(space=first.space, solver=Solver(first.space), losses=losses, budget_bytes=budget, seed=0)
+    question = Question.of(study, Solver(first.space), losses, len(first.sequences["search"]))
     return Workbench(study, folder / "bank"), question
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import toys
 
-from paredown.search.contest import Contest, Truth, points_of
+from paredown.search.contest import Contest, Task
 from paredown.search.enumeration import Enumeration, Enumerator
+from paredown.search.truth import Truth
 from paredown.search.workbench import Workbench
 from paredown.space.errors import StudyError
 from paredown.space.study_file import StudyFile
@@ -88,9 +89,9 @@ def test_samplers_are_held_against_the_truth(bench: Workbench, every: Enumeratio
     budget = int(np.median(every.sizes))
     shares = {}
     for name, seeded in (("random", False), ("frontier", True)):
-        run = contest.run(name, evaluations=24, budget_bytes=budget, seed=0, focus="front", seeded=seeded)
+        run = contest.run(Task(engine=name, evaluations=24, focus="front", budget=f"{budget}B", seed=0))
         assert run.spent[0] == pytest.approx(1 + seeded * contest.sensitivity_cost)
         assert 23 < run.spent[-1] <= 24
-        shares[name] = truth.share(points_of(run.within(24)))
-        assert run.best(24, budget) >= min(loss for size, loss in truth.front if size <= budget) * 0.999
+        shares[name] = truth.share(run.points(24))
+        assert run.loss(24, budget) >= 0.999 * truth.at(budget)
     assert shares["random"] < shares["frontier"] <= 1 + 1e-9

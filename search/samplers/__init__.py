@@ -10,9 +10,11 @@ import optuna
 
 from paredown.search.record import Record
 from paredown.search.solver import Losses, Solver
+from paredown.space.budget import Budget
 from paredown.space.plan import Plan
 from paredown.space.registry import Registry, import_folder
 from paredown.space.space import Space
+from paredown.space.study_file import StudyFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,13 @@ class Question:
     sequences: int = 1
     focus: str = "budget"
 
+    @classmethod
+    def of(cls, study: StudyFile, solver: Solver, losses: Losses, sequences: int) -> Question:
+        """What a study asks."""
+        space = solver.space
+        budget = Budget.parse(study.budget).bytes_of(space.inventory.original_bytes, space.inventory.parameters)
+        return cls(space=space, solver=solver, losses=losses, budget_bytes=budget, seed=study.seed, sequences=sequences, focus=study.focus)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
@@ -47,12 +56,14 @@ class Proposal:
         label: For people.
         predicted_loss: What the sampler expects; None if it expects nothing.
         sequences: On how many of the search set it is measured, its rung; all by default.
+        expected_gain: By how much the log loss of the best plan within the budget is expected to fall; None if nothing is expected.
     """
 
     plan: Plan
     label: str
     predicted_loss: float | None = None
     sequences: int | None = None
+    expected_gain: float | None = None
 
 
 class Sampler(Protocol):

@@ -18,7 +18,8 @@ from paredown.search.record import Record
 from paredown.search.rungs import on_whole_set
 from paredown.search.samplers import Proposal, Question, samplers
 from paredown.search.solver import Losses
-from paredown.search.surrogate import Surrogate
+from paredown.search.structures import Structures
+from paredown.search.surrogate import Prediction, Surrogate
 from paredown.space.plan import Plan
 
 MEANS, DRAWS = 4, 4
@@ -27,6 +28,9 @@ posterior; fewer where there is much to decide."""
 
 MOST_PAIRS = 1000
 """From so many pairs of sites and choices on it is one plan under a draw, and along the front one under the mean."""
+
+STRUCTURES = 6
+"""Structures near those of the best plans that the solver fills, where there are any; fewer where there is much to decide."""
 
 PARENTS = 6
 MOVES = 300
@@ -61,6 +65,7 @@ class FrontierSampler:
     def __init__(self, question: Question) -> None:
         self.question = question
         self.basis = Basis(question.space.inventory, question.losses)
+        self.structures = Structures(question.solver)
         self.smallest = question.solver.smallest().size_bytes(question.space.inventory)
         self._allowed: dict[Plan, bool] = {}
 
@@ -108,6 +113,7 @@ class _Round:
             return promoted
         budget, fitting = self.question.budget_bytes, sorted(self._fitting, key=lambda r: (r.loss, r.number))
         solved = [self._solved(budget, mean=True), *(self._solved(budget, mean=False) for _ in range(self._few(DRAWS)))]
+        solved += self._restructured(fitting[:PARENTS], [budget] * self._structures)
         parents = {candidate.plan: candidate.size_bytes for candidate in solved[:1]}
         parents |= {record.plan: record.size_bytes for record in fitting if self.sampler.allows(record.plan)}
         moves = self._moves(dict(list(parents.items())[: 1 + PARENTS]), budget)
@@ -117,9 +123,11 @@ class _Round:
             return self.along_the_front()
         prediction = self.surrogate.predict([candidate.plan for candidate in candidates])
         best = np.log(fitting[0].loss) if fitting else float(prediction.mean.max())
-        chosen = int(expected_improvement(prediction, best).argmax())
+        gains = expected_improvement(prediction, best)
+        chosen = int(gains.argmax())
         rung = round(RUNG * self.question.sequences) if self.question.sequences >= FEWEST and fitting else None
-        return self._proposal(candidates[chosen], float(prediction.mean[chosen]), rung)
+        gain = float(gains[chosen]) if fitting else None
+        return self._proposal(candidates[chosen], float(prediction.mean[chosen]), rung, gain)
 
     def along_the_front(self) -> Proposal:
         """The plan that adds most to the front."""
@@ -128,8 +136,9 @@ class _Round:
         high = max([low + 1, *(record.size_bytes for record in self._front)])
         corner = (float(high), max((loss for _, loss in points), default=0.0) + MARGIN)
         means, draws = self._few(MEANS), self._few(DRAWS)
-        budgets = np.exp(self.generator.uniform(np.log(low), np.log(high), means + draws)).astype(int)
-        solved = [self._solved(max(int(budget), low), mean=place < means) for place, budget in enumerate(budgets)]
+        budgets = self._budgets(low, high, means + draws)
+        solved = [self._solved(budget, mean=place < means) for place, budget in enumerate(budgets)]
+        solved += self._restructured(self._front, self._budgets(low, high, self._structures))
         places = self.generator.permutation(len(self._front))[:PARENTS]
         moves = list(self._moves({self._front[i].plan: self._front[i].size_bytes for i in places}, high))
         ends = np.array([(move.size_bytes, np.log(max(move.loss, 1e-300))) for move in moves]).reshape(-1, 2)
@@ -140,7 +149,7 @@ class _Round:
         prediction = self.surrogate.predict([candidate.plan for candidate in candidates])
         sizes = np.array([candidate.size_bytes for candidate in candidates], dtype=np.float64)
         chosen = int(expected_gain(sizes, prediction, points, corner).argmax())
-        return self._proposal(candidates[chosen], float(prediction.mean[chosen]), None)
+        return self._proposal(candidates[chosen], float(prediction.mean[chosen]), None, self._nothing)
 
     @property
     def question(self) -> Question:
@@ -186,10 +195,30 @@ class _Round:
     def _few(self, count: int) -> int:
         return count if len(self.sampler.basis.pairs) < MOST_PAIRS else 1
 
+    @property
+    def _structures(self) -> int:
+        return self._few(STRUCTURES) if self.sampler.structures.options else 0
+
     def _solved(self, budget: int, *, mean: bool) -> _Candidate:
         plan = self.question.solver.solve(self.expected if mean else self.surrogate.draw(self.generator), budget)
         label = "solved for what was learnt" if mean else "solved under a draw"
         return _Candidate(plan=plan, label=label, size_bytes=plan.size_bytes(self.question.space.inventory))
+
+    def _budgets(self, low: int, high: int, count: int) -> list[int]:
+        return [max(int(budget), low) for budget in np.exp(self.generator.uniform(np.log(low), np.log(high), count))]
+
+    def _restructured(self, records: Sequence[Record], budgets: Sequence[int]) -> list[_Candidate]:
+        """The solver's plans of structures near those of measured ones, one a budget; of a front near the largest that fit it."""
+        structures, found = self.sampler.structures, []
+        for budget in budgets:
+            if fitting := [record for record in records if record.size_bytes <= budget and self.sampler.allows(record.plan)]:
+                near = fitting[-PARENTS:]
+                parent = near[int(self.generator.integers(len(near)))]
+                structure = structures.near(self.generator, structures.of(parent.plan))
+                if plan := structures.solved(structure, self.expected, budget):
+                    size = plan.size_bytes(self.question.space.inventory)
+                    found.append(_Candidate(plan=plan, label="another structure", size_bytes=size))
+        return found
 
     def _moved(self, move: Move) -> _Candidate:
         return _Candidate(plan=self.moves.plan(move), label="moved bytes", size_bytes=move.size_bytes)
@@ -213,16 +242,26 @@ class _Round:
             return None
         logs, spreads = on_whole_set([*self.whole[-WAITING:], *waiting])
         logs, spreads = logs[-len(waiting) :], spreads[-len(waiting) :]
-        likely = norm.cdf((np.log(min(record.loss for record in self._fitting)) - logs) / np.maximum(spreads, 1e-9))
+        best, spreads = float(np.log(min(record.loss for record in self._fitting))), np.maximum(spreads, 1e-9)
+        likely = norm.cdf((best - logs) / spreads)
         chosen = int(likely.argmax())
         if likely[chosen] < LIKELY:
             return None
-        return Proposal(plan=waiting[chosen].plan, label="measured on all", predicted_loss=float(np.exp(logs[chosen])))
+        gain = float(expected_improvement(Prediction(mean=logs, spread=spreads), best)[chosen])
+        candidate = _Candidate(plan=waiting[chosen].plan, label="measured on all", size_bytes=waiting[chosen].size_bytes)
+        return self._proposal(candidate, float(logs[chosen]), None, gain)
 
     def _again(self) -> Proposal:
         """Where nothing new is to be had."""
         plan = self.question.solver.solve(self.expected, self.question.budget_bytes)
-        return Proposal(plan=plan, label="solved again", predicted_loss=self.surrogate.predicted_loss(plan))
+        predicted = self.surrogate.predicted_loss(plan)
+        return Proposal(plan=plan, label="solved again", predicted_loss=predicted, expected_gain=self._nothing)
 
-    def _proposal(self, candidate: _Candidate, log_loss: float, sequences: int | None) -> Proposal:
-        return Proposal(plan=candidate.plan, label=candidate.label, predicted_loss=float(np.exp(log_loss)), sequences=sequences)
+    @property
+    def _nothing(self) -> float | None:
+        """What a plan that is not for the budget is expected to gain there; gains of hypervolume have another unit."""
+        return None if self.question.focus == "front" else 0.0
+
+    def _proposal(self, candidate: _Candidate, log_loss: float, sequences: int | None, gain: float | None) -> Proposal:
+        plan, label, loss = candidate.plan, candidate.label, float(np.exp(log_loss))
+        return Proposal(plan=plan, label=label, predicted_loss=loss, sequences=sequences, expected_gain=gain)
