@@ -73,9 +73,8 @@ class Surrogate:
         self.basis = basis
         self.widths = dict(WIDTHS)
         self.multipliers = np.zeros(len(basis.pairs))
-        known = [(record, row) for record in records if record.loss > 0 and (row := basis.row_of(record)) is not None and len(row.columns)]
-        chosen = {record.number for record in latest([record for record, _ in known])}
-        known = [(record, row) for record, row in known if record.number in chosen]
+        chosen = latest([record for record in records if record.loss > 0])
+        known = [(record, row) for record in chosen if (row := basis.row_of(record)) is not None and len(row.columns)]
         self._rows = [row for _, row in known] if any(record.whole for record, _ in known) else []
         if self._rows:
             self._fit(*on_whole_set([record for record, _ in known]))

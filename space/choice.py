@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -61,6 +62,22 @@ class Choice(BaseModel):
     without_statistics: ClassVar[Mapping[str, Any] | None] = None
 
     then: Choice | None = Field(default=None, description="what is done to the dense parts that are left")
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.method, *(getattr(self, knob) for knob in type(self).model_fields)))
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied.__dict__.pop("_hash", None)  # knobs may be changed in a copy
+        return copied
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        return {**state, "__dict__": {knob: state["__dict__"][knob] for knob in type(self).model_fields}}  # strings hash anew elsewhere
 
     @field_validator("then", mode="before")
     @classmethod

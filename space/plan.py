@@ -56,6 +56,9 @@ class Plan:
     def _hash(self) -> int:
         return hash(self.entries)
 
+    def __reduce__(self) -> tuple[type[Plan], tuple[object]]:
+        return type(self), (self.entries,)  # without the hash: strings hash anew in another process
+
     @cached_property
     def choices(self) -> Mapping[str, Choice]:
         """Choices by site name."""

@@ -47,6 +47,8 @@ class Space:
             raise StudyError(f"no site matches {', '.join(map(repr, unused))}; `paredown inspect` lists the sites and classes")
         options = {site.name: _options(site, target, wishes) if _is_scored(site, inventory) else (KEEP,) for site in inventory.sites}
         options = {site.name: _held(site, options[site.name], inventory, wishes.at_least) for site in inventory.sites}
+        one: dict[Choice, Choice] = {}  # equal choices are one object, which compares at once
+        options = {name: tuple(one.setdefault(choice, choice) for choice in choices) for name, choices in options.items()}
         blocks = sum(site.kind == "block" for site in inventory.parents)
         max_drops = blocks // 4 if wishes.max_drops is None else min(wishes.max_drops, blocks - 1)
         return cls(inventory=inventory, target=target, options=options, max_drops=max_drops)

@@ -92,6 +92,10 @@ class StudyFile(_Strict):
     trials: int | None = Field(default=None, ge=1, description="stop after so many plans were measured")
     timeout: float | None = Field(default=None, gt=0, description="stop after so many seconds")
     until: str | None = Field(default=None, description="stop at this time of day, HH:MM")
+    patience: Literal["auto", "off"] | int = Field(
+        default="off",
+        description="ends the trials early: a number of them without a better plan, or auto: what they promise is less than their noise",
+    )
     latency: str = Field(default="measure", description="measure a table of this machine, off, or the file of a table measured before")
     max_decode_ms: float | None = Field(default=None, gt=0, description="most predicted time of a decoded token [ms], by the latency table")
     memory: str = Field(default="auto", description="for the weights in float32, such as 8GB; a larger model is streamed")
@@ -102,7 +106,7 @@ class StudyFile(_Strict):
     )
     sensitivity: str = Field(
         default="single-site",
-        description="what single choices are predicted to lose by: single-site, single-site-full, gradient, fisher, angular",
+        description="what single choices are predicted to lose by: single-site, single-site-full, gradient, autoscheme, fisher, angular",
     )
     sampler: str = Field(
         default="frontier", description="frontier; or evopress, evopress-solver, amq, or Optuna's tpe, nsga2, nsga3, gp, random"
@@ -136,6 +140,19 @@ class StudyFile(_Strict):
         except StudyError:
             pass
         raise ValueError(f"expected auto, or a size such as 8GB, got {text!r}")
+
+    @field_validator("latency", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML 1.1 reads off as false
+
+    @field_validator("patience", mode="before")
+    @classmethod
+    def _patience(cls, value: Any) -> Any:
+        text = "off" if value is False else str(value).strip()
+        if text not in ("auto", "off") and not (text.isdecimal() and int(text)):
+            raise ValueError(f"expected auto, off, or a number of trials from 1 on, got {value!r}")
+        return int(text) if text.isdecimal() else text
 
     @field_validator("target")
     @classmethod
@@ -178,4 +195,4 @@ class StudyFile(_Strict):
 
     def question(self) -> dict[str, Any]:
         """What must be the same for a study to go on: all but when to stop, and what changes no number."""
-        return self.model_dump(mode="json", exclude={"trials", "timeout", "until", "memory"})
+        return self.model_dump(mode="json", exclude={"trials", "timeout", "until", "patience", "memory"})

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pico as families
@@ -110,3 +114,19 @@ def test_the_bytes_of_real_models_are_those_predicted(name: str, inventory: Call
     others = {key: parameters[key] for key in plan.layout(found) if key not in stored}
     assert stored.keys() | others.keys() == plan.layout(found).keys()
     assert sum(tensor.nbytes for tensor in (stored | others).values()) == plan.size_bytes(found)
+
+
+def test_plans_and_choices_that_were_sent_to_another_process_hash_as_its_own() -> None:
+    """Strings hash differently there; a copy with another knob hashes as what it became."""
+    choice = parse_choice("lowrank rank=4 then quantize bits=4")
+    plan = Plan((("a", choice),))
+    assert hash(choice.model_copy(update={"then": None})) == hash(parse_choice("lowrank rank=4"))
+    sent = pickle.dumps((hash(plan) and plan, hash(choice) and choice)).hex()
+    code = (
+        "import pickle, paredown; from paredown.space.choice import parse_choice; from paredown.space.plan import Plan; "
+        f"plan, choice = pickle.loads(bytes.fromhex('{sent}')); own = parse_choice('lowrank rank=4 then quantize bits=4'); "
+        "print({own: 1}.get(choice), {Plan((('a', own),)): 1}.get(plan))"
+    )
+    for seed in ("1", "2"):
+        done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True)
+        assert done.stdout.split() == ["1", "1"], done.stderr
