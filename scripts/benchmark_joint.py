@@ -1,0 +1,108 @@
+"""A search over all techniques at once against searches over one at a time, at equal cost each.
+
+    OMP_NUM_THREADS=1 python scripts/benchmark_joint.py studies/problems/joint.yaml --runs runs/joint
+
+A technique is the first step of a choice (`prune` then `quantize` is pruning), or all that is left out; what a technique does not
+change is kept. At each budget the best plan of the joint search on the search set is compared on held-out texts with the best of all
+searches over one technique, and with the solver's plan by the sensitivities alone, paired, with a 95 % interval over documents.
+Budgets lie evenly, by ratio, from the smallest plan of any one technique to where 6 bits a weight would be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from problem import budget_of, opened, problem_parser
+
+from paredown.evaluators.comparison import Ratio, ratio
+from paredown.search.contest import Contest, Run, Task
+from paredown.search.workbench import Workbench, environment
+from paredown.space.budget import Budget
+from paredown.space.choice import KEEP, Choice, parse_choice
+from paredown.space.study_file import StudyFile
+
+MOST_BITS = 6
+
+
+def main() -> int:
+    parser = problem_parser(__doc__)
+    parser.add_argument("--evaluations", type=int, default=300, help="what each search may cost, sensitivities included")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the joint search; those over one technique take the first"
+    )
+    parser.add_argument("--budgets", type=int, default=10)
+    parser.add_argument("--runs", type=Path, help="where runs are kept; by default none is")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.runs or Path(temporary)
+        bench = opened(options, folder)
+        machine = environment()
+        print(
+            f"{options.problem.name}, {bench.question.model}: {len(bench.space.searched)} sites; {machine['cpu']}, torch {machine['torch']}"
+        )
+        print(f"an evaluation: {bench.question.tokens.search} tokens forward, 1 thread; each search costs {options.evaluations}")
+        alone = {name: over_one(bench, name, folder, options) for name in techniques(bench.question)}
+        contest = Contest(bench, options.runs)
+        runs = [contest.run(task(bench.question, options.evaluations, seed)) for seed in options.seeds]
+        smallest = min(record.size_bytes for name, run in alone.items() if name != "drop" for record in run.records)
+        largest = Budget.parse(budget_of(bench.space, MOST_BITS)).bytes_of(0, 0)
+        show(contest, alone, runs, np.geomspace(smallest, largest, options.budgets).astype(int).tolist())
+    return 0
+
+
+def techniques(study: StudyFile) -> list[str]:
+    """Of the linear layers, and what is left out."""
+    found = [parse_choice(text).method for text in study.space.choices["linear"]]
+    return [*dict.fromkeys(name for name in found if name != "keep"), "drop"]
+
+
+def over_one(bench: Workbench, technique: str, folder: Path, options: argparse.Namespace) -> Run:
+    """The search over one technique, on records that are there."""
+    study = bench.question
+
+    def offered(texts: Sequence[object]) -> list[object]:
+        choices: list[Choice] = [parse_choice(text) for text in texts]  # type: ignore[arg-type]
+        return [choice.to_mapping() for choice in choices if choice.method == technique or choice == KEEP]
+
+    kinds = {kind: list(texts) if kind == "embedding" else offered(texts) for kind, texts in study.space.choices.items()}
+    space = study.space.model_copy(update={"choices": kinds, "max_drops": None if technique == "drop" else 0})
+    restricted = Workbench(study.model_copy(update={"space": space}), folder / "bank")
+    restricted.fill_bank()
+    return Contest(restricted, options.runs).run(task(study, options.evaluations, options.seeds[0]))
+
+
+def task(study: StudyFile, evaluations: int, seed: int) -> Task:
+    """Of the frontier sampler, for the whole front."""
+    return Task(engine="frontier", evaluations=evaluations, focus="front", budget=study.budget, seed=seed)
+
+
+def show(contest: Contest, alone: dict[str, Run], runs: list[Run], budgets: list[int]) -> None:
+    """A row a budget."""
+    head = ["bytes", "best technique alone, KL", *(f"joint / that, seed {run.task.seed}" for run in runs)]
+    head += [f"joint / solver, seed {run.task.seed}" for run in runs] + ["what the joint plan takes"]
+    print(f"\n| {' | '.join(head)} |\n|" + " --- |" * len(head))
+    for budget in budgets:
+        single = {name: record for name, run in alone.items() if (record := run.best(run.task.evaluations, budget))}
+        name, best = min(single.items(), key=lambda pair: pair[1].loss)
+        solved = contest.solved(f"{budget}B")
+        joint = [run.best(run.task.evaluations, budget) for run in runs]
+        theirs = contest.fresh(best.plan)
+        against = [ratio(contest.fresh(record.plan), theirs) for record in joint if record]
+        beside = [ratio(contest.fresh(record.plan), contest.fresh(solved.plan)) for record in joint if record]
+        taken = [choice.method for _, choice in joint[0].plan.decided(contest.bench.space.inventory)] if joint[0] else []
+        words = ", ".join(f"{taken.count(each)} {each}" for each in dict.fromkeys(sorted(taken)))
+        cells = [f"{budget:,}", f"{name}, {theirs.mean:.5f}", *map(words_of, against), *map(words_of, beside), words]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def words_of(found: Ratio) -> str:
+    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
