@@ -48,7 +48,7 @@ def main() -> int:
         print(f"an evaluation: {bench.question.tokens.search} tokens forward, 1 thread; each search costs {options.evaluations}")
         alone = {name: over_one(bench, name, folder, options) for name in techniques(bench.question)}
         contest = Contest(bench, options.runs)
-        runs = [contest.run(task(bench.question, options.evaluations, seed)) for seed in options.seeds]
+        runs = [searched(contest, options.evaluations, seed) for seed in options.seeds]
         smallest = min(record.size_bytes for name, run in alone.items() if name != "drop" for record in run.records)
         largest = Budget.parse(budget_of(bench.space, MOST_BITS)).bytes_of(0, 0)
         show(contest, alone, runs, np.geomspace(smallest, largest, options.budgets).astype(int).tolist())
@@ -73,12 +73,15 @@ def over_one(bench: Workbench, technique: str, folder: Path, options: argparse.N
     space = study.space.model_copy(update={"choices": kinds, "max_drops": None if technique == "drop" else 0})
     restricted = Workbench(study.model_copy(update={"space": space}), folder / "bank")
     restricted.fill_bank()
-    return Contest(restricted, options.runs).run(task(study, options.evaluations, options.seeds[0]))
+    return searched(Contest(restricted, options.runs), options.evaluations, options.seeds[0])
 
 
-def task(study: StudyFile, evaluations: int, seed: int) -> Task:
-    """Of the frontier sampler, for the whole front."""
-    return Task(engine="frontier", evaluations=evaluations, focus="front", budget=study.budget, seed=seed)
+def searched(contest: Contest, evaluations: int, seed: int) -> Run:
+    """The frontier sampler's search for the whole front; from the smallest plan on where that exceeds the problem's budget."""
+    inventory = contest.bench.space.inventory
+    asked = Budget.parse(contest.bench.question.budget).bytes_of(inventory.original_bytes, inventory.parameters)
+    budget = max(asked, contest.solver.smallest().size_bytes(inventory))
+    return contest.run(Task(engine="frontier", evaluations=evaluations, focus="front", budget=f"{budget}B", seed=seed))
 
 
 def show(contest: Contest, alone: dict[str, Run], runs: list[Run], budgets: list[int]) -> None:

@@ -81,6 +81,7 @@ def main() -> int:
     parser.add_argument(
         "--bits", nargs="+", type=float, help="budgets, in stored bits a weight of the linear layers; else the problem's own"
     )
+    parser.add_argument("--budgets", nargs="+", default=[], help="budgets as studies say them")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--evaluations", type=int, nargs="+", default=[32, 64, 128], help="at which the engines are compared")
     parser.add_argument("--solver-front", type=float, nargs="+", help="budgets in bits at which the solver's first front is measured")
@@ -93,7 +94,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         bench = opened(options, options.runs or Path(temporary))
         contest, machine = Contest(bench, options.runs), environment()
-        budgets = {f"{bits:g} bits": budget_of(bench.space, bits) for bits in options.bits or ()} or {"the budget": bench.question.budget}
+        budgets = {f"{bits:g} bits": budget_of(bench.space, bits) for bits in options.bits or ()} | {b: b for b in options.budgets}
+        budgets = budgets or {"the budget": bench.question.budget}
         print(
             f"{options.problem.name}, {bench.question.model}: {len(bench.space.searched)} sites; {machine['cpu']}, torch {machine['torch']}"
         )

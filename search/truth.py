@@ -18,6 +18,9 @@ from paredown.space.files import write_atomically
 Points = Sequence[tuple[float, float]]
 """Sizes and losses."""
 
+LEAST = 1e-6
+"""Losses below count as that [nats/token]."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
@@ -86,7 +89,8 @@ class Truth:
 
     def _volume(self, points: Points) -> float:
         (low, worst), (high, best) = self.front[0], self.front[-1]
-        scaled = [((size - low) / (high - low), np.log(max(loss, 1e-12) / best) / np.log(worst / best)) for size, loss in points]
+        most = np.log(max(worst, LEAST) / max(best, LEAST))
+        scaled = [((size - low) / (high - low), np.log(max(loss, LEAST) / max(best, LEAST)) / most) for size, loss in points]
         return hypervolume(scaled, (1.01, 1.01))
 
 
