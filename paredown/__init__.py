@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from paredown.search.outcome import Outcome
     from paredown.search.select import Selected
     from paredown.search.session import Progress
+    from paredown.transferring import Transferred
 
 __all__ = [
     "BudgetError",
@@ -54,6 +55,7 @@ __all__ = [
     "search",
     "select",
     "status",
+    "transfer",
     "validate",
     "verify",
 ]
@@ -151,6 +153,43 @@ def select(folder: str | Path, budget: str, out: str | Path | None = None) -> Se
     from paredown.search.select import select_plan
 
     return select_plan(Path(folder), budget, Path(out) if out else None)
+
+
+def transfer(
+    plan: PlanFile | str | Path,
+    study: Study,
+    out: str | Path,
+    *,
+    trials: int = 8,
+    progress: Progress | None = None,
+    bank: str | Path | None = None,
+    workers: int | None = None,
+) -> Transferred:
+    """A plan of one model for another of its family: carried over, made to fit, and measured there against uniform plans.
+
+    Args:
+        plan: The plan, or its file.
+        study: Model, texts, and what else a search of the model would be asked; without a budget as many bytes a parameter as the
+            plan took, without a target the plan's own.
+        out: The plan file to write.
+        trials: Moves of bytes between sites that are measured.
+        progress: Who is told; nobody by default.
+        bank: Folder of compressed sites; a temporary one by default.
+        workers: Processes that fill the bank; one a core by default.
+
+    Raises:
+        PlanError: If the models are of different families.
+        BudgetError: If nothing meets the budget; the smallest plan was written.
+        StudyError: If the study or its texts cannot be used.
+        CheckpointError: If the model is missing, incomplete or compressed already.
+    """
+    from paredown.progress import Silent
+    from paredown.transferring import transfer_plan
+
+    file, source = (plan, None) if isinstance(plan, PlanFile) else (PlanFile.read(Path(plan)), Path(plan))
+    records = Path(bank) if bank else None
+    told = progress or Silent()
+    return transfer_plan(file, source, as_study(study), Path(out), trials=trials, bank=records, workers=workers, progress=told)
 
 
 def bank(folder: str | Path) -> Holdings:

@@ -74,6 +74,9 @@ def search(
     trials: Annotated[int | None, typer.Option(min=1, help="stop after so many", show_default=False)] = None,
     timeout: Annotated[float | None, typer.Option(help="stop after so many seconds", show_default=False)] = None,
     until: Annotated[str | None, typer.Option(help="stop at HH:MM", show_default=False)] = None,
+    patience: Annotated[
+        str | None, typer.Option(help="stop after so many without a better plan, or auto: what they promise is noise", show_default=False)
+    ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="frontier (default), evopress, amq, tpe, nsga2, nsga3, gp, random", show_default=False)
     ] = None,
@@ -88,7 +91,8 @@ def search(
 ) -> None:
     """Search for the plan that loses the least within a budget; the same command goes on after an interruption."""
     flags = {"model": model, "data": data, "target": target, "budget": budget, "trials": trials, "timeout": timeout, "until": until}
-    question = question_of(study, flags | {"sampler": sampler, "latency": latency, "max_decode_ms": max_decode_ms, "seed": seed})
+    flags |= {"patience": patience, "sampler": sampler, "latency": latency, "max_decode_ms": max_decode_ms, "seed": seed}
+    question = question_of(study, flags)
     if dry_run:
         cost = paredown.inspect(with_an_end(question))
         return print_json(asdict(cost)) if as_json else print_lines(words.of_search(cost))
@@ -121,6 +125,32 @@ def select(
     found = paredown.select(folder, budget, out)
     written = found.plan_file.model_dump(mode="json", exclude_none=True)
     return print_json(written) if as_json else print_lines(words.of_selection(found))
+
+
+@app.command()
+def transfer(
+    plan: Annotated[Path, typer.Argument(help="the plan file of another model of the family", show_default=False)],
+    model: Model = None,
+    study: Annotated[Path | None, typer.Option(help="a study file of the model; flags override it", show_default=False)] = None,
+    data: Data = None,
+    target: Target = None,
+    budget: Annotated[str | None, typer.Option(help="45%, 3.5GB or 4.25bpw; the plan's bytes a parameter", show_default=False)] = None,
+    trials: Annotated[int, typer.Option(min=0, help="moves of bytes that are measured")] = 8,
+    seed: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="the plan file; runs/transfer/NAME.yaml by default", show_default=False)] = None,
+    bank: Annotated[Path | None, typer.Option(help="folder of compressed sites; a temporary one by default", show_default=False)] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes that fill the bank; one a core", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a plan of one model serve another of its family: carried over, made to fit, measured against uniform plans."""
+    from paredown.progress import telling
+
+    question = question_of(study, {"model": model, "data": data, "target": target, "budget": budget, "seed": seed})
+    path = out or Path("runs") / "transfer" / f"{Path(question.model).name}.yaml"
+    with telling(Console(stderr=True)) as progress:
+        found = paredown.transfer(plan, question, path, trials=trials, bank=bank, workers=workers, progress=progress)
+    written = found.plan_file.model_dump(mode="json", exclude_none=True)
+    return print_json(written) if as_json else print_lines(words.of_transfer(found))
 
 
 @app.command()
@@ -232,13 +262,12 @@ def demo(
 
 def run_search(question: StudyFile, folder: Path, bank: Path | None = None, workers: int | None = None) -> None:
     """Says what the search costs, and searches with progress on standard error; says how to go on if it is stopped."""
-    from paredown.progress import Live, Plain
+    from paredown.progress import telling
 
     for line in words.of_search(paredown.inspect(with_an_end(question))):
         note(line)
-    console = Console(stderr=True)
     try:
-        with Live(console) if console.is_terminal else Plain(console) as progress:
+        with telling(Console(stderr=True)) as progress:
             paredown.search(question, folder, progress=progress, bank=bank, workers=workers)
     except Stopped:
         saved = folder / "best" / "plan.yaml"

@@ -121,6 +121,11 @@ class Live(Silent):
         self.bars.console.print(text, highlight=False, markup=False)
 
 
+def telling(console: Console) -> Live | Plain:
+    """A bar in a terminal, lines elsewhere."""
+    return Live(console) if console.is_terminal else Plain(console)
+
+
 class Clock:
     """Guesses when a search ends from the pace of its trials."""
 

@@ -42,7 +42,7 @@ def question_of(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
         StudyError: With every fault; if neither names a model.
     """
     given = {name: value for name, value in flags.items() if value is not None and value != []}
-    base = StudyFile.read(file).model_dump(mode="json") if file else {}
+    base = StudyFile.read(file).model_dump(mode="json", exclude_unset=True) if file else {}
     if "model" not in base | given:
         raise StudyError("no model to compress; give a study file, or --model")
     return as_study(base | given)
@@ -50,7 +50,7 @@ def question_of(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
 
 def with_an_end(question: StudyFile) -> StudyFile:
     """The study, which is given 100 trials if it never says stop."""
-    if question.trials is None and question.timeout is None and question.until is None:
+    if question.trials is None and question.timeout is None and question.until is None and question.patience == "off":
         return question.model_copy(update={"trials": DEFAULT_TRIALS})
     return question
 

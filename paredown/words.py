@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paredown.search.verdict import METRICS
+
 if TYPE_CHECKING:
     from paredown.compressors.holdings import Cleaning, Holdings
     from paredown.deploy.apply import Applied
     from paredown.deploy.verify import Verified
     from paredown.evaluation import Evaluation
     from paredown.inspection import Inspection
+    from paredown.search.outcome import Outcome
     from paredown.search.select import Selected
+    from paredown.transferring import Transferred
 
 
 def of_inspection(found: Inspection) -> list[str]:
@@ -89,6 +93,36 @@ def of_selection(found: Selected) -> list[str]:
             f"the best measured plan of no more bytes is trial {best.number}: {best.size_bytes:,} bytes, loss {best.loss:.4g} (search set)"
         )
     return lines
+
+
+def of_transfer(found: Transferred) -> list[str]:
+    """A plan carried over to another model: how it was changed, what it gains there, and what that cost."""
+    size, outcome = found.plan_file.size_bytes, found.outcome
+    how = "by name" if found.by_name else "by relative depth and role"
+    fitted = f", changed at {found.repaired} sites to fit" if found.repaired else ""
+    moved = f", bytes moved at {found.moved}" if found.moved else ""
+    times = found.anew_tokens / max(found.tokens, 1)
+    anew = f"a search anew ({found.anew_trials} trials) would read {found.anew_tokens:,}, {times:.1f} times as many"
+    return [
+        f"wrote {found.path}: {size:,} bytes ({100 * size / outcome.original_bytes:.1f}%) within {outcome.budget_bytes:,}",
+        f"the plan of {found.made_for} was carried over {how} ({found.before_bytes:,} bytes){fitted}{moved}",
+        _of_gain(outcome),
+        f"forward passes read {found.tokens:,} tokens in {duration(found.seconds)}; {anew}",
+    ]
+
+
+def _of_gain(outcome: Outcome) -> str:
+    """What a transferred plan is worth beside the best uniform one."""
+    name, unit = METRICS[outcome.metric]
+    if outcome.searched is None:
+        return "the transferred plan gives no finite predictions here: the uniform plan was written"
+    loss = f"held-out {name} of the transferred plan: {outcome.held_out[outcome.searched].mean:.4g} {unit}".rstrip()
+    against = outcome.comparisons.get("uniform")
+    if against is None or outcome.uniform is None:
+        return f"{loss}; there is no other uniform plan within the budget to compare it with"
+    spread = f"95% interval {against.low:.3f} to {against.high:.3f} over {outcome.held_out[outcome.searched].documents} documents"
+    ratio = f"{against.mean:.3f} of the best uniform plan's ({outcome[outcome.uniform].label}), {spread}"
+    return f"{loss}, {ratio}" if outcome.gains else f"{loss}, {ratio}; no significant gain: the uniform plan was written"
 
 
 def of_application(applied: Applied, verified: Verified | None, out: Path) -> list[str]:

@@ -36,7 +36,15 @@ def recorded(number: int, plan: Plan, size: int, found: Losses, space: Space, ge
     """A trial of a plan as it might have been measured."""
     loss = sum(found[site.name, choice] for site, choice in plan.decided(space.inventory)) * float(np.exp(generator.normal(0, 0.05)))
     return Record(
-        number=number, origin="frontier", label="", plan=plan, size_bytes=size, loss=loss, standard_error=0.0, perplexity=None, sequences=(loss,)
+        number=number,
+        origin="frontier",
+        label="",
+        plan=plan,
+        size_bytes=size,
+        loss=loss,
+        standard_error=0.0,
+        perplexity=None,
+        sequences=(loss,),
     )
 
 

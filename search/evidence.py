@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,8 @@ TRACE_BYTES = 256 << 20
 
 SAME = 1e-6
 """Most loss of the original against itself when it starts from the states of a block."""
+
+ORIGINAL = Plan()
 
 Pair = tuple[Site, Choice]
 
@@ -110,7 +113,7 @@ class Evidence:
         """
         return self.facts.get(f"output-error {self._key(site, choice)}", lambda: self._output_error(site, choice))
 
-    def scores(self, name: str, pairs: Sequence[Pair], loss: Loss, score: Score) -> Sensitivity:
+    def scores(self, name: str, pairs: Sequence[Pair], loss: Loss, score: Score, plan: Plan = ORIGINAL) -> Sensitivity:
         """A score of each pair from the traces of one backward sweep; no sweep where all are known.
 
         Args:
@@ -118,16 +121,17 @@ class Evidence:
             pairs: Linear sites inside blocks, with choices that are not kept.
             loss: Whose gradients are asked for.
             score: Of the change of a layer; summed over the members, and over the parts of the texts that are swept at a time.
+            plan: Of the model that is swept; the original by default.
         """
         tokens = int(self.texts.mask.sum())
         self.forward_tokens += tokens
         self.backward_tokens += tokens
-        digest = self.texts.sha256()[:16]
+        digest = self.texts.sha256()[:16] + self._plan_key(plan)
         keys = {(site.name, choice): f"{name} {digest} {self._key(site, choice)}" for site, choice in pairs}
         missing = [pair for pair in pairs if keys[pair[0].name, pair[1]] not in self.facts]
         totals = dict.fromkeys(missing, 0.0)
         for part in self._parts([site for site, _ in missing]):
-            found = self._traces(part, [site for site, _ in missing], loss)
+            found = self._traces(part, [site for site, _ in missing], loss, plan)
             for done, (site, choice) in enumerate(missing):
                 self.progress(done, len(missing))
                 totals[site, choice] += sum(score(found[member.module], change) for member, change in self.changes(site, choice))
@@ -148,6 +152,11 @@ class Evidence:
     def _key(self, site: Site, choice: Choice) -> str:
         record = self.bank.path(site, choice) if site.members else None
         return f"{site.name} {choice} {record.parent.name + record.stem if record else ''}"
+
+    def _plan_key(self, plan: Plan) -> str:
+        """What tells plans apart, with the records that they are made of; nothing for the original."""
+        pairs = [self._key(site, choice) for site, choice in plan.decided(self.space.inventory) if choice != KEEP]
+        return hashlib.sha256("\n".join(pairs).encode()).hexdigest()[:16] if pairs else ""
 
     def _measured(self, site: Site, choice: Choice) -> float:
         if self._teacher is None or self._prefix is None:
@@ -184,8 +193,8 @@ class Evidence:
         if numbers:
             yield from self.texts.batches(max(1, TRACE_BYTES // (4 * numbers)))
 
-    def _traces(self, part: Sequences, sites: Sequence[Site], loss: Loss) -> dict[str, Trace]:
-        self.planned.swap(Plan())
+    def _traces(self, part: Sequences, sites: Sequence[Site], loss: Loss, plan: Plan) -> dict[str, Trace]:
+        self.planned.swap(plan)
         modules = list(dict.fromkeys(member.module for site in sites for member in site.members))
         return traces(self.planned.model, modules, part.tokens, part.mask, loss, causal=self.space.inventory.causal)
 

@@ -7,10 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from paredown.evaluators.comparison import interval, ratio
+import numpy as np
+
+from paredown.evaluators.comparison import Ratio, interval, ratio
 from paredown.evaluators.latency import Build, time_models
 from paredown.evaluators.quality import Quality
-from paredown.search.outcome import Comparison, Finding, Outcome, Refit
+from paredown.search.outcome import Comparison, Finding, Outcome, Refit, Survival
 from paredown.search.rebuild import Version
 from paredown.search.record import Record
 from paredown.space.errors import EvaluationError
@@ -68,10 +70,12 @@ class Selected:
 
     Attributes:
         quality: Of that version.
+        alone: Its matrices compressed each for itself, as the trials had it.
         refit: What compressing in order brought; None for plans that no text calibrates.
     """
 
     quality: Quality
+    alone: Quality
     refit: Refit | None
 
 
@@ -116,6 +120,7 @@ def decide(outcome: Outcome, measure: Measure, calibrated: Callable[[Plan], bool
         outcome,
         selection={number: _finding([each.quality]) for number, each in selection.items()},
         refits=refits,
+        survival=_survival(finalists, selection, outcome.seed),
         held_out={number: _finding(qualities) for number, qualities in held_out.items()},
         winner=winner.number if winner else None,
         searched=best.number if best else None,
@@ -153,12 +158,30 @@ def _selected(records: Sequence[Record], measure: Measure, calibrated: Callable[
         step("finalists on fresh texts", done, len(records))
         with suppress(EvaluationError):
             alone = measure(record.plan, "selection", Version())
-            found[record.number] = Selected(quality=alone, refit=None)
+            found[record.number] = Selected(quality=alone, alone=alone, refit=None)
             if calibrated(record.plan):
                 ordered = measure(record.plan, "selection", IN_ORDER)
                 refit = Refit(alone=alone.mean, in_order=ordered.mean)
-                found[record.number] = Selected(quality=ordered if refit.gains else alone, refit=refit)
+                found[record.number] = Selected(quality=ordered if refit.gains else alone, alone=alone, refit=refit)
     return found
+
+
+def _survival(finalists: Finalists, selection: Mapping[int, Selected], seed: int) -> Survival | None:
+    """Of the trial that lost the least on the search set; None where that is the solver's own, or the search set is one sequence."""
+    best, solver = next(iter(finalists.searched), None), finalists.solver
+    if best is None or solver is None or best.origin == "solver" or not {best.number, solver.number} <= set(selection):
+        return None
+    if len(best.sequences) < 2 or len(best.sequences) != len(solver.sequences):
+        return None
+    search = ratio(_by_sequence(best), _by_sequence(solver), seed=seed)
+    fresh = ratio(selection[best.number].alone, selection[solver.number].alone, seed=seed)
+    return Survival(number=best.number, search=_comparison(solver, search), fresh=_comparison(solver, fresh))
+
+
+def _by_sequence(record: Record) -> Quality:
+    """A trial's sums, each sequence as a document."""
+    totals = np.array(record.sequences)
+    return Quality(metric="", totals=totals, tokens=np.ones_like(totals), perplexity=None)
 
 
 def _held_out(
@@ -178,7 +201,10 @@ def _held_out(
 
 
 def _compared(best: Record, other: Record, held_out: Mapping[int, Sequence[Quality]], seed: int) -> Comparison:
-    found = ratio(held_out[best.number], held_out[other.number], seed=seed)
+    return _comparison(other, ratio(held_out[best.number], held_out[other.number], seed=seed))
+
+
+def _comparison(other: Record, found: Ratio) -> Comparison:
     return Comparison(number=other.number, mean=found.mean, low=found.low, high=found.high)
 
 

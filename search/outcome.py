@@ -60,6 +60,26 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Survival:
+    """What the trials gained over the solver's own plan, where it was chosen for that and on fresh texts.
+
+    Attributes:
+        number: Of the trial that lost the least on the search set.
+        search: Its loss over that of the solver's plan there, paired by sequence.
+        fresh: The same on the selection set, paired by document; both plans compressed as the trials had them.
+    """
+
+    number: int
+    search: Comparison
+    fresh: Comparison
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Survival:
+        """What JSON holds."""
+        return cls(number=mapping["number"], search=Comparison(**mapping["search"]), fresh=Comparison(**mapping["fresh"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """Everything that a report shows.
 
@@ -80,8 +100,11 @@ class Outcome:
         stopped_early: How many plans were measured on lower rungs only.
         failed: Trials that could not be measured.
         spent: What all of them took, in trials on the whole search set.
+        patience: As it was asked for.
+        ended: In words why patience ended the trials; empty if something else did.
         selection: Finalists by trial number, on the selection set.
         refits: What compressing in order brought, by trial number; for finalists that calibration texts decide on.
+        survival: What the trials gained over the solver's plan, and what of it is left on fresh texts; None where they gained nothing.
         held_out: Winner, best uniform plan and solver's plan by trial number, on the held-out set.
         winner: Number of the trial whose plan is ``best/plan.yaml``; None before the first fits the budget.
         uniform: Number of the best uniform plan within the budget; None if none is that small.
@@ -110,8 +133,11 @@ class Outcome:
     stopped_early: int = 0
     failed: int = 0
     spent: float = 0.0
+    patience: str | int = "off"
+    ended: str = ""
     selection: Mapping[int, Finding] = field(default_factory=dict)
     refits: Mapping[int, Refit] = field(default_factory=dict)
+    survival: Survival | None = None
     held_out: Mapping[int, Finding] = field(default_factory=dict)
     winner: int | None = None
     uniform: int | None = None
@@ -164,6 +190,7 @@ class Outcome:
         mapping["front"] = [record.number for record in self.front]
         for name in ("selection", "refits", "held_out", "comparisons"):
             mapping[name] = {str(key): asdict(value) for key, value in mapping[name].items()}
+        mapping["survival"] = asdict(self.survival) if self.survival else None
         write_atomically(folder / FILE, json.dumps(mapping, indent=1))
 
     @classmethod
@@ -183,4 +210,5 @@ class Outcome:
             mapping[name] = {int(key): Finding(**value) for key, value in mapping[name].items()}
         mapping["refits"] = {int(key): Refit(**value) for key, value in mapping.get("refits", {}).items()}
         mapping["comparisons"] = {key: Comparison(**value) for key, value in mapping["comparisons"].items()}
+        mapping["survival"] = Survival.from_mapping(mapping["survival"]) if mapping.get("survival") else None
         return cls(**mapping)

@@ -26,6 +26,7 @@ class Record:
         standard_error: Of the loss, over documents.
         perplexity: On the search set; None for encoders.
         predicted_loss: What the sampler expected; None if it expected nothing.
+        expected_gain: By how much it expected the log loss of the best plan within the budget to fall; None as of `Proposal`.
         decode_ms: Predicted time of a decoded token [ms]; None where latency is not known.
         prefill_ms: Predicted time of a token of the prompt [ms].
         seconds: How long the trial took.
@@ -42,6 +43,7 @@ class Record:
     standard_error: float
     perplexity: float | None
     predicted_loss: float | None = None
+    expected_gain: float | None = None
     decode_ms: float | None = None
     prefill_ms: float | None = None
     seconds: float = 0.0
@@ -53,6 +55,10 @@ class Record:
         """Size, loss and, where known, time of a decoded token; for encoders of a token of the text."""
         time = self.prefill_ms if self.decode_ms is None else self.decode_ms
         return (self.size_bytes, self.loss) if time is None else (self.size_bytes, self.loss, time)
+
+    def share_of(self, sequences: int) -> float:
+        """What it took to measure, in trials on the whole search set of so many sequences."""
+        return 1.0 if self.whole else len(self.sequences) / sequences
 
     def to_mapping(self) -> dict[str, Any]:
         """The record as JSON holds it."""

@@ -15,7 +15,8 @@ from paredown.search.additivity import additivity_section
 from paredown.search.outcome import Comparison, Finding, Outcome
 from paredown.search.record import Record
 from paredown.search.rendering import Section, Table, as_html, as_markdown
-from paredown.search.verdict import METRICS, counts, price_words, verdict
+from paredown.search.survival import survival_section
+from paredown.search.verdict import METRICS, counts, early_words, price_words, verdict
 from paredown.space.files import write_atomically
 from paredown.space.site import Inventory
 
@@ -94,11 +95,12 @@ def draw_pictures(outcome: Outcome, folder: Path) -> None:
 def sections_of(outcome: Outcome, folder: Path) -> list[Section]:
     """The report, in order; a section that has nothing to show is left out."""
     sections = [
-        Section(title="Result", paragraphs=[verdict(outcome), *price_words(outcome)], table=_facts(outcome)),
+        Section(title="Result", paragraphs=[verdict(outcome), *early_words(outcome), *price_words(outcome)], table=_facts(outcome)),
         _pictured("The front", pictures.FRONT, folder),
     ]
     if outcome.best:
         sections.append(Section(title="Where the loss was measured", paragraphs=_curse(outcome), table=_sets(outcome, outcome.best)))
+    sections.append(survival_section(outcome))
     if outcome.comparisons:
         sections.append(Section(title="Against plans made without a search", paragraphs=_guard(outcome), table=_compared(outcome)))
     if outcome.refits:

@@ -86,4 +86,4 @@ def estimated_tokens(estimator: str, space: Space, text_tokens: int) -> float:
     """What an estimator will read, in tokens of forward passes of the whole model; a backward one counts as two."""
     found = estimators[estimator]
     alone = sum(passes(site, space) for site, _ in found.alone(space)) * SEQUENCES * SEQUENCE_TOKENS
-    return alone + (3 * text_tokens if found.sweeps else 0)
+    return alone + 3 * found.sweeps(space) * text_tokens

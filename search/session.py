@@ -18,7 +18,7 @@ from paredown.evaluators.latency import LatencyTable, deployed_plan
 from paredown.search.finalists import decide, time_deployed
 from paredown.search.lazy import data_free, is_lazy, narrowed
 from paredown.search.limits import decode_limit
-from paredown.search.outcome import FILE, Outcome
+from paredown.search.outcome import Outcome
 from paredown.search.plans import plan_file, publish_plans
 from paredown.search.rebuild import rebuilder
 from paredown.search.record import Record, best_within
@@ -27,6 +27,7 @@ from paredown.search.seeds import seed_plans
 from paredown.search.sensitivity import Sensitivity, stored_losses
 from paredown.search.solver import Solver
 from paredown.search.study import Race, TrialLog, locked
+from paredown.search.study_folder import finished, same_inputs, same_study
 from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench, environment
 from paredown.space.budget import Budget
@@ -82,12 +83,12 @@ class Session:
         """
         with locked(self.folder):
             deadline = self._deadline()
-            self._same_study()
+            same_study(self.folder, self.question)
             started = time.monotonic()
             self.progress.step("model and texts", 0, None)
             self.bench = Workbench(self.question, self.bank_folder, self.workers)
             self.inputs = self._same_inputs()
-            if before := self._finished():
+            if before := finished(self.folder, self.question):
                 return before
             space, inventory = self.bench.space, self.bench.space.inventory
             write_atomically(self.folder / "environment.json", json.dumps(environment(), indent=1))
@@ -121,35 +122,11 @@ class Session:
             self._keep_time("latency", started)
             return self._search(deadline)
 
-    def _same_study(self) -> None:
-        path = self.folder / "study.yaml"
-        if path.is_file():
-            before, now = StudyFile.read(path).question(), self.question.question()
-            differs = sorted(key for key in now if now[key] != before.get(key))
-            if differs and (self.folder / "study.db").is_file():  # before the first trial the question may be mended
-                raise StudyError(
-                    f"{self.folder} holds another study (other {', '.join(differs)}); "
-                    "choose another folder with --out, or `paredown select` for another budget"
-                )
-        elif any(self.folder.glob("[!.]*")):
-            raise StudyError(f"{self.folder} exists and is no study folder; choose another with --out")
-        self.question.write(path)
-
     def _same_inputs(self) -> dict[str, str]:
-        """Fingerprints of weights and texts, which must be those that the folder's trials were measured with."""
+        """Fingerprints of weights and texts."""
         inputs = {name: part.sha256() for name, part in self.bench.sequences.items()} | {"weights": weights_sha256(self.bench.folder)}
-        path = self.folder / "inputs.json"
-        if path.is_file() and (self.folder / "study.db").is_file() and json.loads(path.read_text()) != inputs:
-            raise StudyError(f"the model's weights or the texts changed since {self.folder} was begun; choose another folder with --out")
-        write_atomically(path, json.dumps(inputs, indent=1))
+        same_inputs(self.folder, inputs)
         return inputs
-
-    def _finished(self) -> Outcome | None:
-        """The outcome of this very study, if all its trials were measured and its winner chosen."""
-        if self.question.trials is None or not (self.folder / FILE).is_file():
-            return None
-        outcome = Outcome.read(self.folder)
-        return outcome if outcome.state == "finished" and outcome.spent >= self.question.trials else None
 
     def _budget(self, inventory: Inventory) -> int:
         asked = Budget.parse(self.question.budget).bytes_of(inventory.original_bytes, inventory.parameters)
@@ -209,14 +186,14 @@ class Session:
         self.outcome = self._outcome(race, state="searching")
         self._published = 0.0
 
-        def finished(record: Record) -> None:
+        def measured(record: Record) -> None:
             best = best_within(race.measured, self.budget_bytes, self.question.max_decode_ms)
             self.progress.trial(record, best, race.spent, self.question.trials, deadline)
             if time.monotonic() - self._published > PUBLISH_SECONDS:
                 self._publish(self._outcome(race, state="searching"))
 
         try:
-            race.run(trials=self.question.trials, deadline=deadline, finished=finished)
+            race.run(trials=self.question.trials, deadline=deadline, finished=measured, patience=self.question.patience)
         except BaseException:
             if race.history:
                 self._publish(self._outcome(race, state="stopped"))
@@ -235,16 +212,7 @@ class Session:
 
     def _race(self) -> Race:
         """The trials: the solver's plan for the budget, uniform plans, the solver's others, then what the sampler proposes."""
-        space = self.bench.space
-        asked = Question(
-            space=space,
-            solver=self.solver,
-            losses=self.losses,
-            budget_bytes=self.budget_bytes,
-            seed=self.question.seed,
-            sequences=len(self.bench.sequences["search"]),
-            focus=self.question.focus,
-        )
+        asked = Question.of(self.question, self.solver, self.losses, len(self.bench.sequences["search"]))
         baselines = [("uniform", Proposal(plan=plan.plan, label=plan.label)) for plan in self.uniform]
         solved = [("solver", proposal) for proposal in seed_plans(asked, [plan.size_bytes for plan in self.uniform])]
         seeds = [*solved[:1], *baselines, *solved[1:]]
@@ -280,6 +248,8 @@ class Session:
             stopped_early=len(race.history) - len(race.measured),
             failed=len(race.failed),
             spent=race.spent,
+            patience=self.question.patience,
+            ended=race.ended,
             calibration=self.bench.calibration_texts,
             data_sha256={name: self.inputs[name] for name in self.bench.sequences},
             latency=self.latency.model_dump(exclude={"kernels"}) if self.latency else None,

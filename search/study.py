@@ -17,6 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from paredown.evaluators.quality import Quality
+from paredown.search.patience import Patience
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, Sampler, Warm, samplers
 from paredown.space.choice import parse_choice
@@ -117,6 +118,9 @@ class Race:
         seeds: Plans that are measured first, each with its origin.
         measure: Quality of a plan on the search set.
         latency: Predicted times of a plan; None where not known.
+
+    Attributes:
+        ended: In words why patience was at its end; empty if something else ended the trials.
     """
 
     def __init__(
@@ -128,10 +132,11 @@ class Race:
         self.measure, self.latency = measure, latency
         self.history = {record.number: record for record in log.records()}
         self.failed = log.failed()
+        self.ended = ""
 
-    def run(self, *, trials: int | None, deadline: float | None, finished: Callable[[Record], None]) -> None:
-        """Measures plans until they took the forward passes of ``trials`` whole ones, or the next would end after ``deadline``
-        (`time.monotonic`).
+    def run(self, *, trials: int | None, deadline: float | None, finished: Callable[[Record], None], patience: str | int = "off") -> None:
+        """Measures plans until they took the forward passes of ``trials`` whole ones, the next would end after ``deadline``
+        (`time.monotonic`), or ``patience`` (as of `Patience`) is at its end.
 
         Raises:
             EvaluationError: If ten trials in a row fail.
@@ -140,6 +145,8 @@ class Race:
         failures = 0
         longest = 0.0
         while (trials is None or self.spent < trials) and (not self.spent or deadline is None or time.monotonic() + longest < deadline):
+            if self._is_out_of(patience):
+                break
             started = time.monotonic()
             trial = self._open(pending.pop(0)) if pending else self.log.ask(self._optuna_sampler(self.log.count()))
             origin, proposal = self._propose(trial)
@@ -161,13 +168,21 @@ class Race:
     @property
     def measured(self) -> list[Record]:
         """Trials measured on the whole search set, by number."""
-        return [record for _, record in sorted(self.history.items()) if record.whole]
+        return [record for record in self._known if record.whole]
 
     @property
     def spent(self) -> float:
         """What was measured so far, in trials on the whole search set; one that failed counts as a whole one."""
-        total = self.question.sequences
-        return len(self.failed) + sum(1.0 if record.whole else len(record.sequences) / total for record in self.history.values())
+        return len(self.failed) + sum(record.share_of(self.question.sequences) for record in self.history.values())
+
+    def _is_out_of(self, patience: str | int) -> bool:
+        if patience != "off":
+            self.ended = Patience(asked=patience, question=self.question, first=len(self.seeds)).ended(self._known, self.failed)
+        return bool(self.ended)
+
+    @property
+    def _known(self) -> list[Record]:
+        return [record for _, record in sorted(self.history.items())]
 
     def _open(self, trial: optuna.trial.FrozenTrial) -> optuna.Trial:
         return self.log.reopen(trial, self._optuna_sampler(trial.number))
@@ -182,7 +197,7 @@ class Race:
             if isinstance(self.sampler, Warm):
                 self.sampler.seeded(trial)
             return self.seeds[trial.number]
-        history = [record for number, record in sorted(self.history.items()) if number < trial.number]
+        history = [record for record in self._known if record.number < trial.number]
         failed = frozenset(plan for number, plan in self.failed.items() if number < trial.number)
         return self.origin, self.sampler.propose(trial, history, failed)
 
@@ -211,6 +226,7 @@ class Race:
             standard_error=error,
             perplexity=perplexity,
             predicted_loss=proposal.predicted_loss,
+            expected_gain=proposal.expected_gain,
             decode_ms=times[0] if times else None,
             prefill_ms=times[1] if times else None,
             seconds=time.monotonic() - started,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from paredown.search.outcome import Finding, Outcome
 from paredown.search.record import Record
+from paredown.search.survival import luck_words
 
 METRICS = {"kl": ("KL divergence to the original", "nats/token"), "relative-error": ("relative error of the final hidden states", "")}
 """What a loss is and its unit, by metric."""
@@ -35,11 +36,17 @@ def verdict(outcome: Outcome) -> str:
     )
 
 
+def early_words(outcome: Outcome) -> list[str]:
+    """In one sentence, why patience ended the trials; nothing if something else did."""
+    return [f"The trials ended early, after {outcome.spent:.0f}: {outcome.ended}."] if outcome.ended else []
+
+
 def against_solver(outcome: Outcome) -> str:
     """In one sentence, whether the trials found more than the solver had found before the first of them."""
     if outcome.searched is not None and outcome[outcome.searched].origin == "solver":
         return (
             " It is a plan that the solver gave before the trials: they found none that is better beyond the interval on the selection set."
+            + luck_words(outcome)
         )
     comparison = outcome.comparisons.get("solver")
     if comparison is None:
@@ -79,6 +86,7 @@ def summary_lines(outcome: Outcome, folder: Path) -> list[str]:
         f"{outcome.model}, target {outcome.target}, budget {outcome.budget} = {outcome.budget_bytes:,} bytes: "
         f"{outcome.state}, {counts(outcome)}, {len(outcome.front)} on the front",
         verdict(outcome),
+        *early_words(outcome),
     ]
     if (best := outcome.best) and (finding := outcome.held_out.get(best.number)):
         lines.append(f"held-out {finding_text(outcome, finding)}")

@@ -15,15 +15,22 @@ from paredown.space.site import Inventory, Member, Site, modules_of
 from paredown.space.space import Space
 from paredown.space.tensors import total_bytes
 
+NEAR = 0.1
+"""A choice is the same in another shape if it takes as many bytes a weight, but for this share: codebooks weigh more in a small matrix."""
+
+FAR = 0.3
+"""Beyond this share a method that the plan does not use is rather taken, if it is nearer."""
+
 
 def transferred(plan_file: PlanFile, space: Space, original: Inventory | None = None) -> Plan:
     """The plan of a file for another model of the family.
 
     A site in a block takes the choice of the site of its role (its name within the block) in the nearest block, by relative depth, where
-    that role was decided; a site outside the blocks that of its name. As great a share of the blocks is dropped, at the nearest relative
-    depths; attentions and feed-forward networks likewise. Ranks keep their share of the full rank. What does not fit becomes the option of
-    its method that is nearest in bytes a weight, or where there is none the nearest of all; what the plan says nothing of becomes the
-    option that is nearest to the mean of all else. Between models of the same names and shapes nothing changes that the target can run.
+    that role was decided; a site outside the blocks that of its name. As great a share of the blocks is dropped, at the nearest
+    relative depths; attentions and feed-forward networks likewise. Ranks keep their share of the full rank. What does not fit, or takes
+    other bytes a weight in the new shape, becomes the option that is nearest in those: of its own method if one is near, else of one
+    that the plan uses, else of all. What the first model does not have becomes the option that is nearest to the mean of all else.
+    Between models of the same names and shapes nothing changes that the target can run.
 
     Args:
         plan_file: Of the first model.
@@ -118,6 +125,11 @@ class _Transfer:
         return {module: choice for name, choice in self.choices.items() if name not in whole for module in modules_of(name)}
 
     @cached_property
+    def _methods(self) -> set[str]:
+        """That the plan uses."""
+        return {choice.method for choice in self.choices.values()}
+
+    @cached_property
     def _members(self) -> Mapping[str, Member] | None:
         """The first model's matrices by module."""
         return {member.module: member for site in self.original.leaves for member in site.members} if self.original else None
@@ -203,11 +215,14 @@ class _Transfer:
         most = max(weights, key=lambda choice: (weights[choice], str(choice)))
         member, (_, shape) = next((member, source) for member, source in found if source[0] == most)
         choice = _scaled(most, shape, member.shape) if shape else most
-        if site_fault(site, choice, self.space.target) is None:
-            return choice
-        alike = [option for option in options if option.method == choice.method]
         wanted = _matrix_per_weight(member, most, shape or member.shape)
-        return self._nearest(site, alike or options, wanted, choice)
+        fits = site_fault(site, choice, self.space.target) is None
+        if fits and (shape is None or abs(_matrix_per_weight(member, choice, member.shape) - wanted) <= NEAR * wanted):
+            return choice
+        alike = {option: abs(_per_weight(site, option) - wanted) / wanted for option in options}
+        own = [option for option, apart in alike.items() if apart <= NEAR and option.method == choice.method]
+        used = [option for option, apart in alike.items() if apart <= FAR and option.method in self._methods]
+        return self._nearest(site, own or used or options, wanted, choice)
 
     @staticmethod
     def _nearest(site: Site, options: Sequence[Choice], wanted: float, choice: Choice = KEEP) -> Choice:

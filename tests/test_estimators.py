@@ -8,22 +8,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from estimated import evidence_of, prepared
+from estimated import SEQUENCES, evidence_of, prepared
 from scipy.stats import spearmanr
 
 import paredown
-from paredown.compressors.checkpoint import config_of
+from paredown.compressors.checkpoint import config_of, load_original
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.weights import open_original
 from paredown.search import evidence
 from paredown.search.estimators import angular, estimators, fisher, pairs_of, single_site
 from paredown.search.evidence import UNUSABLE, Evidence
 from paredown.search.sensitivity import estimated
-from paredown.space.choice import KEEP
+from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import StudyError, UnknownNameError
 from paredown.space.plan import Plan
 
 Folder = Callable[[str], Path]
+OF_TEXTS = ("gradient", "autoscheme")
+"""Take the gradient of the texts' likelihood; scores that a few measurements give a unit."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def test_every_estimator_predicts_every_choice(pico: Folder, tmp_path: Path, rec
     linear = [(site.name, choice) for site, choice in pairs_of(space) if site.kind == "linear"]
     full = estimated("single-site-full", evidence_of(space, planned, tmp_path / "facts.json"))
     for name in estimators:
-        if name == "gradient" and not space.inventory.causal:
+        if name in OF_TEXTS and not space.inventory.causal:
             continue
         seen = evidence_of(space, planned, tmp_path / f"{name}.json")
         asked: list[object] = []
@@ -52,14 +54,14 @@ def test_every_estimator_predicts_every_choice(pico: Folder, tmp_path: Path, rec
         assert list(losses) == [(site.name, choice) for site in space.inventory.sites for choice in space.options[site.name]]
         assert all(math.isfinite(loss) and loss >= 0 and (loss == 0) == (choice == KEEP) for (_, choice), loss in losses.items()), name
         assert len(asked) == len(set(asked)) and set(asked) == set(estimators[name].alone(space)), name
-        assert (seen.backward_tokens > 0) == estimators[name].sweeps
+        assert seen.backward_tokens == estimators[name].sweeps(space) * SEQUENCES.mask.sum()
         again = evidence_of(space, planned, tmp_path / f"{name}.json")
         assert estimated(name, again) == losses
         assert again.facts.made == 0
         assert (again.forward_tokens, again.backward_tokens) == (seen.forward_tokens, seen.backward_tokens)
         assert spearmanr([losses[pair] for pair in linear], [full[pair] for pair in linear]).statistic > 0.9, name
         for site, choice in estimators[name].alone(space):
-            assert losses[site.name, choice] == pytest.approx(full[site.name, choice], rel=1e-6) or name == "gradient"
+            assert losses[site.name, choice] == pytest.approx(full[site.name, choice], rel=1e-6) or name in OF_TEXTS
 
 
 @pytest.mark.parametrize("model", ["llama", "bert"])
@@ -73,7 +75,7 @@ def test_fisher_predicts_small_losses_in_their_own_unit(pico: Folder, tmp_path: 
     assert 0.67 < ratio < 1.5
 
 
-@pytest.mark.parametrize("name", ["fisher", "gradient"])
+@pytest.mark.parametrize("name", ["fisher", *OF_TEXTS])
 def test_a_sweep_may_take_its_texts_in_parts(
     pico: Folder, tmp_path: Path, records: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +85,30 @@ def test_a_sweep_may_take_its_texts_in_parts(
     monkeypatch.setattr(evidence, "TRACE_BYTES", 1)
     parts = estimated(name, evidence_of(space, planned))
     assert all(parts[pair] == pytest.approx(loss, rel=1e-4) for pair, loss in whole.items())
+
+
+def test_autoscheme_takes_the_gradient_at_the_compressed_weights(pico: Folder, tmp_path: Path, records: Path) -> None:
+    """All linear sites under one option at once; a weight's gradient of each sequence's mean likelihood times what the option changed."""
+    space, planned = prepared(pico("llama"), tmp_path, records=records)
+    losses = estimated("autoscheme", evidence_of(space, planned))
+    pairs = [(site, choice) for site, choice in fisher.swept(space) if getattr(choice, "bits", 0) in (2, 4)]
+    products: dict[tuple[str, Choice], float] = {}
+    for choice in dict.fromkeys(choice for _, choice in pairs):
+        model = load_original(pico("llama")).requires_grad_(True)
+        weights = {member.module: model.get_parameter(f"{member.module}.weight") for site, _ in pairs for member in site.members}
+        before = {name: weight.detach().clone() for name, weight in weights.items()}
+        for site, other in pairs:
+            if other == choice:
+                for name, value in planned.bank.decoded(site, choice).items():
+                    model.get_parameter(name).data = value.clone()
+        sums = dict.fromkeys(weights, 0.0)
+        for sequence in SEQUENCES.tokens:
+            gradients = torch.autograd.grad(model(input_ids=sequence[None], labels=sequence[None]).loss, list(weights.values()))
+            for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+                sums[name] += float((gradient * (weight.detach() - before[name])).abs().sum())
+        products |= {(site.name, choice): sum(sums[m.module] for m in site.members) for site, other in pairs if other == choice}
+    units = [losses[pair] / value for pair, value in products.items()]
+    assert units == pytest.approx([units[0]] * len(units), rel=1e-3)
 
 
 def test_angular_carries_one_drop_to_the_others(pico: Folder, tmp_path: Path, records: Path) -> None:

@@ -66,6 +66,19 @@ def test_it_follows_from_seed_number_and_history(records: list[Record]) -> None:
     assert [proposal.plan for proposal in proposals(0)] == [record.plan for record in records[::5]]
 
 
+def test_it_says_what_it_expects_to_gain(records: list[Record]) -> None:
+    """Of a new plan for the budget, less as more is known; nothing where there is nothing to compare with, or along the front."""
+    sampler = samplers["frontier"](QUESTION)
+    gains = [sampler.propose(trial(n), records[:n]).expected_gain for n in range(40)]
+    assert gains[0] is None
+    told = [gain for gain in gains[1:] if gain is not None]
+    assert len(told) == 39
+    assert min(told) >= 0
+    assert np.mean(told[-10:]) < np.mean(told[:10])
+    front = samplers["frontier"](replace(QUESTION, focus="front"))
+    assert all(front.propose(trial(n), records[:n]).expected_gain is None for n in range(0, 40, 10))
+
+
 def test_all_effort_goes_to_the_budget(records: list[Record]) -> None:
     """As long as there is something new, and the plans found are better than the first."""
     sizes = np.array([record.size_bytes for record in records[:12]])
@@ -102,6 +115,8 @@ def test_a_plan_climbs_the_rungs() -> None:
     assert len(whole) < len(short)
     promoted = [record for record in whole if any(record.plan == other.plan for other in short)]
     assert promoted
+    climb = samplers["frontier"](question).propose(trial(promoted[0].number), found[: promoted[0].number])
+    assert (climb.plan, climb.expected_gain) == (promoted[0].plan, None)  # that was said when the plan was new
     assert min(record.loss for record in promoted) < 1.1 * min(record.loss for record in found)
     assert len({(record.plan, record.whole) for record in found}) == len(found)
 

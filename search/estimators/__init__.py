@@ -21,12 +21,12 @@ class Estimator:
     Attributes:
         losses: Of every (site, choice) of the space; zero where a site is kept.
         alone: The pairs that it measures, each alone: what it will cost.
-        sweeps: Whether it also sweeps the texts backward once.
+        sweeps: How often it also sweeps the texts backward.
     """
 
     losses: Callable[[Evidence], Sensitivity]
     alone: Callable[[Space], Sequence[Pair]]
-    sweeps: bool = False
+    sweeps: Callable[[Space], int] = lambda space: 0
 
 
 estimators: Registry[Estimator] = Registry("sensitivity")

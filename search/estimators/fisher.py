@@ -61,4 +61,4 @@ def fisher(evidence: Evidence) -> Sensitivity:
     return kept(evidence.space) | losses | evidence.losses_alone(measured(evidence.space))
 
 
-estimators.register("fisher")(Estimator(losses=fisher, alone=measured, sweeps=True))
+estimators.register("fisher")(Estimator(losses=fisher, alone=measured, sweeps=lambda space: 1))

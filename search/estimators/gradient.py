@@ -7,7 +7,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from paredown.compressors.traces import Trace
+from paredown.compressors.traces import Loss, Trace
 from paredown.search.estimators import Estimator, estimators, kept, references
 from paredown.search.estimators import fisher as sweep
 from paredown.search.evidence import Evidence, Pair, Sensitivity
@@ -41,23 +41,35 @@ def gradient(evidence: Evidence) -> Sensitivity:
 
     Source:
         AutoRound's AutoScheme (auto_round/auto_scheme/delta_loss.py), which sums abs(gradient * change) over the weights; it
-        takes the gradient at the compressed weights, with one sweep an option, here one sweep at the original serves all.
+        takes the gradient at the compressed weights, with one sweep an option (`autoscheme`), here one sweep at the original serves all.
     """
-    if not evidence.space.inventory.causal:
-        raise StudyError("an encoder has no next-token loss to take the gradient of; say sensitivity: fisher, or single-site")
-
-    def surprise(logits: Tensor, tokens: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(logits[:-1].float(), tokens[1:], reduction="mean")
-
-    def score(trace: Trace, change: Tensor) -> float:
-        rows = zip(trace.gradients.split(trace.lengths), trace.inputs.split(trace.lengths), strict=True)
-        return float(torch.stack([((gradients.T @ inputs) * change).abs().sum() for gradients, inputs in rows]).sum())
-
-    scores = evidence.scores("gradient", sweep.swept(evidence.space), surprise, score)
+    scores = evidence.scores("gradient", sweep.swept(evidence.space), surprise(evidence.space), product)
     alone = evidence.losses_alone(measured(evidence.space))
-    ratios = [alone[site.name, choice] / scores[site.name, choice] for site, choice in scaled(evidence.space)]
-    unit = median(ratios) if ratios else 1.0
-    return kept(evidence.space) | alone | {pair: unit * value for pair, value in scores.items()}
+    return kept(evidence.space) | alone | in_units(evidence.space, scores, alone)
 
 
-estimators.register("gradient")(Estimator(losses=gradient, alone=measured, sweeps=True))
+def surprise(space: Space) -> Loss:
+    """The mean negative log-likelihood of a sequence.
+
+    Raises:
+        StudyError: If the model is an encoder.
+    """
+    if not space.inventory.causal:
+        raise StudyError("an encoder has no next-token loss to take the gradient of; say sensitivity: fisher, or single-site")
+    return lambda logits, tokens: nn.functional.cross_entropy(logits[:-1].float(), tokens[1:], reduction="mean")
+
+
+def product(trace: Trace, change: Tensor) -> float:
+    """Sum over sequences and weights of the absolute gradient times change."""
+    rows = zip(trace.gradients.split(trace.lengths), trace.inputs.split(trace.lengths), strict=True)
+    return float(torch.stack([((gradients.T @ inputs) * change).abs().sum() for gradients, inputs in rows]).sum())
+
+
+def in_units(space: Space, scores: Sensitivity, alone: Sensitivity) -> Sensitivity:
+    """The scores times the median ratio of measured losses to theirs."""
+    known = [(site.name, choice) for site, choice in scaled(space) if scores.get((site.name, choice))]
+    unit = median(alone[pair] / scores[pair] for pair in known) if known else 1.0
+    return {pair: unit * value for pair, value in scores.items()}
+
+
+estimators.register("gradient")(Estimator(losses=gradient, alone=measured, sweeps=lambda space: 1))

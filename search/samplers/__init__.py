@@ -56,7 +56,8 @@ class Proposal:
         label: For people.
         predicted_loss: What the sampler expects; None if it expects nothing.
         sequences: On how many of the search set it is measured, its rung; all by default.
-        expected_gain: By how much the log loss of the best plan within the budget is expected to fall; None if nothing is expected.
+        expected_gain: By how much the log loss of the best plan within the budget is expected to fall; None if nothing is expected, and
+            of a plan that was proposed before.
     """
 
     plan: Plan

@@ -19,7 +19,7 @@ from paredown.search.rungs import on_whole_set
 from paredown.search.samplers import Proposal, Question, samplers
 from paredown.search.solver import Losses
 from paredown.search.structures import Structures
-from paredown.search.surrogate import Prediction, Surrogate
+from paredown.search.surrogate import Surrogate
 from paredown.space.plan import Plan
 
 MEANS, DRAWS = 4, 4
@@ -242,14 +242,11 @@ class _Round:
             return None
         logs, spreads = on_whole_set([*self.whole[-WAITING:], *waiting])
         logs, spreads = logs[-len(waiting) :], spreads[-len(waiting) :]
-        best, spreads = float(np.log(min(record.loss for record in self._fitting))), np.maximum(spreads, 1e-9)
-        likely = norm.cdf((best - logs) / spreads)
+        likely = norm.cdf((np.log(min(record.loss for record in self._fitting)) - logs) / np.maximum(spreads, 1e-9))
         chosen = int(likely.argmax())
         if likely[chosen] < LIKELY:
             return None
-        gain = float(expected_improvement(Prediction(mean=logs, spread=spreads), best)[chosen])
-        candidate = _Candidate(plan=waiting[chosen].plan, label="measured on all", size_bytes=waiting[chosen].size_bytes)
-        return self._proposal(candidate, float(logs[chosen]), None, gain)
+        return Proposal(plan=waiting[chosen].plan, label="measured on all", predicted_loss=float(np.exp(logs[chosen])))
 
     def _again(self) -> Proposal:
         """Where nothing new is to be had."""

@@ -1,0 +1,208 @@
+"""A plan of one model made to serve another of the family."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from paredown.question import DEFAULT_TRIALS
+from paredown.space.budget import Budget
+from paredown.space.errors import BudgetError, CheckpointError
+from paredown.space.plan import Plan
+from paredown.space.plan_file import BaseModelReference, PlanFile
+from paredown.space.site import Inventory
+from paredown.space.space import Space
+from paredown.space.study_file import StudyFile
+
+if TYPE_CHECKING:
+    from paredown.search.outcome import Outcome
+    from paredown.search.session import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transferred:
+    """A plan for another model, measured there.
+
+    Attributes:
+        path: The plan file.
+        plan_file: What it holds: the transferred plan, or the best uniform one where that is no worse.
+        made_for: Name of the model that the first plan was made for.
+        by_name: Whether both models have the same names and shapes.
+        before_bytes: Of the plan as it was carried over, before it was made to fit.
+        repaired: At how many sites it was changed to fit.
+        moved: At how many sites measured moves of bytes changed it further.
+        outcome: As of a search: what was measured, the winner, the comparison with the best uniform plan within the budget.
+        tokens: Read in forward passes.
+        anew_trials: Of a search of this model.
+        anew_tokens: That it would read.
+        seconds: All that it took.
+    """
+
+    path: Path
+    plan_file: PlanFile
+    made_for: str
+    by_name: bool
+    before_bytes: int
+    repaired: int
+    moved: int
+    outcome: Outcome
+    tokens: int
+    anew_trials: int
+    anew_tokens: int
+    seconds: float
+
+
+def transfer_plan(
+    plan_file: PlanFile, source: Path | None, question: StudyFile, path: Path, *, trials: int, bank: Path | None, workers: int | None,
+    progress: Progress,
+) -> Transferred:  # fmt: skip
+    """Carries a plan over, makes it fit, measures it against uniform plans on held-out texts, and writes what is better.
+
+    Args:
+        plan_file: The plan.
+        source: Its file; the study that it lies in tells of its model.
+        question: Model, texts, target, space, seed; its budget counts where it was given.
+        path: The plan file to write.
+        trials: Moves of bytes that are measured.
+        bank: Folder of compressed sites; a temporary one by default.
+        workers: Processes that fill it.
+        progress: Who is told.
+
+    Raises:
+        PlanError: If the models are of different families.
+        BudgetError: If nothing meets the budget; the smallest plan was written.
+        StudyError: If the texts or the space cannot be used.
+        CheckpointError: If the model is missing or incomplete.
+        EvaluationError: If no plan gives finite predictions.
+    """
+    from paredown.search.repair import changed_sites
+    from paredown.search.transfer import Transfer, near_question, tokens_of_search
+    from paredown.search.workbench import Workbench, survey
+    from paredown.space.transfer import transferred
+
+    started = time.monotonic()
+    if "target" not in question.model_fields_set:
+        question = question.model_copy(update={"target": plan_file.target})
+    folder, space = survey(question)
+    inventory, original = space.inventory, original_of(plan_file, source)
+    before = transferred(plan_file, space, original)
+    budget = budget_of(question, plan_file, original, before, inventory)
+    question = question.model_copy(update={"budget": f"{budget}B"})
+    reference = _reference(question, folder, inventory)
+    plan = _fitted(space, before, budget, reference, path)
+    with _folder(bank) as records:
+        bench = Workbench(near_question(question, space, plan), records, workers)
+        measured = Transfer(bench, space, plan, budget, progress).run(trials)
+    outcome = measured.outcome
+    anew = tokens_of_search(question, space, question.trials or DEFAULT_TRIALS)
+    known = {"plan": str(source) if source else None, "made_for": plan_file.base_model.name, "tokens": measured.tokens, "tokens_anew": anew}
+    file = _written(outcome, reference, {key: value for key, value in known.items() if value is not None})
+    file.write(path)
+    searched = outcome[outcome.searched].plan if outcome.searched is not None else plan
+    return Transferred(
+        path=path,
+        plan_file=file,
+        made_for=plan_file.base_model.name,
+        by_name=plan_file.base_model.shapes_sha256 == inventory.shapes_sha256(),
+        before_bytes=before.size_bytes(inventory),
+        repaired=changed_sites(inventory, before, plan),
+        moved=changed_sites(inventory, plan, searched),
+        outcome=outcome,
+        tokens=measured.tokens,
+        anew_trials=question.trials or DEFAULT_TRIALS,
+        anew_tokens=anew,
+        seconds=time.monotonic() - started,
+    )
+
+
+def original_of(plan_file: PlanFile, source: Path | None) -> Inventory | None:
+    """The sites of the model that a plan was made for: from the study folder that its file lies in, or from the model's own folder;
+    None where neither is there, or holds another model."""
+    from paredown.compressors.sites import inventory_of
+
+    found = []
+    for folder in source.resolve().parents[:3] if source else ():
+        with suppress(OSError, ValidationError):
+            found.append(TypeAdapter(Inventory).validate_json((folder / "inventory.json").read_bytes()))
+    if (Path(plan_file.base_model.name) / "config.json").is_file():
+        with suppress(CheckpointError):
+            found.append(inventory_of(Path(plan_file.base_model.name)))
+    return next((inventory for inventory in found if inventory.shapes_sha256() == plan_file.base_model.shapes_sha256), None)
+
+
+def budget_of(question: StudyFile, plan_file: PlanFile, original: Inventory | None, plan: Plan, inventory: Inventory) -> int:
+    """Bytes that the plan may take: what the study says; else as many a parameter as the first plan took; those of the plan as it is
+    where both models have the same shapes, or the first one is not known."""
+    if "budget" in question.model_fields_set:
+        return Budget.parse(question.budget).bytes_of(inventory.original_bytes, inventory.parameters)
+    if original is None or plan_file.base_model.shapes_sha256 == inventory.shapes_sha256():
+        return plan.size_bytes(inventory)
+    return plan_file.size_bytes * inventory.parameters // original.parameters
+
+
+def _reference(question: StudyFile, folder: Path, inventory: Inventory) -> BaseModelReference:
+    from paredown.compressors.checkpoint import config_sha256
+
+    return BaseModelReference(
+        name=question.model,
+        revision=question.revision,
+        architecture=inventory.architecture,
+        config_sha256=config_sha256(folder),
+        shapes_sha256=inventory.shapes_sha256(),
+    )
+
+
+def _fitted(space: Space, plan: Plan, budget_bytes: int, reference: BaseModelReference, path: Path) -> Plan:
+    """The nearest plan within a budget.
+
+    Raises:
+        BudgetError: If there is none; the smallest plan was written.
+    """
+    from paredown.search.plans import plan_file
+    from paredown.search.repair import repaired, widened
+    from paredown.search.solver import Solver
+
+    smallest = Solver(widened(space, plan)).smallest()
+    if (size := smallest.size_bytes(space.inventory)) <= budget_bytes:
+        return repaired(space, plan, budget_bytes)
+    plan_file(smallest, reference, space.target.name, size).write(path)
+    share = 100 * size / space.inventory.original_bytes
+    raise BudgetError(
+        f"nothing meets the budget of {budget_bytes:,} bytes: the smallest plan of this model has {size:,} ({share:.1f}%) and was saved "
+        f"to {path}; raise --budget"
+    )
+
+
+def _written(outcome: Outcome, reference: BaseModelReference, known: dict[str, Any]) -> PlanFile:
+    """The winner's plan file, with where it came from; where a uniform plan wins, with what the transferred one was worth."""
+    from paredown.search.plans import measured_file
+
+    if outcome.best is None:
+        raise BudgetError(f"no measured plan is within {outcome.budget_bytes:,} bytes; raise --budget")
+    file = measured_file(outcome, outcome.best, reference)
+    provenance = {key: value for key, value in file.provenance.items() if key not in ("study", "trial", "origin")}
+    update: dict[str, Any] = {
+        "provenance": {"origin": "uniform" if outcome.best.origin == "uniform" else "transfer", **known, **provenance}
+    }
+    against = outcome.comparisons.get("uniform")
+    if against and outcome.searched is not None and outcome.best.origin == "uniform":
+        quality = outcome.held_out[outcome.searched].mean
+        compared = {"size_bytes": outcome[outcome.searched].size_bytes, "quality": quality, "ratio": against.mean}
+        update["compared_with"] = {"transferred": {**compared, "ratio_ci95": [against.low, against.high]}}
+    return file.model_copy(update=update)
+
+
+@contextmanager
+def _folder(bank: Path | None) -> Iterator[Path]:
+    if bank:
+        yield bank
+    else:
+        with tempfile.TemporaryDirectory(prefix="paredown-transfer-") as folder:
+            yield Path(folder)

@@ -1,0 +1,185 @@
+"""Whole studies at random budgets and seeds: how often the search's best is worse than the best uniform plan, before the guard and after.
+
+    python scripts/benchmark_never_worse.py --model studies/models/demo --out runs/never-worse
+
+Each pair of a budget and a seed is a study of its own, through the public call, without latency. Before the guard: the interval of the
+search's best over the best uniform plan, on the held-out documents, excludes 1 on the wrong side. After it: the winner is compared with
+that uniform plan once more, on as many documents that no set of the study holds; an interval that excludes 1 there is a winner that is
+worse. Studies share a bank; with --data-free they offer only what no texts calibrate, and what one study made serves all. What was
+measured is kept pair by pair: the same command goes on after an interruption, and more --pairs add to those that are done.
+Exits 1 where more than one in ten intervals exclude 1 on the wrong side, a winner is worse, a budget is overrun, or the half-width of
+an interval of the losses is above 5 % of its loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from benchmark_uniform import data_free_choices
+
+import paredown
+from paredown.evaluators.comparison import ratio
+from paredown.evaluators.sequences import Sequences
+from paredown.progress import Silent
+from paredown.search.outcome import Comparison, Outcome
+from paredown.search.rebuild import Version, rebuilder
+from paredown.search.workbench import Workbench, environment
+from paredown.space.files import write_atomically
+from paredown.space.study_file import SpaceFile, StudyFile, Tokens
+
+WIDEST = 0.05
+WRONG_SHARE = 0.1
+
+
+class Unreported(Silent):
+    """Nobody is told, and no report is written: drawing it takes as long as the trials."""
+
+    def publish(self, outcome: Outcome, folder: Path) -> None:
+        """Nothing is written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """What came of one study.
+
+    Attributes:
+        budget: As it was asked for.
+        seed: Of the study.
+        overrun: Bytes of the winner above the budget; none if below zero.
+        before: The search's best over the best uniform plan, low, mean and high; None where they are one plan or there is none.
+        after: The winner over that uniform plan on other documents; None where the uniform plan won.
+        half_widths: Of the held-out losses, as shares of them.
+        proposed: Trials that the sampler proposed.
+        seconds: Of the study.
+    """
+
+    budget: str
+    seed: int
+    overrun: int
+    before: tuple[float, float, float] | None
+    after: tuple[float, float, float] | None
+    half_widths: tuple[float, ...]
+    proposed: int
+    seconds: float
+
+    def __str__(self) -> str:
+        spreads = [f"{found[1]:.3f} [{found[0]:.3f}, {found[2]:.3f}]" if found else "" for found in (self.before, self.after)]
+        cells = [self.budget, str(self.seed), *spreads, f"{100 * max(self.half_widths):.1f} %", f"{self.seconds:.0f}"]
+        return "| " + " | ".join(cells) + " |"
+
+
+def measured(study: StudyFile, folder: Path, bank: Path) -> Pair:
+    """Runs a study, and compares its winner once more."""
+    started = time.monotonic()
+    outcome = paredown.search(study, folder, progress=Unreported(), bank=bank, workers=1)
+    seconds = time.monotonic() - started
+    assert outcome.best is not None  # a budget below the smallest plan is refused before any trial
+    after = None
+    if outcome.uniform is not None and outcome.winner != outcome.uniform:
+        after = elsewhere(study, outcome, bank)
+    return Pair(
+        budget=study.budget,
+        seed=study.seed,
+        overrun=outcome.best.size_bytes - outcome.budget_bytes,
+        before=spread(outcome.comparisons.get("uniform")),
+        after=after,
+        half_widths=tuple((found.high - found.low) / (2 * found.mean) for found in outcome.held_out.values()),
+        proposed=sum(record.origin == study.sampler for record in outcome.records) + outcome.stopped_early,
+        seconds=seconds,
+    )
+
+
+def elsewhere(study: StudyFile, outcome: Outcome, bank: Path) -> tuple[float, float, float]:
+    """The winner over the best uniform plan on documents that the held-out set of a study does not hold."""
+    tokens = study.tokens.model_copy(update={"held_out": 2 * study.tokens.held_out})
+    held, bench = Workbench(study, bank).sequences["held-out"], Workbench(study.model_copy(update={"tokens": tokens}), bank)
+    bench.sequences["held-out"] = others(bench.sequences["held-out"], held.documents)
+    assert outcome.best is not None and outcome.uniform is not None
+    with rebuilder(bench) as rebuild:
+        pair = [outcome.best, outcome[outcome.uniform]]
+        ours, theirs = (rebuild.measure(r.plan, "held-out", Version(in_order=outcome.in_order(r))) for r in pair)
+    found = ratio(ours, theirs, seed=study.seed)
+    return found.low, found.mean, found.high
+
+
+def others(sequences: Sequences, documents: int) -> Sequences:
+    """Those of other documents than the first so many."""
+    rows = sequences.document >= documents
+    if int(rows.sum()) < 2:
+        raise SystemExit("the text has no other held-out documents; give more --data, or fewer --held-out tokens")
+    return Sequences(tokens=sequences.tokens[rows], mask=sequences.mask[rows], document=sequences.document[rows] - documents)
+
+
+def spread(comparison: Comparison | None) -> tuple[float, float, float] | None:
+    """Low, mean and high of a ratio."""
+    return (comparison.low, comparison.mean, comparison.high) if comparison else None
+
+
+def read(path: Path) -> list[Pair]:
+    """The pairs of a file; none if there is none."""
+    lists = ("before", "after", "half_widths")
+    stored: list[Mapping[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
+    return [Pair(**{key: tuple(value) if key in lists and value else value for key, value in row.items()}) for row in stored]
+
+
+def faults(pairs: list[Pair]) -> list[str]:
+    """What is not as it must be."""
+    wrong = sum(pair.before is not None and pair.before[0] > 1 for pair in pairs)
+    worse = sum(pair.after is not None and pair.after[0] > 1 for pair in pairs)
+    overrun = sum(pair.overrun > 0 for pair in pairs)
+    wide = sum(max(pair.half_widths) > WIDEST for pair in pairs)
+    right = sum(pair.before is not None and pair.before[2] < 1 for pair in pairs)
+    widths = np.array([max(pair.half_widths) for pair in pairs])
+    print(f"\n{len(pairs)} pairs; the search's best is better beyond the interval in {right}, worse in {wrong}; budgets overrun: {overrun}")
+    print(f"winners that are not the uniform plan: {sum(pair.after is not None for pair in pairs)}, worse on other documents: {worse}")
+    print(f"half-widths of losses: median {100 * np.median(widths):.1f} %, widest {100 * widths.max():.1f} %")
+    told = {"intervals on the wrong side": max(0, wrong - int(WRONG_SHARE * len(pairs))), "worse winners": worse}
+    told |= {"budgets overrun": overrun, f"intervals wider than {100 * WIDEST:.0f} %": wide}
+    return [f"{name}: {count}" for name, count in told.items() if count]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="studies/models/demo")
+    parser.add_argument("--data", nargs="+", default=["stdlib"])
+    parser.add_argument("--out", type=Path, default=Path("runs/never-worse"), help="study folders; the same one goes on")
+    parser.add_argument("--pairs", type=int, default=50)
+    parser.add_argument("--budgets", type=float, nargs=2, default=[2.5, 6.0], metavar=("LOW", "HIGH"), help="bits a weight")
+    parser.add_argument("--trials", type=int, default=32, help="of a study; about 24 are there before the sampler's first")
+    for name, default in {"calibration": 4096, "search": 4096, "selection": 8192, "held_out": 32768}.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help="tokens", metavar="TOKENS")
+    parser.add_argument("--data-free", action="store_true", help="offer nothing that texts calibrate")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    tokens = Tokens(calibration=options.calibration, search=options.search, selection=options.selection, held_out=options.held_out)
+    study = StudyFile(model=options.model, data=options.data, trials=options.trials, latency="off", tokens=tokens)
+    if options.data_free:
+        study = study.model_copy(update={"space": SpaceFile(choices=data_free_choices(study))})
+    machine, path = environment(), options.out / "pairs.json"
+    print(f"{options.model}, {machine['cpu']}, 1 thread, torch {machine['torch']}; {options.trials} trials; tokens: {tokens}")
+    print("\n| budget | seed | search's best over uniform, 95 % | winner over uniform, other documents | half-width | s |")
+    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    generator, pairs = np.random.default_rng(0), read(path)
+    drawn = [(f"{generator.uniform(*options.budgets):.3f}bpw", int(generator.integers(1 << 20))) for _ in range(options.pairs)]
+    for number, (budget, seed) in enumerate(drawn):
+        if number >= len(pairs):
+            asked = study.model_copy(update={"budget": budget, "seed": seed})
+            pairs.append(measured(asked, options.out / f"{budget}-{seed}", options.out / "bank"))
+            write_atomically(path, json.dumps([asdict(pair) for pair in pairs], indent=1))
+        print(pairs[number], flush=True)
+    found = faults(pairs)
+    print("\n".join(found) or "as it must be")
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

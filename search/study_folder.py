@@ -1,0 +1,54 @@
+"""A study's folder: of one study, of the same weights and texts, and whether it is finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from paredown.search.outcome import FILE, Outcome
+from paredown.space.errors import StudyError
+from paredown.space.files import write_atomically
+from paredown.space.study_file import StudyFile
+
+
+def same_study(folder: Path, question: StudyFile) -> None:
+    """Makes sure that a folder is free or holds this study, and writes the question there.
+
+    Raises:
+        StudyError: If it holds trials of another study, or something else.
+    """
+    path = folder / "study.yaml"
+    if path.is_file():
+        before, now = StudyFile.read(path).question(), question.question()
+        differs = sorted(key for key in now if now[key] != before.get(key))
+        if differs and (folder / "study.db").is_file():  # before the first trial the question may be mended
+            raise StudyError(
+                f"{folder} holds another study (other {', '.join(differs)}); "
+                "choose another folder with --out, or `paredown select` for another budget"
+            )
+    elif any(folder.glob("[!.]*")):
+        raise StudyError(f"{folder} exists and is no study folder; choose another with --out")
+    question.write(path)
+
+
+def same_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
+    """Makes sure that weights and texts are those that the folder's trials were measured with, and writes their fingerprints.
+
+    Raises:
+        StudyError: If they are others.
+    """
+    path = folder / "inputs.json"
+    if path.is_file() and (folder / "study.db").is_file() and json.loads(path.read_text()) != inputs:
+        raise StudyError(f"the model's weights or the texts changed since {folder} was begun; choose another folder with --out")
+    write_atomically(path, json.dumps(inputs, indent=1))
+
+
+def finished(folder: Path, question: StudyFile) -> Outcome | None:
+    """The outcome of this very study, if no trial is left to measure and its winner is chosen."""
+    if not (folder / FILE).is_file():
+        return None
+    outcome = Outcome.read(folder)
+    counted = question.trials is not None and outcome.spent >= question.trials
+    waited = bool(outcome.ended) and outcome.patience == question.patience
+    return outcome if outcome.state == "finished" and (counted or waited) else None

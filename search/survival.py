@@ -1,0 +1,52 @@
+"""What is left on fresh texts of what the trials gained on the search set, which chose among them: the winner's curse."""
+
+from __future__ import annotations
+
+from paredown.search.outcome import Outcome
+from paredown.search.record import Record
+from paredown.search.rendering import Section
+
+
+def survival_words(outcome: Outcome) -> str:
+    """In one sentence, how much of the gain was luck."""
+    found = outcome.survival
+    if found is None:
+        return ""
+    gained, left = 100 * (1 - found.search.mean), 100 * (1 - found.fresh.mean)
+    spread = f"95 % interval {100 * (1 - found.fresh.high):.1f} to {100 * (1 - found.fresh.low):.1f} %"
+    told = f"Of the {gained:.1f} % that the trials gained over the solver's first plan on the search set, which chose among "
+    told += f"{len(outcome.records) + outcome.stopped_early} plans, {left:.1f} % are left on fresh texts ({spread})"
+    if left <= 0:
+        return f"{told}: none of the gain survived."
+    return f"{told}: " + (f"{100 * (1 - left / gained):.0f} % of the gain did not survive." if left < gained else "all of it survived.")
+
+
+def luck_words(outcome: Outcome) -> str:
+    """That, where the search set saw a gain and fresh texts see none."""
+    found = outcome.survival
+    return f" {survival_words(outcome)}" if found and found.search.high < 1 <= found.fresh.high else ""
+
+
+def survival_section(outcome: Outcome) -> Section:
+    """The finalists on both sets, each compressed as the trials had it."""
+    title = "The search set against fresh texts"
+    finalists = [record for record in outcome.records if record.number in outcome.selection]
+    if not finalists:
+        return Section(title=title)
+    fresh = {record.number: _alone(outcome, record) for record in finalists}
+    solver = next((record for record in finalists if record.origin == "solver" and outcome.allows(record)), None)
+    rows = []
+    for record in sorted(finalists, key=lambda record: (record.loss, record.number)):
+        row = [f"{record.number}: {record.label}", f"{record.loss:.4g}", f"{fresh[record.number]:.4g}"]
+        if solver and solver.loss > 0 and fresh[solver.number] > 0:
+            row += [f"{record.loss / solver.loss:.3f}", f"{fresh[record.number] / fresh[solver.number]:.3f}"]
+        rows.append(row)
+    over = [f"over trial {solver.number}, the solver's: search set", "fresh texts"] if rows and solver and len(rows[0]) > 3 else []
+    told = "Each finalist compressed as the trials had it, on the set that chose it and on the selection set, which no trial read."
+    words = survival_words(outcome)
+    return Section(title=title, paragraphs=[told, *([words] if words else [])], table=(["trial", "search set", "fresh texts", *over], rows))
+
+
+def _alone(outcome: Outcome, record: Record) -> float:
+    refit = outcome.refits.get(record.number)
+    return refit.alone if refit else outcome.selection[record.number].mean

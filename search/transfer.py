@@ -1,0 +1,265 @@
+"""A plan of another model measured on its new one: a few moves of bytes near it, then the last steps of a study."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from paredown.compressors.fill import fill
+from paredown.search.cost import COMPARED, FINALISTS
+from paredown.search.evidence import Evidence, Pair
+from paredown.search.facts import FILE
+from paredown.search.finalists import DRAWS, UNIFORM, decide
+from paredown.search.moves import Moves
+from paredown.search.outcome import Outcome
+from paredown.search.rebuild import rebuilder
+from paredown.search.record import Record, best_within
+from paredown.search.repair import nearby, stored_bytes
+from paredown.search.sensitivity import estimated_tokens
+from paredown.search.solver import Losses, Solver
+from paredown.search.uniform import uniform_plans
+from paredown.search.workbench import Workbench, environment
+from paredown.space.choice import KEEP
+from paredown.space.errors import EvaluationError
+from paredown.space.plan import Plan
+from paredown.space.space import Space
+from paredown.space.study_file import Override, SpaceFile, StudyFile, Tokens
+
+if TYPE_CHECKING:
+    from paredown.search.session import Progress
+
+RUNG = 4
+"""Uniform plans are told apart on one in so many sequences of the search set, from their data-free siblings."""
+
+MOVES = 2000
+"""Moves that are drawn for one that is measured."""
+
+LEAST, MOST = 0.6, 1.6
+"""Choices that moves may take store so much of what the plan's own choice stores."""
+
+FIRST, MOVED = "solver", "transfer"
+"""Origins of trials: the plan before any trial, which `decide` guards as it does a solver's plan, and those that moved bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a transferred plan turned out to be worth.
+
+    Attributes:
+        outcome: As of a search: finalists, winner, comparison with the best uniform plan.
+        tokens: That were read in forward passes.
+    """
+
+    outcome: Outcome
+    tokens: int
+
+
+def near_question(question: StudyFile, space: Space, plan: Plan) -> StudyFile:
+    """The study with a space of what lies near a plan: statistics are collected for that only, and for uniform plans."""
+    near = nearby(space, plan)
+    uniform = [found.plan for found in uniform_plans(space, space.inventory.original_bytes)]
+    overrides = []
+    for site in space.inventory.sites:
+        choices = dict.fromkeys([*near.options[site.name], *(other[site.name] for other in uniform if site.is_leaf)])
+        if choices:
+            overrides.append(Override(match=site.name, choices=[choice.to_mapping() for choice in choices]))
+    wishes = SpaceFile(choices={"block": [], "attention": [], "ffn": []}, overrides=overrides, ties=question.space.ties)
+    drops = plan.drops(space.inventory)
+    return question.model_copy(update={"space": wishes.model_copy(update={"max_drops": drops}), "latency": "off"})
+
+
+class Transfer:
+    """A plan on trial on a model that it was not made for.
+
+    Args:
+        bench: Of the model; made for `near_question`.
+        space: All that a search of the model would offer.
+        plan: Within the budget.
+        budget_bytes: Most bytes.
+        progress: Who is told.
+    """
+
+    def __init__(self, bench: Workbench, space: Space, plan: Plan, budget_bytes: int, progress: Progress) -> None:
+        self.bench, self.space, self.plan, self.budget_bytes, self.progress = bench, space, plan, budget_bytes, progress
+        self.records: list[Record] = []
+        self.passes = 0.0
+        self._alone_tokens = 0.0
+
+    def run(self, trials: int) -> Measured:
+        """Measures the plan, uniform plans and so many moves on the search set; then decides as a search does.
+
+        Raises:
+            EvaluationError: If neither the plan nor a uniform one within the budget can be measured.
+        """
+        first = self._measured(FIRST, "transferred", self.plan)
+        if first and trials:
+            self._move(first, trials)
+        self._uniform()
+        if not self.records:
+            raise EvaluationError("neither the plan nor a uniform one gives finite predictions on this model; search it anew")
+        outcome = replace(self._outcome(), records=tuple(self._promising()))
+        with rebuilder(self.bench) as rebuild:
+            outcome = decide(outcome, rebuild.measure, self.bench.is_calibrated, self.progress.step)
+        calibrated = any(self.bench.is_calibrated(record.plan) for record in outcome.records)
+        tokens = self.bench.question.tokens
+        read = tokens.calibration + self._alone_tokens + tokens.search * (1 + self.passes)
+        checks = tokens_of_checks(tokens, len(outcome.selection), len(outcome.held_out), calibrated=calibrated)
+        return Measured(outcome=outcome, tokens=round(read) + checks)
+
+    def _promising(self) -> list[Record]:
+        """The plan, the best move if that is better on the search set, and uniform plans."""
+        first = [record for record in self.records if record.origin == FIRST]
+        best = best_within([record for record in self.records if record.origin != "uniform"], self.budget_bytes)
+        moved = [best] if best and best.origin == MOVED else []
+        return [*first, *moved, *(record for record in self.records if record.origin == "uniform")]
+
+    # -- trials ----------------------------------------------------------------------------------------------------------------
+
+    def _measured(self, origin: str, label: str, plan: Plan, predicted: float | None = None) -> Record | None:
+        """A trial; None where the predictions are not finite."""
+        started = time.monotonic()
+        self._fill([*plan.decided(self.space.inventory)])
+        try:
+            quality = self.bench.measure(plan)
+        except EvaluationError as error:
+            self.progress.say(f"{label}: {error}")
+            return None
+        finally:
+            self.passes += 1
+        record = Record(
+            number=len(self.records),
+            origin=origin,
+            label=label,
+            plan=plan,
+            size_bytes=plan.size_bytes(self.space.inventory),
+            loss=quality.mean,
+            standard_error=quality.standard_error,
+            perplexity=quality.perplexity,
+            predicted_loss=predicted,
+            seconds=time.monotonic() - started,
+            sequences=quality.sequences,
+        )
+        self.records.append(record)
+        return record
+
+    def _uniform(self) -> None:
+        """The best few uniform plans within the budget, told by data-free siblings on a part of the search set."""
+        fitting = [found for found in uniform_plans(self.space, self.budget_bytes) if found.size_bytes <= self.budget_bytes]
+        rung = max(1, len(self.bench.sequences["search"]) // RUNG)
+        ranks: dict[Plan, float] = {}
+        for done, found in enumerate(fitting if len(fitting) > UNIFORM + 1 else ()):
+            self.progress.step("uniform plans", done, len(fitting))
+            sibling = Plan(tuple((site, choice.data_free or choice) for site, choice in found.plan.entries))
+            self._fill([*sibling.decided(self.space.inventory)])
+            try:
+                ranks[found.plan] = self.bench.measure_rung(sibling, rung).mean
+            except EvaluationError:
+                ranks[found.plan] = np.inf
+            self.passes += rung / len(self.bench.sequences["search"])
+        for found in sorted(fitting, key=lambda found: ranks.get(found.plan, 0.0))[: UNIFORM + 1]:
+            self._measured("uniform", found.label, found.plan)
+
+    def _move(self, first: Record, trials: int) -> None:
+        """Moves bytes between sites of the best plan so far, first to where each site's own loss on this model says they belong."""
+        space = self._movable()
+        losses = self._losses(space)
+        solver, generator = Solver(space), np.random.default_rng(self.bench.question.seed)
+        moves, best, tried = Moves(solver, losses), first, {first.plan}
+        for done in range(trials):
+            self.progress.step("moves", done, trials)
+            parents = {best.plan: best.size_bytes}
+            drawn = sorted(moves.drawn(generator, parents, self.budget_bytes, MOVES), key=lambda move: (move.loss, move.size_bytes))
+            wanted = [(solver.solve(losses, self.budget_bytes), None), *((moves.plan(move), move.loss) for move in drawn)]
+            found = next(((plan, loss) for plan, loss in wanted if plan not in tried), None)
+            if found is None:
+                return
+            tried.add(found[0])
+            record = self._measured(MOVED, "moved bytes", *found)
+            if record and record.loss < best.loss:
+                best = record
+
+    def _movable(self) -> Space:
+        """What moves may choose from: at a leaf that is not kept, what lies near the plan's own choice in bytes; all else stays."""
+        near, inventory = nearby(self.space, self.plan), self.space.inventory
+        options = dict(near.options)
+        for site, own in self.plan.decided(inventory):
+            sizes = {choice: stored_bytes(site, choice) / max(stored_bytes(site, own), 1) for choice in near.options[site.name]}
+            alike = [choice for choice, size in sizes.items() if LEAST <= size <= MOST]
+            options[site.name] = tuple(dict.fromkeys([own, *(alike if site.is_leaf and own != KEEP else ())]))
+        return replace(near, options=options)
+
+    def _losses(self, space: Space) -> Losses:
+        """What choices are expected to lose: of each site the plan's own choice measured alone on this model, carried to a linear site's
+        other choices by the ratio of output errors; those of embeddings are measured too. What the plan overrules is not to come back."""
+        inventory, statistics = space.inventory, getattr(self.bench.statistics, "folder", None)
+        decided = {site.name: choice for site, choice in self.plan.decided(inventory)}
+        sites = [site for site in inventory.sites if site.name in decided]
+        pairs = [(site, choice) for site in sites for choice in space.options[site.name] if choice != KEEP]
+        self._fill(pairs)
+        texts = self.bench.sequences["search"]
+        evidence = Evidence(space, self.bench.planned, self.bench.bank, texts, statistics / FILE if statistics else None)
+        alone = evidence.losses_alone([(site, choice) for site, choice in pairs if site.kind != "linear" or choice == decided[site.name]])
+        forbidden = 1e3 * sum(alone.values()) + 1.0
+        losses = {(name, choice): forbidden for name, choices in space.options.items() for choice in choices} | alone
+        losses |= {(name, KEEP): 0.0 for name in decided if KEEP in space.options[name]}
+        for name, own in decided.items():
+            if own != KEEP and (site := inventory[name]).kind == "linear":
+                scale = alone[name, own] / max(evidence.output_error(site, own), 1e-30)
+                losses |= {(name, other): scale * evidence.output_error(site, other) for other in space.options[name] if other != own}
+        evidence.finish()
+        self._alone_tokens = evidence.forward_tokens
+        return losses
+
+    def _fill(self, pairs: Sequence[Pair]) -> None:
+        """Compresses what the bank lacks."""
+        bench = self.bench
+        statistics = getattr(bench.statistics, "folder", None)
+        fill(bench.bank, pairs, checkpoint=bench.folder, statistics=statistics, workers=bench.workers)
+
+    def _outcome(self) -> Outcome:
+        bench, inventory = self.bench, self.space.inventory
+        return Outcome(
+            state="finished",
+            model=bench.question.model,
+            architecture=inventory.architecture,
+            target=bench.question.target,
+            metric="kl" if inventory.causal else "relative-error",
+            original_bytes=inventory.original_bytes,
+            parameters=inventory.parameters,
+            budget=bench.question.budget,
+            budget_bytes=self.budget_bytes,
+            original_perplexity=None,
+            records=tuple(self.records),
+            spent=self.passes,
+            calibration=bench.calibration_texts,
+            data_sha256={name: part.sha256() for name, part in bench.sequences.items()},
+            environment=environment(),
+            seed=bench.question.seed,
+        )
+
+
+def tokens_of_search(question: StudyFile, space: Space, trials: int) -> int:
+    """What a search of the model would read in forward passes, as `tokens_of_checks` counts."""
+    tokens = question.tokens
+    calibrated = any(choice.needs for choices in space.options.values() for choice in choices)
+    before = tokens.calibration + round(estimated_tokens(question.sensitivity, space, tokens.search))
+    return before + tokens.search * (1 + trials) + tokens_of_checks(tokens, FINALISTS, COMPARED, calibrated=calibrated)
+
+
+def tokens_of_checks(tokens: Tokens, finalists: int, compared: int, *, calibrated: bool) -> int:
+    """What `decide` reads: each set once by the original; calibrated plans in two versions and from several draws, one of which is there.
+
+    Args:
+        tokens: Of the sets.
+        finalists: Plans on the selection set.
+        compared: Plans on the held-out set.
+        calibrated: Whether calibration texts decide on them.
+    """
+    versions, draws = (2, DRAWS) if calibrated else (1, 1)
+    read = (1 + versions * finalists) * tokens.selection + (1 + draws * compared) * tokens.held_out
+    again = (draws - 1 + finalists + (draws - 1) * compared) * tokens.calibration if calibrated else 0
+    return read + again
