@@ -104,7 +104,7 @@ def main() -> int:
         )
         entries = list(run_all(options, contest, budgets))
         path = front_path(options.problem)
-        before = Truth.read(path, bench.sequences["search"].sha256()) if path.is_file() else None
+        before = Truth.read(path, bench) if path.is_file() else None
         truth = before or known(entries, None)
         if options.freeze:
             truth = known(entries, before)

@@ -1,7 +1,10 @@
-"""Trains the language model that paredown ships, on the sources of Python's standard library.
+r"""Trains the language model that paredown ships, on the sources of Python's standard library.
 
     torchrun --nproc-per-node 2 scripts/train_demo_model.py --minutes 90 --out checkpoints/demo
+    python scripts/train_demo_model.py --architecture gpt2 --layers 12 --hidden 128 --batch 4 --learning-rate 2.5e-3 \
+        --eager --threads 1 --minutes 42 --out checkpoints/gpt2
 
+The first made the model that ships; the second makes the GPT-2 of the problems that came after the search was fixed.
 One process per core, or per accelerator. The learning rate follows the clock, so a run ends when it was told to; the
 same command after a kill goes on from the last checkpoint. Prints the held-out perplexity in nats and per token.
 """
@@ -21,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from paredown.evaluators.documents import (
     SETS,
@@ -72,13 +75,26 @@ def windows(tokens: Tensor, shift: int = 0) -> Tensor:
     return tokens[: len(tokens) // WINDOW * WINDOW].view(-1, WINDOW)
 
 
-def loss_of(model: LlamaForCausalLM, batch: Tensor) -> Tensor:
+def shape(architecture: str, layers: int, hidden: int) -> PretrainedConfig:
+    """A Llama with FFNs of twice the width and two key-value heads, or a GPT-2; heads of 64 and 32."""
+    common = {"vocab_size": 2048, "bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": True}
+    if architecture == "gpt2":
+        no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        fused = {"activation_function": "gelu_pytorch_tanh"}  # GPT-2's own, in one operation
+        return GPT2Config(n_embd=hidden, n_layer=layers, n_head=hidden // 32, n_positions=WINDOW, **no_dropout, **fused, **common)
+    return LlamaConfig(
+        hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers, num_attention_heads=hidden // 64, num_key_value_heads=2,
+        max_position_embeddings=WINDOW, **common,
+    )  # fmt: skip
+
+
+def loss_of(model: PreTrainedModel, batch: Tensor) -> Tensor:
     logits = model(input_ids=batch, use_cache=False).logits[:, :-1]
     return cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
 
 
 @torch.no_grad()
-def held_out_loss(model: LlamaForCausalLM, batches: Tensor) -> float:
+def held_out_loss(model: PreTrainedModel, batches: Tensor) -> float:
     return sum(float(loss_of(model, batch)) * len(batch) for batch in batches.split(8)) / len(batches)
 
 
@@ -99,13 +115,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("checkpoints/demo"))
     parser.add_argument("--batch", type=int, default=8, help="windows of 512 tokens per process and step")
     parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument("--architecture", choices=("llama", "gpt2"), default="llama")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--hidden", type=int, default=256, help="a multiple of 128")
+    parser.add_argument("--threads", type=int, help="a process; default: all cores, shared")
+    parser.add_argument("--eager", action="store_true", help="do not compile: on one thread it gains nothing")
     options = parser.parse_args()
     if "RANK" in os.environ:
         dist.init_process_group("gloo")
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
+        torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) // world))
 
     library, tests, held_out = texts()
     if rank == 0:
@@ -122,18 +143,15 @@ def main() -> None:
     evaluation = windows(held_out_ids)[:: world * 4]
 
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=2048, hidden_size=256, intermediate_size=512, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=WINDOW, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config).to(device)
+    model = AutoModelForCausalLM.from_config(shape(options.architecture, options.layers, options.hidden)).to(device)
     state_file, step, before = options.out / "state.json", 0, 0.0
     if state_file.exists():
         step, before = json.loads(state_file.read_text()).values()
         model.load_state_dict(load_file(options.out / "checkpoint.safetensors"), strict=False)
-    compiled = torch.compile(loss_of)
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
+    compiled = loss_of if options.eager else torch.compile(loss_of)
+    embedded = {id(p) for module in model.modules() if isinstance(module, torch.nn.Embedding) for p in module.parameters()}
+    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embedded]
+    others = [p for p in model.parameters() if p.ndim < 2 or id(p) in embedded]
     muon = torch.optim.Muon(matrices[rank::world], lr=0, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
     adam = torch.optim.AdamW(others, lr=0, betas=(0.9, 0.95), weight_decay=0.0)
 
@@ -177,7 +195,7 @@ def main() -> None:
             print(f"held out {nats:.4f} nats, perplexity {math.exp(nats):.2f} (every 8th window)", flush=True)
     if rank == 0:
         model.to(torch.bfloat16).save_pretrained(options.out)
-        nats = held_out_loss(LlamaForCausalLM.from_pretrained(options.out, dtype=torch.float32), windows(held_out_ids))
+        nats = held_out_loss(AutoModelForCausalLM.from_pretrained(options.out, dtype=torch.float32), windows(held_out_ids))
         characters = sum(len(d.text) for d in held_out) / len(held_out_ids)
         print(f"steps {step}, tokens {step * world * options.batch * WINDOW:,}, characters a token {characters:.2f}")
         bits = nats / math.log(2) / characters

@@ -85,13 +85,12 @@ class Enumerator:
             self._extend(0, states.unsqueeze(0), [()], plans)
         inventory = self.bench.space.inventory
         made = [self.plan(codes) for codes in self._codes]
-        allowed = [i for i, plan in enumerate(made) if plan.drops(inventory) <= self.bench.space.max_drops]
         return Enumeration(
             sites=tuple(site.name for site in self.searched),
             options=tuple(self.options[site.name] for site in self.searched),
-            codes=np.array(self._codes, dtype=np.int8)[allowed],
-            sizes=np.array([made[i].size_bytes(inventory) for i in allowed]),
-            losses=np.array(self._losses)[allowed],
+            codes=np.array(self._codes, dtype=np.int8),
+            sizes=np.array([plan.size_bytes(inventory) for plan in made]),
+            losses=np.array(self._losses),
         )
 
     def plan(self, codes: Sequence[int]) -> Plan:
@@ -120,16 +119,24 @@ class Enumerator:
         sites = [site for site in self.searched if site.block == block]
         for combination in self.combinations[block]:
             plan = self._plan_of(sites, combination)
+            left = self.bench.space.max_drops - plan.drops(self.bench.space.inventory)
+            rows = [row for row, before in enumerate(codes) if self._drops(before) <= left]
+            if not rows:
+                continue
             self.bench.planned.swap(plan)
-            flat = states.flatten(0, 1)
+            flat = states[rows].flatten(0, 1)
             if block not in plan.dropped(self.bench.space.inventory):
                 output = self.blocks[block](flat, **self._arguments[block])
                 flat = output[0] if isinstance(output, tuple) else output
-            made.append(flat.view(states.shape))
-            named += [(*before, *combination) for before in codes]
+            made.append(flat.view(len(rows), *states.shape[1:]))
+            named += [(*codes[row], *combination) for row in rows]
         together = torch.cat(made)
         for start in range(0, len(together), VARIANTS):
             self._extend(block + 1, together[start : start + VARIANTS], named[start : start + VARIANTS], plans)
+
+    def _drops(self, codes: Sequence[int]) -> int:
+        """What the first sites leave out under these codes."""
+        return self._plan_of(self.searched[: len(codes)], codes).drops(self.bench.space.inventory)
 
     def _measure(self, states: Tensor, codes: list[tuple[int, ...]]) -> None:
         for state, code in zip(states, codes, strict=True):

@@ -43,15 +43,15 @@ class Truth:
         return cls(front=best_points(points), plans=len(enumeration.losses), exhaustive=True)
 
     @classmethod
-    def read(cls, path: Path, search_sha256: str) -> Truth:
+    def read(cls, path: Path, bench: Workbench) -> Truth:
         """The front of a file.
 
         Raises:
-            StudyError: If it was measured on other texts.
+            StudyError: If it was measured on other weights or texts.
         """
         content = json.loads(path.read_text())
-        if content["search_sha256"] != search_sha256:
-            raise StudyError(f"{path} was measured on other texts; name the same model and data, or make it again")
+        if [content[name] for name in ("weights_sha256", "search_sha256")] != [bench.weights, bench.sequences["search"].sha256()]:
+            raise StudyError(f"{path} was measured on other weights or texts; name the same model and data, or make it again")
         front = tuple((size, loss) for size, loss in content["front"])
         return cls(front=front, plans=content["plans"], exhaustive=content["exhaustive"])
 
@@ -63,6 +63,7 @@ class Truth:
             "plans": self.plans,
             "exhaustive": self.exhaustive,
             "environment": environment(),
+            "weights_sha256": bench.weights,
             "search_sha256": bench.sequences["search"].sha256(),
             "front": self.front,
         }
