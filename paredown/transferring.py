@@ -82,8 +82,9 @@ def transfer_plan(
         CheckpointError: If the model is missing or incomplete.
         EvaluationError: If no plan gives finite predictions.
     """
+    from paredown.search.cost import tokens_of_search
     from paredown.search.repair import changed_sites
-    from paredown.search.transfer import Transfer, near_question, tokens_of_search
+    from paredown.search.transfer import Transfer, near_question
     from paredown.search.workbench import Workbench, survey
     from paredown.space.transfer import transferred
 

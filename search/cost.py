@@ -11,7 +11,7 @@ import torch
 from paredown.compressors.bank import CACHE_BYTES
 from paredown.compressors.memory import memory_bytes
 from paredown.evaluators.quality import BATCH_TOKENS
-from paredown.search.finalists import SEARCHED, UNIFORM
+from paredown.search.finalists import DRAWS, SEARCHED, UNIFORM
 from paredown.search.sensitivity import estimated_tokens
 from paredown.search.uniform import uniform_plans
 from paredown.space.budget import Budget
@@ -19,7 +19,7 @@ from paredown.space.choice import KEEP, Choice
 from paredown.space.layouts import site_layout
 from paredown.space.space import Space
 from paredown.space.statistics import Statistics
-from paredown.space.study_file import StudyFile
+from paredown.space.study_file import StudyFile, Tokens
 from paredown.space.tensors import total_bytes
 
 FASTEST, SLOWEST = 1.2, 4.0
@@ -105,9 +105,7 @@ def estimate(question: StudyFile, space: Space) -> Cost:
     per_token = 2 * weights / rate
     if inventory.causal:  # the original's logits are made again, and both distributions compared
         per_token += 2 * vocabulary * hidden / rate + _comparison(vocabulary)
-    sensitivity = round(estimated_tokens(question.sensitivity, space, tokens.search)) + tokens.calibration
-    finalists = (FINALISTS + 1) * tokens.selection + (COMPARED + 1) * tokens.held_out
-    around = (sensitivity + finalists) * per_token + _bank_seconds(space) + START_SECONDS
+    around = tokens_around(question, space) * per_token + _bank_seconds(space) + START_SECONDS
     trial = tokens.search * per_token + TRIAL_SECONDS
     trials = question.trials
     total = None if trials is None else around + trials * trial
@@ -115,13 +113,41 @@ def estimate(question: StudyFile, space: Space) -> Cost:
         bank_bytes=bank_bytes(space, Budget.parse(question.budget).bytes_of(inventory.original_bytes, inventory.parameters)),
         memory_bytes=memory(question, space),
         tokens_per_trial=tokens.search,
-        tokens=sensitivity + finalists + tokens.search * (1 + (trials or 0)),
+        tokens=tokens_of_search(question, space, trials or 0),
         trials=trials,
         flops_per_second=rate,
         trial_seconds=_range(trial),
         around_seconds=_range(around),
         seconds=None if total is None else _range(total),
     )
+
+
+def tokens_of_search(question: StudyFile, space: Space, trials: int) -> int:
+    """What a search reads in forward passes; so many trials, and the original once."""
+    return tokens_around(question, space) + question.tokens.search * (1 + trials)
+
+
+def tokens_around(question: StudyFile, space: Space) -> int:
+    """What the steps before and after the trials read."""
+    calibrated = any(choice.needs for choices in space.options.values() for choice in choices)
+    before = question.tokens.calibration + round(estimated_tokens(question.sensitivity, space, question.tokens.search))
+    return before + tokens_of_checks(question.tokens, FINALISTS, COMPARED, calibrated=calibrated)
+
+
+def tokens_of_checks(tokens: Tokens, finalists: int, compared: int, *, calibrated: bool) -> int:
+    """What choosing the winner reads: each set once by the original; calibrated plans in two versions, and from several draws of the
+    calibration texts, of which one is there.
+
+    Args:
+        tokens: Of the sets.
+        finalists: Plans on the selection set.
+        compared: Plans on the held-out set.
+        calibrated: Whether calibration texts decide on them.
+    """
+    versions, draws = (2, DRAWS) if calibrated else (1, 1)
+    read = (1 + versions * finalists) * tokens.selection + (1 + draws * compared) * tokens.held_out
+    again = (draws - 1 + finalists + (draws - 1) * compared) * tokens.calibration if calibrated else 0
+    return read + again
 
 
 def _range(seconds: float) -> tuple[float, float]:

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paredown.compressors.fill import fill
-from paredown.search.cost import COMPARED, FINALISTS
+from paredown.search.cost import tokens_of_checks
 from paredown.search.evidence import Evidence, Pair
 from paredown.search.facts import FILE
-from paredown.search.finalists import DRAWS, UNIFORM, decide
+from paredown.search.finalists import UNIFORM, decide
 from paredown.search.moves import Moves
 from paredown.search.outcome import Outcome
 from paredown.search.rebuild import rebuilder
 from paredown.search.record import Record, best_within
 from paredown.search.repair import nearby, stored_bytes
-from paredown.search.sensitivity import estimated_tokens
 from paredown.search.solver import Losses, Solver
 from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench, environment
@@ -27,7 +26,7 @@ from paredown.space.choice import KEEP
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
 from paredown.space.space import Space
-from paredown.space.study_file import Override, SpaceFile, StudyFile, Tokens
+from paredown.space.study_file import Override, SpaceFile, StudyFile
 
 if TYPE_CHECKING:
     from paredown.search.session import Progress
@@ -240,26 +239,3 @@ class Transfer:
             environment=environment(),
             seed=bench.question.seed,
         )
-
-
-def tokens_of_search(question: StudyFile, space: Space, trials: int) -> int:
-    """What a search of the model would read in forward passes, as `tokens_of_checks` counts."""
-    tokens = question.tokens
-    calibrated = any(choice.needs for choices in space.options.values() for choice in choices)
-    before = tokens.calibration + round(estimated_tokens(question.sensitivity, space, tokens.search))
-    return before + tokens.search * (1 + trials) + tokens_of_checks(tokens, FINALISTS, COMPARED, calibrated=calibrated)
-
-
-def tokens_of_checks(tokens: Tokens, finalists: int, compared: int, *, calibrated: bool) -> int:
-    """What `decide` reads: each set once by the original; calibrated plans in two versions and from several draws, one of which is there.
-
-    Args:
-        tokens: Of the sets.
-        finalists: Plans on the selection set.
-        compared: Plans on the held-out set.
-        calibrated: Whether calibration texts decide on them.
-    """
-    versions, draws = (2, DRAWS) if calibrated else (1, 1)
-    read = (1 + versions * finalists) * tokens.selection + (1 + draws * compared) * tokens.held_out
-    again = (draws - 1 + finalists + (draws - 1) * compared) * tokens.calibration if calibrated else 0
-    return read + again
