@@ -8,7 +8,7 @@ import toys
 
 from paredown.search.repair import implied_losses, nearby, repaired, stored_bytes, widened
 from paredown.search.solver import Solver
-from paredown.space.choice import parse_choice
+from paredown.space.choice import KEEP, parse_choice
 from paredown.space.errors import BudgetError
 from paredown.space.plan import Plan
 
@@ -62,6 +62,9 @@ def test_what_changes_cost() -> None:
     for name, rows, columns in (("layers.0.up", 64, 32), ("layers.1.attention", 32, 32)):
         own, less = (rows * (columns * bits // 8 + 2) + 16 + 2 * (name.endswith("attention") * rows) for bits in (4, 2))
         assert losses[name, parse_choice("quantize bits=2")] == pytest.approx(own * ((own / less) ** 3 - 1) + 0.01 * own)
+        assert losses[name, KEEP] == pytest.approx(
+            own * ((own / (2 * rows * columns + 2 * (name.endswith("attention") * rows))) ** 3 - 0.8)
+        )
     owns = sum(stored_bytes(inventory[leaf], plan[leaf]) for leaf in inventory["layers.0"].covers)
     assert losses["layers.0", parse_choice("drop")] == pytest.approx((8**3 - 1 + 8) * owns)
     dropped = Plan.of(inventory, {"layers.1": parse_choice("drop")})
