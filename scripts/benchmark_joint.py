@@ -5,7 +5,7 @@
 A technique is the first step of a choice (`prune` then `quantize` is pruning), or all that is left out; what a technique does not
 change is kept. At each budget the best plan of the joint search on the search set is compared on held-out texts with the best of all
 searches over one technique, and with the solver's plan by the sensitivities alone, paired, with a 95 % interval over documents.
-Budgets lie evenly, by ratio, from the smallest plan of any one technique to where 6 bits a weight would be.
+Budgets lie evenly, by ratio, from the smallest plan of any one technique to twice the problem's budget, where the joint search ends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from problem import budget_of, opened, problem_parser
+from problem import opened, problem_parser
 
 from paredown.evaluators.comparison import Ratio, ratio
 from paredown.search.contest import Contest, Run, Task
@@ -25,8 +25,6 @@ from paredown.search.workbench import Workbench, environment
 from paredown.space.budget import Budget
 from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.study_file import StudyFile
-
-MOST_BITS = 6
 
 
 def main() -> int:
@@ -50,7 +48,7 @@ def main() -> int:
         contest = Contest(bench, options.runs)
         runs = [searched(contest, options.evaluations, seed) for seed in options.seeds]
         smallest = min(record.size_bytes for name, run in alone.items() if name != "drop" for record in run.records)
-        largest = Budget.parse(budget_of(bench.space, MOST_BITS)).bytes_of(0, 0)
+        largest = 2 * bytes_asked(contest)
         show(contest, alone, runs, np.geomspace(smallest, largest, options.budgets).astype(int).tolist())
     return 0
 
@@ -78,10 +76,13 @@ def over_one(bench: Workbench, technique: str, folder: Path, options: argparse.N
 
 def searched(contest: Contest, evaluations: int, seed: int) -> Run:
     """The frontier sampler's search for the whole front; from the smallest plan on where that exceeds the problem's budget."""
-    inventory = contest.bench.space.inventory
-    asked = Budget.parse(contest.bench.question.budget).bytes_of(inventory.original_bytes, inventory.parameters)
-    budget = max(asked, contest.solver.smallest().size_bytes(inventory))
+    budget = max(bytes_asked(contest), contest.solver.smallest().size_bytes(contest.bench.space.inventory))
     return contest.run(Task(engine="frontier", evaluations=evaluations, focus="front", budget=f"{budget}B", seed=seed))
+
+
+def bytes_asked(contest: Contest) -> int:
+    inventory = contest.bench.space.inventory
+    return Budget.parse(contest.bench.question.budget).bytes_of(inventory.original_bytes, inventory.parameters)
 
 
 def show(contest: Contest, alone: dict[str, Run], runs: list[Run], budgets: list[int]) -> None:
