@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python scripts/benchmark_savings.py studies/problems/savings.yaml --runs runs/savings
 
 The rivals at B bits: uniform plans of B-bit codes in groups of 32, 64 and 128 (at 2.5 bits, 2-bit codes), of which the one counts
-that the search saves least against; and the solver's plans for B stored bits a weight under gradient scores, each of which is a knapsack
-over (site, choice) as AutoScheme and ModelOpt make it, of which the one counts that is best on the search set. All take the same
-rounding and the same records. The search's front is measured on the held-out texts around each rival's loss; between its plans the
-logarithm of the loss is linear in bytes. Intervals are over held-out documents.
+that the search saves least against on the search set; and the solver's plans for B stored bits a weight under gradient scores, each
+of which is a knapsack over (site, choice) as AutoScheme and ModelOpt make it, of which the one counts that is best on the search set.
+All take the same rounding and the same records. The search's front is measured on the held-out texts around each rival's loss; between
+its plans the logarithm of the loss is linear in bytes. Intervals are over held-out documents.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from problem import budget_of, opened, problem_parser
 from paredown.evaluators.comparison import Saving, saving
 from paredown.search.contest import Contest, Run, Task
 from paredown.search.evidence import Evidence
+from paredown.search.facts import FILE
 from paredown.search.sensitivity import estimated
 from paredown.search.uniform import GROUPS, uniform_plan
 from paredown.search.workbench import environment
@@ -31,7 +32,7 @@ from paredown.space.budget import Budget
 from paredown.space.choice import KEEP
 from paredown.space.plan import Plan
 
-AROUND = 3
+AROUND = 2
 """Plans of the front on either side of a rival's loss that are measured on the held-out texts."""
 
 
@@ -72,8 +73,8 @@ def main() -> int:
         print("| --- | --- | --- | --- |" + " --- |" * len(runs))
         for bits, groups in rivals.items():
             for group in groups:
-                rows = [(rival, [saved(contest, run, rival) for run in runs]) for rival in group]
-                rival, savings = min(rows, key=lambda row: np.mean([each.mean for each in row[1]]))
+                rival = max(group, key=lambda each: np.mean([size_of(contest, run, each) / each.size_bytes for run in runs]))
+                savings = [saved(contest, run, rival) for run in runs]
                 cells = [f"{100 * each.mean:.1f} % [{100 * each.low:.1f}, {100 * each.high:.1f}]" for each in savings]
                 loss = contest.fresh(rival.plan).mean
                 print(f"| {bits:g} | {rival.name} | {rival.size_bytes:,} | {loss:.5f} | {' | '.join(cells)} |", flush=True)
@@ -101,10 +102,18 @@ def by_scores(contest: Contest, scores: list[str], bits: float) -> Rival:
     budget = Budget.parse(budget_of(bench.space, bits)).bytes_of(0, 0)
     found = []
     for score in scores:
-        losses = estimated(score, Evidence(bench.space, bench.planned, bench.bank, bench.sequences["search"]))
+        statistics = getattr(bench.bank.statistics, "folder", None)
+        facts = statistics / FILE if statistics else None
+        losses = estimated(score, Evidence(bench.space, bench.planned, bench.bank, bench.sequences["search"], facts))
         plan = contest.solver.solve(losses, budget)
         found.append((contest.measure(plan, None).mean, Rival(f"knapsack by {score}", plan, plan.size_bytes(bench.space.inventory))))
     return min(found, key=lambda pair: pair[0])[1]
+
+
+def size_of(contest: Contest, run: Run, rival: Rival) -> float:
+    """Bytes at which the front of a run comes to a rival's loss, on the search set."""
+    sizes, losses = np.array(run.points(run.task.evaluations)).T
+    return float(np.interp(-np.log(contest.measure(rival.plan, None).mean), -np.log(losses), sizes))
 
 
 def saved(contest: Contest, run: Run, rival: Rival) -> Saving:
