@@ -85,7 +85,7 @@ def transfer_plan(
     from paredown.search.cost import tokens_of_search
     from paredown.search.repair import changed_sites
     from paredown.search.transfer import Transfer, near_question
-    from paredown.search.workbench import Workbench, survey
+    from paredown.search.workbench import Workbench, reference_of, survey
     from paredown.space.transfer import transferred
 
     started = time.monotonic()
@@ -96,7 +96,7 @@ def transfer_plan(
     before = transferred(plan_file, space, original)
     budget = budget_of(question, plan_file, original, before, inventory)
     question = question.model_copy(update={"budget": f"{budget}B"})
-    reference = _reference(question, folder, inventory)
+    reference = reference_of(question, folder, inventory)
     plan = _fitted(space, before, budget, reference, path)
     with _folder(bank) as records:
         bench = Workbench(near_question(question, space, plan), records, workers)
@@ -146,18 +146,6 @@ def budget_of(question: StudyFile, plan_file: PlanFile, original: Inventory | No
     if original is None or plan_file.base_model.shapes_sha256 == inventory.shapes_sha256():
         return plan.size_bytes(inventory)
     return plan_file.size_bytes * inventory.parameters // original.parameters
-
-
-def _reference(question: StudyFile, folder: Path, inventory: Inventory) -> BaseModelReference:
-    from paredown.compressors.checkpoint import config_sha256
-
-    return BaseModelReference(
-        name=question.model,
-        revision=question.revision,
-        architecture=inventory.architecture,
-        config_sha256=config_sha256(folder),
-        shapes_sha256=inventory.shapes_sha256(),
-    )
 
 
 def _fitted(space: Space, plan: Plan, budget_bytes: int, reference: BaseModelReference, path: Path) -> Plan:

@@ -25,7 +25,7 @@ from problem import budget_of, opened, problem_parser
 from paredown.evaluators.comparison import Saving, saving
 from paredown.search.contest import Contest, Run, Task
 from paredown.search.evidence import Evidence
-from paredown.search.facts import FILE
+from paredown.search.facts import facts_of
 from paredown.search.sensitivity import estimated
 from paredown.search.uniform import GROUPS, uniform_plan
 from paredown.search.workbench import environment
@@ -104,9 +104,7 @@ def by_scores(contest: Contest, scores: list[str], bits: float) -> Rival:
     budget = Budget.parse(budget_of(bench.space, bits)).bytes_of(0, 0)
     found = []
     for score in scores:
-        statistics = getattr(bench.bank.statistics, "folder", None)
-        facts = statistics / FILE if statistics else None
-        losses = estimated(score, Evidence(bench.space, bench.planned, bench.bank, bench.sequences["search"], facts))
+        losses = estimated(score, Evidence(bench.space, bench.planned, bench.bank, bench.sequences["search"], facts_of(bench.bank)))
         plan = contest.solver.solve(losses, budget)
         found.append((contest.measure(plan, None).mean, Rival(f"knapsack by {score}", plan, plan.size_bytes(bench.space.inventory))))
     return min(found, key=lambda pair: pair[0])[1]

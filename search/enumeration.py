@@ -117,10 +117,11 @@ class Enumerator:
             return
         made, named = [], []
         sites = [site for site in self.searched if site.block == block]
+        drops = [self._plan_of(self.searched[: len(before)], before).drops(self.bench.space.inventory) for before in codes]
         for combination in self.combinations[block]:
             plan = self._plan_of(sites, combination)
             left = self.bench.space.max_drops - plan.drops(self.bench.space.inventory)
-            rows = [row for row, before in enumerate(codes) if self._drops(before) <= left]
+            rows = [row for row, dropped in enumerate(drops) if dropped <= left]
             if not rows:
                 continue
             self.bench.planned.swap(plan)
@@ -133,10 +134,6 @@ class Enumerator:
         together = torch.cat(made)
         for start in range(0, len(together), VARIANTS):
             self._extend(block + 1, together[start : start + VARIANTS], named[start : start + VARIANTS], plans)
-
-    def _drops(self, codes: Sequence[int]) -> int:
-        """What the first sites leave out under these codes."""
-        return self._plan_of(self.searched[: len(codes)], codes).drops(self.bench.space.inventory)
 
     def _measure(self, states: Tensor, codes: list[tuple[int, ...]]) -> None:
         for state, code in zip(states, codes, strict=True):

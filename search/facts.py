@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from paredown.compressors.bank import Bank
 from paredown.space.errors import OutputError
 from paredown.space.files import write_atomically
 
@@ -16,6 +17,12 @@ FILE = "sensitivity.json"
 
 VERSION = 1
 WRITE_SECONDS = 5.0
+
+
+def facts_of(bank: Bank) -> Path | None:
+    """The file of facts beside a bank's statistics; None where these are not on disk."""
+    folder = getattr(bank.statistics, "folder", None)
+    return folder / FILE if folder else None
 
 
 class Facts:

@@ -12,7 +12,7 @@ from paredown.compressors.planned import PlannedModel
 from paredown.evaluators.sequences import Sequences
 from paredown.search.estimators import estimators
 from paredown.search.evidence import SEQUENCE_TOKENS, SEQUENCES, Evidence, Sensitivity, passes
-from paredown.search.facts import FILE
+from paredown.search.facts import facts_of
 from paredown.space.choice import parse_choice
 from paredown.space.files import write_atomically
 from paredown.space.space import Space
@@ -53,8 +53,7 @@ def stored_losses(
     key = hashlib.sha256(json.dumps([estimator, *inputs, variables]).encode()).hexdigest()
     if path.is_file() and (stored := json.loads(path.read_text()))["key"] == key:
         return {(site, parse_choice(choice)): loss for site, choice, loss in stored["losses"]}
-    statistics = getattr(bank.statistics, "folder", None)
-    evidence = Evidence(space, planned, bank, texts, statistics / FILE if statistics else None, progress)
+    evidence = Evidence(space, planned, bank, texts, facts_of(bank), progress)
     losses = estimated(estimator, evidence)
     content = {
         "key": key,

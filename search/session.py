@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pydantic import TypeAdapter
 
-from paredown.compressors.checkpoint import config_sha256, weights_sha256
+from paredown.compressors.checkpoint import weights_sha256
 from paredown.compressors.holdings import USED
 from paredown.evaluators.latency import LatencyTable, deployed_plan
 from paredown.search.finalists import decide, time_deployed
@@ -29,12 +29,11 @@ from paredown.search.solver import Solver
 from paredown.search.study import Race, TrialLog, locked
 from paredown.search.study_folder import finished, same_inputs, same_study
 from paredown.search.uniform import uniform_plans
-from paredown.search.workbench import Workbench, environment
+from paredown.search.workbench import Workbench, environment, reference_of
 from paredown.space.budget import Budget
 from paredown.space.errors import BudgetError, StudyError
 from paredown.space.files import write_atomically
 from paredown.space.plan import Plan
-from paredown.space.plan_file import BaseModelReference
 from paredown.space.site import Inventory
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
@@ -93,13 +92,7 @@ class Session:
             space, inventory = self.bench.space, self.bench.space.inventory
             write_atomically(self.folder / "environment.json", json.dumps(environment(), indent=1))
             write_atomically(self.folder / "inventory.json", TypeAdapter(Inventory).dump_json(inventory, indent=1))
-            self.reference = BaseModelReference(
-                name=self.question.model,
-                revision=self.question.revision,
-                architecture=inventory.architecture,
-                config_sha256=config_sha256(self.bench.folder),
-                shapes_sha256=inventory.shapes_sha256(),
-            )
+            self.reference = reference_of(self.question, self.bench.folder, inventory)
             self.solver = Solver(space)
             self.budget_bytes = self._budget(inventory)
             self._keep_time("model and texts", started)

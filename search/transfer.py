@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paredown.compressors.fill import fill
 from paredown.search.cost import tokens_of_checks
-from paredown.search.evidence import Evidence, Pair
-from paredown.search.facts import FILE
+from paredown.search.evidence import Evidence
+from paredown.search.facts import facts_of
 from paredown.search.finalists import UNIFORM, decide
 from paredown.search.moves import Moves
 from paredown.search.outcome import Outcome
@@ -121,7 +119,7 @@ class Transfer:
     def _measured(self, origin: str, label: str, plan: Plan, predicted: float | None = None) -> Record | None:
         """A trial; None where the predictions are not finite."""
         started = time.monotonic()
-        self._fill([*plan.decided(self.space.inventory)])
+        self.bench.fill([*plan.decided(self.space.inventory)])
         try:
             quality = self.bench.measure(plan)
         except EvaluationError as error:
@@ -153,7 +151,7 @@ class Transfer:
         for done, found in enumerate(fitting if len(fitting) > UNIFORM + 1 else ()):
             self.progress.step("uniform plans", done, len(fitting))
             sibling = Plan(tuple((site, choice.data_free or choice) for site, choice in found.plan.entries))
-            self._fill([*sibling.decided(self.space.inventory)])
+            self.bench.fill([*sibling.decided(self.space.inventory)])
             try:
                 ranks[found.plan] = self.bench.measure_rung(sibling, rung).mean
             except EvaluationError:
@@ -194,13 +192,13 @@ class Transfer:
     def _losses(self, space: Space) -> Losses:
         """What choices are expected to lose: of each site the plan's own choice measured alone on this model, carried to a linear site's
         other choices by the ratio of output errors; those of embeddings are measured too. What the plan overrules is not to come back."""
-        inventory, statistics = space.inventory, getattr(self.bench.statistics, "folder", None)
+        inventory = space.inventory
         decided = {site.name: choice for site, choice in self.plan.decided(inventory)}
         sites = [site for site in inventory.sites if site.name in decided]
         pairs = [(site, choice) for site in sites for choice in space.options[site.name] if choice != KEEP]
-        self._fill(pairs)
+        self.bench.fill(pairs)
         texts = self.bench.sequences["search"]
-        evidence = Evidence(space, self.bench.planned, self.bench.bank, texts, statistics / FILE if statistics else None)
+        evidence = Evidence(space, self.bench.planned, self.bench.bank, texts, facts_of(self.bench.bank))
         alone = evidence.losses_alone([(site, choice) for site, choice in pairs if site.kind != "linear" or choice == decided[site.name]])
         forbidden = 1e3 * sum(alone.values()) + 1.0
         losses = {(name, choice): forbidden for name, choices in space.options.items() for choice in choices} | alone
@@ -212,12 +210,6 @@ class Transfer:
         evidence.finish()
         self._alone_tokens = evidence.forward_tokens
         return losses
-
-    def _fill(self, pairs: Sequence[Pair]) -> None:
-        """Compresses what the bank lacks."""
-        bench = self.bench
-        statistics = getattr(bench.statistics, "folder", None)
-        fill(bench.bank, pairs, checkpoint=bench.folder, statistics=statistics, workers=bench.workers)
 
     def _outcome(self) -> Outcome:
         bench, inventory = self.bench, self.space.inventory

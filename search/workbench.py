@@ -17,7 +17,7 @@ from paredown.compressors.absent import check_places
 from paredown.compressors.assemble import reduced_config
 from paredown.compressors.bank import Bank
 from paredown.compressors.calibration import calibration_key
-from paredown.compressors.checkpoint import config_of, resolve, weights_sha256
+from paredown.compressors.checkpoint import config_of, config_sha256, resolve, weights_sha256
 from paredown.compressors.fill import Pair, cores, fill
 from paredown.compressors.gradients import statistics_for
 from paredown.compressors.memory import memory_bytes
@@ -34,6 +34,8 @@ from paredown.space.errors import CheckpointError, PlanError, StudyError
 from paredown.space.files import write_atomically
 from paredown.space.layouts import leaves_out
 from paredown.space.plan import Plan
+from paredown.space.plan_file import BaseModelReference
+from paredown.space.site import Inventory
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
 from paredown.space.target import targets
@@ -51,6 +53,17 @@ def survey(question: StudyFile) -> tuple[Path, Space]:
     config = config_of(folder)
     inventory = inventory_of(folder, config, ties=[*question.space.ties, *target.ties])
     return folder, _droppable(Space.build(inventory, target, question.space), config)
+
+
+def reference_of(question: StudyFile, folder: Path, inventory: Inventory) -> BaseModelReference:
+    """What plan files of a study say of its model."""
+    return BaseModelReference(
+        name=question.model,
+        revision=question.revision,
+        architecture=inventory.architecture,
+        config_sha256=config_sha256(folder),
+        shapes_sha256=inventory.shapes_sha256(),
+    )
 
 
 def _droppable(space: Space, config: Any) -> Space:
@@ -209,7 +222,10 @@ class Workbench:
         """
         inventory = self.space.inventory
         pairs: list[Pair] = [(site, choice) for site in inventory.sites for choice in self.space.options[site.name]]
-        pairs += [decided for plan in beside for decided in plan.decided(inventory)]
+        self.fill([*pairs, *(decided for plan in beside for decided in plan.decided(inventory))], progress)
+
+    def fill(self, pairs: Sequence[Pair], progress: Callable[[int, int], None] = lambda done, of: None) -> None:
+        """Compresses what the bank lacks of these; raises as `fill_bank` does."""
         statistics = getattr(self.statistics, "folder", None)
         fill(self.bank, pairs, checkpoint=self.folder, statistics=statistics, workers=self.workers, progress=progress)
 
