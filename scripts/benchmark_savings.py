@@ -1,21 +1,22 @@
 """Bytes that a search saves at equal held-out loss, against uniform plans and against allocations by gradient scores.
 
     OMP_NUM_THREADS=1 python scripts/benchmark_savings.py studies/problems/savings.yaml --runs runs/savings
+    OMP_NUM_THREADS=1 python scripts/benchmark_savings.py studies/problems/savings-all.yaml --runs runs/savings-all
 
 The rivals at B bits: uniform plans of B-bit codes in groups of 32, 64 and 128 (at 2.5 bits, 2-bit codes), of which the one counts
-that the search saves least against on the search set, the smallest plan of the space left out; and the solver's plans for B stored
+that loses least beside what the solver expects of its own plan of as many bytes; and the solver's plans for B stored
 bits a weight under gradient scores, each of which is a knapsack over (site, choice) as AutoScheme and ModelOpt make it, of which the
-one counts that is best on the search set. All take the same rounding and the same records. The search's front is measured on the
-held-out texts around each rival's loss; between its plans the logarithm of the loss is linear in bytes. Intervals are over held-out
+one counts that is best on the search set. All take the same rounding and the same records. Two searches for one budget a rival and seed: at
+the rival's bytes, and at those where the first and the slope of the solver's front put the rival's loss. Both winners and the rival
+are measured on the held-out texts; between the two the logarithm of the loss is linear in bytes. Intervals are over held-out
 documents.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +24,10 @@ import numpy as np
 from problem import budget_of, opened, problem_parser
 
 from paredown.evaluators.comparison import Saving, saving
-from paredown.search.contest import Contest, Run, Task
+from paredown.search.contest import Contest, Task
 from paredown.search.evidence import Evidence
 from paredown.search.facts import facts_of
+from paredown.search.record import Record
 from paredown.search.sensitivity import estimated
 from paredown.search.uniform import GROUPS, uniform_plan
 from paredown.search.workbench import environment
@@ -33,8 +35,14 @@ from paredown.space.budget import Budget
 from paredown.space.choice import KEEP
 from paredown.space.plan import Plan
 
-AROUND = 2
-"""Plans of the front on either side of a rival's loss that are measured on the held-out texts."""
+BEYOND = 1.25
+"""The second search saves so many times what the first promises, so that the rival's loss lies between the two."""
+
+STEP = 0.05
+"""Share of the bytes over which that slope is taken."""
+
+LEAST = 0.005
+"""It lies so great a share of the bytes off at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +76,15 @@ def main() -> int:
             f"{options.problem.name}, {bench.question.model}: {len(bench.space.searched)} sites; {machine['cpu']}, torch {machine['torch']}"
         )
         print(f"{tokens.search} search and {tokens.held_out} held-out tokens; a search costs {options.evaluations} evaluations")
-        rivals = {bits: [list(uniform(contest, bits)), [by_scores(contest, options.scores, bits)]] for bits in options.bits}
-        runs = [contest.run(task) for task in tasks(bench.question.budget, options)]
         print("\n| bits | rival | bytes | held-out loss | " + " | ".join(f"saved, seed {seed}" for seed in options.seeds) + " |")
-        print("| --- | --- | --- | --- |" + " --- |" * len(runs))
-        for bits, groups in rivals.items():
-            for group in groups:
-                rival = max(group, key=lambda each: np.mean([size_of(contest, run, each) / each.size_bytes for run in runs]))
-                savings = [saved(contest, run, rival) for run in runs]
+        print("| --- | --- | --- | --- |" + " --- |" * len(options.seeds))
+        for bits in options.bits:
+            for rival in (strongest(contest, uniform(contest, bits)), by_scores(contest, options.scores, bits)):
+                savings = [saved(contest, rival, options.evaluations, seed) for seed in options.seeds]
                 cells = [f"{100 * each.mean:.1f} % [{100 * each.low:.1f}, {100 * each.high:.1f}]" for each in savings]
                 loss = contest.fresh(rival.plan).mean
                 print(f"| {bits:g} | {rival.name} | {rival.size_bytes:,} | {loss:.5f} | {' | '.join(cells)} |", flush=True)
     return 0
-
-
-def tasks(budget: str, options: argparse.Namespace) -> Iterator[Task]:
-    """The searches."""
-    for seed in options.seeds:
-        yield Task(engine="frontier", evaluations=options.evaluations, focus="front", budget=budget, seed=seed)
 
 
 def uniform(contest: Contest, bits: float) -> Iterator[Rival]:
@@ -94,8 +93,14 @@ def uniform(contest: Contest, bits: float) -> Iterator[Rival]:
     embedding = next((space.options[site.name][0] for site in space.inventory.leaves if site.kind == "embedding"), KEEP)
     for group in GROUPS:
         found = uniform_plan(space, int(bits), group, embedding)
-        if found.plan != contest.solver.smallest():
+        if found.size_bytes > contest.solver.smallest().size_bytes(space.inventory):
+            contest.bench.fill_bank([found.plan])
             yield Rival(f"uniform, {found.label}", found.plan, found.size_bytes)
+
+
+def strongest(contest: Contest, rivals: Iterable[Rival]) -> Rival:
+    """The one that loses least on the search set beside what the solver expects at its bytes."""
+    return min(rivals, key=lambda rival: contest.measure(rival.plan, None).mean / expected(contest, rival.size_bytes))
 
 
 def by_scores(contest: Contest, scores: list[str], bits: float) -> Rival:
@@ -110,21 +115,32 @@ def by_scores(contest: Contest, scores: list[str], bits: float) -> Rival:
     return min(found, key=lambda pair: pair[0])[1]
 
 
-def size_of(contest: Contest, run: Run, rival: Rival) -> float:
-    """Bytes at which the front of a run comes to a rival's loss, on the search set."""
-    sizes, losses = np.array(run.points(run.task.evaluations)).T
-    return float(np.interp(-np.log(contest.measure(rival.plan, None).mean), -np.log(losses), sizes))
+def expected(contest: Contest, size_bytes: int) -> float:
+    """What the sensitivities sum to in the solver's plan."""
+    plan = contest.solver.solve(contest.losses, size_bytes)
+    return sum(contest.losses[site.name, choice] for site, choice in plan.decided(contest.bench.space.inventory))
 
 
-def saved(contest: Contest, run: Run, rival: Rival) -> Saving:
-    """What the front of a run saves against a rival."""
+def saved(contest: Contest, rival: Rival, evaluations: int, seed: int) -> Saving:
+    """What two searches save against a rival."""
     theirs = contest.measure(rival.plan, None).mean
-    points = run.points(run.task.evaluations)
-    plans = {(float(record.size_bytes), record.loss): record.plan for record in run.records}
-    place = sum(loss > theirs for _, loss in points)
-    near = points[max(0, place - AROUND) : place + AROUND]
-    front = [(int(point[0]), contest.fresh(plans[point])) for point in near]
+    first = winner(contest, rival.size_bytes, evaluations, seed)
+    slope = np.log(expected(contest, rival.size_bytes) / expected(contest, int(rival.size_bytes * (1 + STEP)))) / STEP
+    promised = BEYOND * np.log(theirs / first.loss) / slope
+    share = promised if abs(promised) > LEAST else LEAST * np.copysign(1, promised)
+    smallest = contest.solver.smallest().size_bytes(contest.bench.space.inventory)
+    second = winner(contest, max(smallest, int(rival.size_bytes * (1 - share))), evaluations, seed)
+    front = [(record.size_bytes, contest.fresh(record.plan)) for record in (first, second)]
     return saving(front, rival.size_bytes, contest.fresh(rival.plan))
+
+
+def winner(contest: Contest, size_bytes: int, evaluations: int, seed: int) -> Record:
+    """The best plan of so many bytes that a search finds."""
+    task = Task(engine="frontier", evaluations=evaluations, focus="budget", budget=f"{size_bytes}B", seed=seed)
+    found = contest.run(task).best(evaluations, size_bytes)
+    if found is None:
+        raise SystemExit(f"the search found nothing within {size_bytes} bytes; let it cost more evaluations")
+    return found
 
 
 if __name__ == "__main__":

@@ -41,8 +41,7 @@ class Moves:
     """
 
     def __init__(self, solver: Solver, losses: Losses) -> None:
-        self.space, self._losses = solver.space, losses
-        self._sizes = dict(zip(solver.variables, solver.sizes.tolist(), strict=True))
+        self.space, self._solver, self._losses = solver.space, solver, losses
         self._places = {site.name: place for place, site in enumerate(self.space.inventory.sites)}
         self._sites = [site.name for site in self.space.inventory.leaves if len(self.space.options[site.name]) > 1]
 
@@ -63,7 +62,7 @@ class Moves:
         for index in generator.integers(len(plans), size=count).tolist():
             wanted = SITES[int(generator.integers(len(SITES)))]
             changes: dict[str, Choice] = {}
-            size, loss = float(parents[plans[index]]), sums[index]
+            size, loss = parents[plans[index]], sums[index]
             for place in generator.integers(len(self._sites), size=wanted).tolist():
                 name = self._sites[place]
                 if (old := decided[index].get(name)) is None or name in changes:
@@ -71,13 +70,15 @@ class Moves:
                 new = options[name][int(generator.integers(len(options[name])))]
                 if new != old:
                     changes[name] = new
-                    size += self._sizes[name, new] - self._sizes[name, old]
+                    size += self._solver.added_bytes(name, old, new)
                     loss += self._losses[name, new] - self._losses[name, old]
             if changes and size <= room:
-                yield Move(parent=plans[index], changes=changes, size_bytes=round(size), loss=loss)
+                yield Move(parent=plans[index], changes=changes, size_bytes=size, loss=loss)
 
     def plan(self, move: Move) -> Plan:
         """The plan that a move makes."""
         choices = {**move.parent.choices, **move.changes}
-        kept = [entry for entry in choices.items() if entry[1] != KEEP]
-        return Plan(tuple(sorted(kept, key=lambda entry: self._places[entry[0]])))
+        for name, choice in move.changes.items():
+            if choice == KEEP:
+                del choices[name]
+        return Plan(tuple(sorted(choices.items(), key=lambda entry: self._places[entry[0]])))

@@ -51,6 +51,7 @@ class Solver:
             released = total_bytes(site.rest) if site.kind == "block" else 0
             sizes += [size - released for size in space.sizes(site)]
         self.sizes = np.array(sizes)
+        self._sizes = dict(zip(self.variables, map(int, sizes), strict=True))
         self.fixed = total_bytes(inventory.rest) + sum(total_bytes(site.rest) for site in inventory.parents)
         names = [limit.name for limit in self.limits]
         if len({*names, "size_bytes"}) <= len(names):
@@ -93,6 +94,14 @@ class Solver:
         if taken is None:
             raise BudgetError(self._refusal(None))
         return self._plan(taken), self.fixed + int(self.sizes[taken].sum())
+
+    def size_bytes(self, plan: Plan) -> int:
+        """Bytes of a plan of the space; counted faster than `Plan.size_bytes` does, and the same."""
+        return self.fixed + sum(self._sizes[site.name, choice] for site, choice in plan.decided(self.space.inventory))
+
+    def added_bytes(self, site: str, old: Choice, new: Choice) -> int:
+        """What a plan weighs more with one of a leaf's choices than with another."""
+        return self._sizes[site, new] - self._sizes[site, old]
 
     def solve(self, losses: Losses, budget_bytes: int) -> Plan:
         """The plan of least total loss of at most so many bytes; of equal ones one of fewest bytes, the same each time.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -103,6 +104,21 @@ def test_the_whole_front_is_covered() -> None:
     random = [toys.record_of(SPACE, plan, toys.sum_of(SPACE, plan, truth()) + 1e-4) for plan in [*ends, *drawn]]
     assert volume(found) > 1.1 * volume(random)
     assert len({record.plan for record in found}) == len(found)
+
+
+def test_the_largest_steps_of_the_front_are_filled() -> None:
+    """What is solved for under the mean lies within a step that leaves more room below it than most."""
+    question = replace(QUESTION, focus="front")
+    budgets = np.geomspace(question.solver.size_bytes(question.solver.smallest()), SPACE.inventory.original_bytes, 60).astype(int)
+    plans = question.solver.front(truth(), budgets.tolist())
+    records = [toys.record_of(SPACE, plan, toys.sum_of(SPACE, plan, truth()) + 1e-4, n) for n, plan in enumerate(plans)]
+    steps = sorted(pairwise(records), key=lambda step: (step[0].size_bytes - step[1].size_bytes) * np.log(step[0].loss / step[1].loss))
+    large = [(lower.size_bytes, upper.size_bytes) for lower, upper in steps[: len(steps) // 2]]
+    sampler = samplers["frontier"](question)
+    found = [sampler.propose(trial(len(records) + n), records) for n in range(30)]
+    sizes = [proposal.plan.size_bytes(SPACE.inventory) for proposal in found if proposal.label == "solved for what was learnt"]
+    assert len(sizes) > 5
+    assert all(any(lower < size < upper for lower, upper in large) for size in sizes)
 
 
 def test_a_plan_climbs_the_rungs() -> None:

@@ -50,6 +50,12 @@ def budget_at(drops: int, share: float) -> int:
     return int(sizes.min() + share * (sizes.max() - sizes.min()))
 
 
+@pytest.mark.parametrize("drops", [0, 1])
+def test_bytes_are_those_of_the_layout(drops: int) -> None:
+    plans, sizes, _ = listed(drops)
+    assert [SOLVERS[drops].size_bytes(plan) for plan in plans] == sizes.tolist()
+
+
 def test_every_plan_is_listed_once() -> None:
     """The oracle itself: 2 embeddings x (3 attentions x (9 + 1) networks), squared, or one of both blocks with one of 3 + 1 drops."""
     assert len(listed(1)[0]) == len(set(listed(1)[0])) == 2 * (30**2 + 2 * 30 * 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import optuna
@@ -23,8 +24,14 @@ from paredown.search.surrogate import Surrogate
 from paredown.space.plan import Plan
 
 MEANS, DRAWS = 4, 4
-"""Plans that are solved for under the mean of what was learnt (along the front, at other budgets each time), and under draws from the
-posterior; fewer where there is much to decide."""
+"""New plans that are solved for under the mean of what was learnt (along the front, within its largest steps), and plans under draws
+from the posterior; fewer where there is much to decide."""
+
+STEPS = 3
+"""Times as many steps are tried where the solver knows no new plan for some."""
+
+MIDDLE = (0.3, 0.7)
+"""Where in a step of the front the solver's budget lies."""
 
 MOST_PAIRS = 1000
 """From so many pairs of sites and choices on it is one plan under a draw, and along the front one under the mean."""
@@ -66,7 +73,7 @@ class FrontierSampler:
         self.question = question
         self.basis = Basis(question.space.inventory, question.losses)
         self.structures = Structures(question.solver)
-        self.smallest = question.solver.smallest().size_bytes(question.space.inventory)
+        self.smallest = question.solver.size_bytes(question.solver.smallest())
         self._allowed: dict[Plan, bool] = {}
 
     def optuna_sampler(self, number: int) -> optuna.samplers.BaseSampler:
@@ -135,9 +142,8 @@ class _Round:
         low = self.sampler.smallest
         high = max([low + 1, *(record.size_bytes for record in self._front)])
         corner = (float(high), max((loss for _, loss in points), default=0.0) + MARGIN)
-        means, draws = self._few(MEANS), self._few(DRAWS)
-        budgets = self._budgets(low, high, means + draws)
-        solved = [self._solved(budget, mean=place < means) for place, budget in enumerate(budgets)]
+        solved = self._within_steps()
+        solved += [self._solved(budget, mean=False) for budget in self._budgets(low, high, self._few(DRAWS))]
         solved += self._restructured(self._front, self._budgets(low, high, self._structures))
         places = self.generator.permutation(len(self._front))[:PARENTS]
         moves = list(self._moves({self._front[i].plan: self._front[i].size_bytes for i in places}, high))
@@ -202,7 +208,22 @@ class _Round:
     def _solved(self, budget: int, *, mean: bool) -> _Candidate:
         plan = self.question.solver.solve(self.expected if mean else self.surrogate.draw(self.generator), budget)
         label = "solved for what was learnt" if mean else "solved under a draw"
-        return _Candidate(plan=plan, label=label, size_bytes=plan.size_bytes(self.question.space.inventory))
+        return _Candidate(plan=plan, label=label, size_bytes=self.question.solver.size_bytes(plan))
+
+    def _within_steps(self) -> list[_Candidate]:
+        """New plans that the solver finds within the steps of the front that leave most room below them."""
+        found: dict[Plan, _Candidate] = {}
+        steps = sorted(
+            pairwise(self._front), key=lambda step: (step[0].size_bytes - step[1].size_bytes) * np.log(step[0].loss / step[1].loss)
+        )
+        for lower, upper in steps[: STEPS * self._few(MEANS)]:
+            within = self.generator.uniform(*MIDDLE)
+            candidate = self._solved(round(lower.size_bytes + within * (upper.size_bytes - lower.size_bytes)), mean=True)
+            if candidate.plan not in self._known:
+                found.setdefault(candidate.plan, candidate)
+            if len(found) == self._few(MEANS):
+                break
+        return list(found.values())
 
     def _budgets(self, low: int, high: int, count: int) -> list[int]:
         return [max(int(budget), low) for budget in np.exp(self.generator.uniform(np.log(low), np.log(high), count))]
@@ -216,7 +237,7 @@ class _Round:
                 parent = near[int(self.generator.integers(len(near)))]
                 structure = structures.near(self.generator, structures.of(parent.plan))
                 if plan := structures.solved(structure, self.expected, budget):
-                    size = plan.size_bytes(self.question.space.inventory)
+                    size = self.question.solver.size_bytes(plan)
                     found.append(_Candidate(plan=plan, label="another structure", size_bytes=size))
         return found
 
