@@ -20,13 +20,14 @@ def problem_parser(text: str | None) -> argparse.ArgumentParser:
     parser.add_argument("problem", type=Path, help="a study file")
     parser.add_argument("--model", help="another model than the file's")
     parser.add_argument("--data", nargs="+", help="other texts than the file's")
+    parser.add_argument("--sensitivity", help="another estimator than the file's")
     return parser
 
 
 def opened(options: argparse.Namespace, folder: Path) -> Workbench:
     """The problem's workbench, its bank filled; one thread."""
     torch.set_num_threads(1)
-    changes = {key: value for key, value in (("model", options.model), ("data", options.data)) if value}
+    changes = {key: value for key in ("model", "data", "sensitivity") if (value := getattr(options, key))}
     bench = Workbench(StudyFile.read(options.problem).model_copy(update=changes), folder / "bank")
     bench.fill_bank()
     return bench

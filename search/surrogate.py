@@ -38,8 +38,10 @@ PASSES = 2
 STEPS = 3
 """Gauss-Newton steps to the most probable multipliers."""
 
-MOST = 128
-"""Trials that it learns from at most: those on the front, and the latest."""
+FEWEST, MOST = 128, 512
+SHARES = 460_000
+"""Trials that it learns from at most: those on the front, and the latest; so many that what they weigh, a number for each pair of a site
+and a choice, are no more than that, but within these bounds."""
 
 MOST_FOR_WIDTHS = 96
 REACH = 0.3
@@ -73,7 +75,8 @@ class Surrogate:
         self.basis = basis
         self.widths = dict(WIDTHS)
         self.multipliers = np.zeros(len(basis.pairs))
-        chosen = latest([record for record in records if record.loss > 0])
+        most = min(max(SHARES // max(len(basis.pairs), 1), FEWEST), MOST)
+        chosen = latest([record for record in records if record.loss > 0], most)
         known = [(record, row) for record in chosen if (row := basis.row_of(record)) is not None and len(row.columns)]
         self._rows = [row for _, row in known] if any(record.whole for record, _ in known) else []
         if self._rows:
@@ -172,15 +175,15 @@ class Surrogate:
         return {**self.basis.losses, **dict(zip(self.basis.pairs, values.tolist(), strict=True))}
 
 
-def latest(records: Sequence[Record]) -> list[Record]:
-    """Those on the front of size and loss, and the newest, `MOST` at most, in the order of their numbers."""
-    if len(records) <= MOST:
+def latest(records: Sequence[Record], most: int) -> list[Record]:
+    """Those on the front of size and loss, half of all at most, and the newest, in the order of their numbers."""
+    if len(records) <= most:
         return list(records)
     whole = [record for record in records if record.whole]
     front = [whole[i] for i in lower_left([(record.size_bytes, record.loss) for record in whole])]
-    chosen = {record.number: record for record in front[:: -(-len(front) // (MOST // 2))]}
+    chosen = {record.number: record for record in front[:: -(-len(front) // (most // 2))]}
     for record in reversed(records):
-        if len(chosen) >= MOST:
+        if len(chosen) >= most:
             break
         chosen.setdefault(record.number, record)
     return [record for _, record in sorted(chosen.items())]

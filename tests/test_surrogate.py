@@ -10,7 +10,7 @@ import toys
 
 from paredown.search.basis import Basis
 from paredown.search.record import Record
-from paredown.search.surrogate import MOST, WIDTHS, Surrogate, latest
+from paredown.search.surrogate import WIDTHS, Surrogate, latest
 
 SPACE = toys.toy_space()
 LOSSES = toys.losses_of(SPACE)
@@ -132,9 +132,9 @@ def test_lower_rungs_count_as_what_they_would_be_on_the_whole_set() -> None:
 
 def test_the_trials_that_it_learns_from_are_bounded() -> None:
     """The front stays, and the newest."""
-    records = [toys.record_of(SPACE, PLANS[i % len(PLANS)], 1.0 + (i * 7919 % 1000) / 1000, i) for i in range(3 * MOST)]
-    kept = latest(records)
-    assert len(kept) == MOST
+    records = [toys.record_of(SPACE, PLANS[i % len(PLANS)], 1.0 + (i * 7919 % 1000) / 1000, i) for i in range(300)]
+    kept = latest(records, 100)
+    assert len(kept) == 100
     least = min(records, key=lambda record: (record.loss, record.size_bytes))
     assert least in kept
     assert records[-1] in kept
