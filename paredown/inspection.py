@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from paredown.space.budget import Budget
-from paredown.space.errors import BudgetError, PlanError, StudyError
+from paredown.space.errors import PlanError, StudyError
 from paredown.space.plan_file import PlanFile
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
@@ -77,7 +76,7 @@ def inspect_study(question: StudyFile) -> Inspection:
         original_bytes=inventory.original_bytes,
         smallest_bytes=Solver(space).smallest().size_bytes(inventory),
         budget=question.budget,
-        budget_bytes=Budget.parse(question.budget).bytes_of(inventory.original_bytes, inventory.parameters),
+        budget_bytes=inventory.budget_bytes(question.budget),
         sites=_sites(space),
         refusals=tuple(space.refusals()),
         storage_only=tuple(sorted({step.method for step in used if step.storage_only})),
@@ -132,13 +131,11 @@ def _check_plan(plan_file: PlanFile, model: str) -> None:
 
 def _check_study(question: StudyFile, *, survey_model: bool) -> None:
     from paredown.search.estimators import estimators
+    from paredown.search.refusal import refusal
     from paredown.search.samplers import samplers
 
     samplers[question.sampler], estimators[question.sensitivity]
     if survey_model:
         found = inspect_study(question)
         if found.budget_bytes < found.smallest_bytes:
-            raise BudgetError(
-                f"nothing meets the budget of {found.budget_bytes:,} bytes ({found.budget}): the smallest plan of this space has "
-                f"{found.smallest_bytes:,} ({100 * found.smallest_bytes / found.original_bytes:.1f}%); raise it, or offer smaller choices"
-            )
+            raise refusal(found.budget_bytes, found.smallest_bytes, found.original_bytes, found.refusals)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from paredown.question import DEFAULT_TRIALS
-from paredown.space.budget import Budget
 from paredown.space.errors import BudgetError, CheckpointError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, PlanFile
@@ -142,7 +141,7 @@ def budget_of(question: StudyFile, plan_file: PlanFile, original: Inventory | No
     """Bytes that the plan may take: what the study says; else as many a parameter as the first plan took; those of the plan as it is
     where both models have the same shapes, or the first one is not known."""
     if "budget" in question.model_fields_set:
-        return Budget.parse(question.budget).bytes_of(inventory.original_bytes, inventory.parameters)
+        return inventory.budget_bytes(question.budget)
     if original is None or plan_file.base_model.shapes_sha256 == inventory.shapes_sha256():
         return plan.size_bytes(inventory)
     return plan_file.size_bytes * inventory.parameters // original.parameters
@@ -154,19 +153,12 @@ def _fitted(space: Space, plan: Plan, budget_bytes: int, reference: BaseModelRef
     Raises:
         BudgetError: If there is none; the smallest plan was written.
     """
-    from paredown.search.plans import plan_file
+    from paredown.search.refusal import refuse_impossible
     from paredown.search.repair import repaired, widened
     from paredown.search.solver import Solver
 
-    smallest = Solver(widened(space, plan)).smallest()
-    if (size := smallest.size_bytes(space.inventory)) <= budget_bytes:
-        return repaired(space, plan, budget_bytes)
-    plan_file(smallest, reference, space.target.name, size).write(path)
-    share = 100 * size / space.inventory.original_bytes
-    raise BudgetError(
-        f"nothing meets the budget of {budget_bytes:,} bytes: the smallest plan of this model has {size:,} ({share:.1f}%) and was saved "
-        f"to {path}; raise --budget"
-    )
+    refuse_impossible(Solver(widened(space, plan)), budget_bytes, reference, path)
+    return repaired(space, plan, budget_bytes)
 
 
 def _written(outcome: Outcome, reference: BaseModelReference, known: dict[str, Any]) -> PlanFile:

@@ -4,7 +4,8 @@
 
 A technique is the first step of a choice (`prune` then `quantize` is pruning), or all that is left out; what a technique does not
 change is kept. At each budget the best plan of the joint search on the search set is compared on held-out texts with the best of all
-searches over one technique, and with the solver's plan by the sensitivities alone, paired, with a 95 % interval over documents.
+searches over one technique, and with the solver's plan by the sensitivities alone, paired, with a 95 % interval over documents; so
+is the plan that `select` answers with after the joint search.
 Budgets lie evenly, by ratio, from the smallest plan of any one technique to twice the problem's budget, where the joint search ends.
 """
 
@@ -22,7 +23,6 @@ from problem import opened, problem_parser
 from paredown.evaluators.comparison import Ratio, ratio
 from paredown.search.contest import Contest, Run, Task
 from paredown.search.workbench import Workbench, environment
-from paredown.space.budget import Budget
 from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.study_file import StudyFile
 
@@ -81,13 +81,13 @@ def searched(contest: Contest, evaluations: int, seed: int) -> Run:
 
 
 def bytes_asked(contest: Contest) -> int:
-    inventory = contest.bench.space.inventory
-    return Budget.parse(contest.bench.question.budget).bytes_of(inventory.original_bytes, inventory.parameters)
+    return contest.bench.space.inventory.budget_bytes(contest.bench.question.budget)
 
 
 def show(contest: Contest, alone: dict[str, Run], runs: list[Run], budgets: list[int]) -> None:
     """A row a budget."""
     head = ["bytes", "best technique alone, KL", *(f"joint / that, seed {run.task.seed}" for run in runs)]
+    head += [f"selected / that, seed {run.task.seed}" for run in runs]
     head += [f"joint / solver, seed {run.task.seed}" for run in runs] + ["what the joint plan takes"]
     print(f"\n| {' | '.join(head)} |\n|" + " --- |" * len(head))
     for budget in budgets:
@@ -97,10 +97,18 @@ def show(contest: Contest, alone: dict[str, Run], runs: list[Run], budgets: list
         joint = [run.best(run.task.evaluations, budget) for run in runs]
         theirs = contest.fresh(best.plan)
         against = [ratio(contest.fresh(record.plan), theirs) for record in joint if record]
+        chosen = [ratio(contest.fresh(contest.selected(run, budget).plan), theirs) for run in runs]
         beside = [ratio(contest.fresh(record.plan), contest.fresh(solved.plan)) for record in joint if record]
         taken = [choice.method for _, choice in joint[0].plan.decided(contest.bench.space.inventory)] if joint[0] else []
         words = ", ".join(f"{taken.count(each)} {each}" for each in dict.fromkeys(sorted(taken)))
-        cells = [f"{budget:,}", f"{name}, {theirs.mean:.5f}", *map(words_of, against), *map(words_of, beside), words]
+        cells = [
+            f"{budget:,}",
+            f"{name}, {theirs.mean:.5f}",
+            *map(words_of, against),
+            *map(words_of, chosen),
+            *map(words_of, beside),
+            words,
+        ]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 

@@ -13,7 +13,6 @@ an interval of the losses is above 5 % of its loss.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmark_uniform import data_free_choices
+from model_options import model_parser, tokens_asked
 
 import paredown
 from paredown.evaluators.comparison import ratio
@@ -148,19 +148,15 @@ def faults(pairs: list[Pair]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="studies/models/demo")
-    parser.add_argument("--data", nargs="+", default=["stdlib"])
+    parser = model_parser(__doc__, Tokens(calibration=4096, search=4096, selection=8192, held_out=32768))
     parser.add_argument("--out", type=Path, default=Path("runs/never-worse"), help="study folders; the same one goes on")
     parser.add_argument("--pairs", type=int, default=50)
     parser.add_argument("--budgets", type=float, nargs=2, default=[2.5, 6.0], metavar=("LOW", "HIGH"), help="bits a weight")
     parser.add_argument("--trials", type=int, default=32, help="of a study; about 24 are there before the sampler's first")
-    for name, default in {"calibration": 4096, "search": 4096, "selection": 8192, "held_out": 32768}.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help="tokens", metavar="TOKENS")
     parser.add_argument("--data-free", action="store_true", help="offer nothing that texts calibrate")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    tokens = Tokens(calibration=options.calibration, search=options.search, selection=options.selection, held_out=options.held_out)
+    tokens = tokens_asked(options)
     study = StudyFile(model=options.model, data=options.data, trials=options.trials, latency="off", tokens=tokens)
     if options.data_free:
         study = study.model_copy(update={"space": SpaceFile(choices=data_free_choices(study))})

@@ -31,7 +31,6 @@ from paredown.search.record import Record
 from paredown.search.sensitivity import estimated
 from paredown.search.uniform import GROUPS, uniform_plan
 from paredown.search.workbench import environment
-from paredown.space.budget import Budget
 from paredown.space.choice import KEEP
 from paredown.space.plan import Plan
 
@@ -106,7 +105,7 @@ def strongest(contest: Contest, rivals: Iterable[Rival]) -> Rival:
 def by_scores(contest: Contest, scores: list[str], bits: float) -> Rival:
     """The best on the search set of the plans that gradient scores make."""
     bench = contest.bench
-    budget = Budget.parse(budget_of(bench.space, bits)).bytes_of(0, 0)
+    budget = bench.space.inventory.budget_bytes(budget_of(bench.space, bits))
     found = []
     for score in scores:
         losses = estimated(score, Evidence(bench.space, bench.planned, bench.bank, bench.sequences["search"], facts_of(bench.bank)))

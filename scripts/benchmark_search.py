@@ -27,7 +27,6 @@ from paredown.evaluators.quality import Quality
 from paredown.search.contest import Contest, Run, Task
 from paredown.search.truth import Truth, best_points
 from paredown.search.workbench import environment
-from paredown.space.budget import Budget
 from paredown.space.files import write_atomically
 
 NEAR = (1.05, 1.02)
@@ -85,6 +84,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--evaluations", type=int, nargs="+", default=[32, 64, 128], help="at which the engines are compared")
     parser.add_argument("--solver-front", type=float, nargs="+", help="budgets in bits at which the solver's first front is measured")
+    parser.add_argument("--selected", action="store_true", help="what `select` answers at each budget after a search for the whole front")
     parser.add_argument("--held-out", action="store_true", help="compare each engine's best plans on texts that nothing saw")
     parser.add_argument("--runs", type=Path, help="where runs are kept; by default none is")
     parser.add_argument("--freeze", action="store_true", help="make the best known front of all runs, and of the front that there is")
@@ -112,11 +112,13 @@ def main() -> int:
         show_shares(entries, truth, options.evaluations)
         sizes = {name: bytes_of(contest, budget) for name, budget in budgets.items()}
         show_losses(entries, truth, sizes, options.evaluations)
+        if options.selected:
+            show_selected(contest, entries, truth, sizes)
         show_costs(entries, truth, sizes)
         if options.solver_front:
             show_solver(contest, truth, options.solver_front)
         if options.held_out:
-            show_held_out(contest, entries, sizes)
+            show_held_out(contest, entries, sizes, options.selected)
         if options.csv:
             write_csv(entries, options.csv)
         if options.picture:
@@ -183,6 +185,16 @@ def show_losses(entries: list[Entry], truth: Truth, sizes: dict[str, int], evalu
     table(["engine", "evaluations", *sizes], rows)
 
 
+def show_selected(contest: Contest, entries: list[Entry], truth: Truth, sizes: dict[str, int]) -> None:
+    """What a search for the whole front answers at budgets that were not said before, in place of the plan on its front."""
+    print("\nloss of what `select` answers after the search over the best known, mean over seeds (worst)\n")
+    rows = []
+    for entry in (entry for entry in entries if entry.focus == "front"):
+        ratios = [[contest.selected(run, size).loss / truth.at(size) for run in entry.runs[name]] for name, size in sizes.items()]
+        rows.append([entry.title, *(f"{np.mean(found):.4f} ({max(found):.4f})" for found in ratios)])
+    table(["engine", *sizes], rows)
+
+
 def show_costs(entries: list[Entry], truth: Truth, sizes: dict[str, int]) -> None:
     """What it takes to come near the best known."""
     print("\nevaluations, and seconds of the engine's own, to a loss within 5 % / 2 % of the best known, median over seeds\n")
@@ -206,7 +218,7 @@ def show_solver(contest: Contest, truth: Truth, bits: list[float]) -> None:
     table([f"{each:g} bits" for each in bits], [[f"{each:.3f}" for each in ratios]])
 
 
-def show_held_out(contest: Contest, entries: list[Entry], sizes: dict[str, int]) -> None:
+def show_held_out(contest: Contest, entries: list[Entry], sizes: dict[str, int], selected: bool) -> None:
     """The best plan of each run on texts that nothing saw."""
     losses: dict[tuple[str, str], float] = {}
     for entry in entries:
@@ -214,16 +226,20 @@ def show_held_out(contest: Contest, entries: list[Entry], sizes: dict[str, int])
             best = [run.best(entry.engine.evaluations, size) for run in entry.runs[name]]
             qualities: list[Quality] = [contest.fresh(record.plan) for record in best if record]
             losses[entry.title, name] = float(np.mean([quality.mean for quality in qualities])) if len(qualities) == len(best) else np.inf
-    least = {name: min(losses[entry.title, name] for entry in entries) for name in sizes}
+            if selected and entry.focus == "front":
+                found = [contest.fresh(contest.selected(run, size).plan).mean for run in entry.runs[name]]
+                losses[f"{entry.title}, select", name] = float(np.mean(found))
+    least = {name: min(loss for (_, at), loss in losses.items() if at == name) for name in sizes}
     tokens = contest.bench.question.tokens.held_out
     print(f"\nloss of the best plan on {tokens} held-out tokens over the least of all engines, mean of seeds\n")
-    rows = [[entry.title, *(f"{losses[entry.title, name] / least[name]:.4f}" for name in sizes)] for entry in entries]
+    rows = [
+        [title, *(f"{losses[title, name] / least[name]:.4f}" for name in sizes)] for title in dict.fromkeys(title for title, _ in losses)
+    ]
     table(["engine", *sizes], rows)
 
 
 def bytes_of(contest: Contest, budget: str) -> int:
-    inventory = contest.bench.space.inventory
-    return Budget.parse(budget).bytes_of(inventory.original_bytes, inventory.parameters)
+    return contest.bench.space.inventory.budget_bytes(budget)
 
 
 def write_csv(entries: list[Entry], path: Path) -> None:

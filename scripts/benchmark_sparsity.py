@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from model_options import model_parser, tokens_asked
 
 import paredown  # noqa: F401 - registers the methods
 from paredown.evaluators.comparison import ratio
@@ -47,9 +48,8 @@ def prune(sparsity: float, algorithm: str) -> Choice:
 def study(options: argparse.Namespace, seed: int, algorithm: str) -> StudyFile:
     """Prune choices for every matrix of the blocks; the embedding is kept."""
     offered = ["keep", *(str(prune(sparsity, algorithm)) for sparsity in GRID)]
-    tokens = Tokens(calibration=options.calibration, search=options.search, selection=options.selection, held_out=options.held_out)
     space = SpaceFile(choices={"linear": offered, "embedding": ["keep"], "ffn": [], "attention": [], "block": []}, max_drops=0)
-    return StudyFile(model=options.model, data=options.data, latency="off", tokens=tokens, seed=seed, space=space)
+    return StudyFile(model=options.model, data=options.data, latency="off", tokens=tokens_asked(options), seed=seed, space=space)
 
 
 def spread(bench: Workbench, algorithm: str, sparsity_of: Callable[[int], float]) -> Plan:
@@ -117,15 +117,11 @@ def best_algorithm(bench: Workbench, sparsity: float) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="studies/models/demo")
-    parser.add_argument("--data", nargs="+", default=["stdlib"])
+    parser = model_parser(__doc__, Tokens(search=4096, selection=8192, held_out=32768))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-sparsity"), help="the bank, found again")
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 0.7])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=40)
-    for name, tokens in (("calibration", 16384), ("search", 4096), ("selection", 8192), ("held_out", 32768)):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=tokens, help="tokens", metavar="TOKENS")
     options = parser.parse_args()
     torch.set_num_threads(1)
     machine = environment()

@@ -11,13 +11,13 @@ three draws of the calibration texts; tokens are those of forward passes, by the
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from model_options import model_parser, tokens_asked
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -96,10 +96,8 @@ def table(rows: Sequence[tuple[str, int, list[Quality], int | None]], seed: int)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = model_parser(__doc__, Tokens(calibration=8192, selection=8192, held_out=16384))
     parser.add_argument("--plan", type=Path, required=True)
-    parser.add_argument("--model", default="studies/models/demo")
-    parser.add_argument("--data", nargs="+", default=["stdlib"])
     parser.add_argument("--fine-tune-on", type=Path)
     parser.add_argument("--minutes", type=float, default=2.0, help="of the fine-tuning")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
@@ -108,15 +106,13 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=8)
     parser.add_argument("--trials", type=int, default=24, help="of the search anew")
     parser.add_argument("--seed", type=int, default=0)
-    for name, default in {"calibration": 8192, "search": 8192, "selection": 8192, "held-out": 16384}.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help="tokens", metavar="TOKENS")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model, data = options.model, options.data
     if options.fine_tune_on:
         model, text = fine_tuned(model, options.fine_tune_on, options.minutes, options.learning_rate, options.out)
         data = [str(text)]
-    tokens = Tokens(calibration=options.calibration, search=options.search, selection=options.selection, held_out=options.held_out)
+    tokens = tokens_asked(options)
     asked = {"model": model, "data": data, "latency": "off", "trials": options.trials, "seed": options.seed, "tokens": tokens}
     question = StudyFile.model_validate(asked | ({"budget": options.budget} if options.budget else {}))
     machine = environment()

@@ -13,7 +13,6 @@ Exits 1 where the upper end of an interval over the sequential uniform plan is a
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from model_options import model_parser, tokens_asked
 
 import paredown  # noqa: F401 - registers the methods
 from paredown.compressors.refit import in_order
@@ -146,22 +146,17 @@ def data_free_choices(study: StudyFile) -> dict[Kind, list[ChoiceText]]:
 
 
 def main() -> int:
-    default = Tokens()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="studies/models/demo")
-    parser.add_argument("--data", nargs="+", default=["stdlib"])
+    parser = model_parser(__doc__, Tokens())
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-uniform"), help="study folders; the same one goes on")
     parser.add_argument("--bits", type=int, nargs="+", default=[3, 4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--sampler", default="frontier")
-    for name in ("calibration", "search", "selection", "held_out"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(default, name), help="tokens", metavar="TOKENS")
     parser.add_argument("--data-free", action="store_true", help="offer nothing that texts calibrate")
     parser.add_argument("--limit", type=float, default=0.8, help="largest upper end of the winner's 95 %% interval that passes")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    tokens = Tokens(calibration=options.calibration, search=options.search, selection=options.selection, held_out=options.held_out)
+    tokens = tokens_asked(options)
     study = StudyFile(model=options.model, data=options.data, sampler=options.sampler, trials=options.trials, latency="off", tokens=tokens)
     choices = data_free_choices(study) if options.data_free else {}
     pinned = SpaceFile(choices=choices, overrides=[Override(match="Embedding", choices=[EMBEDDING])])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from paredown.evaluators.quality import Quality
+from paredown.search.basis import Basis
 from paredown.search.evidence import Evidence
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question
@@ -20,6 +21,7 @@ from paredown.search.seeds import seed_plans
 from paredown.search.sensitivity import estimated
 from paredown.search.solver import Solver
 from paredown.search.study import Race, TrialLog
+from paredown.search.surrogate import Surrogate
 from paredown.search.truth import best_points
 from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench
@@ -144,11 +146,14 @@ class Contest:
     def solved(self, budget: str) -> Record:
         """The solver's plan for a budget by the sensitivities alone, measured for the benchmark: no engine pays for it."""
         proposal = seed_plans(self.question(Task(engine="solver", evaluations=0, focus="budget", budget=budget, seed=0)))[0]
-        quality, size = self.measure(proposal.plan, None), proposal.plan.size_bytes(self.bench.space.inventory)
-        return Record(
-            number=0, origin="solver", label=proposal.label, plan=proposal.plan, size_bytes=size, loss=quality.mean,
-            standard_error=quality.standard_error, perplexity=quality.perplexity,
-        )  # fmt: skip
+        quality = self.measure(proposal.plan, None)
+        return Record.of(proposal.plan, quality, self.bench.space.inventory, number=0, origin="solver", label=proposal.label)
+
+    def selected(self, run: Run, budget_bytes: int) -> Record:
+        """What `select` answers for a budget after a run, measured for the benchmark: the solver's plan under what its trials taught."""
+        inventory = self.bench.space.inventory
+        plan = self.solver.solve(Surrogate(Basis(inventory, self.losses), run.records).expected(), budget_bytes)
+        return Record.of(plan, self.measure(plan, None), inventory, number=len(run.records), origin="select", label=f"{budget_bytes}B")
 
     def fresh(self, plan: Plan, name: str = "held-out") -> Quality:
         """A plan's quality on texts that no engine saw."""

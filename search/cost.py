@@ -14,7 +14,6 @@ from paredown.evaluators.quality import BATCH_TOKENS
 from paredown.search.finalists import DRAWS, SEARCHED, UNIFORM
 from paredown.search.sensitivity import estimated_tokens
 from paredown.search.uniform import uniform_plans
-from paredown.space.budget import Budget
 from paredown.space.choice import KEEP, Choice
 from paredown.space.layouts import site_layout
 from paredown.space.space import Space
@@ -110,7 +109,7 @@ def estimate(question: StudyFile, space: Space) -> Cost:
     trials = question.trials
     total = None if trials is None else around + trials * trial
     return Cost(
-        bank_bytes=bank_bytes(space, Budget.parse(question.budget).bytes_of(inventory.original_bytes, inventory.parameters)),
+        bank_bytes=bank_bytes(space, inventory.budget_bytes(question.budget)),
         memory_bytes=memory(question, space),
         tokens_per_trial=tokens.search,
         tokens=tokens_of_search(question, space, trials or 0),

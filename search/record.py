@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paredown.search.pareto import pareto_front
 from paredown.space.choice import parse_choice
 from paredown.space.plan import Plan
 from paredown.space.plan_file import choices_of
+from paredown.space.site import Inventory
+
+if TYPE_CHECKING:
+    from paredown.evaluators.quality import Quality  # imports torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,19 @@ class Record:
     seconds: float = 0.0
     sequences: tuple[float, ...] = ()
     whole: bool = True
+
+    @classmethod
+    def of(cls, plan: Plan, quality: Quality, inventory: Inventory, **known: Any) -> Record:
+        """A plan with what was measured of it on the search set, and the attributes that are given."""
+        return cls(
+            plan=plan,
+            size_bytes=plan.size_bytes(inventory),
+            loss=quality.mean,
+            standard_error=quality.standard_error,
+            perplexity=quality.perplexity,
+            sequences=quality.sequences,
+            **known,
+        )
 
     @property
     def objectives(self) -> tuple[float, ...]:

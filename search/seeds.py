@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from paredown.search.refusal import refusal
 from paredown.search.samplers import Proposal, Question
-from paredown.space.errors import BudgetError
 
 POINTS = 5
 SPACING = 1.06
@@ -27,10 +27,7 @@ def seed_plans(question: Question, sizes: Sequence[int] = ()) -> list[Proposal]:
     inventory = question.space.inventory
     smallest = question.solver.smallest().size_bytes(inventory)
     if question.budget_bytes < smallest:
-        raise BudgetError(
-            f"nothing meets the budget of {question.budget_bytes:,} bytes: the smallest plan of the space has {smallest:,}; "
-            f"it was saved; raise the budget to {100 * smallest / inventory.original_bytes:.1f}% or offer smaller choices"
-        )
+        raise refusal(question.budget_bytes, smallest, inventory.original_bytes)
     top = min(2 * question.budget_bytes, inventory.original_bytes)
     wanted = sorted([*sizes, *np.geomspace(smallest, max(top, smallest), POINTS).astype(int).tolist()])
     budgets = [question.budget_bytes]

@@ -14,11 +14,12 @@ from paredown.search.limits import decode_limit
 from paredown.search.outcome import Outcome
 from paredown.search.plans import UNITS, calibration_of, measured_file, plan_file
 from paredown.search.record import Record, best_within
+from paredown.search.refusal import refuse_impossible
 from paredown.search.solver import Solver
 from paredown.search.surrogate import Surrogate
 from paredown.space.budget import Budget
 from paredown.space.choice import parse_choice
-from paredown.space.errors import BudgetError, StudyError
+from paredown.space.errors import StudyError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, PlanFile
 from paredown.space.site import Inventory
@@ -68,14 +69,8 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     solver = _solver(space, folder, question)
     reference = _reference(folder)
     path = out or folder / "select" / f"{asked.text.replace(' ', '').replace('%', 'percent')}.yaml"
-    allowed = asked.bytes_of(inventory.original_bytes, inventory.parameters)
-    smallest = solver.smallest()
-    if (size := smallest.size_bytes(inventory)) > allowed:
-        plan_file(smallest, reference, question.target, size).write(path)
-        raise BudgetError(
-            f"nothing meets the budget of {allowed:,} bytes ({asked.text}): the smallest plan of this space has {size:,} "
-            f"({100 * size / inventory.original_bytes:.1f}%) and was saved to {path}; raise --budget"
-        )
+    allowed = inventory.budget_bytes(budget)
+    refuse_impossible(solver, allowed, reference, path)
     surrogate = Surrogate(Basis(inventory, losses), outcome.records)
     expected = surrogate.expected()
     plan = solver.solve(expected, allowed)

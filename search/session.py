@@ -19,9 +19,10 @@ from paredown.search.finalists import decide, time_deployed
 from paredown.search.lazy import data_free, is_lazy, narrowed
 from paredown.search.limits import decode_limit
 from paredown.search.outcome import Outcome
-from paredown.search.plans import plan_file, publish_plans
+from paredown.search.plans import publish_plans
 from paredown.search.rebuild import rebuilder
 from paredown.search.record import Record, best_within
+from paredown.search.refusal import refuse_impossible
 from paredown.search.samplers import Proposal, Question
 from paredown.search.seeds import seed_plans
 from paredown.search.sensitivity import Sensitivity, stored_losses
@@ -30,8 +31,7 @@ from paredown.search.study import Race, TrialLog, locked
 from paredown.search.study_folder import finished, same_inputs, same_study
 from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench, environment, reference_of
-from paredown.space.budget import Budget
-from paredown.space.errors import BudgetError, StudyError
+from paredown.space.errors import StudyError
 from paredown.space.files import write_atomically
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory
@@ -122,17 +122,8 @@ class Session:
         return inputs
 
     def _budget(self, inventory: Inventory) -> int:
-        asked = Budget.parse(self.question.budget).bytes_of(inventory.original_bytes, inventory.parameters)
-        smallest = self.solver.smallest()
-        size = smallest.size_bytes(inventory)
-        if asked < size:
-            plan_file(smallest, self.reference, self.question.target, size).write(self.folder / "best" / "plan.yaml")
-            refused = self.bench.space.refusals()
-            raise BudgetError(
-                f"nothing meets the budget of {asked:,} bytes ({self.question.budget}): the smallest plan of this space has {size:,} "
-                f"({100 * size / inventory.original_bytes:.1f}%) and was saved to {self.folder / 'best/plan.yaml'}; "
-                f"raise --budget, or offer smaller choices in the study's space" + (f" ({refused[0]})" if refused else "")
-            )
+        asked = inventory.budget_bytes(self.question.budget)
+        refuse_impossible(self.solver, asked, self.reference, self.folder / "best" / "plan.yaml")
         if asked >= inventory.original_bytes:
             self.progress.say(
                 f"the budget of {asked:,} bytes is no less than the original's {inventory.original_bytes:,}: everything may be kept"
@@ -225,16 +216,8 @@ class Session:
         return min(ends, default=None)
 
     def _outcome(self, race: Race, *, state: str) -> Outcome:
-        inventory = self.bench.space.inventory
-        return Outcome(
+        return self.bench.outcome(
             state=state,
-            model=self.question.model,
-            architecture=inventory.architecture,
-            target=self.question.target,
-            metric="kl" if inventory.causal else "relative-error",
-            original_bytes=inventory.original_bytes,
-            parameters=inventory.parameters,
-            budget=self.question.budget,
             budget_bytes=self.budget_bytes,
             original_perplexity=self.original_perplexity,
             records=tuple(race.measured),
@@ -243,12 +226,8 @@ class Session:
             spent=race.spent,
             patience=self.question.patience,
             ended=race.ended,
-            calibration=self.bench.calibration_texts,
-            data_sha256={name: self.inputs[name] for name in self.bench.sequences},
             latency=self.latency.model_dump(exclude={"kernels"}) if self.latency else None,
             seconds=dict(self.seconds),
-            environment=environment(),
-            seed=self.question.seed,
             max_decode_ms=self.question.max_decode_ms,
         )
 

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,34 +206,22 @@ class Race:
         plan = proposal.plan
         rung = proposal.sequences if (proposal.sequences or self.question.sequences) < self.question.sequences else None
         same = next((record for record in self.history.values() if record.plan == plan and record.whole and rung is None), None)
-        if same:
-            loss, error, perplexity, sequences = same.loss, same.standard_error, same.perplexity, same.sequences
-        else:
-            try:
-                quality = self.measure(plan, rung)
-            except RuntimeError as fault:
-                if isinstance(fault, EvaluationError) or "memory" not in str(fault).lower():
-                    raise
-                raise EvaluationError(f"out of memory: {str(fault).splitlines()[0]}") from None
-            loss, error, perplexity, sequences = quality.mean, quality.standard_error, quality.perplexity, quality.sequences
-        times = self.latency(plan)
-        return Record(
-            number=number,
-            origin=origin,
-            label=proposal.label,
-            plan=plan,
-            size_bytes=plan.size_bytes(self.question.space.inventory),
-            loss=loss,
-            standard_error=error,
-            perplexity=perplexity,
-            predicted_loss=proposal.predicted_loss,
-            expected_gain=proposal.expected_gain,
-            decode_ms=times[0] if times else None,
-            prefill_ms=times[1] if times else None,
-            seconds=time.monotonic() - started,
-            sequences=sequences,
-            whole=rung is None,
-        )
+        found = same or self._quality(plan, rung)
+        decode_ms, prefill_ms = self.latency(plan) or (None, None)
+        known: dict[str, Any] = {"number": number, "origin": origin, "label": proposal.label}
+        known |= {"predicted_loss": proposal.predicted_loss, "expected_gain": proposal.expected_gain}
+        known |= {"decode_ms": decode_ms, "prefill_ms": prefill_ms, "seconds": time.monotonic() - started}
+        if isinstance(found, Record):
+            return replace(found, **known)
+        return Record.of(plan, found, self.question.space.inventory, whole=rung is None, **known)
+
+    def _quality(self, plan: Plan, rung: int | None) -> Quality:
+        try:
+            return self.measure(plan, rung)
+        except RuntimeError as fault:
+            if isinstance(fault, EvaluationError) or "memory" not in str(fault).lower():
+                raise
+            raise EvaluationError(f"out of memory: {str(fault).splitlines()[0]}") from None
 
 
 @contextmanager

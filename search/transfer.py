@@ -19,7 +19,7 @@ from paredown.search.record import Record, best_within
 from paredown.search.repair import nearby, stored_bytes
 from paredown.search.solver import Losses, Solver
 from paredown.search.uniform import uniform_plans
-from paredown.search.workbench import Workbench, environment
+from paredown.search.workbench import Workbench
 from paredown.space.choice import KEEP
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
@@ -127,19 +127,9 @@ class Transfer:
             return None
         finally:
             self.passes += 1
-        record = Record(
-            number=len(self.records),
-            origin=origin,
-            label=label,
-            plan=plan,
-            size_bytes=plan.size_bytes(self.space.inventory),
-            loss=quality.mean,
-            standard_error=quality.standard_error,
-            perplexity=quality.perplexity,
-            predicted_loss=predicted,
-            seconds=time.monotonic() - started,
-            sequences=quality.sequences,
-        )
+        number, seconds = len(self.records), time.monotonic() - started
+        known = {"number": number, "origin": origin, "label": label, "predicted_loss": predicted, "seconds": seconds}
+        record = Record.of(plan, quality, self.space.inventory, **known)
         self.records.append(record)
         return record
 
@@ -212,22 +202,5 @@ class Transfer:
         return losses
 
     def _outcome(self) -> Outcome:
-        bench, inventory = self.bench, self.space.inventory
-        return Outcome(
-            state="finished",
-            model=bench.question.model,
-            architecture=inventory.architecture,
-            target=bench.question.target,
-            metric="kl" if inventory.causal else "relative-error",
-            original_bytes=inventory.original_bytes,
-            parameters=inventory.parameters,
-            budget=bench.question.budget,
-            budget_bytes=self.budget_bytes,
-            original_perplexity=None,
-            records=tuple(self.records),
-            spent=self.passes,
-            calibration=bench.calibration_texts,
-            data_sha256={name: part.sha256() for name, part in bench.sequences.items()},
-            environment=environment(),
-            seed=bench.question.seed,
-        )
+        records, budget = tuple(self.records), self.budget_bytes
+        return self.bench.outcome(state="finished", budget_bytes=budget, original_perplexity=None, records=records, spent=self.passes)

@@ -30,6 +30,7 @@ from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, m
 from paredown.evaluators.quality import Quality, Teacher
 from paredown.evaluators.sequences import Sequences, calibration_draw, sequence_sets
 from paredown.evaluators.sources import document_sets
+from paredown.search.outcome import Outcome
 from paredown.space.errors import CheckpointError, PlanError, StudyError
 from paredown.space.files import write_atomically
 from paredown.space.layouts import leaves_out
@@ -228,6 +229,24 @@ class Workbench:
         """Compresses what the bank lacks of these; raises as `fill_bank` does."""
         statistics = getattr(self.statistics, "folder", None)
         fill(self.bank, pairs, checkpoint=self.folder, statistics=statistics, workers=self.workers, progress=progress)
+
+    def outcome(self, **measured: Any) -> Outcome:
+        """What a report shows: of the study what the workbench knows, and the attributes that are given."""
+        question, inventory = self.question, self.space.inventory
+        return Outcome(
+            model=question.model,
+            architecture=inventory.architecture,
+            target=question.target,
+            metric="kl" if inventory.causal else "relative-error",
+            original_bytes=inventory.original_bytes,
+            parameters=inventory.parameters,
+            budget=question.budget,
+            calibration=self.calibration_texts,
+            data_sha256={name: part.sha256() for name, part in self.sequences.items()},
+            environment=environment(),
+            seed=question.seed,
+            **measured,
+        )
 
     def name_records(self, path: Path) -> None:
         """Adds the records that were asked for to a file, so that cleaning the bank can spare them."""

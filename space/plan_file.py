@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
@@ -16,18 +16,12 @@ from paredown.space.plan import Plan
 from paredown.space.site import Inventory, modules_of
 from paredown.space.target import Target, targets
 
-T = TypeVar("T")
-
-
-def _as_value_error(call: Callable[[], T]) -> T:
-    try:
-        return call()
-    except (PlanError, UnknownNameError) as error:
-        raise ValueError(str(error)) from None
-
 
 def _known_choice(value: dict[str, Any]) -> dict[str, Any]:
-    _as_value_error(lambda: parse_choice(value))
+    try:
+        parse_choice(value)
+    except (PlanError, UnknownNameError) as error:
+        raise ValueError(str(error)) from None
     return value
 
 
@@ -84,7 +78,7 @@ class PlanFile(BaseModel):
     @field_validator("target")
     @classmethod
     def _known_target(cls, value: str) -> str:
-        return _as_value_error(lambda: targets[value].name)
+        return targets.checked(value)
 
     @classmethod
     def read(cls, path: Path) -> PlanFile:

@@ -46,6 +46,18 @@ class Registry(Generic[T]):
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UnknownNameError(f"unknown {self.kind} {name!r}; {hint}known: {', '.join(sorted(self._entries))}")
 
+    def checked(self, name: str) -> str:
+        """A name that is known, as fields of files and choices are validated.
+
+        Raises:
+            ValueError: If it is not; it says what `UnknownNameError` would.
+        """
+        try:
+            self[name]
+        except UnknownNameError as error:
+            raise ValueError(str(error)) from None
+        return name
+
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from paredown.space.budget import Budget
 from paredown.space.errors import UnknownNameError
 from paredown.space.tensors import Layout, TensorSpec, total_bytes
 
@@ -124,6 +125,14 @@ class Inventory:
     def original_bytes(self) -> int:
         """Tensor bytes of the original as stored, tied tensors once."""
         return total_bytes(self.original_layout())
+
+    def budget_bytes(self, budget: str) -> int:
+        """The most tensor bytes that a budget such as ``45%`` or ``4.25bpw`` allows of this model.
+
+        Raises:
+            StudyError: If it has no such form.
+        """
+        return Budget.parse(budget).bytes_of(self.original_bytes, self.parameters)
 
     def original_layout(self) -> Layout:
         """Every tensor of the original by name; transposed matrices as the original stores them."""

@@ -157,10 +157,7 @@ class StudyFile(_Strict):
     @field_validator("target")
     @classmethod
     def _target(cls, value: str) -> str:
-        try:
-            return targets[value].name
-        except ParedownError as error:
-            raise ValueError(str(error)) from None
+        return targets.checked(value)
 
     @field_validator("until", mode="before")
     @classmethod

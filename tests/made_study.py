@@ -12,7 +12,6 @@ from paredown.search.plans import publish_plans
 from paredown.search.record import Record
 from paredown.search.solver import Solver
 from paredown.search.uniform import uniform_plans
-from paredown.space.budget import Budget
 from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference
@@ -57,7 +56,7 @@ def make_study(folder: Path, inventory: Inventory, *, budget: str = "30%", ratio
     space = Space.build(inventory, targets[question.target], question.space)
     losses = losses_of(space)
     solver = Solver(space)
-    allowed = Budget.parse(budget).bytes_of(inventory.original_bytes, inventory.parameters)
+    allowed = inventory.budget_bytes(budget)
     plans = [("solver", "solver at the budget", solver.solve(losses, allowed))]
     plans += [
         ("uniform", uniform.label, uniform.plan) for uniform in uniform_plans(space, allowed)[:4] + uniform_plans(space, allowed)[-2:]

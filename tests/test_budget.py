@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from paredown.space.budget import Budget
 from paredown.space.errors import StudyError
+from paredown.space.site import Inventory
 
 ORIGINAL, PARAMETERS = 1_000_003, 500_001
 
@@ -52,3 +54,12 @@ def test_percentages_are_exact(hundredths: int, original: int) -> None:
     number = f"{hundredths // 100}.{hundredths % 100:02}"
     exact = Fraction(hundredths, 10_000) * original
     assert Budget.parse(f"{number}%").bytes_of(original, 1) == exact.__floor__()
+
+
+def test_a_budget_counts_what_the_model_has(inventory: Callable[[str], Inventory]) -> None:
+    """A percentage of its bytes as stored, bits for each of its parameters."""
+    model = inventory("llama")
+    assert model.original_bytes != model.parameters
+    assert model.budget_bytes("100%") == model.original_bytes
+    assert model.budget_bytes("8bpw") == model.parameters
+    assert model.budget_bytes("1kB") == 1000

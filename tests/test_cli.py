@@ -1,49 +1,31 @@
-"""The command line: exit codes, messages, and searches that are interrupted."""
+"""The command line: what comes out, exit codes and messages."""
 
 from __future__ import annotations
 
 import json
-import os
-import random
 import shutil
-import signal
-import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from commands import call, command, environment, write_study
 from safetensors.torch import load_file, save_file
 
 import paredown
 from paredown import cli
 from paredown.compressors.records import about
 
-WORDS = ("the", "fox", "old", "tree", "saw", "a", "river", "and", "ran", "home", "with", "blue", "stone", "where", "nine", "birds")
-TOKENS = "tokens: {calibration: 512, search: 512, selection: 512, held_out: 1024, sequence_length: 48}"
-SPACE = """space:
-  choices:
-    linear: [quantize bits=2, quantize bits=3 group_size=32 algorithm=gptq, quantize bits=4 algorithm=gptq, quantize bits=8, keep]
-    embedding: [quantize bits=4, quantize bits=8, keep]
-    ffn: [prune-neurons sparsity=0.5 algorithm=reconstruct then quantize bits=4 algorithm=gptq]
-  max_drops: 1"""
-
 
 @pytest.fixture(scope="module")
 def workshop(pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a text and a study file of a pico Llama."""
     folder = tmp_path_factory.mktemp("workshop")
-    draw = random.Random(0)
-    lines = [" ".join(draw.choices(WORDS, k=12)) for _ in range(1500)]
-    (folder / "text.txt").write_text("\n\n".join(lines))
+    write_study(folder, pico("llama"))
     (folder / "empty.txt").write_text("\n")
     (folder / "short.txt").write_text("Once upon a time.\n")
-    (folder / "study.yaml").write_text(
-        f"model: {pico('llama')}\ndata: {folder / 'text.txt'}\nbudget: 40%\ntrials: 16\nlatency: 'off'\n{TOKENS}\n{SPACE}\n"
-    )
     return folder
 
 
@@ -52,91 +34,6 @@ def finished(workshop: Path) -> Path:
     """A small study that came to its end, made once."""
     paredown.search(paredown.StudyFile.read(workshop / "study.yaml").model_copy(update={"trials": 22}), workshop / "finished")
     return workshop / "finished"
-
-
-@pytest.fixture(autouse=True)
-def _signals_restored() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "paredown", *map(str, arguments)]
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """What the command exits with, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["paredown", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return int(end.value.code or 0)
-
-
-def trials_of(database: Path) -> dict[int, tuple[str, str]]:
-    """Finished trials by number: when they ended, and what was recorded."""
-    if not database.is_file():
-        return {}
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30) as connection:
-        try:
-            rows = connection.execute(
-                "select number, datetime_complete, value_json from trials join trial_user_attributes using (trial_id) "
-                "where state = 'COMPLETE'"
-            ).fetchall()
-        except sqlite3.OperationalError:  # its tables are being made
-            return {}
-    return {number: (ended, record) for number, ended, record in rows}
-
-
-def until_trials(process: subprocess.Popen[str], database: Path, count: int) -> None:
-    """Waits until so many trials are finished."""
-    for _ in range(1200):
-        if len(trials_of(database)) >= count:
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    raise AssertionError("the search is too slow")
-
-
-# -- a search that is interrupted -----------------------------------------------------------------------------------------------
-
-
-def test_interrupted_and_killed_searches_go_on(workshop: Path, tmp_path: Path) -> None:
-    """Ctrl+C saves and exits with 130; kill -9 saves too; the same command goes on to the end; no finished trial is lost or repeated."""
-    out = tmp_path / "study"
-    same = command("search", workshop / "study.yaml", "--trials", 14, "--out", out)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment()}
-
-    with subprocess.Popen(same, **pipes) as process:
-        until_trials(process, out / "study.db", 3)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == 130, said
-    assert "Traceback" not in said
-    assert f"the best so far is {out / 'best' / 'plan.yaml'}" in said
-    assert f"to go on: paredown search {workshop / 'study.yaml'} --trials 14 --out {out}" in said
-    assert paredown.validate(out / "best" / "plan.yaml")
-    assert json.loads((out / "front.json").read_text())["state"] == "stopped"
-    first = trials_of(out / "study.db")
-
-    with subprocess.Popen(same, **pipes) as process:
-        until_trials(process, out / "study.db", len(first) + 4)
-        process.kill()
-        process.communicate()
-    second = trials_of(out / "study.db")
-    assert first.items() <= second.items()
-
-    result = subprocess.run(same, capture_output=True, text=True, env=environment(), check=False)
-    assert result.returncode == 0, result.stderr
-    third = trials_of(out / "study.db")
-    assert second.items() <= third.items()
-    assert sorted(third) == list(range(14))
-    assert paredown.status(out).state == "finished"
 
 
 # -- what comes out -------------------------------------------------------------------------------------------------------------

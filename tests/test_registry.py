@@ -39,3 +39,10 @@ def test_an_unknown_name_suggests_the_nearest_and_lists_all() -> None:
     with pytest.raises(UnknownNameError, match="unknown thing 'xyz'; known: drop, prune, quantize"):
         filled()["xyz"]
     assert issubclass(UnknownNameError, ParedownError)
+
+
+def test_a_checked_name_comes_back_and_an_unknown_one_is_a_fault_of_its_field() -> None:
+    """A ValueError, which pydantic gathers with the others; of the same words."""
+    assert filled().checked("prune") == "prune"
+    with pytest.raises(ValueError, match="unknown thing 'quantise'; did you mean 'quantize'. known: drop, prune, quantize"):
+        filled().checked("quantise")

@@ -50,7 +50,7 @@ def test_a_plan_that_was_measured_says_so(inventory: Callable[[str], Inventory],
 def test_impossible_budget_leaves_the_smallest_plan(inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
     """No plan is that small: the smallest is on disk, and the message says how small it is."""
     make_study(tmp_path, inventory("llama"))
-    with pytest.raises(BudgetError, match=r"the smallest plan of this space has [\d,]+ .* was saved to"):
+    with pytest.raises(BudgetError, match=r"the smallest plan of the space has [\d,]+; it was saved to .*small.yaml; raise the budget to"):
         select_plan(tmp_path, "1%", tmp_path / "small.yaml")
     smallest = PlanFile.read(tmp_path / "small.yaml")
     assert smallest.quality is None

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pico as families
 import pytest
 import torch
+from commands import TOKENS, call, write_text
 from pydantic import TypeAdapter
 from test_transfer import LARGE, SMALL, TARGET, file_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from paredown import cli
 from paredown.compressors.checkpoint import skeleton
 from paredown.compressors.sites import walk
 from paredown.space.choice import parse_choice
@@ -26,8 +24,6 @@ from paredown.space.study_file import StudyFile
 from paredown.space.transfer import transferred
 from paredown.transferring import budget_of, original_of
 
-WORDS = ("the", "fox", "old", "tree", "saw", "a", "river", "and", "ran", "home", "with", "blue", "stone", "where", "nine", "birds")
-TOKENS = "tokens: {calibration: 512, search: 512, selection: 512, held_out: 1024, sequence_length: 48}"
 SPACE = """space:
   choices:
     linear: [quantize bits=3 group_size=16 algorithm=gptq, quantize bits=4 group_size=16 algorithm=gptq, quantize bits=8]
@@ -39,8 +35,6 @@ SPACE = """space:
 def workshop(pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plan of a pico Llama; a deeper and wider one, and a study file of it."""
     folder = tmp_path_factory.mktemp("transfer")
-    draw = random.Random(0)
-    (folder / "text.txt").write_text("\n\n".join(" ".join(draw.choices(WORDS, k=12)) for _ in range(1500)))
     torch.manual_seed(0)
     config = LlamaConfig(
         **{**families._GATED, "num_hidden_layers": 3, "hidden_size": 64}, intermediate_size=96, bos_token_id=0, eos_token_id=0
@@ -51,21 +45,13 @@ def workshop(pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
             parameter.add_(torch.randn_like(parameter) * 0.1)
     model.save_pretrained(folder / "deeper")
     families.tokenizer().save_pretrained(folder / "deeper")
-    (folder / "study.yaml").write_text(f"model: {folder / 'deeper'}\ndata: {folder / 'text.txt'}\n{TOKENS}\n{SPACE}")
+    (folder / "study.yaml").write_text(f"model: {folder / 'deeper'}\ndata: {write_text(folder / 'text.txt')}\n{TOKENS}\n{SPACE}")
     texts = {"linear": "quantize bits=4 group_size=16 algorithm=gptq", "embedding": "quantize bits=6"}
     choices = {site.name: parse_choice(texts[site.kind]) for site in SMALL.leaves} | {
         "model.layers.1.self_attn.k_proj": parse_choice("cast")
     }
     file_of(Plan.of(SMALL, choices), SMALL, str(pico("llama"))).write(folder / "plan.yaml")
     return folder
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """What the command exits with, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["paredown", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return int(end.value.code or 0)
 
 
 def test_a_plan_is_transferred_and_measured(workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

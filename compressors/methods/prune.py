@@ -12,7 +12,6 @@ import paredown.compressors.pruning  # noqa: F401 - registers the algorithms
 from paredown.compressors.packing import pack, packed_columns, unpack
 from paredown.compressors.pruning.pattern import Pattern, criteria
 from paredown.space.choice import Choice, Part, Shape, methods
-from paredown.space.errors import UnknownNameError
 from paredown.space.site import Kind, Member
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
 from paredown.space.tensors import Layout, TensorSpec
@@ -42,11 +41,7 @@ class Prune(Choice):
     @field_validator("algorithm")
     @classmethod
     def _known(cls, value: str) -> str:
-        try:
-            criteria[value]
-        except UnknownNameError as error:
-            raise ValueError(str(error)) from None
-        return value
+        return criteria.checked(value)
 
     @field_validator("pattern", mode="before")
     @classmethod

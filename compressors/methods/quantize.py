@@ -11,7 +11,6 @@ import paredown.compressors.rounding  # noqa: F401 - registers the algorithms
 from paredown.compressors.packing import pack, packed_columns, unpack
 from paredown.compressors.rounding.grid import Grid, roundings
 from paredown.space.choice import Choice, Part, Shape, methods
-from paredown.space.errors import UnknownNameError
 from paredown.space.site import Kind, Member, Site
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
 from paredown.space.target import Target
@@ -50,11 +49,7 @@ class Quantize(Choice):
     @field_validator("algorithm")
     @classmethod
     def _known(cls, value: str) -> str:
-        try:
-            roundings[value]
-        except UnknownNameError as error:
-            raise ValueError(str(error)) from None
-        return value
+        return roundings.checked(value)
 
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:

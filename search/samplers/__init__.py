@@ -10,7 +10,6 @@ import optuna
 
 from paredown.search.record import Record
 from paredown.search.solver import Losses, Solver
-from paredown.space.budget import Budget
 from paredown.space.plan import Plan
 from paredown.space.registry import Registry, import_folder
 from paredown.space.space import Space
@@ -43,7 +42,7 @@ class Question:
     def of(cls, study: StudyFile, solver: Solver, losses: Losses, sequences: int) -> Question:
         """What a study asks."""
         space = solver.space
-        budget = Budget.parse(study.budget).bytes_of(space.inventory.original_bytes, space.inventory.parameters)
+        budget = space.inventory.budget_bytes(study.budget)
         return cls(space=space, solver=solver, losses=losses, budget_bytes=budget, seed=study.seed, sequences=sequences, focus=study.focus)
 
 

@@ -1,0 +1,127 @@
+"""Compressed models: written, checked, loaded and used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paredown.question import study_bank
+from paredown.space.plan_file import PlanFile
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from paredown.deploy.apply import Applied
+    from paredown.deploy.verify import Verified
+    from paredown.evaluation import Evaluation
+
+
+def apply(
+    plan: PlanFile | str | Path,
+    model: str | Path,
+    out: str | Path,
+    *,
+    check: bool = True,
+    bank: str | Path | None = None,
+    data: str | list[str] | None = None,
+) -> tuple[Applied, Verified | None]:
+    """Writes the compressed model.
+
+    Args:
+        plan: The plan, or its file.
+        model: The original, or a fine-tune of it: a folder or a hub name.
+        out: The folder to write; only a folder of ours is replaced.
+        check: Whether to verify it in a fresh process.
+        bank: Folder of compressed sites; that of the study which the plan's file lies in by default. What it lacks is made.
+        data: Calibration texts; those that the plan names by default.
+
+    Raises:
+        PlanError: If the plan does not fit the model; no weight was touched.
+        CheckpointError: If the model is missing or incomplete.
+        OutputError: If the folder is not ours or cannot be written.
+        VerificationError: If what was written is not what was scored.
+    """
+    from dataclasses import replace
+
+    from paredown.deploy.apply import apply_plan
+    from paredown.deploy.calibrate import ready
+    from paredown.deploy.verify import verify as verify_folder
+
+    plan_file = plan if isinstance(plan, PlanFile) else PlanFile.read(Path(plan))
+    folder = Path(bank) if bank else None if isinstance(plan, PlanFile) else study_bank(Path(plan))
+    with ready(plan_file, model, bank=folder, data=[data] if isinstance(data, str) else data) as sites:
+        applied = replace(apply_plan(plan_file, model, out, sites.tensors_of), other_texts=sites.other_texts)
+        return applied, verify_folder(out, model, tensors_of=sites.tensors_of) if check else None
+
+
+def verify(folder: str | Path, original: str | Path, *, bank: str | Path | None = None, data: str | list[str] | None = None) -> Verified:
+    """Checks bytes, keys, logits and cached decoding of a compressed model in a fresh process.
+
+    Args:
+        folder: That `apply` wrote.
+        original: The model that the plan was applied to.
+        bank: Folder of compressed sites; a temporary one by default, filled now where the plan is calibrated.
+        data: Calibration texts, where `apply` was given any.
+
+    Raises:
+        VerificationError: If anything differs; says what, and by how much.
+    """
+    from paredown.deploy.calibrate import ready
+    from paredown.deploy.verify import verify as verify_folder
+
+    plan_file, texts = PlanFile.read(Path(folder) / "plan.yaml"), [data] if isinstance(data, str) else data
+    with ready(plan_file, original, bank=Path(bank) if bank else None, data=texts) as sites:
+        return verify_folder(folder, original, tensors_of=sites.tensors_of)
+
+
+def load(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """A compressed model as a model of transformers.
+
+    Args:
+        folder: That `apply` wrote.
+        dtype: bfloat16, the default, computes with the fast kernels; float32 exactly as the plan was scored.
+
+    Raises:
+        CheckpointError: If the folder is no such model or is damaged.
+    """
+    import torch
+
+    from paredown.deploy.load import load as load_folder
+
+    return load_folder(folder, dtype or torch.bfloat16)
+
+
+def evaluate(model: str | Path, data: str | list[str], *, original: str | Path | None = None, tokens: int = 32768) -> Evaluation:
+    """Perplexity of a model on the held-out part of a text, and its distance from the original where that is given.
+
+    Args:
+        model: A compressed folder, or any model folder of transformers.
+        data: Text files, folders, ``hub:NAME`` or ``stdlib``.
+        original: The model that it is compared with.
+        tokens: How many are read.
+
+    Raises:
+        CheckpointError: If a model cannot be loaded.
+        StudyError: If the text is missing or too short.
+    """
+    from paredown.evaluation import evaluate_folder
+
+    return evaluate_folder(str(model), [data] if isinstance(data, str) else data, str(original) if original else None, tokens)
+
+
+def generate(folder: str | Path, prompt: str, *, tokens: int = 100, seed: int | None = None) -> str:
+    """The prompt with a continuation.
+
+    Args:
+        folder: A compressed model, or any causal model of transformers.
+        prompt: How the text begins.
+        tokens: Most tokens to add.
+        seed: Of the draws; None takes the likeliest token each time.
+
+    Raises:
+        CheckpointError: If the model cannot be loaded or generates nothing.
+    """
+    from paredown.evaluation import continuation
+
+    return continuation(Path(folder), prompt, tokens, seed)

@@ -1,0 +1,46 @@
+"""A budget that nothing meets: the smallest plan is kept all the same, and what was asked is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from paredown.search.plans import plan_file
+from paredown.search.solver import Solver
+from paredown.space.errors import BudgetError
+from paredown.space.plan_file import BaseModelReference
+
+
+def refuse_impossible(solver: Solver, budget_bytes: int, reference: BaseModelReference, path: Path) -> None:
+    """Lets a budget pass that a plan of the space meets; where none does, writes the smallest plan.
+
+    Raises:
+        BudgetError: If no plan is that small.
+    """
+    space, smallest = solver.space, solver.smallest()
+    size = smallest.size_bytes(space.inventory)
+    if size > budget_bytes:
+        plan_file(smallest, reference, space.target.name, size).write(path)
+        raise refusal(budget_bytes, size, space.inventory.original_bytes, space.refusals(), path)
+
+
+def refusal(
+    budget_bytes: int, smallest_bytes: int, original_bytes: int, refusals: Sequence[str] = (), saved: Path | None = None
+) -> BudgetError:
+    """What a person is told.
+
+    Args:
+        budget_bytes: That were asked for.
+        smallest_bytes: Of the smallest plan of the space.
+        original_bytes: Of the original; the remedy is a share of them, rounded up so that it can be met.
+        refusals: Why sites can only be kept; the first is told.
+        saved: Where the smallest plan was written, if it was.
+    """
+    share = math.ceil(1000 * smallest_bytes / original_bytes) / 10
+    return BudgetError(
+        f"nothing meets the budget of {budget_bytes:,} bytes: the smallest plan of the space has {smallest_bytes:,}; "
+        + (f"it was saved to {saved}; " if saved else "")
+        + f"raise the budget to {share:.1f}% or offer smaller choices"
+        + (f" ({refusals[0]})" if refusals else "")
+    )
