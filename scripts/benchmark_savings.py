@@ -8,7 +8,8 @@ that loses least beside what the solver expects of its own plan of as many bytes
 bits a weight under gradient scores, each of which is a knapsack over (site, choice) as AutoScheme and ModelOpt make it, of which the
 one counts that is best on the search set. All take the same rounding and the same records. Two searches for one budget a rival and seed: at
 the rival's bytes, and at those where the first and the slope of the solver's front put the rival's loss. Both winners and the rival
-are measured on the held-out texts; between the two the logarithm of the loss is linear in bytes. Intervals are over held-out
+are measured on the held-out texts; between the two, the logarithm of the loss is linear in bytes. Where both lose more than the rival
+there, a third search has half a percent more bytes. Intervals are over held-out
 documents.
 """
 
@@ -129,8 +130,10 @@ def saved(contest: Contest, rival: Rival, evaluations: int, seed: int) -> Saving
     share = promised if abs(promised) > LEAST else LEAST * np.copysign(1, promised)
     smallest = contest.solver.smallest().size_bytes(contest.bench.space.inventory)
     second = winner(contest, max(smallest, int(rival.size_bytes * (1 - share))), evaluations, seed)
-    front = [(record.size_bytes, contest.fresh(record.plan)) for record in (first, second)]
-    return saving(front, rival.size_bytes, contest.fresh(rival.plan))
+    ours, held_out = [first, second], contest.fresh(rival.plan).mean
+    if all(contest.fresh(record.plan).mean > held_out for record in ours):
+        ours.append(winner(contest, int(max(record.size_bytes for record in ours) * (1 + LEAST)), evaluations, seed))
+    return saving([(record.size_bytes, contest.fresh(record.plan)) for record in ours], rival.size_bytes, contest.fresh(rival.plan))
 
 
 def winner(contest: Contest, size_bytes: int, evaluations: int, seed: int) -> Record:
