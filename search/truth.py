@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from paredown.search.enumeration import Enumeration
-from paredown.search.pareto import hypervolume, lower_left
+from paredown.search.pareto import hypervolume, improvements, lower_left
 from paredown.search.workbench import Workbench, environment
 from paredown.space.errors import StudyError
 from paredown.space.files import write_atomically
 
 Points = Sequence[tuple[float, float]]
 """Sizes and losses."""
+
+CORNER = (1.01, 1.01)
+"""From where hypervolume is measured, sizes and log losses scaled to one."""
 
 LEAST = 1e-6
 """Losses below count as that [nats/token]."""
@@ -80,19 +83,21 @@ class Truth:
 
     def bound(self, count: int) -> float:
         """The greatest share that so many plans of the front reach, chosen one after the other."""
+        left = np.array(self._scaled(self.front))
         chosen: list[tuple[float, float]] = []
-        left = list(self.front)
         for _ in range(min(count, len(left))):
-            best = max(left, key=lambda point: self._volume([*chosen, point]))
-            chosen.append(best)
-            left.remove(best)
-        return self.share(chosen)
+            best = int(improvements(left, chosen, CORNER).argmax())
+            chosen.append((float(left[best, 0]), float(left[best, 1])))
+        return hypervolume(chosen, CORNER) / self._volume(self.front)
 
     def _volume(self, points: Points) -> float:
+        return hypervolume(self._scaled(points), CORNER)
+
+    def _scaled(self, points: Points) -> list[tuple[float, float]]:
+        """Sizes, and logarithms of losses, each from 0 to 1 over the front."""
         (low, worst), (high, best) = self.front[0], self.front[-1]
         most = np.log(max(worst, LEAST) / max(best, LEAST))
-        scaled = [((size - low) / (high - low), np.log(max(loss, LEAST) / max(best, LEAST)) / most) for size, loss in points]
-        return hypervolume(scaled, (1.01, 1.01))
+        return [((size - low) / (high - low), np.log(max(loss, LEAST) / max(best, LEAST)) / most) for size, loss in points]
 
 
 def best_points(points: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
