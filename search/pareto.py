@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,12 +26,13 @@ def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
 
 def lower_left(points: Sequence[tuple[float, float]]) -> list[int]:
     """`pareto_front` of two objectives, ascending in the first; a sort and one pass."""
-    least = math.inf
-    front: list[int] = []
-    for i in sorted((i for i, point in enumerate(points) if not any(map(math.isnan, point))), key=lambda i: (points[i], i)):
-        if points[i][1] < least or not front:
-            least = points[i][1]
-            front.append(i)
+    values = np.array(points, dtype=np.float64).reshape(-1, 2)
+    whole = np.flatnonzero(~np.isnan(values).any(axis=1))
+    order = whole[np.lexsort((values[whole, 1], values[whole, 0]))]  # stable: of equal points the first
+    second = values[order, 1]
+    lower = second < np.minimum.accumulate(np.concatenate([[np.inf], second]))[:-1]
+    lower[:1] = True
+    front: list[int] = order[lower].tolist()
     return front
 
 
