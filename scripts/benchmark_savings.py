@@ -38,6 +38,9 @@ from paredown.space.plan import Plan
 BEYOND = 1.25
 """The second search saves so many times what the first promises, so that the rival's loss lies between the two."""
 
+ROOM = 1.03
+"""Uniform plans that are not so many times as large as the smallest plan of the space are left out: nothing can be saved there."""
+
 STEP = 0.05
 """Share of the bytes over which that slope is taken."""
 
@@ -93,7 +96,7 @@ def uniform(contest: Contest, bits: float) -> Iterator[Rival]:
     embedding = next((space.options[site.name][0] for site in space.inventory.leaves if site.kind == "embedding"), KEEP)
     for group in GROUPS:
         found = uniform_plan(space, int(bits), group, embedding)
-        if found.size_bytes > contest.solver.smallest().size_bytes(space.inventory):
+        if found.size_bytes > ROOM * contest.solver.smallest().size_bytes(space.inventory):
             contest.bench.fill_bank([found.plan])
             yield Rival(f"uniform, {found.label}", found.plan, found.size_bytes)
 
