@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 
 from paredown.evaluators.quality import Quality
-from paredown.search.basis import Basis
 from paredown.search.evidence import Evidence
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question
 from paredown.search.seeds import seed_plans
+from paredown.search.select import learnt
 from paredown.search.sensitivity import estimated
 from paredown.search.solver import Solver
 from paredown.search.study import Race, TrialLog
-from paredown.search.surrogate import Surrogate
 from paredown.search.truth import best_points
 from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench
@@ -151,8 +150,8 @@ class Contest:
 
     def selected(self, run: Run, budget_bytes: int) -> Record:
         """What `select` answers for a budget after a run, measured for the benchmark: the solver's plan under what its trials taught."""
+        plan, _ = learnt(self.solver, self.losses, run.records, budget_bytes)
         inventory = self.bench.space.inventory
-        plan = self.solver.solve(Surrogate(Basis(inventory, self.losses), run.records).expected(), budget_bytes)
         return Record.of(plan, self.measure(plan, None), inventory, number=len(run.records), origin="select", label=f"{budget_bytes}B")
 
     def fresh(self, plan: Plan, name: str = "held-out") -> Quality:
@@ -198,7 +197,7 @@ class Contest:
 
     def _key(self, task: Task) -> str:
         """Of the task, and of all that its answer depends on."""
-        asked = _without_task(self.bench.question) | {"weights": self.bench.weights, "search": self.bench.sequences["search"].sha256()}
+        asked = _without_task(self.bench.question) | {"weights": self.bench.weights, "search": self.bench.texts_sha256["search"]}
         digest = hashlib.sha256(json.dumps([asked, asdict(task)], sort_keys=True).encode()).hexdigest()
         return f"{task.engine}-{task.focus}-{task.budget}-{task.seed}-{digest[:12]}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from paredown.search.outcome import Outcome
 from paredown.search.plans import UNITS, calibration_of, measured_file, plan_file
 from paredown.search.record import Record, best_within
 from paredown.search.refusal import refuse_impossible
-from paredown.search.solver import Solver
+from paredown.search.solver import Losses, Solver
 from paredown.search.surrogate import Surrogate
 from paredown.space.budget import Budget
 from paredown.space.choice import parse_choice
@@ -71,10 +72,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     path = out or folder / "select" / f"{asked.text.replace(' ', '').replace('%', 'percent')}.yaml"
     allowed = inventory.budget_bytes(budget)
     refuse_impossible(solver, allowed, reference, path)
-    surrogate = Surrogate(Basis(inventory, losses), outcome.records)
-    expected = surrogate.expected()
-    plan = solver.solve(expected, allowed)
-    predicted = surrogate.predicted_loss(plan)
+    plan, predicted = learnt(solver, losses, outcome.records, allowed)
     if predicted is None:
         raise StudyError(f"{folder}/sensitivity.json does not fit the study's space; run the search again: it goes on")
     record = next((record for record in outcome.records if record.plan == plan), None)
@@ -97,6 +95,13 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
         measured=record,
         alternative=best_within(outcome.records, allowed, question.max_decode_ms),
     )
+
+
+def learnt(solver: Solver, losses: Losses, records: Sequence[Record], budget_bytes: int) -> tuple[Plan, float | None]:
+    """The solver's plan under what measured trials teach, with its expected loss; None if that is not known of one of its choices."""
+    surrogate = Surrogate(Basis(solver.space.inventory, losses), records)
+    plan = solver.solve(surrogate.expected(), budget_bytes)
+    return plan, surrogate.predicted_loss(plan)
 
 
 def _solver(space: Space, folder: Path, question: StudyFile) -> Solver:

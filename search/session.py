@@ -117,7 +117,7 @@ class Session:
 
     def _same_inputs(self) -> dict[str, str]:
         """Fingerprints of weights and texts."""
-        inputs = {name: part.sha256() for name, part in self.bench.sequences.items()} | {"weights": weights_sha256(self.bench.folder)}
+        inputs = self.bench.texts_sha256 | {"weights": weights_sha256(self.bench.folder)}
         same_inputs(self.folder, inputs)
         return inputs
 

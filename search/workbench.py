@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +230,11 @@ class Workbench:
         statistics = getattr(self.statistics, "folder", None)
         fill(self.bank, pairs, checkpoint=self.folder, statistics=statistics, workers=self.workers, progress=progress)
 
+    @cached_property
+    def texts_sha256(self) -> dict[str, str]:
+        """Fingerprints of the sequences, by set."""
+        return {name: part.sha256() for name, part in self.sequences.items()}
+
     def outcome(self, **measured: Any) -> Outcome:
         """What a report shows: of the study what the workbench knows, and the attributes that are given."""
         question, inventory = self.question, self.space.inventory
@@ -242,7 +247,7 @@ class Workbench:
             parameters=inventory.parameters,
             budget=question.budget,
             calibration=self.calibration_texts,
-            data_sha256={name: part.sha256() for name, part in self.sequences.items()},
+            data_sha256=dict(self.texts_sha256),
             environment=environment(),
             seed=question.seed,
             **measured,
