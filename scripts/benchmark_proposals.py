@@ -51,7 +51,7 @@ def recorded(number: int, plan: Plan, size: int, found: Losses, space: Space, ge
 def history(solver: Solver, found: Losses, count: int, generator: np.random.Generator) -> Iterator[Record]:
     """Plans of the solver, and moves from them."""
     space, low = solver.space, solver.smallest().size_bytes(solver.space.inventory)
-    moves, parents = Moves(solver, found), {}
+    moves, parents = Moves(solver, lambda _: found), {}
     for budget in np.geomspace(low, 2 * low, PARENTS).astype(int).tolist():
         plan = solver.solve(found, budget)
         parents[plan] = plan.size_bytes(space.inventory)

@@ -27,14 +27,13 @@ from paredown.compressors.refit import in_order
 from paredown.evaluators.comparison import Ratio, ratio
 from paredown.evaluators.quality import Quality
 from paredown.progress import Silent
-from paredown.search.basis import Basis
 from paredown.search.finalists import DRAWS
 from paredown.search.lazy import data_free
 from paredown.search.outcome import Outcome
 from paredown.search.rebuild import Rebuilder, Version, rebuilder
+from paredown.search.select import learnt
 from paredown.search.session import Session
 from paredown.search.solver import Solver
-from paredown.search.surrogate import Surrogate
 from paredown.search.uniform import uniform_plan
 from paredown.search.workbench import Workbench, environment, survey
 from paredown.space.choice import parse_choice
@@ -132,7 +131,7 @@ def learnt_plan(bench: Workbench, outcome: Outcome, folder: Path, budget_bytes: 
     """The solver's plan for another budget, under what the trials taught."""
     stored = json.loads((folder / "sensitivity.json").read_text())["losses"]
     losses = {(site, parse_choice(choice)): loss for site, choice, loss in stored}
-    return Solver(bench.space).solve(Surrogate(Basis(bench.space.inventory, losses), outcome.records).expected(), budget_bytes)
+    return learnt(Solver(bench.space), losses, outcome.records, budget_bytes)[0]
 
 
 def data_free_choices(study: StudyFile) -> dict[Kind, list[ChoiceText]]:

@@ -82,12 +82,22 @@ class Basis:
             found = self._rows[record.number] = record.plan, self.row(record.plan)
         return found[1]
 
-    def shares(self, rows: Sequence[Row], multipliers: Floats) -> tuple[Floats, Floats]:
-        """What each pair adds to a plan's sum, as a share of it, ``(n, p)``; and the logarithms of the sums, ``(n,)``."""
-        values = np.exp(self.logs + multipliers)
-        shares = np.zeros((len(rows), len(self.pairs)))
-        for share, row in zip(shares, rows, strict=True):
-            share[row.columns] = values[row.columns]
+    def levels(self, rows: Sequence[Row]) -> Floats:
+        """Logarithm of each plan's sum of sensitivities as they are, ``(n,)``."""
+        values = np.exp(self.logs)
+        return np.log(np.maximum([values[row.columns].sum() for row in rows], 1e-300))
+
+    def shares(self, rows: Sequence[Row], multipliers: Floats, levels: Floats) -> tuple[Floats, Floats]:
+        """What each pair adds to a plan's sum, as a share of it, ``(n, p)``; and the logarithms of the sums, ``(n,)``.
+
+        Args:
+            rows: Plans.
+            multipliers: Logarithms, ``(2, p)``: at level zero, and what a level adds.
+            levels: Of the plans, ``(n,)``.
+        """
+        shares, logs = np.zeros((len(rows), len(self.pairs))), self.logs + multipliers[0]
+        for share, row, level in zip(shares, rows, levels, strict=True):
+            share[row.columns] = np.exp(logs[row.columns] + level * multipliers[1, row.columns])
         sums = np.maximum(shares.sum(1), 1e-300)
         return shares / sums[:, None], np.log(sums)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,10 +37,10 @@ class Moves:
 
     Args:
         solver: Knows the bytes of every choice.
-        losses: What the sums are of.
+        losses: Of every site and choice in plans of so many bytes: what the sums are of.
     """
 
-    def __init__(self, solver: Solver, losses: Losses) -> None:
+    def __init__(self, solver: Solver, losses: Callable[[int], Losses]) -> None:
         self.space, self._solver, self._losses = solver.space, solver, losses
         self._places = {site.name: place for place, site in enumerate(self.space.inventory.sites)}
         self._sites = [site.name for site in self.space.inventory.leaves if len(self.space.options[site.name]) > 1]
@@ -58,7 +58,8 @@ class Moves:
             return
         inventory, options, plans = self.space.inventory, self.space.options, list(parents)
         decided = [{site.name: choice for site, choice in plan.decided(inventory)} for plan in plans]
-        sums = [sum(self._losses[entry] for entry in choices.items()) for choices in decided]
+        losses = [self._losses(size) for size in parents.values()]
+        sums = [sum(known[entry] for entry in choices.items()) for known, choices in zip(losses, decided, strict=True)]
         for index in generator.integers(len(plans), size=count).tolist():
             wanted = SITES[int(generator.integers(len(SITES)))]
             changes: dict[str, Choice] = {}
@@ -71,7 +72,7 @@ class Moves:
                 if new != old:
                     changes[name] = new
                     size += self._solver.added_bytes(name, old, new)
-                    loss += self._losses[name, new] - self._losses[name, old]
+                    loss += losses[index][name, new] - losses[index][name, old]
             if changes and size <= room:
                 yield Move(parent=plans[index], changes=changes, size_bytes=size, loss=loss)
 

@@ -100,7 +100,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
 def learnt(solver: Solver, losses: Losses, records: Sequence[Record], budget_bytes: int) -> tuple[Plan, float | None]:
     """The solver's plan under what measured trials teach, with its expected loss; None if that is not known of one of its choices."""
     surrogate = Surrogate(Basis(solver.space.inventory, losses), records)
-    plan = solver.solve(surrogate.expected(), budget_bytes)
+    plan = solver.solve(surrogate.expected(budget_bytes), budget_bytes)
     return plan, surrogate.predicted_loss(plan)
 
 

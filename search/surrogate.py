@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +26,18 @@ WIDTHS = {
     "site": 0.15,
     "choice": 0.15,
     "pair": 0.1,
-    "curvature": 0.1,
-    "remainder": 0.05,
+    "all by level": 0.1,
+    "block by level": 0.2,
+    "role by level": 0.1,
+    "site by level": 0.05,
+    "remainder": 0.1,
     "noise": 0.01,
 }
 """Prior standard deviations of the logarithm: of an error that all sensitivities share, those of a block, of a role in the block, of a
-site, of one choice wherever it is taken, of a pair alone; of how the loss bends away from the sum; of what no pair explains, alike for
-plans that are alike; and of what nothing explains. Measured plans teach how far from them the truth is."""
+site, of one choice wherever it is taken, of a pair alone; of how the first four change where a plan loses e times as much; of what no
+pair explains, alike for plans that are alike; and of what nothing explains. Measured plans teach how far from them the truth is."""
+
+BY_LEVEL = " by level"
 
 FACTORS = (1 / 3, 1.0, 3.0)
 PASSES = 2
@@ -59,8 +65,10 @@ class Prediction:
 class Surrogate:
     """The loss of a plan is the sum of its sensitivities, each times a multiplier around one, and a remainder; a Gaussian process.
 
-    The logarithms of the multipliers are jointly normal: pairs of a block, a role, a site, or with the same choice err alike. The
-    remainder is alike for plans that are alike. Widths are learned: those of greatest posterior probability on a coarse grid.
+    The logarithms of the multipliers are jointly normal: pairs of a block, a role, a site, or with the same choice err alike. They
+    are linear in the plan's level, the logarithm of the sum of its sensitivities: what an error in an early block costs depends on how
+    much the later ones lose. The remainder is alike for plans that are alike. Widths are learned: those of greatest posterior
+    probability on a coarse grid.
 
     Args:
         basis: Sensitivities.
@@ -74,52 +82,49 @@ class Surrogate:
     def __init__(self, basis: Basis, records: Sequence[Record]) -> None:
         self.basis = basis
         self.widths = dict(WIDTHS)
-        self.multipliers = np.zeros(len(basis.pairs))
+        self._multipliers: Floats = np.zeros((2, len(basis.pairs)))  # their logarithms at the middle level, and what a level adds
+        self._middle = 0.0
+        self._front = np.zeros((1, 2))
         most = min(max(SHARES // max(len(basis.pairs), 1), FEWEST), MOST)
         chosen = latest([record for record in records if record.loss > 0], most)
         known = [(record, row) for record in chosen if (row := basis.row_of(record)) is not None and len(row.columns)]
         self._rows = [row for _, row in known] if any(record.whole for record, _ in known) else []
         if self._rows:
-            self._fit(*on_whole_set([record for record, _ in known]))
+            self._fit([record for record, _ in known])
 
-    def expected(self) -> dict[tuple[str, Choice], float]:
-        """Losses under the most probable multipliers."""
-        return self._scaled(self.multipliers)
+    def expected(self, size_bytes: int) -> dict[tuple[str, Choice], float]:
+        """Losses in plans of about that size, under the most probable multipliers."""
+        return self._scaled(self._multipliers, size_bytes)
 
-    def draw(self, generator: np.random.Generator) -> dict[tuple[str, Choice], float]:
-        """Losses under one draw from the posterior.
+    def draw(self, generator: np.random.Generator, size_bytes: int) -> dict[tuple[str, Choice], float]:
+        """Losses in plans of about that size, under one draw from the posterior.
 
         Source:
             Wilson et al., 2020, "Efficiently Sampling Functions from Gaussian Process Posteriors", arXiv 2002.09309, section 3.1:
             a draw from the prior, corrected by what was measured (Matheron's rule).
         """
-        prior = np.zeros(len(self.basis.pairs))
-        for name, width in self._group_widths:
-            members = self.basis.groups[name]
-            prior += width * generator.standard_normal(int(members.max(initial=-1)) + 1)[members]
+        drawn = np.zeros_like(self._multipliers)
+        for name, group, by_level in self._kinds:
+            members = self.basis.groups[group]
+            drawn[by_level] += self.widths[name] * generator.standard_normal(int(members.max(initial=-1)) + 1)[members]
         if not self._rows:
-            return self._scaled(prior)
+            return self._scaled(drawn, size_bytes)
         rest = np.linalg.cholesky(self._unexplained) @ generator.standard_normal(len(self._rows))
-        bend = self.widths["curvature"] * generator.standard_normal() * (self._sums - self._level)
-        return self._scaled(prior + self._back(cho_solve(self._factor, self._targets - self._shares @ prior - bend - rest)))
+        return self._scaled(drawn + self._back(cho_solve(self._factor, self._targets - self._explained(drawn) - rest)), size_bytes)
 
     def predict(self, plans: Sequence[Plan]) -> Prediction:
         """Of plans whose choices all have a sensitivity."""
         rows = [row for plan in plans if (row := self.basis.row(plan)) is not None]
-        shares, sums = self.basis.shares(rows, self.multipliers)
+        levels = self.basis.levels(rows) - self._middle if self._rows else np.zeros(len(rows))
+        shares, sums = self.basis.shares(rows, self._multipliers, levels)
+        summed = self._summed(shares, levels)
+        variance = self.widths["remainder"] ** 2 + sum(self.widths[name] ** 2 * np.square(each).sum(1) for name, each in summed.items())
         if not self._rows:
-            squares = [width**2 * np.square(self.basis.summed(shares, name)).sum(1) for name, width in self._group_widths]
-            return Prediction(mean=sums, spread=np.sqrt(self.widths["remainder"] ** 2 + sum(squares, np.zeros(len(rows)))))
+            return Prediction(mean=sums, spread=np.sqrt(variance))
         remainder = self.widths["remainder"] ** 2 * self._alike(rows, self._rows)
-        bend = self.widths["curvature"] ** 2 * np.outer(sums - self._level, self._sums - self._level)
-        cross = remainder + bend
-        variance = self.widths["remainder"] ** 2 + self.widths["curvature"] ** 2 * (sums - self._level) ** 2
-        for name, width in self._group_widths:
-            summed = self.basis.summed(shares, name)
-            cross += width**2 * summed @ self._summed[name].T
-            variance += width**2 * np.square(summed).sum(1)
+        cross = remainder + sum(self.widths[name] ** 2 * each @ self._known[name].T for name, each in summed.items())
         variance -= (cross * cho_solve(self._factor, cross.T).T).sum(1)
-        return Prediction(mean=sums + (remainder + bend) @ self._weights, spread=np.sqrt(np.maximum(variance, 1e-8)))
+        return Prediction(mean=sums + remainder @ self._weights, spread=np.sqrt(np.maximum(variance, 1e-8)))
 
     def predicted_loss(self, plan: Plan) -> float | None:
         """Of one plan; None if it takes a choice that has no sensitivity."""
@@ -128,33 +133,46 @@ class Surrogate:
             return None
         return float(np.exp(self.predict([plan]).mean[0])) if len(row.columns) else 0.0
 
-    def _fit(self, logs: Floats, spreads: Floats) -> None:
+    def _fit(self, records: Sequence[Record]) -> None:
+        logs, spreads = on_whole_set(records)
+        levels = self.basis.levels(self._rows)
+        self._middle = float(np.median(levels))
+        self._levels = levels - self._middle
+        front = lower_left([(record.size_bytes, loss) for record, loss in zip(records, logs, strict=True)])
+        self._front = np.array(sorted((records[i].size_bytes, self._levels[i]) for i in front))
         alike = None
         for step in range(STEPS):
-            self._shares, self._sums = self.basis.shares(self._rows, self.multipliers)
+            self._shares, sums = self.basis.shares(self._rows, self._multipliers, self._levels)
             if alike is None:
-                self._level, self._first_shares = float(np.median(self._sums)), self._shares
+                self._first_shares = self._shares
                 alike = self._alike(self._rows, self._rows)
-            self._targets = logs - self._sums + self._shares @ self.multipliers
-            grams = self._grams() | {"remainder": alike, "noise": np.eye(len(logs))}
+            self._known = self._summed(self._shares, self._levels)
+            self._targets = logs - sums + self._explained(self._multipliers)
+            grams = {name: each @ each.T for name, each in self._known.items()}
+            grams |= {"remainder": alike, "noise": np.eye(len(logs))}
             if step == STEPS - 1:
                 self.widths = _learned(grams, self._targets, spreads)
             parts = {name: self.widths[name] ** 2 * gram for name, gram in grams.items()}
             self._unexplained = parts["remainder"] + parts["noise"] + np.diag(spreads**2)
             self._factor = cho_factor(sum(parts.values(), np.diag(spreads**2)), lower=True)
             self._weights = cho_solve(self._factor, self._targets)
-            self.multipliers = self._back(self._weights)
+            self._multipliers = self._back(self._weights)
 
-    def _grams(self) -> dict[str, Floats]:
-        """What the width of a group, squared, is the factor of in the covariance of the measured log losses."""
-        self._summed = {name: self.basis.summed(self._shares, name) for name in self.basis.groups}
-        grams = {name: summed @ summed.T for name, summed in self._summed.items()}
-        grams["curvature"] = np.outer(self._sums - self._level, self._sums - self._level)
-        return grams
+    @cached_property
+    def _kinds(self) -> list[tuple[str, str, int]]:
+        """Names of widths, the groups that they are of, and 1 where it is a level's."""
+        plain = [(name, name, 0) for name in self.basis.groups]
+        return plain + [(name, name.removesuffix(BY_LEVEL), 1) for name in WIDTHS if name.endswith(BY_LEVEL)]
 
-    @property
-    def _group_widths(self) -> list[tuple[str, float]]:
-        return [(name, self.widths[name]) for name in self.basis.groups]
+    def _summed(self, shares: Floats, levels: Floats) -> dict[str, Floats]:
+        """What the log multipliers of each kind add to plans' log losses, to first order: ``(n, groups)`` each."""
+        summed = {name: self.basis.summed(shares, name) for name in self.basis.groups}
+        return {name: summed[group] * levels[:, None] if by_level else summed[group] for name, group, by_level in self._kinds}
+
+    def _explained(self, multipliers: Floats) -> Floats:
+        """What log multipliers add to the measured plans' log losses, to first order."""
+        explained: Floats = self._shares @ multipliers[0] + self._levels * (self._shares @ multipliers[1])
+        return explained
 
     def _alike(self, rows: Sequence[Row], others: Sequence[Row]) -> Floats:
         """``exp(-d)``, with d the weight of the leaves where two plans differ, over the reach; ``(n, m)``."""
@@ -163,15 +181,16 @@ class Surrogate:
 
     def _back(self, weights: Floats) -> Floats:
         """Log multipliers that weights of the measured plans make."""
-        pulled = self._shares.T @ weights
-        total = np.zeros(len(pulled))
-        for name, width in self._group_widths:
-            members = self.basis.groups[name]
-            total += width**2 * np.bincount(members, pulled, minlength=len(pulled))[members]
+        pulled = [weights @ self._shares, (weights * self._levels) @ self._shares]
+        total = np.zeros_like(self._multipliers)
+        for name, group, by_level in self._kinds:
+            members = self.basis.groups[group]
+            total[by_level] += self.widths[name] ** 2 * np.bincount(members, pulled[by_level], minlength=len(members))[members]
         return total
 
-    def _scaled(self, multipliers: Floats) -> dict[tuple[str, Choice], float]:
-        values = np.exp(self.basis.logs + multipliers)
+    def _scaled(self, multipliers: Floats, size_bytes: int) -> dict[tuple[str, Choice], float]:
+        level = np.interp(size_bytes, *self._front.T)
+        values = np.exp(self.basis.logs + multipliers[0] + level * multipliers[1])
         return {**self.basis.losses, **dict(zip(self.basis.pairs, values.tolist(), strict=True))}
 
 

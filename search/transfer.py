@@ -155,7 +155,7 @@ class Transfer:
         space = self._movable()
         losses = self._losses(space)
         solver, generator = Solver(space), np.random.default_rng(self.bench.question.seed)
-        moves, best, tried = Moves(solver, losses), first, {first.plan}
+        moves, best, tried = Moves(solver, lambda _: losses), first, {first.plan}
         for done in range(trials):
             self.progress.step("moves", done, trials)
             parents = {best.plan: best.size_bytes}

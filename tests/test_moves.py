@@ -18,7 +18,7 @@ PARENTS = [SOLVER.solve(LOSSES, int(SPACE.inventory.original_bytes * share)) for
 
 def test_a_move_is_a_plan_of_the_space_within_its_room() -> None:
     """Bytes and loss are those of the plan that it makes; few sites differ."""
-    moves, inventory = Moves(SOLVER, LOSSES), SPACE.inventory
+    moves, inventory = Moves(SOLVER, lambda _: LOSSES), SPACE.inventory
     parents = {plan: plan.size_bytes(inventory) for plan in PARENTS}
     room = parents[PARENTS[2]]
     drawn = list(moves.drawn(np.random.default_rng(0), parents, room, 600))
@@ -38,5 +38,5 @@ def test_a_move_is_a_plan_of_the_space_within_its_room() -> None:
 def test_where_nothing_is_to_decide_there_are_no_moves() -> None:
     only = toys.toy_space(max_drops=0, choices={"linear": ["keep"], "embedding": ["keep"], "ffn": ["keep"], "block": ["keep"]})
     plan = Solver(only).smallest()
-    assert not list(Moves(Solver(only), toys.losses_of(only)).drawn(np.random.default_rng(0), {plan: 1}, 10**9, 50))
-    assert not list(Moves(SOLVER, LOSSES).drawn(np.random.default_rng(0), {}, 10**9, 50))
+    assert not list(Moves(Solver(only), lambda _: toys.losses_of(only)).drawn(np.random.default_rng(0), {plan: 1}, 10**9, 50))
+    assert not list(Moves(SOLVER, lambda _: LOSSES).drawn(np.random.default_rng(0), {}, 10**9, 50))

@@ -9,12 +9,15 @@ import pytest
 import toys
 
 from paredown.search.basis import Basis
+from paredown.search.pareto import lower_left
 from paredown.search.record import Record
 from paredown.search.surrogate import WIDTHS, Surrogate, latest
+from paredown.space.plan import Plan
 
 SPACE = toys.toy_space()
 LOSSES = toys.losses_of(SPACE)
 PLANS = toys.all_plans(SPACE)
+MIDDLE = SPACE.inventory.original_bytes // 2
 TRUE = {pair: loss * (1.6 if "layers.0" in pair[0] else 0.7) for pair, loss in LOSSES.items()}
 
 
@@ -33,10 +36,10 @@ def errors(surrogate: Surrogate, fresh: list[Record]) -> np.ndarray:
 def test_nothing_measured_changes_nothing() -> None:
     """But for draws, which scatter as widely as the prior."""
     surrogate = Surrogate(Basis(SPACE.inventory, LOSSES), [])
-    assert surrogate.expected() == pytest.approx(LOSSES)
+    assert surrogate.expected(MIDDLE) == pytest.approx(LOSSES)
     generator = np.random.default_rng(0)
     pair = max(LOSSES, key=lambda pair: LOSSES[pair])
-    logs = [np.log(surrogate.draw(generator)[pair] / LOSSES[pair]) for _ in range(2000)]
+    logs = [np.log(surrogate.draw(generator, MIDDLE)[pair] / LOSSES[pair]) for _ in range(2000)]
     groups = ("all", "block", "role", "site", "choice", "pair")
     assert np.std(logs) == pytest.approx(np.sqrt(sum(WIDTHS[name] ** 2 for name in groups)), rel=0.1)
     fresh = surrogate.predict([record.plan for record in measured(20)])
@@ -46,7 +49,7 @@ def test_nothing_measured_changes_nothing() -> None:
 def test_known_multipliers_are_recovered() -> None:
     """Of every pair that weighs enough in a plan to be seen."""
     records = measured(150)
-    expected = Surrogate(Basis(SPACE.inventory, LOSSES), records).expected()
+    expected = Surrogate(Basis(SPACE.inventory, LOSSES), records).expected(MIDDLE)
     seen = [pair for pair, loss in TRUE.items() if loss > 0.15 * float(np.median([record.loss for record in records]))]
     assert len(seen) > 5
     for pair in seen:
@@ -78,28 +81,54 @@ def test_a_loss_that_bends_away_from_the_sum_is_followed() -> None:
     assert np.abs(errors(Surrogate(Basis(SPACE.inventory, LOSSES), records), fresh)).mean() < 0.06
 
 
+def test_what_matters_only_where_much_is_lost_is_known_there() -> None:
+    """A block whose errors the other amplifies: its choices are dearer in small plans than in large ones, in proportion."""
+    base = np.median([toys.sum_of(SPACE, plan, LOSSES) for plan in PLANS])
+
+    def true(plan: Plan) -> float:
+        level = float(np.log(toys.sum_of(SPACE, plan, LOSSES) / base))
+        return toys.sum_of(SPACE, plan, {p: x * np.exp((0.4 if "layers.0" in p[0] else -0.2) * level) for p, x in LOSSES.items()})
+
+    plans = [plan for plan in PLANS if toys.sum_of(SPACE, plan, LOSSES) > 0]
+    chosen = np.random.default_rng(0).choice(len(plans), 120, replace=False)
+    records = [toys.record_of(SPACE, plans[i], true(plans[i]), number) for number, i in enumerate(chosen)]
+    surrogate = Surrogate(Basis(SPACE.inventory, LOSSES), records[:60])
+    assert np.abs(errors(surrogate, records[60:])).mean() < 0.06
+    sizes = sorted(record.size_bytes for record in records)
+    small, large = surrogate.expected(sizes[5]), surrogate.expected(sizes[-5])
+    dearer = {pair: small[pair] / large[pair] for pair in LOSSES if LOSSES[pair] > 0}
+    early = [ratio for pair, ratio in dearer.items() if "layers.0" in pair[0]]
+    late = [ratio for pair, ratio in dearer.items() if "layers.1" in pair[0]]
+    assert min(early) > 1.2 * max(late)
+
+
 def test_draws_are_reproducible_and_scatter_around_the_mean() -> None:
     surrogate = Surrogate(Basis(SPACE.inventory, LOSSES), measured(10))
-    one, same, other = (surrogate.draw(np.random.default_rng(seed)) for seed in (3, 3, 4))
+    one, same, other = (surrogate.draw(np.random.default_rng(seed), MIDDLE) for seed in (3, 3, 4))
     assert one == same != other
     generator = np.random.default_rng(0)
-    draws = [surrogate.draw(generator) for _ in range(300)]
-    for pair, loss in surrogate.expected().items():
+    draws = [surrogate.draw(generator, MIDDLE) for _ in range(300)]
+    for pair, loss in surrogate.expected(MIDDLE).items():
         assert np.exp(np.mean([np.log(max(draw[pair], 1e-300)) for draw in draws])) == pytest.approx(loss, rel=0.15)
 
 
 def test_draws_agree_with_the_predicted_spread() -> None:
     """Two ways to the same posterior: sums under draws, and the spread that is computed."""
-    surrogate = Surrogate(Basis(SPACE.inventory, LOSSES), measured(12))
-    plans = [record.plan for record in measured(8, seed=3) if record.loss > 0]
-    generator = np.random.default_rng(1)
+    points = [(plan.size_bytes(SPACE.inventory), toys.sum_of(SPACE, plan, LOSSES)) for plan in PLANS]
+    front = [(PLANS[i], points[i][0]) for i in lower_left(points) if points[i][1] > 0]
+    records = [toys.record_of(SPACE, plan, toys.sum_of(SPACE, plan, TRUE), number) for number, (plan, _) in enumerate(front[::3])]
+    surrogate = Surrogate(Basis(SPACE.inventory, LOSSES), records)
+    others = [each for i, each in enumerate(front) if i % 3 and each[1] < records[-1].size_bytes]
     logs = np.array(
-        [[np.log(toys.sum_of(SPACE, plan, draw)) for plan in plans] for draw in (surrogate.draw(generator) for _ in range(800))]
+        [
+            [np.log(toys.sum_of(SPACE, plan, surrogate.draw(np.random.default_rng(seed), size))) for seed in range(800)]
+            for plan, size in others
+        ]
     )
-    spread = surrogate.predict(plans).spread
-    beside = surrogate.widths["remainder"] ** 2 + surrogate.widths["curvature"] ** 2 * 4  # what draws of the pairs leave out
-    assert (logs.std(0) < 1.2 * spread).all()
-    assert (logs.std(0) ** 2 > 0.5 * (spread**2 - beside)).all()
+    spread = surrogate.predict([plan for plan, _ in others]).spread
+    assert len(others) > 6
+    assert (logs.std(1) < 1.4 * spread).all()
+    assert (logs.std(1) ** 2 > 0.5 * (spread**2 - surrogate.widths["remainder"] ** 2)).all()
 
 
 def test_what_was_measured_is_less_uncertain() -> None:
@@ -115,7 +144,7 @@ def test_losses_never_turn_negative() -> None:
     record = toys.record_of(SPACE, plan, toys.sum_of(SPACE, plan, LOSSES) * 1e-6)
     surrogate = Surrogate(Basis(SPACE.inventory, LOSSES), [record])
     generator = np.random.default_rng(0)
-    for losses in (surrogate.expected(), *(surrogate.draw(generator) for _ in range(20))):
+    for losses in (surrogate.expected(MIDDLE), *(surrogate.draw(generator, MIDDLE) for _ in range(20))):
         assert all(loss >= 0 for loss in losses.values())
 
 
