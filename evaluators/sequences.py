@@ -39,6 +39,10 @@ class Sequences:
         cut = slice(0, length)
         return Sequences(tokens=self.tokens[:sequences, cut], mask=self.mask[:sequences, cut], document=self.document[:sequences])
 
+    def within(self, tokens: int) -> Sequences:
+        """The first sequences, so many that they have no more tokens; of the first at least the beginning."""
+        return self.head(max(1, tokens // self.tokens.shape[1]), tokens)
+
     def batches(self, size: int) -> Iterator[Sequences]:
         """Consecutive sequences, ``size`` at a time."""
         for i in range(0, len(self), size):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from contextlib import nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 
 from torch import Tensor
@@ -57,7 +58,6 @@ class Evidence:
         texts: Sequences that the bank's statistics do not come from: on those, calibrated choices look better than they are.
         facts: File of facts of these weights and texts; None to keep none.
         progress: Called with how many of how many measurements are done.
-        sequences: Of those that a choice alone is measured on.
 
     Attributes:
         forward_tokens: That the facts asked for stand for, in passes of the whole model; whoever made them.
@@ -72,36 +72,34 @@ class Evidence:
         texts: Sequences,
         facts: Path | None = None,
         progress: Callable[[int, int], None] = lambda done, of: None,
-        sequences: int = SEQUENCES,
     ) -> None:
         self.space, self.planned, self.bank, self.texts, self.progress = space, planned, bank, texts, progress
         self.facts = Facts(facts)
         self.forward_tokens = self.backward_tokens = 0.0
-        self._short = texts.head(sequences, SEQUENCE_TOKENS)
-        self._short_key = self._short.sha256()[:16]
-        self._teacher: Teacher | None = None
-        self._prefix: Prefix | None = None
-        self._starts_late = True
+        self._short: dict[int, _Short] = {}
 
     @property
     def distances(self) -> list[float]:
         """Angular distance between input and output of each block."""
         return list(getattr(self.bank.statistics, "distances", []))
 
-    def alone(self, site: Site, choice: Choice) -> float:
-        """The loss of the model with one site compressed and everything else kept."""
+    def alone(self, site: Site, choice: Choice, sequences: int = SEQUENCES) -> float:
+        """The loss of the model with one site compressed and everything else kept, on the beginnings of so many sequences."""
         if choice == KEEP:
             return 0.0
-        self.forward_tokens += passes(site, self.space) * int(self._short.mask.sum())
-        return self.facts.get(f"alone {self._short_key} {self._key(site, choice)}", lambda: self._measured(site, choice))
+        if sequences not in self._short:
+            self._short[sequences] = _Short(self.planned, self.texts.head(sequences, SEQUENCE_TOKENS), self.space)
+        short = self._short[sequences]
+        self.forward_tokens += passes(site, self.space) * short.tokens
+        return self.facts.get(f"alone {short.key} {self._key(site, choice)}", lambda: short.loss(site, choice))
 
-    def losses_alone(self, pairs: Sequence[Pair]) -> Sensitivity:
+    def losses_alone(self, pairs: Sequence[Pair], sequences: int = SEQUENCES) -> Sensitivity:
         """`alone` of many pairs, in the order of the blocks, so that each block's states are made once."""
         ordered = sorted(pairs, key=lambda pair: -1 if pair[0].block is None else pair[0].block)
         losses: Sensitivity = {}
         for done, (site, choice) in enumerate(ordered):
             self.progress(done, len(ordered))
-            losses[site.name, choice] = self.alone(site, choice)
+            losses[site.name, choice] = self.alone(site, choice, sequences)
         return losses
 
     def output_error(self, site: Site, choice: Choice) -> float:
@@ -113,7 +111,9 @@ class Evidence:
         """
         return self.facts.get(f"output-error {self._key(site, choice)}", lambda: self._output_error(site, choice))
 
-    def scores(self, name: str, pairs: Sequence[Pair], loss: Loss, score: Score, plan: Plan = ORIGINAL) -> Sensitivity:
+    def scores(
+        self, name: str, pairs: Sequence[Pair], loss: Loss, score: Score, plan: Plan = ORIGINAL, texts: Sequences | None = None
+    ) -> Sensitivity:
         """A score of each pair from the traces of one backward sweep; no sweep where all are known.
 
         Args:
@@ -122,15 +122,17 @@ class Evidence:
             loss: Whose gradients are asked for.
             score: Of the change of a layer; summed over the members, and over the parts of the texts that are swept at a time.
             plan: Of the model that is swept; the original by default.
+            texts: That are swept; all by default.
         """
-        tokens = int(self.texts.mask.sum())
+        texts = texts or self.texts
+        tokens = int(texts.mask.sum())
         self.forward_tokens += tokens
         self.backward_tokens += tokens
-        digest = self.texts.sha256()[:16] + self._plan_key(plan)
+        digest = texts.sha256()[:16] + self._plan_key(plan)
         keys = {(site.name, choice): f"{name} {digest} {self._key(site, choice)}" for site, choice in pairs}
         missing = [pair for pair in pairs if keys[pair[0].name, pair[1]] not in self.facts]
         totals = dict.fromkeys(missing, 0.0)
-        for part in self._parts([site for site, _ in missing]):
+        for part in self._parts(texts, [site for site, _ in missing]):
             found = self._traces(part, [site for site, _ in missing], loss, plan)
             for done, (site, choice) in enumerate(missing):
                 self.progress(done, len(missing))
@@ -158,45 +160,57 @@ class Evidence:
         pairs = [self._key(site, choice) for site, choice in plan.decided(self.space.inventory) if choice != KEEP]
         return hashlib.sha256("\n".join(pairs).encode()).hexdigest()[:16] if pairs else ""
 
-    def _measured(self, site: Site, choice: Choice) -> float:
-        if self._teacher is None or self._prefix is None:
-            self.planned.swap(Plan())
-            causal = self.space.inventory.causal
-            self._teacher = teacher = Teacher(self.planned.model, self._short, causal=causal)
-            self._prefix = Prefix(self.planned, lambda: teacher.measure(self.planned.model))
-            self._check(teacher, self._prefix)
-        if self._starts_late:
-            self._prefix.walk_to(site.block or 0)
-        self.planned.swap(Plan.of(self.space.inventory, {site.name: choice}))
-        try:
-            with self._prefix.skipping():
-                return self._teacher.measure(self.planned.model).mean
-        except EvaluationError:
-            return UNUSABLE
-
-    def _check(self, teacher: Teacher, prefix: Prefix) -> None:
-        """A model whose blocks read more of each other than the states runs as a whole."""
-        prefix.walk_to(prefix.blocks - 1)
-        with prefix.skipping():
-            self._starts_late = teacher.measure(self.planned.model).mean <= SAME
-        prefix.walk_to(0)
-
     def _output_error(self, site: Site, choice: Choice) -> float:
         statistics = self.bank.statistics
         moments = [(change, statistics[member.module]["second_moment"]) for member, change in self.changes(site, choice)]
         return sum(float(((change @ moment) * change).sum()) for change, moment in moments)
 
-    def _parts(self, sites: Sequence[Site]) -> Iterator[Sequences]:
+    def _parts(self, texts: Sequences, sites: Sequence[Site]) -> Iterator[Sequences]:
         """The texts, so many at a time that the traces of these sites fit into memory; none where there are no sites."""
         members = {member.module: member for site in sites for member in site.members}
-        numbers = self.texts.tokens.shape[1] * sum(sum(member.shape) for member in members.values())
+        numbers = texts.tokens.shape[1] * sum(sum(member.shape) for member in members.values())
         if numbers:
-            yield from self.texts.batches(max(1, TRACE_BYTES // (4 * numbers)))
+            yield from texts.batches(max(1, TRACE_BYTES // (4 * numbers)))
 
     def _traces(self, part: Sequences, sites: Sequence[Site], loss: Loss, plan: Plan) -> dict[str, Trace]:
         self.planned.swap(plan)
         modules = list(dict.fromkeys(member.module for site in sites for member in site.members))
         return traces(self.planned.model, modules, part.tokens, part.mask, loss, causal=self.space.inventory.causal)
+
+
+class _Short:
+    """The model under one choice on short texts, from the states of the block where it differs from the original."""
+
+    def __init__(self, planned: PlannedModel, texts: Sequences, space: Space) -> None:
+        self._planned, self._texts, self._space = planned, texts, space
+        self.tokens, self.key = int(texts.mask.sum()), texts.sha256()[:16]
+
+    @cached_property
+    def _teacher(self) -> Teacher:
+        self._planned.swap(Plan())
+        return Teacher(self._planned.model, self._texts, causal=self._space.inventory.causal)
+
+    @cached_property
+    def _prefix(self) -> Prefix | None:
+        """None where a model's blocks read more of each other than the states: it runs as a whole."""
+        prefix = Prefix(self._planned, lambda: self._teacher.measure(self._planned.model))
+        prefix.walk_to(prefix.blocks - 1)
+        with prefix.skipping():
+            starts_late = self._teacher.measure(self._planned.model).mean <= SAME
+        prefix.walk_to(0)
+        return prefix if starts_late else None
+
+    def loss(self, site: Site, choice: Choice) -> float:
+        """With one site compressed and everything else kept."""
+        teacher, prefix = self._teacher, self._prefix
+        if prefix:
+            prefix.walk_to(site.block or 0)
+        self._planned.swap(Plan.of(self._space.inventory, {site.name: choice}))
+        try:
+            with prefix.skipping() if prefix else nullcontext():
+                return teacher.measure(self._planned.model).mean
+        except EvaluationError:
+            return UNUSABLE
 
 
 def passes(site: Site, space: Space) -> float:

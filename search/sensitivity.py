@@ -84,5 +84,8 @@ def estimated(estimator: str, evidence: Evidence) -> Sensitivity:
 def estimated_tokens(estimator: str, space: Space, text_tokens: int) -> float:
     """What an estimator will read, in tokens of forward passes of the whole model; a backward one counts as two."""
     found = estimators[estimator]
-    alone = sum(passes(site, space) for site, _ in found.alone(space)) * SEQUENCES * SEQUENCE_TOKENS
-    return alone + 3 * found.sweeps(space) * text_tokens
+    alone = sum(
+        passes(site, space) * (found.sequences if site.kind == "linear" and site.block is not None else SEQUENCES)
+        for site, _ in found.alone(space)
+    )
+    return alone * SEQUENCE_TOKENS + 3 * found.sweeps(space) * min(text_tokens, found.tokens)

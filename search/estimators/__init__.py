@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from paredown.search.evidence import Evidence, Pair, Sensitivity
+from paredown.search.evidence import SEQUENCES, Evidence, Pair, Sensitivity
 from paredown.space.choice import KEEP, Choice
 from paredown.space.registry import Registry, import_folder
 from paredown.space.site import Site
@@ -22,11 +23,15 @@ class Estimator:
         losses: Of every (site, choice) of the space; zero where a site is kept.
         alone: The pairs that it measures, each alone: what it will cost.
         sweeps: How often it also sweeps the texts backward.
+        sequences: Of the texts, whose beginnings linear sites inside blocks are measured on alone.
+        tokens: Of the texts, that it sweeps at most.
     """
 
     losses: Callable[[Evidence], Sensitivity]
     alone: Callable[[Space], Sequence[Pair]]
     sweeps: Callable[[Space], int] = lambda space: 0
+    sequences: int = SEQUENCES
+    tokens: float = math.inf
 
 
 estimators: Registry[Estimator] = Registry("sensitivity")

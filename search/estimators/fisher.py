@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from paredown.compressors.traces import Trace
+from paredown.evaluators.sequences import Sequences
 from paredown.search.estimators import Estimator, estimators, kept, pairs_of
 from paredown.search.evidence import Evidence, Pair, Sensitivity
 from paredown.space.space import Space
@@ -27,9 +28,17 @@ def measured(space: Space) -> list[Pair]:
 def fisher(evidence: Evidence) -> Sensitivity:
     """Half the squared change of the log-likelihood, token by token, to first order in the change of a layer's outputs.
 
+    Costs one sweep, and the products of each change with the layer's inputs.
+    """
+    return kept(evidence.space) | scored(evidence, evidence.texts) | evidence.losses_alone(measured(evidence.space))
+
+
+def scored(evidence: Evidence, texts: Sequences) -> Sensitivity:
+    """Of the linear sites inside blocks, from one sweep over texts.
+
     Labels are drawn from the model's own predictions, so that this estimates the KL divergence to second order; products of
     different tokens are left out. For an encoder, random directions of the final states take the place of labels: they
-    estimate the squared error. Costs one sweep, and the products of each change with the layer's inputs.
+    estimate the squared error.
 
     Source:
         Martens, 2014, "New insights and perspectives on the natural gradient method", arXiv 1412.1193, for the Fisher
@@ -37,7 +46,7 @@ def fisher(evidence: Evidence) -> Sensitivity:
         AutoQuantize sums the squares of (dL/dY)(dY) element by element; here a token's products are summed first.
     """
     generator = torch.Generator().manual_seed(SEED)
-    tokens, mask = evidence.texts.tokens, evidence.texts.mask
+    tokens, mask = texts.tokens, texts.mask
     causal = evidence.space.inventory.causal
     predicted = int((mask.sum(1) - 1).sum()) if causal else int(mask.sum())
 
@@ -57,8 +66,7 @@ def fisher(evidence: Evidence) -> Sensitivity:
     pairs = swept(evidence.space)
     weights = sum(member.parameters for site, _ in pairs for member in site.members)
     evidence.forward_tokens += tokens.numel() * weights / evidence.space.inventory.parameters
-    losses = evidence.scores("fisher", pairs, sampled if causal else projected, score)
-    return kept(evidence.space) | losses | evidence.losses_alone(measured(evidence.space))
+    return evidence.scores("fisher", pairs, sampled if causal else projected, score, texts=texts)
 
 
 estimators.register("fisher")(Estimator(losses=fisher, alone=measured, sweeps=lambda space: 1))

@@ -15,9 +15,11 @@ def measured(space: Space) -> list[Pair]:
 
 
 def carried(evidence: Evidence, losses: Sensitivity) -> Sensitivity:
-    """The losses with those of linear sites' other choices: in proportion to the output error."""
+    """The losses with those of the other choices of their linear sites: in proportion to the output error."""
     found = dict(losses)
     for site, choice in references(evidence.space):
+        if (site.name, choice) not in losses:
+            continue
         scale = losses[site.name, choice] / max(evidence.output_error(site, choice), 1e-30)
         others = [other for other in evidence.space.options[site.name] if other != KEEP]
         found |= {(site.name, other): scale * evidence.output_error(site, other) for other in others}
