@@ -17,6 +17,9 @@ from paredown.space.site import Inventory
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+WHOLE_SITES = ("all", "block", "role")
+"""Kinds of groups that all pairs of a site are in together."""
+
 TINY = 1e-9
 """Least sensitivity, as a share of the greatest."""
 
@@ -54,7 +57,9 @@ class Basis:
         values = np.array([losses[pair] for pair in self.pairs], dtype=np.float64)
         self.logs: Floats = np.log(np.maximum(values, TINY * values.max(initial=TINY)))
         self.groups = _groups(inventory, self.pairs)
-        self._sorted = {name: _sorted(members) for name, members in self.groups.items()}
+        first = np.unique(self.groups["site"], return_index=True)[1]  # pair of each site
+        self._sorted = {name: _sorted(self.groups[name][first]) for name in WHOLE_SITES}
+        self._sorted |= {name: _sorted(self.groups[name]) for name in ("site", "choice")}
         self._leaves = {site.name: i for i, site in enumerate(inventory.leaves)}
         self._covers = {site.name: [self._leaves[leaf] for leaf in site.covers or (site.name,)] for site in inventory.sites}
         self._spread = np.zeros((len(self.pairs), len(self._leaves)))
@@ -101,13 +106,11 @@ class Basis:
         sums = np.maximum(shares.sum(1), 1e-300)
         return shares / sums[:, None], np.log(sums)
 
-    def summed(self, shares: Floats, name: str) -> Floats:
-        """Shares ``(n, p)`` summed over the groups of a kind, ``(n, groups)``."""
-        if name == "pair":
-            return shares
-        order, starts = self._sorted[name]
-        summed: Floats = np.add.reduceat(shares[:, order], starts, axis=1)
-        return summed
+    def summed(self, shares: Floats) -> dict[str, Floats]:
+        """Shares ``(n, p)`` summed over the groups of each kind, ``(n, groups)`` each."""
+        sites = _reduced(shares, *self._sorted["site"])
+        parts = {"site": sites, "choice": _reduced(shares, *self._sorted["choice"]), "pair": shares}
+        return {name: parts[name] if name in parts else _reduced(sites, *self._sorted[name]) for name in self.groups}
 
     def alike(self, rows: Sequence[Row], others: Sequence[Row], shares: Floats) -> Floats:
         """How much of the loss lies on leaves where two plans do the same, ``(n, m)``, in [0, 1].
@@ -153,3 +156,9 @@ def _sorted(members: Integers) -> tuple[Integers, Integers]:
     """An order in which the pairs of a group are neighbours, and where each group starts in it."""
     order = np.argsort(members, kind="stable")
     return order, np.searchsorted(members[order], np.arange(int(members.max(initial=-1)) + 1))
+
+
+def _reduced(values: Floats, order: Integers, starts: Integers) -> Floats:
+    """Columns ``(n, m)`` summed by group."""
+    summed: Floats = np.add.reduceat(values[:, order], starts, axis=1)
+    return summed

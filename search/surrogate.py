@@ -166,7 +166,7 @@ class Surrogate:
 
     def _summed(self, shares: Floats, levels: Floats) -> dict[str, Floats]:
         """What the log multipliers of each kind add to plans' log losses, to first order: ``(n, groups)`` each."""
-        summed = {name: self.basis.summed(shares, name) for name in self.basis.groups}
+        summed = self.basis.summed(shares)
         return {name: summed[group] * levels[:, None] if by_level else summed[group] for name, group, by_level in self._kinds}
 
     def _explained(self, multipliers: Floats) -> Floats:
