@@ -110,7 +110,7 @@ def main() -> int:
             truth = known(entries, before)
             truth.write(path, options.problem.name, bench)
         show_shares(entries, truth, options.evaluations)
-        sizes = {name: bytes_of(contest, budget) for name, budget in budgets.items()}
+        sizes = {name: contest.bench.space.inventory.budget_bytes(budget) for name, budget in budgets.items()}
         show_losses(entries, truth, sizes, options.evaluations)
         if options.selected:
             show_selected(contest, entries, truth, sizes)
@@ -213,7 +213,7 @@ def show_solver(contest: Contest, truth: Truth, bits: list[float]) -> None:
     """The front that is there before the first trial."""
     print(f"\nthe solver's plans after {contest.sensitivity_cost:.1f} evaluations, measured: loss over the best known\n")
     found = [contest.solved(budget_of(contest.bench.space, each)) for each in bits]
-    sizes = [bytes_of(contest, budget_of(contest.bench.space, each)) for each in bits]
+    sizes = [contest.bench.space.inventory.budget_bytes(budget_of(contest.bench.space, each)) for each in bits]
     ratios = [record.loss / truth.at(size) for record, size in zip(found, sizes, strict=True)]
     table([f"{each:g} bits" for each in bits], [[f"{each:.3f}" for each in ratios]])
 
@@ -236,10 +236,6 @@ def show_held_out(contest: Contest, entries: list[Entry], sizes: dict[str, int],
         [title, *(f"{losses[title, name] / least[name]:.4f}" for name in sizes)] for title in dict.fromkeys(title for title, _ in losses)
     ]
     table(["engine", *sizes], rows)
-
-
-def bytes_of(contest: Contest, budget: str) -> int:
-    return contest.bench.space.inventory.budget_bytes(budget)
 
 
 def write_csv(entries: list[Entry], path: Path) -> None:

@@ -106,7 +106,7 @@ class StudyFile(_Strict):
     )
     sensitivity: str = Field(
         default="single-site",
-        description="what single choices are predicted to lose by: single-site, single-site-full, gradient, autoscheme, fisher, angular",
+        description="what predicts the loss of a choice: single-site, single-site-full, combined, fisher, gradient, autoscheme, angular",
     )
     sampler: str = Field(
         default="frontier", description="frontier; or evopress, evopress-solver, amq, or Optuna's tpe, nsga2, nsga3, gp, random"
