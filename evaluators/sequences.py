@@ -40,8 +40,8 @@ class Sequences:
         return Sequences(tokens=self.tokens[:sequences, cut], mask=self.mask[:sequences, cut], document=self.document[:sequences])
 
     def within(self, tokens: int) -> Sequences:
-        """The first sequences, so many that they have no more tokens; of the first at least the beginning."""
-        return self.head(max(1, tokens // self.tokens.shape[1]), tokens)
+        """The first sequences, so many that they have no more tokens, padding left out; of the first at least the beginning."""
+        return self.head(max(1, int((self.mask.sum(1).cumsum(0) <= tokens).sum())), tokens)
 
     def batches(self, size: int) -> Iterator[Sequences]:
         """Consecutive sequences, ``size`` at a time."""

@@ -124,7 +124,7 @@ class Evidence:
             plan: Of the model that is swept; the original by default.
             texts: That are swept; all by default.
         """
-        texts = texts or self.texts
+        texts = self.texts if texts is None else texts
         tokens = int(texts.mask.sum())
         self.forward_tokens += tokens
         self.backward_tokens += tokens

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from paredown.compressors.bank import Bank
 from paredown.compressors.planned import PlannedModel
 from paredown.evaluators.sequences import Sequences
-from paredown.search.estimators import estimators
-from paredown.search.evidence import SEQUENCE_TOKENS, SEQUENCES, Evidence, Sensitivity, passes
+from paredown.search.estimators import estimators, is_swept
+from paredown.search.evidence import SEQUENCE_TOKENS, SEQUENCES, UNUSABLE, Evidence, Sensitivity, passes
 from paredown.search.facts import facts_of
 from paredown.space.choice import parse_choice
 from paredown.space.files import write_atomically
@@ -70,6 +71,8 @@ def stored_losses(
 def estimated(estimator: str, evidence: Evidence) -> Sensitivity:
     """The losses that an estimator predicts, in the order of the space; the model is left with everything kept.
 
+    What is not finite counts as unusable: no plan that has another choice takes it.
+
     Raises:
         UnknownNameError: If there is no such estimator.
         StudyError: If it cannot learn such a model.
@@ -78,14 +81,12 @@ def estimated(estimator: str, evidence: Evidence) -> Sensitivity:
         losses = estimators[estimator].losses(evidence)
     finally:
         evidence.finish()
-    return {(name, choice): losses[name, choice] for name, choices in evidence.space.options.items() for choice in choices}
+    found = {(name, choice): losses[name, choice] for name, choices in evidence.space.options.items() for choice in choices}
+    return {pair: loss if math.isfinite(loss) else UNUSABLE for pair, loss in found.items()}
 
 
 def estimated_tokens(estimator: str, space: Space, text_tokens: int) -> float:
     """What an estimator will read, in tokens of forward passes of the whole model; a backward one counts as two."""
     found = estimators[estimator]
-    alone = sum(
-        passes(site, space) * (found.sequences if site.kind == "linear" and site.block is not None else SEQUENCES)
-        for site, _ in found.alone(space)
-    )
+    alone = sum(passes(site, space) * (found.sequences if is_swept(site) else SEQUENCES) for site, _ in found.alone(space))
     return alone * SEQUENCE_TOKENS + 3 * found.sweeps(space) * min(text_tokens, found.tokens)

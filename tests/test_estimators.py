@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,13 +15,15 @@ import paredown
 from paredown.compressors.checkpoint import config_of, load_original
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.weights import open_original
+from paredown.evaluators.sequences import Sequences
 from paredown.search import evidence
-from paredown.search.estimators import angular, estimators, fisher, pairs_of, single_site
-from paredown.search.evidence import UNUSABLE, Evidence
-from paredown.search.sensitivity import estimated
+from paredown.search.estimators import angular, combined, estimators, fisher, pairs_of, single_site
+from paredown.search.evidence import UNUSABLE, Evidence, Sensitivity, passes
+from paredown.search.sensitivity import estimated, estimated_tokens
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import StudyError, UnknownNameError
 from paredown.space.plan import Plan
+from paredown.space.site import Site
 
 Folder = Callable[[str], Path]
 OF_TEXTS = ("gradient", "autoscheme")
@@ -137,6 +139,49 @@ def test_what_makes_the_model_unusable_is_priced_out(pico: Folder, tmp_path: Pat
     seen = evidence_of(space, planned)
     assert seen.alone(site, two) == UNUSABLE
     assert seen.alone(site, eight) == pytest.approx(sound, rel=1e-6)
+
+
+def test_combined_is_the_geometric_mean(pico: Folder, tmp_path: Path) -> None:
+    """Of what one sequence and what the first 1,024 tokens tell; all else is measured."""
+    tokens = torch.randint(2, 128, (30, 48), generator=torch.Generator().manual_seed(0))
+    data = Sequences(tokens=tokens, mask=torch.ones_like(tokens), document=torch.arange(30))
+    space, planned = prepared(pico("llama"), tmp_path, data)
+
+    def losses(name: str, texts: Sequences) -> Sensitivity:
+        return estimated(name, Evidence(space, planned, planned.bank, texts, tmp_path / "facts.json"))
+
+    alone, swept = losses("single-site", data.head(1)), losses("fisher", data.head(21))
+    whole, found = losses("fisher", data), losses("combined", data)
+    scored = {(site.name, choice) for site, choice in fisher.swept(space)}
+    for pair, loss in found.items():
+        assert loss == pytest.approx(math.sqrt(alone[pair] * swept[pair]) if pair in scored else whole[pair], rel=1e-5), pair
+    inside, others = (sum(passes(s, space) for s, _ in pairs) for pairs in (combined.inside(space), fisher.measured(space)))
+    assert estimated_tokens("combined", space, 10**6) == pytest.approx(128 * (inside + 4 * others) + 3 * 1024)
+
+
+@pytest.mark.parametrize("name", ["single-site", "combined", "fisher"])
+def test_weights_that_are_not_finite_are_priced_out(
+    pico: Folder, tmp_path: Path, records: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a site whose reference decodes to infinity; what is known of its other choices by a sweep stays known."""
+    space, planned = prepared(pico("llama"), tmp_path, records=records)
+    sound = estimated(name, evidence_of(space, planned))
+    site, choice = single_site.references(space)[2]
+    others = [(site.name, other) for other in space.options[site.name] if other not in (choice, KEEP)]
+    decoded = planned.bank.decoded
+
+    def broken(at: Site, taken: Choice) -> Mapping[str, torch.Tensor]:
+        tensors = decoded(at, taken)
+        return {key: tensor * math.inf for key, tensor in tensors.items()} if (at, taken) == (site, choice) else tensors
+
+    monkeypatch.setattr(planned.bank, "decoded", broken)
+    losses = estimated(name, evidence_of(space, planned))
+    assert losses[site.name, choice] == UNUSABLE
+    assert all(math.isfinite(loss) for loss in losses.values())
+    assert {pair: loss for pair, loss in losses.items() if pair[0] != site.name} == {p: x for p, x in sound.items() if p[0] != site.name}
+    if name == "combined":
+        swept = estimated("fisher", evidence_of(space, planned))
+        assert [losses[pair] for pair in others] == pytest.approx([swept[pair] for pair in others])
 
 
 def test_what_cannot_be_estimated_is_refused(pico: Folder, tmp_path: Path, records: Path) -> None:

@@ -15,6 +15,9 @@ import toys
 from paredown.search.pareto import hypervolume
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, samplers
+from paredown.search.solver import Losses, Solver
+from paredown.search.surrogate import Surrogate
+from paredown.space.choice import Choice
 from paredown.space.plan import Plan
 
 SPACE = toys.toy_space(blocks=3, choices={"linear": [f"quantize bits={bits}" for bits in (2, 3, 4, 6, 8)]})
@@ -119,6 +122,31 @@ def test_the_largest_steps_of_the_front_are_filled() -> None:
     sizes = [proposal.plan.size_bytes(SPACE.inventory) for proposal in found if proposal.label == "solved for what was learnt"]
     assert len(sizes) > 5
     assert all(any(lower < size < upper for lower, upper in large) for size in sizes)
+
+
+def test_the_solver_is_given_the_losses_of_its_budget(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a choice loses depends on how small the plan is."""
+    sizes: dict[int, int] = {}
+    solved: list[tuple[int, int]] = []
+    expected, draw, solve = Surrogate.expected, Surrogate.draw, Solver.solve
+
+    def noted(losses: dict[tuple[str, Choice], float], size: int) -> dict[tuple[str, Choice], float]:
+        sizes[id(losses)] = size
+        kept.append(losses)
+        return losses
+
+    def solving(solver: Solver, losses: Losses, budget: int) -> Plan:
+        if id(losses) in sizes:
+            solved.append((budget, sizes[id(losses)]))
+        return solve(solver, losses, budget)
+
+    kept: list[Losses] = []
+    monkeypatch.setattr(Surrogate, "expected", lambda self, size: noted(expected(self, size), size))
+    monkeypatch.setattr(Surrogate, "draw", lambda self, generator, size: noted(draw(self, generator, size), size))
+    monkeypatch.setattr(Solver, "solve", solving)
+    samplers["frontier"](replace(QUESTION, focus="front")).propose(trial(40), records)
+    assert len({budget for budget, _ in solved}) > 4
+    assert all(budget == size for budget, size in solved)
 
 
 def test_a_plan_climbs_the_rungs() -> None:

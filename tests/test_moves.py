@@ -35,6 +35,15 @@ def test_a_move_is_a_plan_of_the_space_within_its_room() -> None:
         assert 1 <= sum(before[site] != after[site] for site in before) <= max(SITES)
 
 
+def test_moves_are_judged_by_the_losses_at_the_size_of_their_parent() -> None:
+    parents = {plan: plan.size_bytes(SPACE.inventory) for plan in PARENTS}
+    moves = Moves(SOLVER, lambda size: {pair: loss * size for pair, loss in LOSSES.items()})
+    drawn = list(moves.drawn(np.random.default_rng(0), parents, max(parents.values()), 300))
+    assert len({move.parent for move in drawn}) == len(PARENTS)
+    for move in drawn:
+        assert move.loss == pytest.approx(toys.sum_of(SPACE, moves.plan(move), LOSSES) * parents[move.parent])
+
+
 def test_where_nothing_is_to_decide_there_are_no_moves() -> None:
     only = toys.toy_space(max_drops=0, choices={"linear": ["keep"], "embedding": ["keep"], "ffn": ["keep"], "block": ["keep"]})
     plan = Solver(only).smallest()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paredown.evaluators.documents import Document
-from paredown.evaluators.sequences import SHORTEST, cut, sequence_sets
+from paredown.evaluators.sequences import SHORTEST, Sequences, cut, sequence_sets
 from paredown.space.errors import StudyError
 from paredown.space.study_file import Tokens
 
@@ -80,3 +80,11 @@ def test_batches_are_the_whole_in_order() -> None:
 def test_the_fingerprint_is_of_the_tokens() -> None:
     one, same, other = (cut(texts(n), TOKENIZER, tokens=100, length=32, what="search") for n in ([90, 50], [90, 50], [90, 49]))
     assert one.sha256() == same.sha256() != other.sha256()
+
+
+def test_so_many_tokens_of_texts() -> None:
+    """Whole sequences, padding not counted; of one that is longer the beginning."""
+    mask = (torch.arange(64) < torch.tensor([[40], [16], [30], [64]])).long()
+    part = Sequences(tokens=torch.ones(4, 64, dtype=torch.long), mask=mask, document=torch.arange(4))
+    assert [len(part.within(tokens)) for tokens in (30, 40, 55, 56, 86, 149, 150, 10**6)] == [1, 1, 1, 2, 3, 3, 4, 4]
+    assert int(part.within(30).mask.sum()) == 30

@@ -42,6 +42,11 @@ def pairs_of(space: Space) -> list[Pair]:
     return [(site, choice) for site in space.inventory.sites for choice in space.options[site.name] if choice != KEEP]
 
 
+def is_swept(site: Site) -> bool:
+    """Whether a gradient tells what a change of a site's weights does: it is a change of the outputs of layers inside a block."""
+    return site.kind == "linear" and site.block is not None
+
+
 def kept(space: Space) -> Sensitivity:
     """The loss of the sites that are kept: none."""
     return {(site.name, KEEP): 0.0 for site in space.inventory.sites if KEEP in space.options[site.name]}

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from math import sqrt
 
-from paredown.search.estimators import Estimator, estimators, fisher, kept, references
+from paredown.search.estimators import Estimator, estimators, fisher, is_swept, kept, references
 from paredown.search.estimators.single_site import carried
-from paredown.search.evidence import Evidence, Pair, Sensitivity
+from paredown.search.evidence import UNUSABLE, Evidence, Pair, Sensitivity
 from paredown.space.space import Space
 
-SEQUENCES = 1
-TOKENS = 1024
+SEQUENCES, TOKENS = 1, 1024
+"""Sequences that linear sites are measured alone on, and tokens that are swept at most: on texts of 2,048 tokens both together cost about
+what `single-site` does."""
 
 
 def inside(space: Space) -> list[Pair]:
     """Linear sites inside blocks, with their reference."""
-    return [(site, choice) for site, choice in references(space) if site.block is not None]
+    return [(site, choice) for site, choice in references(space) if is_swept(site)]
 
 
 def combined(evidence: Evidence) -> Sensitivity:
     """The geometric mean of `single-site`, on one sequence, and of `fisher`, on few tokens: they err in different ways.
 
-    What `fisher` measures alone is measured as there.
+    What `fisher` measures alone is measured as there. Where the measured choice makes the model unusable, nothing can be carried
+    from it to the others: `fisher` alone counts.
     """
-    alone = carried(evidence, evidence.losses_alone(inside(evidence.space), SEQUENCES))
     scores = fisher.scored(evidence, evidence.texts.within(TOKENS))
-    together = {pair: sqrt(alone[pair] * score) for pair, score in scores.items()}
-    return kept(evidence.space) | together | evidence.losses_alone(fisher.measured(evidence.space))
+    measured = evidence.losses_alone(inside(evidence.space), SEQUENCES)
+    unusable = {pair: loss for pair, loss in measured.items() if loss >= UNUSABLE}
+    alone = carried(evidence, {pair: loss for pair, loss in measured.items() if pair not in unusable})
+    together = {pair: sqrt(alone[pair] * score) if pair in alone else score for pair, score in scores.items()}
+    return kept(evidence.space) | together | unusable | evidence.losses_alone(fisher.measured(evidence.space))
 
 
 estimators.register("combined")(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from paredown.compressors.traces import Trace
 from paredown.evaluators.sequences import Sequences
-from paredown.search.estimators import Estimator, estimators, kept, pairs_of
+from paredown.search.estimators import Estimator, estimators, is_swept, kept, pairs_of
 from paredown.search.evidence import Evidence, Pair, Sensitivity
 from paredown.space.space import Space
 
@@ -15,8 +15,8 @@ SEED = 0
 
 
 def swept(space: Space) -> list[Pair]:
-    """Linear sites inside blocks: a change of their weights is a change of their outputs, and a gradient tells what that does."""
-    return [(site, choice) for site, choice in pairs_of(space) if site.kind == "linear" and site.block is not None]
+    """What a gradient tells the loss of: linear sites inside blocks."""
+    return [(site, choice) for site, choice in pairs_of(space) if is_swept(site)]
 
 
 def measured(space: Space) -> list[Pair]:
