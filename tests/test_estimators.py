@@ -17,7 +17,7 @@ from paredown.compressors.planned import PlannedModel
 from paredown.compressors.weights import open_original
 from paredown.evaluators.sequences import Sequences
 from paredown.search import evidence
-from paredown.search.estimators import angular, combined, estimators, fisher, pairs_of, single_site
+from paredown.search.estimators import angular, estimators, fisher, inside, pairs_of, single_site
 from paredown.search.evidence import UNUSABLE, Evidence, Sensitivity, passes
 from paredown.search.sensitivity import estimated, estimated_tokens
 from paredown.space.choice import KEEP, Choice
@@ -155,8 +155,8 @@ def test_combined_is_the_geometric_mean(pico: Folder, tmp_path: Path) -> None:
     scored = {(site.name, choice) for site, choice in fisher.swept(space)}
     for pair, loss in found.items():
         assert loss == pytest.approx(math.sqrt(alone[pair] * swept[pair]) if pair in scored else whole[pair], rel=1e-5), pair
-    inside, others = (sum(passes(s, space) for s, _ in pairs) for pairs in (combined.inside(space), fisher.measured(space)))
-    assert estimated_tokens("combined", space, 10**6) == pytest.approx(128 * (inside + 4 * others) + 3 * 1024)
+    linear, others = (sum(passes(s, space) for s, _ in pairs) for pairs in (inside(space), fisher.measured(space)))
+    assert estimated_tokens("combined", space, 10**6) == pytest.approx(128 * (linear + 4 * others) + 3 * 1024)
 
 
 @pytest.mark.parametrize("name", ["single-site", "combined", "fisher"])

@@ -64,4 +64,9 @@ def references(space: Space) -> list[Pair]:
     return [(site, choice) for site in linear if (choice := reference(site, space)) is not None]
 
 
+def inside(space: Space) -> list[Pair]:
+    """Linear sites inside blocks with their reference."""
+    return [(site, choice) for site, choice in references(space) if is_swept(site)]
+
+
 import_folder(__name__, list(__path__))

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from math import sqrt
 
-from paredown.search.estimators import Estimator, estimators, fisher, is_swept, kept, references
+from paredown.search.estimators import Estimator, estimators, fisher, inside, kept
 from paredown.search.estimators.single_site import carried
-from paredown.search.evidence import UNUSABLE, Evidence, Pair, Sensitivity
-from paredown.space.space import Space
+from paredown.search.evidence import UNUSABLE, Evidence, Sensitivity
 
 SEQUENCES, TOKENS = 1, 1024
 """Sequences that linear sites are measured alone on, and tokens that are swept at most: on texts of 2,048 tokens both together cost about
 what `single-site` does."""
-
-
-def inside(space: Space) -> list[Pair]:
-    """Linear sites inside blocks, with their reference."""
-    return [(site, choice) for site, choice in references(space) if is_swept(site)]
 
 
 def combined(evidence: Evidence) -> Sensitivity:

@@ -21,8 +21,7 @@ def swept(space: Space) -> list[Pair]:
 
 def measured(space: Space) -> list[Pair]:
     """What a gradient at the original says little of, measured alone: embeddings, heads, and what leaves parts out."""
-    within = set(swept(space))
-    return [pair for pair in pairs_of(space) if pair not in within]
+    return [(site, choice) for site, choice in pairs_of(space) if not is_swept(site)]
 
 
 def fisher(evidence: Evidence) -> Sensitivity:

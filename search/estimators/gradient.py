@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from paredown.compressors.traces import Loss, Trace
-from paredown.search.estimators import Estimator, estimators, kept, references
+from paredown.search.estimators import Estimator, estimators, inside, kept
 from paredown.search.estimators import fisher as sweep
 from paredown.search.evidence import Evidence, Pair, Sensitivity
 from paredown.space.errors import StudyError
@@ -20,8 +20,8 @@ SCALED = 4
 
 def scaled(space: Space) -> list[Pair]:
     """The pairs that give the scores their unit."""
-    inside = [pair for pair in references(space) if pair[0].block is not None]
-    return inside[len(inside) // (2 * SCALED) :: max(1, len(inside) // SCALED)][:SCALED]
+    pairs = inside(space)
+    return pairs[len(pairs) // (2 * SCALED) :: max(1, len(pairs) // SCALED)][:SCALED]
 
 
 def measured(space: Space) -> list[Pair]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +18,7 @@ from paredown.search.pareto import improvements, lower_left
 from paredown.search.record import Record
 from paredown.search.rungs import on_whole_set
 from paredown.search.samplers import Proposal, Question, samplers
+from paredown.search.solver import Losses
 from paredown.search.structures import Structures
 from paredown.search.surrogate import Surrogate
 from paredown.space.plan import Plan
@@ -172,9 +173,14 @@ class _Round:
         return Surrogate(self.sampler.basis, self.history)
 
     @cached_property
+    def expected(self) -> Callable[[int], Losses]:
+        """The mean of what was learnt, in plans of so many bytes; remembered."""
+        return cache(self.surrogate.expected)
+
+    @cached_property
     def moves(self) -> Moves:
         """Within the space, judged by the mean of what was learnt."""
-        return Moves(self.question.solver, self.surrogate.expected)
+        return Moves(self.question.solver, self.expected)
 
     @cached_property
     def _front(self) -> list[Record]:
@@ -200,7 +206,7 @@ class _Round:
         return self._few(STRUCTURES) if self.sampler.structures.options else 0
 
     def _solved(self, budget: int, *, mean: bool) -> _Candidate:
-        losses = self.surrogate.expected(budget) if mean else self.surrogate.draw(self.generator, budget)
+        losses = self.expected(budget) if mean else self.surrogate.draw(self.generator, budget)
         plan = self.question.solver.solve(losses, budget)
         label = "solved for what was learnt" if mean else "solved under a draw"
         return _Candidate(plan=plan, label=label, size_bytes=self.question.solver.size_bytes(plan))
@@ -231,7 +237,7 @@ class _Round:
                 near = fitting[-PARENTS:]
                 parent = near[int(self.generator.integers(len(near)))]
                 structure = structures.near(self.generator, structures.of(parent.plan))
-                if plan := structures.solved(structure, self.surrogate.expected(budget), budget):
+                if plan := structures.solved(structure, self.expected(budget), budget):
                     size = self.question.solver.size_bytes(plan)
                     found.append(_Candidate(plan=plan, label="another structure", size_bytes=size))
         return found
@@ -267,7 +273,7 @@ class _Round:
     def _again(self) -> Proposal:
         """Where nothing new is to be had."""
         budget = self.question.budget_bytes
-        plan = self.question.solver.solve(self.surrogate.expected(budget), budget)
+        plan = self.question.solver.solve(self.expected(budget), budget)
         predicted = self.surrogate.predicted_loss(plan)
         return Proposal(plan=plan, label="solved again", predicted_loss=predicted, expected_gain=self._nothing)
 
