@@ -33,7 +33,7 @@ from paredown.search.outcome import Outcome
 from paredown.search.rebuild import Rebuilder, Version, rebuilder
 from paredown.search.select import learnt
 from paredown.search.session import Session
-from paredown.search.solver import Solver
+from paredown.search.solver import Solver, read_losses
 from paredown.search.uniform import uniform_plan
 from paredown.search.workbench import Workbench, environment, survey
 from paredown.space.choice import parse_choice
@@ -129,8 +129,7 @@ def sequential(bench: Workbench, plan: Plan, draws: range) -> list[Quality]:
 
 def learnt_plan(bench: Workbench, outcome: Outcome, folder: Path, budget_bytes: int) -> Plan:
     """The solver's plan for another budget, under what the trials taught."""
-    stored = json.loads((folder / "sensitivity.json").read_text())["losses"]
-    losses = {(site, parse_choice(choice)): loss for site, choice, loss in stored}
+    losses = read_losses(json.loads((folder / "sensitivity.json").read_text()))
     return learnt(Solver(bench.space), losses, outcome.records, budget_bytes)[0]
 
 

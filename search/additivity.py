@@ -14,7 +14,8 @@ from paredown.search.outcome import Outcome
 from paredown.search.pareto import lower_left
 from paredown.search.record import Record
 from paredown.search.rendering import Section
-from paredown.space.choice import KEEP, parse_choice
+from paredown.search.solver import read_losses
+from paredown.space.choice import KEEP
 from paredown.space.site import Inventory
 
 POINTS = 6
@@ -65,7 +66,7 @@ def additivity(outcome: Outcome, folder: Path) -> Additivity | None:
         stored = json.loads((folder / "sensitivity.json").read_bytes())
     except (OSError, ValueError):
         return None
-    losses = {(site, parse_choice(choice)): loss for site, choice, loss in stored["losses"]}
+    losses = read_losses(stored)
     plans = []
     for record in outcome.records:
         pairs = [(site.name, choice) for site, choice in record.plan.decided(inventory)]

@@ -14,7 +14,7 @@ import numpy as np
 from paredown.search.outcome import Outcome
 from paredown.search.pareto import pareto_front
 from paredown.search.record import Record
-from paredown.space.choice import KEEP, Choice, parse_choice
+from paredown.space.choice import KEEP, Choice
 from paredown.space.files import write_atomically
 from paredown.space.layouts import choice_members, site_layout
 from paredown.space.plan import Plan
@@ -115,11 +115,6 @@ def draw_sensitivity(losses: Mapping[tuple[str, Choice], float], outcome: Outcom
             cells[role(site), site.block] = (float(np.log10(value)), f"{short(choice)}\n{value:.1e}")
     title = "Sensitivity: predicted loss of each site compressed alone, near 3 bits (calibration set)"
     draw_map(cells, path, title=title, label=f"log10 of the {AXES[outcome.metric]}", colours="OrRd", logarithmic=True)
-
-
-def read_losses(stored: Any) -> dict[tuple[str, Choice], float]:
-    """The sensitivities of a study folder."""
-    return {(site, parse_choice(choice)): loss for site, choice, loss in stored["losses"]}
 
 
 def role(site: Site) -> str:

@@ -15,6 +15,7 @@ from paredown.search.additivity import additivity_section
 from paredown.search.outcome import Comparison, Finding, Outcome
 from paredown.search.record import Record
 from paredown.search.rendering import Section, Table, as_html, as_markdown
+from paredown.search.solver import read_losses
 from paredown.search.survival import survival_section
 from paredown.search.verdict import METRICS, counts, early_words, price_words, verdict
 from paredown.space.files import write_atomically
@@ -89,7 +90,7 @@ def draw_pictures(outcome: Outcome, folder: Path) -> None:
     except (OSError, ValueError):
         return
     pictures.draw_choices(outcome, inventory, folder / pictures.CHOICES)
-    pictures.draw_sensitivity(pictures.read_losses(stored), outcome, inventory, folder / pictures.SENSITIVITY)
+    pictures.draw_sensitivity(read_losses(stored), outcome, inventory, folder / pictures.SENSITIVITY)
 
 
 def sections_of(outcome: Outcome, folder: Path) -> list[Section]:

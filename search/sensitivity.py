@@ -14,7 +14,7 @@ from paredown.evaluators.sequences import Sequences
 from paredown.search.estimators import estimators, is_swept
 from paredown.search.evidence import SEQUENCE_TOKENS, SEQUENCES, UNUSABLE, Evidence, Sensitivity, passes
 from paredown.search.facts import facts_of
-from paredown.space.choice import parse_choice
+from paredown.search.solver import read_losses
 from paredown.space.files import write_atomically
 from paredown.space.space import Space
 
@@ -53,7 +53,7 @@ def stored_losses(
     variables = sorted(str((site, choice)) for site, choices in space.options.items() for choice in choices)
     key = hashlib.sha256(json.dumps([estimator, *inputs, variables]).encode()).hexdigest()
     if path.is_file() and (stored := json.loads(path.read_text()))["key"] == key:
-        return {(site, parse_choice(choice)): loss for site, choice, loss in stored["losses"]}
+        return read_losses(stored)
     evidence = Evidence(space, planned, bank, texts, facts_of(bank), progress)
     losses = estimated(estimator, evidence)
     content = {
