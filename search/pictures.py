@@ -113,7 +113,7 @@ def draw_sensitivity(losses: Mapping[tuple[str, Choice], float], outcome: Outcom
             choice = min(options, key=lambda c: (abs(getattr(c, "bits", 16) - 3), c.method != "quantize", str(c)))
             value = max(losses[site.name, choice], LOWEST)
             cells[role(site), site.block] = (float(np.log10(value)), f"{short(choice)}\n{value:.1e}")
-    title = "Sensitivity: predicted loss of each site compressed alone, near 3 bits (calibration set)"
+    title = "Sensitivity: predicted loss of each site compressed alone, near 3 bits (search set)"
     draw_map(cells, path, title=title, label=f"log10 of the {AXES[outcome.metric]}", colours="OrRd", logarithmic=True)
 
 
