@@ -20,13 +20,13 @@ MAY_IMPORT = {
     "evaluators": {"space", "compressors"},
     "search": {"space", "compressors", "evaluators"},
     "deploy": {"space", "compressors", "evaluators"},
-    "paredown": {"space", "compressors", "evaluators", "search", "deploy"},
+    "interface": {"space", "compressors", "evaluators", "search", "deploy"},
 }
 ONLY_IN = {
     "ray": lambda path: path == "search/workers/ray.py",
     "optuna": lambda path: path == "search/study.py" or path.startswith("search/samplers/"),
-    "optuna_dashboard": lambda path: path.startswith("paredown/"),
-    "typer": lambda path: path == "paredown/cli.py",
+    "optuna_dashboard": lambda path: path.startswith("interface/"),
+    "typer": lambda path: path == "interface/cli.py",
     "torch": lambda path: not path.startswith("space/"),
     "transformers": lambda path: not path.startswith("space/"),
 }
@@ -58,7 +58,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_imports_go_one_way() -> None:
-    """space <- compressors <- evaluators <- {search, deploy} <- paredown; absolute throughout."""
+    """space <- compressors <- evaluators <- {search, deploy} <- interface; absolute throughout."""
     faults = []
     for name, path in sources():
         package = name.split("/")[0]
@@ -67,7 +67,7 @@ def test_imports_go_one_way() -> None:
             if module.startswith("."):
                 faults.append(f"{name}:{line}: relative import {module}")
             elif parts[0] == "paredown":
-                other = parts[1] if len(parts) > 1 and parts[1] in MAY_IMPORT else "paredown"
+                other = parts[1] if len(parts) > 1 and parts[1] in MAY_IMPORT else "interface"
                 if other != package and other not in MAY_IMPORT[package]:
                     faults.append(f"{name}:{line}: {package} imports {module}")
     assert not faults, "\n".join(faults)
@@ -88,7 +88,7 @@ def test_every_package_is_installed() -> None:
     """A folder with Python files that pyproject.toml does not list would be missing after installation."""
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {name.rpartition("/")[0].replace("/", ".") for name, _ in sources()}
-    found = {folder if folder == "paredown" else f"paredown.{folder}" for folder in folders}
+    found = {"paredown" if folder == "interface" else f"paredown.{folder}" for folder in folders}
     assert sorted(listed) == sorted(found)
     assert (Path(paredown.__file__).parent / "py.typed").exists()
 
