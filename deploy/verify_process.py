@@ -63,7 +63,7 @@ def incremental(model: Any, inputs: torch.Tensor) -> torch.Tensor:
     result = model(input_ids=inputs[:, :half], use_cache=True)
     logits = [result.logits]
     for place in range(half, inputs.shape[1]):
-        result = model(input_ids=inputs[:, place : place + 1], past_key_values=result.past_key_values, use_cache=True)
+        result = model(input_ids=inputs[:, place : place + 1], cache=result.cache, use_cache=True)
         logits.append(result.logits)
     return torch.cat(logits, dim=1)
 

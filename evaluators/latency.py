@@ -191,7 +191,7 @@ def time_models(models: Mapping[str, PreTrainedModel], causal: bool) -> dict[str
             steps = []
             for _ in range(DECODED_TOKENS if causal and repeat % 5 == 0 else 0):
                 started = time.perf_counter()
-                output = model(input_ids=prompt[:, -1:], past_key_values=output.past_key_values, use_cache=True)
+                output = model(input_ids=prompt[:, -1:], cache=output.cache, use_cache=True)
                 steps.append(time.perf_counter() - started)
             if repeat:
                 prefill[name] += taken
