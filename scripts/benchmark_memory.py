@@ -154,7 +154,7 @@ def search_and_apply(model: Path, out: Path, trials: int, cap: int) -> None:
     """All under the cap; whatever goes beyond it is refused by the system, and ends the process."""
     resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
     study = {"model": str(model), "budget": "98.5%", "trials": trials, "latency": "off", "tokens": TOKENS, "space": SPACE}
-    outcome = paredown.search(study, out / "study", workers=1)
+    outcome = paredown.find_plan(study, out / "study", workers=1)
     if outcome.winner is None:
         raise SystemExit("no plan won")
     steps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in outcome.seconds.items())

@@ -80,7 +80,7 @@ class Pair:
 def measured(study: StudyFile, folder: Path, bank: Path) -> Pair:
     """Runs a study, and compares its winner once more."""
     started = time.monotonic()
-    outcome = paredown.search(study, folder, progress=Unreported(), bank=bank, workers=1)
+    outcome = paredown.find_plan(study, folder, progress=Unreported(), bank=bank, workers=1)
     seconds = time.monotonic() - started
     assert outcome.best is not None  # a budget below the smallest plan is refused before any trial
     after = None
