@@ -2,7 +2,7 @@
 
     import paredown
 
-    outcome = paredown.search({"model": "studies/models/demo", "budget": "40%", "trials": 60}, "runs/mine")
+    outcome = paredown.find_plan({"model": "studies/models/demo", "budget": "40%", "trials": 60}, "runs/mine")
     paredown.apply("runs/mine/best/plan.yaml", "studies/models/demo", "runs/mine/model")
     model = paredown.load("runs/mine/model")
 
@@ -11,7 +11,6 @@ Importing this imports no torch; the functions that need it do.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as _version
 from pathlib import Path
@@ -43,11 +42,11 @@ __all__ = [
     "clean_bank",
     "dashboard",
     "evaluate",
+    "find_plan",
     "generate",
     "inspect",
     "load",
     "report",
-    "search",
     "select",
     "status",
     "transfer",
@@ -56,10 +55,6 @@ __all__ = [
 ]
 
 __version__ = _version("paredown")
-
-# The package `paredown.search` and the function below share a name. Loaded here, before the function is made, the package
-# is never bound over it; `from paredown.search.session import Session` finds the package all the same.
-importlib.import_module("paredown.search")
 
 
 def inspect(model: str | Study, *, target: str = "paredown", budget: str = "45%") -> Inspection:
@@ -80,7 +75,7 @@ def inspect(model: str | Study, *, target: str = "paredown", budget: str = "45%"
     return inspect_study(as_study(model if is_study else {"model": str(model), "target": target, "budget": budget}))
 
 
-def search(
+def find_plan(
     study: Study, out: str | Path, *, progress: Progress | None = None, bank: str | Path | None = None, workers: int | None = None
 ) -> Outcome:
     """Searches until the study says stop; in a folder of the same study it goes on where that was.
@@ -236,6 +231,6 @@ def dashboard(folder: str | Path, port: int = 8080) -> None:
     Raises:
         StudyError: If the folder holds no study, or the port is taken.
     """
-    from paredown.dashboard import serve
+    from paredown.dashboard_server import serve
 
     serve(Path(folder), port)

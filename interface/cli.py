@@ -268,7 +268,7 @@ def run_search(question: StudyFile, folder: Path, bank: Path | None = None, work
         note(line)
     try:
         with telling(Console(stderr=True)) as progress:
-            paredown.search(question, folder, progress=progress, bank=bank, workers=workers)
+            paredown.find_plan(question, folder, progress=progress, bank=bank, workers=workers)
     except Stopped:
         saved = folder / "best" / "plan.yaml"
         note(f"stopped; the best so far is {saved}" if saved.is_file() else "stopped before the first trial was finished")

@@ -32,7 +32,7 @@ def workshop(pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def finished(workshop: Path) -> Path:
     """A small study that came to its end, made once."""
-    paredown.search(paredown.StudyFile.read(workshop / "study.yaml").model_copy(update={"trials": 22}), workshop / "finished")
+    paredown.find_plan(paredown.StudyFile.read(workshop / "study.yaml").model_copy(update={"trials": 22}), workshop / "finished")
     return workshop / "finished"
 
 
@@ -242,14 +242,12 @@ def test_another_question_in_the_same_folder(
 
 
 def test_public_surface() -> None:
-    """`__all__` names what there is; the function `search` is not hidden by the package of that name."""
-    import paredown.search.session  # noqa: F401 - binds the package's name, had it not been loaded before
-
+    """`__all__` names what there is; every command but the demo is a function, too."""
     for name in paredown.__all__:
         assert hasattr(paredown, name)
-    assert callable(paredown.search)
     verbs = {command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback}
-    assert {"evaluate" if verb == "eval" else verb for verb in verbs} - {"demo"} <= set(paredown.__all__)
+    functions = {"eval": "evaluate", "search": "find_plan"}
+    assert {functions.get(verb, verb) for verb in verbs} - {"demo"} <= set(paredown.__all__)
 
 
 def test_importing_needs_no_torch(tmp_path: Path) -> None:

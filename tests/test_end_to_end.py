@@ -122,7 +122,7 @@ def test_two_processes_find_the_same_also_where_one_was_killed(pico: Folder, tmp
 def test_other_families_go_all_the_way(pico: Folder, tmp_path: Path, name: str) -> None:
     """Search, apply, verification in a fresh process, load: within the budget, and nearer to the original than its uniform rival or
     that rival itself."""
-    outcome = paredown.search(study(pico(name), tmp_path, tokens={**TOKENS, "sequence_length": 48}), tmp_path / "study")
+    outcome = paredown.find_plan(study(pico(name), tmp_path, tokens={**TOKENS, "sequence_length": 48}), tmp_path / "study")
     assert outcome.metric == ("kl" if name == "gpt2" else "relative-error")
     assert outcome.best and outcome.best.size_bytes <= outcome.budget_bytes
     applied, verified = paredown.apply(tmp_path / "study" / "best" / "plan.yaml", pico(name), tmp_path / "small")

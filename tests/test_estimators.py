@@ -199,4 +199,4 @@ def test_what_cannot_be_estimated_is_refused(pico: Folder, tmp_path: Path, recor
 
 def test_an_unknown_estimator_is_refused_before_anything_is_read() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'gradient'"):
-        paredown.search({"model": "nowhere", "sensitivity": "gradiant"}, out="nowhere")
+        paredown.find_plan({"model": "nowhere", "sensitivity": "gradiant"}, out="nowhere")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import pkgutil
 import subprocess
 import sys
 import tomllib
@@ -99,3 +101,20 @@ def test_plans_are_read_without_torch(modules: str, tmp_path: Path) -> None:
     program = f"import {modules}, sys; print(sorted({{'torch', 'transformers', 'optuna', 'scipy'}} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_no_function_bears_the_name_of_a_module() -> None:
+    """`import paredown.search` binds the package `search` to that name, and would hide a function."""
+    modules = {module.name for module in pkgutil.iter_modules(paredown.__path__)}
+    assert {"search", "cli"} <= modules
+    assert not modules & set(paredown.__all__)
+
+
+@pytest.mark.parametrize("folder", ["checkout", "elsewhere"])
+def test_modules_are_imported_under_their_full_names(folder: str, tmp_path: Path) -> None:
+    """The package and its modules are found wherever Python is started, with the checkout first on its path, too."""
+    program = "import paredown; import paredown.search.solver as solver; print(solver.Solver.__name__, callable(paredown.find_plan))"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    place = ROOT if folder == "checkout" else tmp_path
+    result = subprocess.run([sys.executable, "-c", program], cwd=place, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "Solver True"

@@ -216,12 +216,12 @@ def test_a_study_keeps_to_it(pico: Callable[[str], Path], tmp_path: Path, monkey
     table = table_of(space)
     table.write(tmp_path / "table.json")
     most = 1.01 * (table.predict(space.inventory, Plan.of(space.inventory, {"model.layers.0": parse_choice("drop")}))[0] or 0)
-    found = paredown.search({**question, "max_decode_ms": most}, tmp_path / "study", workers=1)
+    found = paredown.find_plan({**question, "max_decode_ms": most}, tmp_path / "study", workers=1)
     assert found.best and found.best.decode_ms is not None and found.best.decode_ms <= most
     solved = [record.decode_ms or 0 for record in found.records if record.origin == "solver"]
     assert solved and max(solved) <= most < max(record.decode_ms or 0 for record in found.records)
     assert f"{most:g} ms/token, predicted from timed layers" in (tmp_path / "study" / "report.md").read_text()
     with pytest.raises(BudgetError, match="no plan meets decode_ms .*: the least that the space offers is"):
-        paredown.search({**question, "max_decode_ms": 1e-3}, tmp_path / "never", bank=tmp_path / "study" / "bank", workers=1)
+        paredown.find_plan({**question, "max_decode_ms": 1e-3}, tmp_path / "never", bank=tmp_path / "study" / "bank", workers=1)
     selected = paredown.select(tmp_path / "study", "95%").plan_file.plan_for(space.inventory)
     assert (table.predict(space.inventory, selected)[0] or 0) <= most
