@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from paredown.space.errors import OutputError, PlanError, StudyError
-from paredown.space.files import LIMIT_BYTES, read_yaml, write_atomically
+from paredown.space.files import LIMIT_BYTES, UNFINISHED, read_yaml, remove_unfinished, write_atomically
 
 
 class Inner(BaseModel):
@@ -135,3 +137,32 @@ def test_a_file_in_the_way_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         write_atomically(tmp_path / "a" / "file.txt", "new")
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    """By the name of the file alone; what a living process writes, and what only looks like it, stays."""
+    killed = "import os, signal, sys; os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+    killed += "from pathlib import Path; from paredown.space.files import write_atomically; write_atomically(Path(sys.argv[1]), 'new')"
+    write_atomically(tmp_path / "file.txt", "old")
+    subprocess.run([sys.executable, "-c", killed, tmp_path / "file.txt"], check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    stay = {f"{UNFINISHED}{os.getppid()}-abc", f"{UNFINISHED}x-abc", ".DS_Store"}
+    for name in {*stay, f"{UNFINISHED}{os.getpid()}-abc"}:
+        (tmp_path / name).write_text("")
+    remove_unfinished(tmp_path)
+    remove_unfinished(tmp_path / "missing")
+    assert {path.name for path in tmp_path.iterdir()} == {"file.txt", *stay}
+    assert (tmp_path / "file.txt").read_text() == "old"
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl+C in the middle of it: the old file is whole, and no other is there."""
+    write_atomically(tmp_path / "file.txt", "old")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("paredown.space.files.os.fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "file.txt", "new")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file.txt", "old")]
