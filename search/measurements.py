@@ -1,0 +1,109 @@
+"""Measurements of the finalists, on disk from the moment they are made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paredown.space.errors import EvaluationError
+from paredown.space.files import write_atomically
+from paredown.space.plan import Plan
+from paredown.space.plan_file import choices_of
+
+if TYPE_CHECKING:
+    from paredown.evaluators.quality import Quality  # imports torch
+    from paredown.search.finalists import Measure
+    from paredown.search.rebuild import Version
+
+MEASUREMENTS = "finalists"
+"""Folder of a study folder that holds them."""
+
+SCHEMA = 1
+
+
+class Measurements:
+    """Measures versions of plans, each once: what an earlier run measured of the same plan on the same inputs is read.
+
+    Args:
+        folder: One file for each measurement, named by the hash of what it depends on.
+        inputs: Fingerprints of weights, texts and whatever else decides a measurement.
+        calibration_sha256: Fingerprint of a draw of the calibration texts.
+        measure: Makes a measurement.
+    """
+
+    def __init__(
+        self, folder: Path, inputs: Mapping[str, Any], calibration_sha256: Callable[[int], str], measure: Measure
+    ) -> None:
+        self.folder, self.inputs, self._measure = folder, dict(inputs), measure
+        self._calibration_sha256 = cache(calibration_sha256)
+
+    def measure(self, plan: Plan, name: str, version: Version) -> Quality:
+        """The quality of a version of a plan on a set.
+
+        Raises:
+            EvaluationError: If a prediction is not finite; that is remembered, too.
+            OutputError: If it cannot be written.
+        """
+        about = {
+            "schema": SCHEMA,
+            "set": name,
+            "in_order": version.in_order,
+            "draw": version.draw,
+            "calibration": self._calibration_sha256(version.draw),
+            "inputs": self.inputs,
+            "choices": choices_of(plan),
+        }
+        path = self.folder / f"{_sha256(about)}.json"
+        if (found := _read(path)) is None:
+            found = self._made(plan, name, version)
+            content = {"about": about, "found": found}
+            write_atomically(path, json.dumps({**content, "sha256": _sha256(content)}))
+        if "failure" in found:
+            raise EvaluationError(found["failure"])
+        return _quality(found)
+
+    def _made(self, plan: Plan, name: str, version: Version) -> dict[str, Any]:
+        try:
+            made = self._measure(plan, name, version)
+        except EvaluationError as error:
+            return {"failure": str(error)}
+        return {
+            "metric": made.metric,
+            "totals": made.totals.tolist(),
+            "tokens": made.tokens.tolist(),
+            "perplexity": made.perplexity,
+            "sequences": list(made.sequences),
+        }
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What was found, as a file holds it; None if it is missing, damaged, or of something else than its name says."""
+    try:
+        stored = json.loads(path.read_bytes())
+        content = {"about": stored["about"], "found": stored["found"]}
+        is_whole = stored["sha256"] == _sha256(content) and path.stem == _sha256(stored["about"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return content["found"] if is_whole else None
+
+
+def _quality(found: Mapping[str, Any]) -> Quality:
+    from paredown.evaluators.quality import Quality
+
+    return Quality(
+        metric=found["metric"],
+        totals=np.array(found["totals"], dtype=np.float64),
+        tokens=np.array(found["tokens"], dtype=np.float64),
+        perplexity=found["perplexity"],
+        sequences=tuple(found["sequences"]),
+    )
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
