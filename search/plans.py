@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from paredown.search.outcome import Outcome
 from paredown.search.record import Record
+from paredown.space.errors import OutputError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, Calibration, PlanFile, choices_of
 
+PLAN = "plan.yaml"
 UNITS = {"kl": "nats/token", "relative-error": "share of the squared norm of the final hidden states"}
 
 
@@ -26,18 +29,57 @@ def plan_file(plan: Plan, reference: BaseModelReference, target: str, size_bytes
     return PlanFile(base_model=reference, target=target, choices=choices_of(plan), size_bytes=size_bytes, **known)
 
 
+def publish(outcome: Outcome, reference: BaseModelReference, folder: Path, reports: Callable[[Outcome, Path], None]) -> None:
+    """Writes all that people read of a study; what ``front.json`` calls finished is written before it says so.
+
+    Args:
+        outcome: As it stands.
+        reference: The original, as plan files name it.
+        folder: The study folder.
+        reports: Writes the reports.
+
+    Raises:
+        OutputError: If the folder cannot be written; the same call makes up for what is missing.
+    """
+    publish_plans(outcome, reference, folder)
+    reports(outcome, folder)
+    outcome.write(folder)
+
+
 def publish_plans(outcome: Outcome, reference: BaseModelReference, folder: Path) -> None:
     """Writes ``best/plan.yaml`` and a plan for every trial on the front; plans that left the front are removed."""
+    if outcome.best:
+        _update(folder / "best" / PLAN, measured_file(outcome, outcome.best, reference))
     wanted = {f"{record.number:04d}": record for record in outcome.front}
     for name, record in wanted.items():
-        path = folder / "front" / name / "plan.yaml"
-        if not path.is_file() or outcome.state == "finished":
-            measured_file(outcome, record, reference).write(path)
-    for old in (folder / "front").glob("*"):
-        if old.name not in wanted:
-            shutil.rmtree(old)
-    if outcome.best:
-        measured_file(outcome, outcome.best, reference).write(folder / "best" / "plan.yaml")
+        _update(folder / "front" / name / PLAN, measured_file(outcome, record, reference))
+    for old in sorted((folder / "front").glob("*")):
+        if old.name not in wanted and _is_of_a_trial(old):
+            _remove(old)
+
+
+def _update(path: Path, file: PlanFile) -> None:
+    """Writes a plan file unless the same is there."""
+    try:
+        same = path.read_text(encoding="utf-8") == file.to_yaml()
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        file.write(path)
+
+
+def _is_of_a_trial(folder: Path) -> bool:
+    """Whether a folder is named as that of a trial and holds nothing but its plan: anything else belongs to somebody."""
+    named = re.fullmatch("[0-9]{4,}", folder.name) is not None and folder.is_dir() and not folder.is_symlink()
+    return named and {path.name for path in folder.iterdir()} <= {PLAN}
+
+
+def _remove(folder: Path) -> None:
+    try:
+        (folder / PLAN).unlink(missing_ok=True)
+        folder.rmdir()
+    except OSError as error:
+        raise OutputError(f"cannot remove {folder}: {error.strerror}; make its folder writable") from None
 
 
 def measured_file(outcome: Outcome, record: Record, reference: BaseModelReference) -> PlanFile:

@@ -15,11 +15,12 @@ from pydantic import TypeAdapter
 from paredown.compressors.checkpoint import weights_sha256
 from paredown.compressors.holdings import USED
 from paredown.evaluators.latency import LatencyTable, deployed_plan
-from paredown.search.finalists import decide, time_deployed
+from paredown.search.finalists import Measure, decide, time_deployed
 from paredown.search.lazy import data_free, is_lazy, narrowed
 from paredown.search.limits import decode_limit
+from paredown.search.measurements import MEASUREMENTS, Measurements
 from paredown.search.outcome import Outcome
-from paredown.search.plans import publish_plans
+from paredown.search.plans import publish
 from paredown.search.rebuild import rebuilder
 from paredown.search.record import Record, best_within
 from paredown.search.refusal import refuse_impossible
@@ -28,7 +29,7 @@ from paredown.search.seeds import seed_plans
 from paredown.search.sensitivity import Sensitivity, stored_losses
 from paredown.search.solver import Solver
 from paredown.search.study import Race, TrialLog, locked
-from paredown.search.study_folder import finished, same_inputs, same_study
+from paredown.search.study_folder import finished, same_inputs, same_study, tidy
 from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench, environment, reference_of
 from paredown.space.errors import StudyError
@@ -83,16 +84,18 @@ class Session:
         with locked(self.folder):
             deadline = self._deadline()
             same_study(self.folder, self.question)
+            tidy(self.folder)
             started = time.monotonic()
             self.progress.step("model and texts", 0, None)
             self.bench = Workbench(self.question, self.bank_folder, self.workers)
             self.inputs = self._same_inputs()
-            if before := finished(self.folder, self.question):
-                return before
             space, inventory = self.bench.space, self.bench.space.inventory
+            self.reference = reference_of(self.question, self.bench.folder, inventory)
+            if before := finished(self.folder, self.question):
+                self._publish(before)  # what a person or a full disk took away is there again
+                return before
             write_atomically(self.folder / "environment.json", json.dumps(environment(), indent=1))
             write_atomically(self.folder / "inventory.json", TypeAdapter(Inventory).dump_json(inventory, indent=1))
-            self.reference = reference_of(self.question, self.bench.folder, inventory)
             self.solver = Solver(space)
             self.budget_bytes = self._budget(inventory)
             self._keep_time("model and texts", started)
@@ -186,13 +189,22 @@ class Session:
         self._publish(self._outcome(race, state="searching"))
         started = time.monotonic()
         with rebuilder(self.bench) as rebuild:
-            outcome = decide(self._outcome(race, state="finished"), rebuild.measure, self.bench.is_calibrated, self.progress.step)
+            measure = self._measurements(rebuild.measure).measure
+            outcome = decide(self._outcome(race, state="finished"), measure, self.bench.is_calibrated, self.progress.step)
         if self.latency and outcome.winner is not None:
             outcome = replace(outcome, timed=time_deployed(outcome, self.bench.deployed, self.progress.step))
         self._keep_time("finalists", started)
         outcome = replace(outcome, seconds=dict(self.seconds), prices=self.solver.prices(self.losses, self.budget_bytes))
         self._publish(outcome)
         return outcome
+
+    def _measurements(self, measure: Measure) -> Measurements:
+        """The finalists' measurements, which a search that was killed among them finds again."""
+
+        def texts(draw: int) -> str:
+            return self.bench.calibration(draw).sha256()
+
+        return Measurements(self.folder / MEASUREMENTS, self.inputs, texts, measure)
 
     def _race(self) -> Race:
         """The trials: the solver's plan for the budget, uniform plans, the solver's others, then what the sampler proposes."""
@@ -233,10 +245,8 @@ class Session:
 
     def _publish(self, outcome: Outcome) -> None:
         self.outcome = outcome
-        outcome.write(self.folder)
         self.bench.name_records(self.folder / USED)
-        publish_plans(outcome, self.reference, self.folder)
-        self.progress.publish(outcome, self.folder)
+        publish(outcome, self.reference, self.folder, self.progress.publish)
         self._published = time.monotonic()
 
     def _keep_time(self, name: str, started: float) -> None:
