@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from paredown.space.errors import EvaluationError
 
@@ -16,3 +18,18 @@ def finite(value: float, what: str) -> float:
     if not math.isfinite(value):
         raise EvaluationError(f"{what} is {value}; the plan is left out")
     return float(value)
+
+
+@contextmanager
+def memory_faults() -> Iterator[None]:
+    """Work that may take more memory than there is: torch says so in errors of several classes.
+
+    Raises:
+        MemoryError: In their place.
+    """
+    try:
+        yield
+    except RuntimeError as fault:
+        if isinstance(fault, EvaluationError) or "memory" not in str(fault).lower():
+            raise
+        raise MemoryError(f"out of memory: {str(fault).splitlines()[0]}") from None

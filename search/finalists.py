@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from paredown.evaluators.comparison import Ratio, interval, ratio
-from paredown.evaluators.latency import Build, time_models
+from paredown.evaluators.door import memory_faults
+from paredown.evaluators.latency import Build, Timing, time_models
 from paredown.evaluators.quality import Quality
 from paredown.search.outcome import Comparison, Finding, Outcome, Refit, Survival
 from paredown.search.rebuild import Version
@@ -129,21 +131,43 @@ def decide(outcome: Outcome, measure: Measure, calibrated: Callable[[Plan], bool
     )
 
 
-def time_deployed(outcome: Outcome, build: Build, step: Step) -> dict[str, dict[str, Any]]:
-    """The original, the winner and the best uniform plan as the target runs them, timed end to end in turn.
+def time_deployed(outcome: Outcome, build: Build, at_once: int, step: Step, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """The original, the winner and the best uniform plan as the target runs them, timed end to end.
+
+    They are timed in turn where memory holds all of them, else one after the other. What cannot be built or timed has no times; the
+    winner stands.
 
     Args:
         outcome: With its winner.
         build: Makes the deployed model of a plan.
+        at_once: How many deployed models memory holds.
         step: Is told before each model is built.
+        say: Is told in a sentence why there are no times.
     """
     records = distinct([outcome[number] for number in (outcome.winner, outcome.uniform) if number is not None])
     plans = {"original": Plan(), **{str(record.number): record.plan for record in records}}
-    models = {}
-    for done, (name, plan) in enumerate(plans.items()):
-        step("deployed models, timed", done, len(plans))
-        models[name] = build(plan)
-    return {name: timing.model_dump() for name, timing in time_models(models, outcome.metric == "kl").items()}
+    found: dict[str, Timing] = {}
+
+    def time_these(names: Sequence[str]) -> None:
+        models = {}
+        with memory_faults():
+            for name in names:
+                step("deployed models, timed", len(found) + len(models), len(plans))
+                models[name] = build(plans[name])
+            found.update(time_models(models, outcome.metric == "kl"))
+
+    try:
+        if at_once < 1:
+            raise MemoryError("the study's memory does not hold one of them")
+        if at_once >= len(plans):
+            with suppress(MemoryError):
+                time_these(list(plans))
+            gc.collect()  # an error keeps the models alive that were built before it
+        for name in plans if not found else ():
+            time_these([name])
+    except (MemoryError, EvaluationError) as error:
+        say(f"the deployed models were not all timed ({str(error) or 'out of memory'}); the winner stands")
+    return {name: timing.model_dump() for name, timing in found.items()}
 
 
 def distinct(records: Sequence[Record]) -> list[Record]:

@@ -192,7 +192,8 @@ class Session:
             measure = self._measurements(rebuild.measure).measure
             outcome = decide(self._outcome(race, state="finished"), measure, self.bench.is_calibrated, self.progress.step)
         if self.latency and outcome.winner is not None:
-            outcome = replace(outcome, timed=time_deployed(outcome, self.bench.deployed, self.progress.step))
+            timed = time_deployed(outcome, self.bench.deployed, self.bench.deployed_at_once, self.progress.step, self.progress.say)
+            outcome = replace(outcome, timed=timed)
         self._keep_time("finalists", started)
         outcome = replace(outcome, seconds=dict(self.seconds), prices=self.solver.prices(self.losses, self.budget_bytes))
         self._publish(outcome)

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
+from paredown.evaluators.door import memory_faults
 from paredown.evaluators.quality import Quality
 from paredown.search.patience import Patience
 from paredown.search.record import Record
@@ -206,7 +207,8 @@ class Race:
         plan = proposal.plan
         rung = proposal.sequences if (proposal.sequences or self.question.sequences) < self.question.sequences else None
         same = next((record for record in self.history.values() if record.plan == plan and record.whole and rung is None), None)
-        found = same or self._quality(plan, rung)
+        with memory_faults():
+            found = same or self.measure(plan, rung)
         decode_ms, prefill_ms = self.latency(plan) or (None, None)
         known: dict[str, Any] = {"number": number, "origin": origin, "label": proposal.label}
         known |= {"predicted_loss": proposal.predicted_loss, "expected_gain": proposal.expected_gain}
@@ -214,14 +216,6 @@ class Race:
         if isinstance(found, Record):
             return replace(found, **known)
         return Record.of(plan, found, self.question.space.inventory, whole=rung is None, **known)
-
-    def _quality(self, plan: Plan, rung: int | None) -> Quality:
-        try:
-            return self.measure(plan, rung)
-        except RuntimeError as fault:
-            if isinstance(fault, EvaluationError) or "memory" not in str(fault).lower():
-                raise
-            raise EvaluationError(f"out of memory: {str(fault).splitlines()[0]}") from None
 
 
 @contextmanager

@@ -193,10 +193,10 @@ class Workbench:
         """The table of a file, measured now if there is none."""
         if path.is_file():
             return LatencyTable.read(path)
-        wanted = self.deployed_dtype.itemsize * self.space.inventory.parameters
-        if wanted > self.memory_bytes:
+        if self.deployed_at_once < 1:
             raise StudyError(
-                f"to time plans, the model is built: that takes {wanted:,} bytes, memory allows {self.memory_bytes:,}; say latency: off"
+                f"to time plans, the model is built: that takes {self._deployed_bytes:,} bytes, memory allows {self.memory_bytes:,}; "
+                "say latency: off"
             )
         table = measure_table(self.space, self.deployed, self.deployed_dtype, _cpu_name())
         table.write(path)
@@ -213,6 +213,15 @@ class Workbench:
         """Of the target's activations: bfloat16 for paredown's kernels, else as the original is stored."""
         stored: torch.dtype = self.config.dtype or torch.float32
         return torch.bfloat16 if self.space.target.name == "paredown" else stored
+
+    @property
+    def deployed_at_once(self) -> int:
+        """How many deployed models memory holds, each counted as large as the original."""
+        return self.memory_bytes // self._deployed_bytes
+
+    @property
+    def _deployed_bytes(self) -> int:
+        return self.deployed_dtype.itemsize * self.space.inventory.parameters
 
     def fill_bank(self, beside: Sequence[Plan] = (), progress: Callable[[int, int], None] = lambda done, of: None) -> None:
         """Compresses every site under every option, and under what these plans take, that is not in the bank yet.
