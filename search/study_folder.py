@@ -9,18 +9,15 @@ from pathlib import Path
 from paredown.search.measurements import MEASUREMENTS
 from paredown.search.outcome import FILE, Outcome
 from paredown.space.errors import StudyError
-from paredown.space.files import remove_unfinished, write_atomically
+from paredown.space.files import write_atomically
 from paredown.space.study_file import StudyFile
+from paredown.space.temporary import remove_abandoned
 
 
 def tidy(folder: Path) -> None:
-    """Removes the files that a killed search was writing, bank apart; for the process that holds the folder.
-
-    Raises:
-        OutputError: If a file cannot be removed.
-    """
+    """Removes the files that a killed search was writing, bank apart; for the process that holds the folder."""
     for place in (folder, folder / "best", folder / MEASUREMENTS, folder / "select", *folder.glob("front/*")):
-        remove_unfinished(place)
+        remove_abandoned(place, ".")
 
 
 def same_study(folder: Path, question: StudyFile) -> None:

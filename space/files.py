@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,13 +11,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from paredown.space.errors import OutputError, ParedownError
+from paredown.space.temporary import UNFINISHED, temporary_folder
 
 M = TypeVar("M", bound=BaseModel)
 
 LIMIT_BYTES = 8 << 20
-
-UNFINISHED = ".unfinished-"
-"""How the name of a file begins while it is written; the number of the process that writes it follows."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -121,46 +117,14 @@ def write_atomically(path: Path, text: str | bytes) -> None:
         OutputError: If the folder cannot be written or the disk is full; the old file is left as it was.
     """
     data = text.encode() if isinstance(text, str) else text
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{UNFINISHED}{os.getpid()}-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
+        with temporary_folder(path.parent, f".{path.name}{UNFINISHED}") as folder:
+            with (folder / "new").open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(folder / "new", 0o644)
+            os.replace(folder / "new", path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from None
-    finally:
-        if temporary:
-            with suppress(OSError):
-                os.unlink(temporary)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Removes from a folder the files that processes were writing when they were killed; call it before this process writes there.
-
-    Raises:
-        OutputError: If a file cannot be removed.
-    """
-    try:
-        for path in folder.glob(f"{UNFINISHED}*"):
-            writer = path.name.removeprefix(UNFINISHED).partition("-")[0]
-            if writer.isdecimal() and not _is_running(int(writer)):
-                path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot remove {error.filename}: {error.strerror}; make {folder} writable") from None
-
-
-def _is_running(process: int) -> bool:
-    """Whether another process has this number; a container may have given this one's to one that was killed."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return process != os.getpid()

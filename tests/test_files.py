@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from paredown.space.errors import OutputError, PlanError, StudyError
-from paredown.space.files import LIMIT_BYTES, UNFINISHED, read_yaml, remove_unfinished, write_atomically
+from paredown.space.files import LIMIT_BYTES, read_yaml, write_atomically
 
 
 class Inner(BaseModel):
@@ -140,19 +140,15 @@ def test_a_file_in_the_way_of_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
-    """By the name of the file alone; what a living process writes, and what only looks like it, stays."""
+    """By the next write of the file; the old one is whole until then."""
     killed = "import os, signal, sys; os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
     killed += "from pathlib import Path; from paredown.space.files import write_atomically; write_atomically(Path(sys.argv[1]), 'new')"
     write_atomically(tmp_path / "file.txt", "old")
     subprocess.run([sys.executable, "-c", killed, tmp_path / "file.txt"], check=False)
     assert len(list(tmp_path.iterdir())) == 2
-    stay = {f"{UNFINISHED}{os.getppid()}-abc", f"{UNFINISHED}x-abc", ".DS_Store"}
-    for name in {*stay, f"{UNFINISHED}{os.getpid()}-abc"}:
-        (tmp_path / name).write_text("")
-    remove_unfinished(tmp_path)
-    remove_unfinished(tmp_path / "missing")
-    assert {path.name for path in tmp_path.iterdir()} == {"file.txt", *stay}
     assert (tmp_path / "file.txt").read_text() == "old"
+    write_atomically(tmp_path / "file.txt", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
