@@ -1,21 +1,31 @@
-"""Output folders: written beside, synced, renamed; only our own are replaced."""
+"""Output folders: written beside, synced, exchanged; only our own are replaced."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from paredown.space.errors import OutputError
+from paredown.space.temporary import UNFINISHED, abandoned, temporary_folder
 
 MANIFEST = "metrics.json"
 """The file that makes a folder ours: it lists the files that were written."""
+
+OLD = "old"
+"""Name, in the temporary folder, of what was in the place of the new folder, until that is there."""
+
+AT_FDCWD, EXCHANGE = -100, 2
+"""The current folder, of ``renameat2`` in ``fcntl.h``; and the flag for an exchange, which macOS's ``renamex_np`` has too."""
+
+CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""Errors of systems and file systems that exchange nothing."""
 
 
 def check_folder(out: Path) -> None:
@@ -45,36 +55,69 @@ def check_folder(out: Path) -> None:
 def replaced(out: Path) -> Iterator[Path]:
     """An empty folder to write into, which takes the place of ``out`` once all went well; else nothing is left of it.
 
+    A process that is killed leaves the old folder or the new one, whole; only where the system cannot exchange two folders in one
+    step may the old one have to be `put_back` first. What it leaves beside that is removed by the next one that writes there.
+
     Raises:
         OutputError: If the disk is full or the place cannot be written.
     """
-    temporary: Path | None = None
     try:
-        out = out.absolute()
+        out = put_back(out.absolute())
         check_folder(out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.writing-"))
-        yield temporary
-        for path in temporary.iterdir():
-            _sync(path)
-        _sync(temporary)
-        temporary.chmod(0o755)
-        if out.exists():
-            old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.replaced-"))
-            os.rename(out, old)
-            os.rename(temporary, out)
-            shutil.rmtree(old)
-        else:
-            os.rename(temporary, out)
-        _sync(out.parent)
+        with temporary_folder(out.parent, _prefix(out)) as temporary:
+            new = temporary / "new"
+            new.mkdir()
+            yield new
+            for path in new.iterdir():
+                _sync(path)
+            _sync(new)
+            new.chmod(0o755)
+            if not out.exists():
+                os.rename(new, out)
+            elif not exchanged(new, out):
+                os.rename(out, temporary / OLD)
+                os.rename(new, out)
+                os.rename(temporary / OLD, new)  # from here on it may be in pieces: nobody puts it back
+            _sync(out.parent)
     except OutputError:
         raise
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(f"cannot write {out}: {reason}; free some space or choose another folder") from None
-    finally:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_back(out: Path) -> Path:
+    """The folder, which is put back if it is missing because a process was killed while it replaced it."""
+    if not out.exists():
+        for temporary in abandoned(out.absolute().parent, _prefix(out)):
+            with suppress(OSError):  # there is none, or it cannot be moved: then the folder is missing
+                os.rename(temporary / OLD, out)
+                break
+    return out
+
+
+def exchanged(first: Path, second: Path) -> bool:
+    """Whether two folders took each other's place in one step; False where the system or the file system cannot do that.
+
+    Raises:
+        OSError: If they may not be moved.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    names = [ctypes.c_char_p(os.fsencode(path)) for path in (first, second)]
+    if hasattr(library, "renameat2"):  # Linux
+        result = library.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], ctypes.c_uint(EXCHANGE))
+    elif hasattr(library, "renamex_np"):  # macOS
+        result = library.renamex_np(*names, ctypes.c_uint(EXCHANGE))
+    else:
+        return False
+    if result and (code := ctypes.get_errno()) not in CANNOT:
+        raise OSError(code, os.strerror(code), str(second))
+    return not result
+
+
+def _prefix(out: Path) -> str:
+    return f".{out.absolute().name}{UNFINISHED}"
 
 
 def _sync(path: Path) -> None:

@@ -16,6 +16,7 @@ import paredown.compressors.methods  # noqa: F401 - registers the methods
 from paredown.compressors.assemble import assemble
 from paredown.compressors.checkpoint import model_class, shards, skeleton
 from paredown.compressors.sites import walk
+from paredown.deploy.folder import put_back
 from paredown.deploy.formats.paredown import LAYOUT, STEM
 from paredown.space.choice import parse_choice
 from paredown.space.errors import CheckpointError
@@ -35,7 +36,7 @@ def load(folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> PreTrainedM
     Raises:
         CheckpointError: If the folder is no such model, is truncated, or has a missing or unexpected tensor.
     """
-    folder = Path(folder)
+    folder = put_back(Path(folder))
     if dtype not in (torch.bfloat16, torch.float32):
         raise CheckpointError(f"a compressed model computes in bfloat16 or float32, not {dtype}; choose one of them")
     if not (folder / "config.json").is_file():

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from paredown.compressors.sites import blocks_of, inventory_of
 from paredown.compressors.storage import decode_site
 from paredown.deploy import verify_process
 from paredown.deploy.apply import TensorsOf, encoded
+from paredown.deploy.folder import put_back
 from paredown.deploy.formats.transformers import file_layout
 from paredown.deploy.header import read_header
 from paredown.space.errors import VerificationError
@@ -30,6 +30,7 @@ from paredown.space.plan_file import PlanFile
 from paredown.space.site import Inventory
 from paredown.space.target import targets
 from paredown.space.tensors import total_bytes
+from paredown.space.temporary import system_folder
 
 TOLERANCE = 1e-4
 """Largest difference of logits in float32, as a share of the largest logit."""
@@ -79,7 +80,7 @@ def verify(
         PlanError: If the folder's plan does not fit the original.
         VerificationError: If anything differs; says what, and by how much.
     """
-    folder, source = Path(folder), resolve(str(original))
+    folder, source = put_back(Path(folder)), resolve(str(original))
     plan_file = PlanFile.read(folder / "plan.yaml")
     config = config_of(source)
     inventory = inventory_of(source, config, targets[plan_file.target].ties)
@@ -157,11 +158,10 @@ def _inputs(config: Any, seed: int) -> Tensor:
 
 
 def _fresh_process(folder: Path, inputs: Tensor, target: str, *, causal: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    with tempfile.TemporaryDirectory(prefix="paredown-verify-") as name:
-        work = Path(name)
+    with system_folder("verify") as work:
         save_file({"input_ids": inputs}, work / "inputs.safetensors")
         # By path and with -P: the process sees neither the package nor its folder.
-        command = [sys.executable, "-P", verify_process.__file__, str(folder.absolute()), name, target, "causal" if causal else "encoder"]
+        command = [sys.executable, "-P", verify_process.__file__, str(folder.absolute()), str(work), target, "causal" if causal else "encoder"]
         environment = {"OMP_NUM_THREADS": "1"} | os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         if run.returncode:

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoTokenizer
 
 from paredown.compressors.checkpoint import resolve
+from paredown.deploy.folder import put_back
 from paredown.deploy.load import load
 from paredown.evaluators.comparison import interval
 from paredown.evaluators.documents import Document
@@ -121,4 +122,4 @@ def tokenizer_of(folder: Path) -> Any:
 
 def _local(name: str) -> Path:
     """A folder that is there, or the hub's; ours need not hold what an original must."""
-    return Path(name) if (Path(name) / "config.json").is_file() else resolve(name)
+    return Path(name) if (put_back(Path(name)) / "config.json").is_file() else resolve(name)

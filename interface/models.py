@@ -68,9 +68,10 @@ def verify(folder: str | Path, original: str | Path, *, bank: str | Path | None 
         VerificationError: If anything differs; says what, and by how much.
     """
     from paredown.deploy.calibrate import ready
+    from paredown.deploy.folder import put_back
     from paredown.deploy.verify import verify as verify_folder
 
-    plan_file, texts = PlanFile.read(Path(folder) / "plan.yaml"), [data] if isinstance(data, str) else data
+    plan_file, texts = PlanFile.read(put_back(Path(folder)) / "plan.yaml"), [data] if isinstance(data, str) else data
     with ready(plan_file, original, bank=Path(bank) if bank else None, data=texts) as sites:
         return verify_folder(folder, original, tensors_of=sites.tensors_of)
 
