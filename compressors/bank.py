@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,12 +17,13 @@ from torch import Tensor
 
 from paredown.compressors.digests import Digests
 from paredown.compressors.mapped import read_tensors
-from paredown.compressors.records import ABOUT, UNFINISHED, VERSION, record_path
+from paredown.compressors.records import ABOUT, VERSION, record_path
 from paredown.compressors.storage import Tensors, decode_site, encode_site
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import OutputError
 from paredown.space.site import Site
 from paredown.space.statistics import StatisticsOf
+from paredown.space.temporary import temporary_folder
 
 CACHE_BYTES = 1 << 30
 
@@ -158,18 +158,14 @@ class Bank:
         return json.dumps(about)
 
     def _write(self, path: Path, tensors: Tensors, about: str) -> None:
-        temporary = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED)
-            os.close(handle)
-            save_file(tensors, temporary, {ABOUT: about})
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            with temporary_folder(self.folder) as folder:
+                save_file(tensors, folder / path.name, {ABOUT: about})
+                with (folder / path.name).open("rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(folder / path.name, path)
         except (OSError, SafetensorError) as error:
-            if temporary:
-                Path(temporary).unlink(missing_ok=True)
             raise OutputError(
                 f"cannot write to the bank {self.folder}: {error}; free some space or name another folder with --bank"
             ) from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from paredown.compressors.statistics_folder import StatisticsFolder
 from paredown.space.errors import EvaluationError
 from paredown.space.files import write_atomically
 from paredown.space.site import Inventory
+from paredown.space.temporary import temporary_folder
 
 VERSION = 1
 
@@ -45,7 +48,7 @@ def collect(
         inventory: Its sites.
         tokens: Shape ``(sequences, length)``, padded on the right.
         mask: 1 where there is a token.
-        folder: Where they lie; read if they are there already.
+        folder: Where they lie, which appears whole or not at all; read if they are there already.
         progress: Called with how many of how many blocks are done.
 
     Raises:
@@ -53,7 +56,20 @@ def collect(
     """
     if (folder / "index.json").is_file():
         return StatisticsFolder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(folder.parent) as temporary:
+        made = temporary / folder.name
+        made.mkdir()
+        _collect(model, inventory, tokens, mask, made, progress)
+        if not (folder / "index.json").is_file():  # of two processes that collect the same, the first one's stay
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(made, folder)
+    return StatisticsFolder(folder)
+
+
+def _collect(
+    model: PreTrainedModel, inventory: Inventory, tokens: Tensor, mask: Tensor, folder: Path, progress: Callable[[int, int], None]
+) -> None:
     collector = _Collector(folder, mask)
     modules = dict(model.named_modules())
     name, blocks = blocks_of(model)
@@ -71,7 +87,6 @@ def collect(
         for hook in hooks:
             hook.remove()
     write_atomically(folder / "index.json", json.dumps({"files": collector.files, "distances": collector.distances}))
-    return StatisticsFolder(folder)
 
 
 def run_base(model: PreTrainedModel, tokens: Tensor, mask: Tensor, *, causal: bool) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
 from paredown.compressors.bank import Bank
+from paredown.compressors.bank_folder import bank_in_use
 from paredown.compressors.checkpoint import config_of
 from paredown.compressors.statistics_folder import StatisticsFolder
 from paredown.compressors.weights import original_weights
@@ -24,10 +25,11 @@ def main(number: int) -> None:
             weights = original_weights(checkpoint, config_of(checkpoint))
             bank = Bank(folder, weights, StatisticsFolder(statistics) if statistics else None, calibration)
             parent.send(None)
-            while True:
-                for site, choice, path in parent.recv():
-                    bank.make(site, choice, path)
-                    parent.send(None)
+            with bank_in_use(folder):  # also where this process outlives the other
+                while True:
+                    for site, choice, path in parent.recv():
+                        bank.make(site, choice, path)
+                        parent.send(None)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
         except Exception as fault:

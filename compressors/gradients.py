@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from paredown.space.errors import StudyError
 from paredown.space.files import write_atomically
 from paredown.space.site import Inventory
 from paredown.space.statistics import Statistic
+from paredown.space.temporary import temporary_folder
 
 
 def statistics_for(
@@ -87,9 +89,11 @@ def collect_importance(
             weight.requires_grad_(before)
     predicted = int((mask.sum(1) - 1).sum())
     files = {member.module: f"importance-{hashlib.sha256(member.module.encode()).hexdigest()[:16]}.safetensors" for member in members}
-    for member, total in zip(members, sums, strict=True):
-        oriented = total.T if member.transposed else total
-        save_file({"importance": (oriented / predicted).contiguous()}, folder / files[member.module])
+    with temporary_folder(folder.parent) as temporary:
+        for member, total in zip(members, sums, strict=True):
+            oriented, file = total.T if member.transposed else total, files[member.module]
+            save_file({"importance": (oriented / predicted).contiguous()}, temporary / file)
+            os.replace(temporary / file, folder / file)
     write_atomically(folder / IMPORTANCE, json.dumps(files))
     return StatisticsFolder(folder)
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paredown.compressors.records import FINGERPRINTS, STATISTICS, about, is_record, is_unfinished
+from paredown.compressors.bank_folder import bank_alone, left_behind
+from paredown.compressors.records import FINGERPRINTS, STATISTICS, about, is_record
 from paredown.space.errors import OutputError, StudyError
 
 USED = "bank.json"
 """File of a study folder that names the records it needs."""
-
-YOUNG_SECONDS = 600
-"""What is younger may still be written by a search that runs."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,9 +25,11 @@ class Count:
     bytes: int = 0
 
     def add(self, path: Path) -> None:
-        """Counts a file."""
-        self.records += 1
-        self.bytes += path.stat().st_size
+        """Counts a file, or those of a folder."""
+        for file in path.rglob("*") if path.is_dir() else [path]:
+            if file.is_file():
+                self.records += 1
+                self.bytes += file.stat().st_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +103,10 @@ def holdings(folder: Path) -> Holdings:
     """
     bank = bank_folder(folder)
     found = Holdings(folder=str(bank), models=_models(bank))
+    for path in left_behind(bank):
+        found.unfinished.add(path)
     for path in _files(bank):
-        if is_unfinished(bank, path):
-            found.unfinished.add(path)
-        elif (known := about(path)) is None:
+        if (known := about(path)) is None:
             found.forgotten.add(path)
         else:
             steps = " then ".join(step.split()[0] for step in known["choice"].split(" then "))
@@ -114,8 +114,7 @@ def holdings(folder: Path) -> Holdings:
             if "calibration" in known:
                 found.calibrations.setdefault(known["calibration"], Count()).add(path)
     for statistics in _statistics(bank):
-        for path in sorted(statistics.iterdir()):
-            found.statistics.setdefault(statistics.name, Count()).add(path)
+        found.statistics.setdefault(statistics.name, Count()).add(statistics)
     return found
 
 
@@ -130,36 +129,39 @@ def clean(folder: Path, keep: Sequence[Path] = (), *, dry_run: bool = True) -> C
         dry_run: Whether to count only.
 
     Raises:
-        StudyError: If there is no bank, or a folder to keep names no records.
+        StudyError: If there is no bank, a folder to keep names no records, or a search uses the bank.
         OutputError: If a file cannot be removed.
     """
     bank = bank_folder(folder)
     own = [folder] if bank != folder else []
     needed = set().union(*(_needed(study) for study in [*own, *keep])) if keep else None
+    with nullcontext() if dry_run else bank_alone(bank):
+        return _cleaned(bank, needed, dry_run=dry_run)
+
+
+def _cleaned(bank: Path, needed: set[str] | None, *, dry_run: bool) -> Cleaning:
     found = Cleaning(removed=not dry_run)
     calibrations = set()
+    for path in left_behind(bank):
+        _remove(path, found.unfinished, dry_run=dry_run)
     for path in list(_files(bank)):
-        known = None if is_unfinished(bank, path) else about(path)
-        if is_unfinished(bank, path):
-            if _is_old(path):
-                _remove(path, found.unfinished, dry_run=dry_run)
-        elif known is None:
+        known = about(path)
+        if known is None:
             _remove(path, found.forgotten, dry_run=dry_run)
         elif needed is not None and path.parent.name + path.stem not in needed:
             _remove(path, found.unneeded, dry_run=dry_run)
         else:
             calibrations.add(known.get("calibration"))
     for statistics in _statistics(bank):
-        begun_only = not (statistics / "index.json").is_file() and _is_old(statistics)
-        if begun_only or (needed is not None and statistics.name not in calibrations | needed):
-            _remove(statistics, found.unfinished if begun_only else found.unneeded, dry_run=dry_run)
+        if needed is not None and statistics.name not in calibrations | needed:
+            _remove(statistics, found.unneeded, dry_run=dry_run)
     return found
 
 
 def _files(bank: Path) -> Iterator[Path]:
-    """Records and unfinished ones; nothing else that may lie in the folder."""
+    """Records; nothing else that may lie in the folder."""
     for path in sorted(bank.glob("[0-9a-f][0-9a-f]/*")):
-        if path.is_file() and not path.is_symlink() and (is_record(bank, path) or is_unfinished(bank, path)):
+        if path.is_file() and not path.is_symlink() and is_record(bank, path):
             yield path
 
 
@@ -186,14 +188,9 @@ def _needed(study: Path) -> set[str]:
         raise StudyError(f"{study} names no records of a bank; give a study folder whose search filled one, or leave it out") from None
 
 
-def _is_old(path: Path) -> bool:
-    return time.time() - path.stat().st_mtime > YOUNG_SECONDS
-
-
 def _remove(path: Path, count: Count, *, dry_run: bool) -> None:
     """Counts a file or a folder of files, and removes it."""
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        count.add(file)
+    count.add(path)
     if dry_run:
         return
     try:

@@ -13,9 +13,6 @@ VERSION = 6
 ABOUT = "record"
 """Key of the metadata in which a record says what it is."""
 
-UNFINISHED = ".unfinished-"
-"""How the name of a file begins that is being written."""
-
 STATISTICS, FINGERPRINTS = "statistics", "fingerprints"
 """Folders beside those of the records."""
 
@@ -30,12 +27,6 @@ def record_path(folder: Path, sha256: str) -> Path:
 def is_record(folder: Path, path: Path) -> bool:
     """Whether a file lies where a bank puts a record."""
     return _NAME.fullmatch(path.relative_to(folder).as_posix()) is not None
-
-
-def is_unfinished(folder: Path, path: Path) -> bool:
-    """Whether a file is what a process left that was killed while it wrote a record."""
-    parts = path.relative_to(folder).parts
-    return len(parts) == 2 and re.fullmatch("[0-9a-f]{2}", parts[0]) is not None and parts[1].startswith(UNFINISHED)
 
 
 def about(path: Path) -> dict[str, Any] | None:

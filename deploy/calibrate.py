@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from paredown.compressors.bank import Bank
+from paredown.compressors.bank_folder import bank_in_use
 from paredown.compressors.calibration import calibration_key
 from paredown.compressors.checkpoint import config_of, resolve, weights_sha256
 from paredown.compressors.gradients import statistics_for
@@ -29,6 +29,7 @@ from paredown.space.plan import Plan
 from paredown.space.plan_file import Calibration, PlanFile
 from paredown.space.site import Inventory
 from paredown.space.target import targets
+from paredown.space.temporary import temporary_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +72,8 @@ def ready(plan_file: PlanFile, model: str | Path, *, bank: Path | None = None, d
     if asked is None:
         raise PlanError("the plan has calibrated choices and names no calibration texts; add its calibration, as paredown search wrote it")
     texts = _texts(asked, data, source, config)
-    with nullcontext(bank) if bank else tempfile.TemporaryDirectory(prefix="paredown-bank-") as folder:
-        filled = _filled(Path(folder), plan, asked, texts, source, config, inventory)
+    with bank_in_use(bank) as folder:
+        filled = _filled(folder, plan, asked, texts, source, config, inventory)
         yield Ready(
             tensors_of=lambda site, choice: filled.tensors(site, choice) if choice.needs else None,
             other_texts=texts.sha256() != asked.sha256,
@@ -104,6 +105,6 @@ def _filled(folder: Path, plan: Plan, asked: Calibration, texts: Sequences, sour
     bank.statistics = statistics_for(model, inventory, texts.tokens, texts.mask, folder / "statistics" / key, needs)
     if not asked.in_order:
         return bank
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".inputs-") as work:
-        inputs = original_inputs(planned, texts.tokens, texts.mask, Path(work))
+    with temporary_folder(folder) as work:
+        inputs = original_inputs(planned, texts.tokens, texts.mask, work)
         return in_order(planned, plan, bank, texts.tokens, texts.mask, inputs)

@@ -29,8 +29,8 @@ from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile
 from paredown.space.site import Inventory
 from paredown.space.target import targets
-from paredown.space.tensors import total_bytes
 from paredown.space.temporary import system_folder
+from paredown.space.tensors import total_bytes
 
 TOLERANCE = 1e-4
 """Largest difference of logits in float32, as a share of the largest logit."""

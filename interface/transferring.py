@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +79,7 @@ def transfer_plan(
         CheckpointError: If the model is missing or incomplete.
         EvaluationError: If no plan gives finite predictions.
     """
+    from paredown.compressors.bank_folder import bank_in_use
     from paredown.search.cost import tokens_of_search
     from paredown.search.repair import changed_sites
     from paredown.search.transfer import Transfer, near_question
@@ -97,7 +96,7 @@ def transfer_plan(
     question = question.model_copy(update={"budget": f"{budget}B"})
     reference = reference_of(question, folder, inventory)
     plan = _fitted(space, before, budget, reference, path)
-    with _folder(bank) as records:
+    with bank_in_use(bank) as records:
         bench = Workbench(near_question(question, space, plan), records, workers)
         measured = Transfer(bench, space, plan, budget, progress).run(trials)
     outcome = measured.outcome
@@ -178,12 +177,3 @@ def _written(outcome: Outcome, reference: BaseModelReference, known: dict[str, A
         compared = {"size_bytes": outcome[outcome.searched].size_bytes, "quality": quality, "ratio": against.mean}
         update["compared_with"] = {"transferred": {**compared, "ratio_ci95": [against.low, against.high]}}
     return file.model_copy(update=update)
-
-
-@contextmanager
-def _folder(bank: Path | None) -> Iterator[Path]:
-    if bank:
-        yield bank
-    else:
-        with tempfile.TemporaryDirectory(prefix="paredown-transfer-") as folder:
-            yield Path(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from paredown.evaluators.quality import Quality
 from paredown.evaluators.sequences import Sequences
 from paredown.search.workbench import Workbench
 from paredown.space.plan import Plan
+from paredown.space.temporary import temporary_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,5 +83,5 @@ class Rebuilder:
 def rebuilder(bench: Workbench) -> Iterator[Rebuilder]:
     """A rebuilder whose folder is beside the bank, and gone afterwards."""
     bench.bank.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=bench.bank.folder, prefix=".inputs-") as work:
-        yield Rebuilder(bench, Path(work))
+    with temporary_folder(bench.bank.folder) as work:
+        yield Rebuilder(bench, work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Protocol
 
 from pydantic import TypeAdapter
 
+from paredown.compressors.bank_folder import bank_in_use
 from paredown.compressors.checkpoint import weights_sha256
 from paredown.compressors.holdings import USED
 from paredown.evaluators.latency import LatencyTable, deployed_plan
@@ -81,10 +83,11 @@ class Session:
             StudyError: If the folder holds another study or is in use.
             BudgetError: If nothing meets the budget; the smallest plan is in ``best/plan.yaml``.
         """
-        with locked(self.folder):
+        with locked(self.folder), ExitStack() as held:
             deadline = self._deadline()
             same_study(self.folder, self.question)
             tidy(self.folder)
+            held.enter_context(bank_in_use(self.bank_folder))
             started = time.monotonic()
             self.progress.step("model and texts", 0, None)
             self.bench = Workbench(self.question, self.bank_folder, self.workers)

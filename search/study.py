@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, Sampler, Warm, samplers
 from paredown.space.choice import parse_choice
 from paredown.space.errors import EvaluationError, OutputError, StudyError
+from paredown.space.locks import held
 from paredown.space.plan import Plan
 from paredown.space.plan_file import choices_of
 
@@ -226,16 +226,7 @@ def locked(folder: Path) -> Iterator[None]:
         StudyError: If another process holds it.
         OutputError: If the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror}; choose another folder with --out") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StudyError(f"another search runs in {folder}; wait for it, stop it, or choose another folder with --out") from None
+    with held(folder, StudyError(f"another search runs in {folder}; wait for it, stop it, or choose another folder with --out")):
         yield
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +11,12 @@ import pytest
 from paredown.compressors.bank import Bank
 from paredown.compressors.checkpoint import load_original, parameters_of
 from paredown.compressors.fill import fill
-from paredown.compressors.holdings import YOUNG_SECONDS, Count, clean, holdings
+from paredown.compressors.holdings import Count, clean, holdings
 from paredown.space.choice import parse_choice
 from paredown.space.errors import StudyError
 from paredown.space.site import Inventory
 from paredown.space.statistics import Statistics
+from paredown.space.temporary import temporary_folder
 
 SITE = "model.layers.0.mlp.up_proj"
 PLAIN, COMPOSED = parse_choice("quantize bits=4"), parse_choice("lowrank rank=4 then quantize bits=8")
@@ -43,11 +42,11 @@ def files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def left_behind(bank: Bank, age_seconds: float) -> Path:
-    """What a process leaves that was killed while it wrote a record."""
-    path = next(bank.folder.glob("??/*.safetensors")).parent / ".unfinished-x1y2"
+def left_behind(parent: Path) -> Path:
+    """What a process leaves that was killed while it wrote."""
+    path = parent / ".unfinished-x1y2" / "file"
+    path.parent.mkdir()
     path.write_bytes(b"half")
-    os.utime(path, (time.time() - age_seconds,) * 2)
     return path
 
 
@@ -65,13 +64,21 @@ def test_a_bank_says_what_it_holds(bank: Bank, inventory: Callable[[str], Invent
     assert found.forgotten == found.unfinished == Count()
 
 
+@pytest.fixture
+def written_now(bank: Bank) -> Iterator[Path]:
+    """What a live process is writing."""
+    with temporary_folder(bank.folder) as folder:
+        (folder / "file").write_bytes(b"now")
+        yield folder
+
+
+@pytest.mark.usefixtures("written_now")
 def test_cleaning_removes_only_what_nobody_finds_again(bank: Bank, tmp_path: Path) -> None:
-    """Torn records, and files that a kill left long ago; not what is being written now, nor what is not the bank's."""
+    """Torn records, and what a kill left; not what is being written now, nor what is not the bank's."""
     record = next(bank.folder.glob("??/*.safetensors"))
     torn = record.parent / f"{'0' * 62}.safetensors"
     torn.write_bytes(b"torn")
-    old, young = left_behind(bank, YOUNG_SECONDS + 5), record.parent / ".unfinished-young"
-    young.write_bytes(b"now")
+    left = [left_behind(bank.folder), left_behind(bank.folder / "statistics")]
     strangers = [bank.folder / "notes.txt", record.parent / "notes.safetensors", bank.folder / "statistics" / "mine" / "x", tmp_path / "y"]
     strangers += [bank.folder / "zz" / torn.name, bank.folder / "model.safetensors"]
     for path in strangers:
@@ -80,11 +87,11 @@ def test_cleaning_removes_only_what_nobody_finds_again(bank: Bank, tmp_path: Pat
     before = files(tmp_path)
     planned = clean(bank.folder)
     assert files(tmp_path) == before
-    assert (planned.forgotten, planned.unfinished, planned.unneeded) == (Count(records=1, bytes=4), Count(records=1, bytes=4), Count())
+    assert (planned.forgotten, planned.unfinished, planned.unneeded) == (Count(records=1, bytes=4), Count(records=2, bytes=8), Count())
     assert not planned.removed
     done = clean(bank.folder, dry_run=False)
     assert (done.forgotten, done.unfinished, done.removed) == (planned.forgotten, planned.unfinished, True)
-    assert files(tmp_path) == {path: data for path, data in before.items() if path not in (torn, old)}
+    assert files(tmp_path) == {path: data for path, data in before.items() if path not in (torn, *left)} | {bank.folder / ".lock": b""}
     assert clean(bank.folder).bytes == 0
 
 
@@ -104,7 +111,7 @@ def test_what_no_kept_study_needs_goes(bank: Bank, inventory: Callable[[str], In
     assert planned.unneeded == Count(records=2, bytes=sum(path.stat().st_size for path in lost))
     assert files(bank.folder) == before
     clean(bank.folder, studies, dry_run=False)
-    assert files(bank.folder) == {path: data for path, data in before.items() if path not in lost}
+    assert files(bank.folder) == {path: data for path, data in before.items() if path not in lost} | {bank.folder / ".lock": b""}
     fill(bank, [(site, COMPOSED)], checkpoint=tmp_path)
     assert bank.path(site, COMPOSED).read_bytes() == before[lost[0]]
 
