@@ -142,7 +142,7 @@ def _proposal_seconds(race: Race) -> list[float]:
     clock = Clock()
     propose = clock.timed("propose", race.sampler.propose)
     for _ in range(PROPOSALS):
-        trial = race.log.ask(race.sampler.optuna_sampler(len(race.history)))
+        trial = race.log.ask()
         propose(trial, list(race.history.values()))
         race.log.fail(trial, "benchmark")
     return clock.spent["propose"]

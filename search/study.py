@@ -52,7 +52,10 @@ class TrialLog:
             event.listen(storage.engine, "connect", _durable)
             storage.engine.dispose()
             self.path = path
-            self.study = optuna.create_study(storage=storage, study_name="paredown", directions=directions, load_if_exists=True)
+            sampler = optuna.samplers.RandomSampler(seed=0)  # suggests nothing: plans are proposed by `Sampler`
+            self.study = optuna.create_study(
+                storage=storage, study_name="paredown", directions=directions, sampler=sampler, load_if_exists=True
+            )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self.study.set_metric_names(["size_bytes", "loss", "time_ms"][: len(directions)])
@@ -67,10 +70,9 @@ class TrialLog:
         """Trials that were begun and not finished: this process's predecessor was interrupted in them."""
         return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
-    def reopen(self, trial: optuna.trial.FrozenTrial, sampler: optuna.samplers.BaseSampler) -> optuna.Trial:
-        """A trial that was interrupted, under the sampler that was made for it."""
+    def reopen(self, trial: optuna.trial.FrozenTrial) -> optuna.Trial:
+        """A trial that was interrupted."""
         with _database(self.path):
-            self.study.sampler = sampler
             return optuna.Trial(self.study, trial._trial_id)
 
     def failed(self) -> dict[int, Plan]:
@@ -79,14 +81,9 @@ class TrialLog:
         choices = {trial.number: trial.user_attrs["choices"] for trial in trials if "choices" in trial.user_attrs}
         return {number: Plan(tuple((site, parse_choice(c)) for site, c in named.items())) for number, named in choices.items()}
 
-    def count(self) -> int:
-        """Trials that ended, failed ones included."""
-        return len(self.study.get_trials(deepcopy=False, states=(*MEASURED, TrialState.FAIL)))
-
-    def ask(self, sampler: optuna.samplers.BaseSampler) -> optuna.Trial:
-        """A new trial, under the sampler that was made for it."""
+    def ask(self) -> optuna.Trial:
+        """A new trial."""
         with _database(self.path):
-            self.study.sampler = sampler
             return self.study.ask()
 
     def tell(self, trial: optuna.Trial, record: Record, budget_bytes: int) -> None:
@@ -94,7 +91,8 @@ class TrialLog:
         excess = float(record.size_bytes - budget_bytes)
         with _database(self.path):
             trial.set_user_attr(ATTRIBUTE, record.to_mapping())
-            trial.set_constraint("budget", excess)
+            if "budget" not in trial.constraints:  # else the process died after this line; Optuna warns of a second call
+                trial.set_constraint("budget", excess)
             self.study._storage.set_trial_system_attr(trial._trial_id, "constraints", [excess])  # what the dashboard reads
             if record.whole:
                 self.study.tell(trial, record.objectives)
@@ -150,7 +148,7 @@ class Race:
             if self._is_out_of(patience):
                 break
             started = time.monotonic()
-            trial = self._open(pending.pop(0)) if pending else self.log.ask(self._optuna_sampler(self.log.count()))
+            trial = self.log.reopen(pending.pop(0)) if pending else self.log.ask()
             origin, proposal = self._propose(trial)
             try:
                 record = self._evaluate(trial.number, origin, proposal, started)
@@ -186,18 +184,10 @@ class Race:
     def _known(self) -> list[Record]:
         return [record for _, record in sorted(self.history.items())]
 
-    def _open(self, trial: optuna.trial.FrozenTrial) -> optuna.Trial:
-        return self.log.reopen(trial, self._optuna_sampler(trial.number))
-
-    def _optuna_sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        if number < len(self.seeds) and isinstance(self.sampler, Warm):
-            return self.sampler.seed_sampler(number, self.seeds[number][1].plan)
-        return self.sampler.optuna_sampler(number)
-
     def _propose(self, trial: optuna.Trial) -> tuple[str, Proposal]:
         if trial.number < len(self.seeds):
             if isinstance(self.sampler, Warm):
-                self.sampler.seeded(trial)
+                self.sampler.seeded(trial, self.seeds[trial.number][1].plan)
             return self.seeds[trial.number]
         history = [record for record in self._known if record.number < trial.number]
         failed = frozenset(plan for number, plan in self.failed.items() if number < trial.number)

@@ -79,21 +79,13 @@ class Sampler(Protocol):
         """
         ...
 
-    def optuna_sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """The sampler that the Optuna study holds while this trial is asked for."""
-        ...
-
 
 @runtime_checkable
 class Warm(Sampler, Protocol):
-    """A sampler that does not read the history and must be told of the plans that a study measures first."""
+    """A sampler that reads parameters from the database: the plans that a study measures first must be entered there."""
 
-    def seed_sampler(self, number: int, plan: Plan) -> optuna.samplers.BaseSampler:
-        """The sampler that the Optuna study holds while the trial of this plan is asked for."""
-        ...
-
-    def seeded(self, trial: optuna.Trial) -> None:
-        """Told while the trial is open."""
+    def seeded(self, trial: optuna.Trial, plan: Plan) -> None:
+        """Enters the plan of an open trial."""
         ...
 
 

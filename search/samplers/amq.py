@@ -63,10 +63,6 @@ class AmqSampler:
         self._measured = Measured()
         self._batch: tuple[list[Record], list[Plan]] | None = None
 
-    def optuna_sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """Nothing is suggested through Optuna."""
-        return optuna.samplers.RandomSampler(seed=self.question.seed + number)
-
     def propose(self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()) -> Proposal:
         """The next plan of the batch that was not measured yet; where one failed, the next best takes its place."""
         if not self._measured.grows_to(history, failed):

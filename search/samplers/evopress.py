@@ -78,10 +78,6 @@ class EvoPressSampler:
         self._tried: set[Plan] = set()
         self._generation: Generation | None = None
 
-    def optuna_sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """Nothing is suggested through Optuna."""
-        return optuna.samplers.RandomSampler(seed=self.question.seed + number)
-
     def propose(self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()) -> Proposal:
         """The next plan that the running generation needs measured, and on how many sequences.
 

@@ -76,10 +76,6 @@ class FrontierSampler:
         self.smallest = question.solver.size_bytes(question.solver.smallest())
         self._allowed: dict[Plan, bool] = {}
 
-    def optuna_sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """Nothing is suggested through Optuna."""
-        return optuna.samplers.RandomSampler(seed=self.question.seed + number)
-
     def propose(self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()) -> Proposal:
         """A plan that was not tried yet, or one that is worth more sequences."""
         round_ = _Round(self, history, failed, np.random.default_rng([self.question.seed, trial.number]))

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState
 
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, samplers
@@ -21,16 +23,18 @@ Maker = Callable[[int], optuna.samplers.BaseSampler]
 Groups = Mapping[str, tuple[Site, ...]]
 """Sites that share a parameter, by its name."""
 
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
 POPULATION = 20
 """Of the genetic samplers; of 150 evaluations they make more than with Optuna's 50."""
 
 
 class OptunaSampler:
-    """A categorical parameter a group of sites; a sampler of Optuna suggests them.
+    """One categorical parameter for each group of sites; a sampler of Optuna suggests the values.
 
-    It is made anew for every trial, seeded by the study's seed and the trial's number, and reads what it knows from the
-    database: so a study that was interrupted goes on as if it had not been. The plans that a study measures first are
-    entered there as if it had suggested them.
+    Each trial gets a sampler of its own, seeded by the study's seed and the trial's number, and a study in memory that holds
+    the finished trials of lower number and nothing else. What a killed process wrote of the trial itself is not seen, so a
+    resumed study makes the same proposals. The plans that a study measures first are entered as if they had been suggested.
 
     Args:
         make: The sampler of Optuna with this seed.
@@ -46,25 +50,15 @@ class OptunaSampler:
         self._options = {name: {str(c): c for site in sites for c in _options(site, space)} for name, sites in self._groups.items()}
         self._fixed = {s.name: space.options[s.name][0] for s in space.inventory.leaves if len(space.options[s.name]) == 1}
 
-    def optuna_sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """Seeded for this trial."""
-        return self._make(self.question.seed * 1_000_003 + number)
-
-    def seed_sampler(self, number: int, plan: Plan) -> optuna.samplers.BaseSampler:
-        """One that suggests this plan, or where its choices are no options those of the nearest bytes."""
+    def seeded(self, trial: optuna.Trial, plan: Plan) -> None:
+        """Enters the plan's parameters; a choice that is not an option becomes the option nearest in bytes."""
         decided = {site.name: choice for site, choice in plan.decided(self.question.space.inventory)}
         values = {}
         for name, sites in self._groups.items():
             options = list(self._options[name].values())
             site = next((site for site in sites if site.name in decided), sites[0])
             values[name] = str(_nearest(site, decided.get(site.name, KEEP), options))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.PartialFixedSampler(values, self.optuna_sampler(number))
-
-    def seeded(self, trial: optuna.Trial) -> None:
-        """The plan's parameters are written down."""
-        self._suggested(trial)
+        self._suggested(trial, values)
 
     def propose(self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()) -> Proposal:
         """What Optuna suggests; where it leaves out more than it may, the last ones stay."""
@@ -80,8 +74,39 @@ class OptunaSampler:
             plan = Plan.of(inventory, chosen)
         return Proposal(plan=plan, label="suggested")
 
-    def _suggested(self, trial: optuna.Trial) -> dict[str, Choice]:
+    def _suggested(self, trial: optuna.Trial, fixed: Mapping[str, str] | None = None) -> dict[str, Choice]:
+        """The choices that Optuna suggests, or the fixed ones, by group; also written to the trial."""
+        asked = self._asked(trial, fixed or {})
+        for key, value in asked.system_attrs.items():
+            trial.study._storage.set_trial_system_attr(trial._trial_id, key, value)
+        trial.study.sampler = _fixed(asked.params, optuna.samplers.RandomSampler(seed=0))
         return {name: options[trial.suggest_categorical(name, list(options))] for name, options in self._options.items()}
+
+    def _asked(self, trial: optuna.Trial, fixed: Mapping[str, str]) -> optuna.trial.FrozenTrial:
+        """The trial as Optuna asks for it in a study that holds the finished trials of lower number only."""
+        study = optuna.create_study(directions=trial.study.directions)
+        before = [each for each in trial.study.get_trials(deepcopy=False, states=FINISHED) if each.number < trial.number]
+        study.add_trials(before)
+        if self._groups:
+            self._select_parents(study, before)
+        study.sampler = _fixed(fixed, self._make(self._seed(trial.number)))
+        study.ask({name: CategoricalDistribution(list(options)) for name, options in self._options.items()})
+        return study.get_trials(deepcopy=False)[-1]
+
+    def _select_parents(self, study: optuna.Study, before: Sequence[optuna.trial.FrozenTrial]) -> None:
+        """Selects the parents of every generation so far with the sampler of its first trial, as an uninterrupted process did."""
+        begun = -1
+        for trial in before:
+            sampler = self._make(self._seed(trial.number))
+            if not isinstance(sampler, optuna.samplers.BaseGASampler):
+                return
+            generation = sampler.get_trial_generation(study, trial)
+            if generation > begun:
+                begun = generation
+                sampler.get_parent_population(study, generation)
+
+    def _seed(self, number: int) -> int:
+        return self.question.seed * 1_000_003 + number
 
 
 def by_site(space: Space) -> Groups:
@@ -112,19 +137,24 @@ def _nearest(site: Site, choice: Choice, options: Sequence[Choice]) -> Choice:
     return min(options, key=lambda option: abs(total_bytes(site_layout(site, option)) - size))
 
 
-def _quiet(make: Callable[..., optuna.samplers.BaseSampler], seed: int, **knobs: object) -> optuna.samplers.BaseSampler:
-    """What Optuna calls experimental is made without saying so each time."""
+def _quiet(make: Callable[..., optuna.samplers.BaseSampler], *values: object, **knobs: object) -> optuna.samplers.BaseSampler:
+    """A sampler that Optuna calls experimental, without the warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return make(seed=seed, **knobs)
+        return make(*values, **knobs)
+
+
+def _fixed(values: Mapping[str, str], sampler: optuna.samplers.BaseSampler) -> optuna.samplers.BaseSampler:
+    """A sampler with some parameters fixed."""
+    return _quiet(optuna.samplers.PartialFixedSampler, dict(values), sampler)
 
 
 _MAKERS: dict[str, Maker] = {
     "random": optuna.samplers.RandomSampler,
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
     "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION),
-    "nsga3": partial(_quiet, optuna.samplers.NSGAIIISampler, population_size=POPULATION),
+    "nsga3": lambda seed: _quiet(optuna.samplers.NSGAIIISampler, seed=seed, population_size=POPULATION),
 }
 for _name, _make in _MAKERS.items():
     samplers.register(_name)(partial(OptunaSampler, _make, by_site))
-samplers.register("gp")(partial(OptunaSampler, partial(_quiet, optuna.samplers.GPSampler), by_role))
+samplers.register("gp")(partial(OptunaSampler, lambda seed: _quiet(optuna.samplers.GPSampler, seed=seed), by_role))
