@@ -38,6 +38,9 @@ MOST_COPIES = 48
 """A kernel is timed over copies of its layer, in turn, so that the weights come from where they lie in a model, not from a cache."""
 
 
+REMEDY = "remove the file, or leave `latency` out of the study, to measure a new table"
+
+
 class Timing(BaseModel):
     """Times of one token, medians with interquartile ranges [ms]."""
 
@@ -67,32 +70,34 @@ class LatencyTable(BaseModel):
     per_block_ms: tuple[float, float]
     calibration: dict[str, dict[str, float]] = Field(description="models that were built: measured and fitted [ms]")
 
-    def predict(self, inventory: Inventory, plan: Plan) -> tuple[float | None, float]:
-        """Times of a decoded token (None for encoders) and of a token of a prompt under a plan [ms].
-
-        Raises:
-            StudyError: If the table lacks a kernel: it was made for another space.
-        """
-        sums = self._sums(_kernels(inventory, plan, getattr(torch, self.dtype)))
+    def predict(self, inventory: Inventory, plan: Plan) -> tuple[float | None, float] | None:
+        """Times of a decoded token (None for encoders) and of a token of a prompt under a plan [ms]; None where a kernel was not timed."""
+        kernels = _kernels(inventory, plan, getattr(torch, self.dtype))
+        if not self.kernels.keys() >= set(kernels):
+            return None
         blocks = sum(s.kind == "block" for s in inventory.parents) - len(plan.dropped(inventory))
-        decode, prefill = np.array(self.scale) * sums + np.array(self.per_block_ms) * blocks
+        decode, prefill = np.array(self.scale) * self._sums(kernels) + np.array(self.per_block_ms) * blocks
         return finite(decode, "predicted decode time") if inventory.causal else None, finite(prefill, "predicted prefill time")
 
     def site_ms(self, site: Site, choice: Choice) -> tuple[float, float]:
         """What a site's kernels under a choice add to the times of a decoded token and of a token of a prompt [ms].
 
         Raises:
-            StudyError: If the table lacks a kernel: it was made for another space.
+            StudyError: If the table lacks a kernel: it was made for another model or space.
         """
-        sums = self._sums([name for name, _, _ in _site_kernels(site, choice, getattr(torch, self.dtype))])
+        kernels = [name for name, _, _ in _site_kernels(site, choice, getattr(torch, self.dtype))]
+        if lacking := [kernel for kernel in kernels if kernel not in self.kernels]:
+            raise StudyError(f"the latency table lacks {lacking[0]}; {REMEDY}")
+        sums = self._sums(kernels)
         return self.scale[0] * float(sums[0]), self.scale[1] * float(sums[1])
 
+    def lacking(self, space: Space, beside: Sequence[Plan] = ()) -> list[str]:
+        """Kernels of a space, and of plans beside it, that were not timed."""
+        pairs = _timed(space, beside)
+        names = {name for site, choice in pairs for name, _, _ in _site_kernels(site, choice, getattr(torch, self.dtype))}
+        return sorted(names - self.kernels.keys())
+
     def _sums(self, kernels: Sequence[str]) -> NDArray[np.float64]:
-        lacking = next((kernel for kernel in kernels if kernel not in self.kernels), None)
-        if lacking:
-            raise StudyError(
-                f"the latency table lacks {lacking}; it was made for another model or space: leave it out to measure a new one"
-            )
         sums: NDArray[np.float64] = np.array([self.kernels[kernel] for kernel in kernels], dtype=np.float64).reshape(-1, 2).sum(0)
         return sums
 
@@ -101,12 +106,12 @@ class LatencyTable(BaseModel):
         """The table of a file.
 
         Raises:
-            StudyError: If it is none.
+            StudyError: If the file is not a table.
         """
         try:
             return cls.model_validate(json.loads(path.read_text()))
         except (OSError, ValueError) as error:
-            raise StudyError(f"{path} is no latency table ({str(error).splitlines()[0]}); leave it out to measure a new one") from None
+            raise StudyError(f"{path} is not a latency table ({str(error).splitlines()[0]}); {REMEDY}") from None
 
     def write(self, path: Path) -> None:
         """Writes the file, whole or not at all."""
@@ -116,7 +121,7 @@ class LatencyTable(BaseModel):
 Build = Callable[[Plan], PreTrainedModel]
 
 
-def measure_table(space: Space, build: Build, dtype: torch.dtype, device: str) -> LatencyTable:
+def measure_table(space: Space, build: Build, dtype: torch.dtype, device: str, beside: Sequence[Plan] = ()) -> LatencyTable:
     """Times every kernel that the space can ask for, and builds models that span them for calibration.
 
     Args:
@@ -124,14 +129,14 @@ def measure_table(space: Space, build: Build, dtype: torch.dtype, device: str) -
         build: Makes the deployed model of a plan.
         dtype: Of its activations.
         device: Name of the machine.
+        beside: Plans whose choices need not be options of the space, as uniform plans.
     """
     inventory = space.inventory
     kernels: dict[str, tuple[float, float]] = {}
-    for site in inventory.sites:
-        for choice in {*space.options[site.name], *((KEEP,) if site.kind in ("linear", "embedding") else ())}:
-            for name, step, shape in _site_kernels(site, choice, dtype):
-                if name not in kernels:
-                    kernels[name] = _time_kernel(step, shape, dtype)
+    for site, choice in _timed(space, beside):
+        for name, step, shape in _site_kernels(site, choice, dtype):
+            if name not in kernels:
+                kernels[name] = _time_kernel(step, shape, dtype)
     plans = {name: deployed_plan(plan, inventory, space.target) for name, plan in _calibration_plans(space).items()}
     rows, measured = [], []
     for plan in plans.values():
@@ -148,6 +153,7 @@ def measure_table(space: Space, build: Build, dtype: torch.dtype, device: str) -
     calibration = {}
     for (name, plan), (decode, prefill) in zip(plans.items(), measured, strict=True):
         fitted = table.predict(inventory, plan)
+        assert fitted is not None  # every option was timed
         calibration[name] = {"prefill_ms": prefill, "prefill_fitted_ms": fitted[1]}
         if fitted[0] is not None:
             calibration[name] |= {"decode_ms": decode, "decode_fitted_ms": fitted[0]}
@@ -160,6 +166,18 @@ def deployed_plan(plan: Plan, inventory: Inventory, target: Target) -> Plan:
         return plan
     blocks = {site.name for site in inventory.parents if site.kind == "block"}
     return Plan(tuple((site, choice) for site, choice in plan.entries if site in blocks))
+
+
+def _timed(space: Space, beside: Sequence[Plan]) -> Iterator[tuple[Site, Choice]]:
+    """Each site with every choice that the target may run there: options, what is kept, and the choices of plans beside the space."""
+    inventory, whole = space.inventory, space.target.name == "paredown"
+    for site in inventory.sites:
+        if site.kind in ("linear", "embedding"):
+            yield site, KEEP
+        for choice in space.options[site.name] if whole or site.kind == "block" else ():
+            yield site, choice
+    for plan in beside:
+        yield from deployed_plan(plan, inventory, space.target).decided(inventory)
 
 
 def deployed(bank: Bank, config: Any, inventory: Inventory, plan: Plan, dtype: torch.dtype) -> PreTrainedModel:

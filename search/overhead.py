@@ -111,7 +111,7 @@ def moved(space: Space, plan: Plan, sites: int, generator: np.random.Generator) 
 
 def _run(bench: Workbench, question: Question, folder: Path, plans: Sequence[Plan], clock: Clock) -> Race:
     """Measures the plans as a search does; the clock has an entry a trial for every part, and for the whole."""
-    table = bench.latency_table(folder / "latency.json") if bench.question.latency == "measure" else None
+    table = bench.latency_table(folder / "latency.json", plans) if bench.question.latency == "measure" else None
     log = TrialLog(folder / "study.db", with_latency=table is not None)
     log.ask = clock.timed("ask", log.ask)  # type: ignore[method-assign]
     log.tell = clock.timed("tell", log.tell)  # type: ignore[method-assign]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -68,10 +69,14 @@ class Record:
         )
 
     @property
-    def objectives(self) -> tuple[float, ...]:
-        """Size, loss and, where known, time of a decoded token; for encoders of a token of the text."""
-        time = self.prefill_ms if self.decode_ms is None else self.decode_ms
-        return (self.size_bytes, self.loss) if time is None else (self.size_bytes, self.loss, time)
+    def time_ms(self) -> float | None:
+        """Predicted time of a decoded token, for encoders of a token of the text [ms]; None where not known."""
+        return self.prefill_ms if self.decode_ms is None else self.decode_ms
+
+    def objectives(self, *, timed: bool) -> tuple[float, ...]:
+        """Size and loss; where plans are timed also the time, infinite if it is not known."""
+        time = math.inf if self.time_ms is None else self.time_ms
+        return (self.size_bytes, self.loss, time) if timed else (self.size_bytes, self.loss)
 
     def share_of(self, sequences: int) -> float:
         """What it took to measure, in trials on the whole search set of so many sequences."""
@@ -93,7 +98,8 @@ class Record:
 
 def front_of(records: Sequence[Record]) -> list[Record]:
     """The records that no other dominates in size, loss and latency, smallest first."""
-    front = [records[i] for i in pareto_front([record.objectives for record in records])]
+    timed = any(record.time_ms is not None for record in records)
+    front = [records[i] for i in pareto_front([record.objectives(timed=timed) for record in records])]
     return sorted(front, key=lambda record: record.size_bytes)
 
 

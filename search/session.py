@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from paredown.compressors.bank_folder import bank_in_use
 from paredown.compressors.checkpoint import weights_sha256
 from paredown.compressors.holdings import USED
-from paredown.evaluators.latency import LatencyTable, deployed_plan
+from paredown.evaluators.latency import REMEDY, LatencyTable, deployed_plan
 from paredown.search.finalists import Measure, decide, time_deployed
 from paredown.search.lazy import data_free, is_lazy, narrowed
 from paredown.search.limits import decode_limit
@@ -168,7 +168,14 @@ class Session:
         path = self.folder / "latency.json" if self.question.latency == "measure" else Path(self.question.latency)
         if self.question.latency != "measure" and not path.is_file():
             raise StudyError(f"no latency table {path}; leave it out to measure one, or say off")
-        return self.bench.latency_table(path)
+        plans = [plan.plan for plan in self.uniform]
+        table = self.bench.latency_table(path, plans)
+        if lacking := table.lacking(self.bench.space, plans):
+            self.progress.say(
+                f"the latency table {path} lacks {len(lacking)} kernels of this study ({lacking[0]}): "
+                f"plans that run them get no predicted time; {REMEDY}"
+            )
+        return table
 
     def _search(self, deadline: float | None) -> Outcome:
         started = time.monotonic()

@@ -95,7 +95,7 @@ class TrialLog:
                 trial.set_constraint("budget", excess)
             self.study._storage.set_trial_system_attr(trial._trial_id, "constraints", [excess])  # what the dashboard reads
             if record.whole:
-                self.study.tell(trial, record.objectives)
+                self.study.tell(trial, record.objectives(timed=self.with_latency))
             else:
                 self.study.tell(trial, state=TrialState.PRUNED)
 

@@ -189,8 +189,8 @@ class Workbench:
         self.planned.swap(plan, bank)
         return teacher.measure(self.model)
 
-    def latency_table(self, path: Path) -> LatencyTable:
-        """The table of a file, measured now if there is none."""
+    def latency_table(self, path: Path, beside: Sequence[Plan] = ()) -> LatencyTable:
+        """The table of a file, measured now if it is missing, for the space and for plans beside it."""
         if path.is_file():
             return LatencyTable.read(path)
         if self.deployed_at_once < 1:
@@ -198,7 +198,7 @@ class Workbench:
                 f"to time plans, the model is built: that takes {self._deployed_bytes:,} bytes, memory allows {self.memory_bytes:,}; "
                 "say latency: off"
             )
-        table = measure_table(self.space, self.deployed, self.deployed_dtype, _cpu_name())
+        table = measure_table(self.space, self.deployed, self.deployed_dtype, _cpu_name(), beside)
         table.write(path)
         return table
 

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import paredown
 from paredown.compressors.bank import Bank
 from paredown.compressors.checkpoint import config_of, load_original, parameters_of
 from paredown.compressors.sites import inventory_of
 from paredown.evaluators import latency
 from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table, time_models
+from paredown.progress import Silent
 from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan
@@ -81,7 +84,7 @@ def test_a_table_comes_back_from_its_file(table: LatencyTable, tmp_path: Path) -
 def test_what_is_no_table_is_refused(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "table.json").write_text(text)
-    with pytest.raises(StudyError, match="is no latency table .*; leave it out to measure a new one"):
+    with pytest.raises(StudyError, match="is not a latency table .*; remove the file, or leave `latency` out of the study, to measure a new table"):
         LatencyTable.read(tmp_path / "table.json")
 
 
@@ -110,10 +113,61 @@ def test_a_dropped_block_is_never_slower(table: LatencyTable, space: Space, data
         assert after[0] < before[0] or after[1] < before[1]
 
 
-def test_a_kernel_that_was_not_timed_is_said(table: LatencyTable, space: Space) -> None:
-    plan = Plan.of(space.inventory, {"model.layers.0.mlp.up_proj": parse_choice("lowrank rank=5")})
-    with pytest.raises(StudyError, match="the latency table lacks lowrank-5.* 64x32; it was made for another model or space"):
-        table.predict(space.inventory, plan)
+def test_a_plan_with_a_kernel_that_was_not_timed_has_no_time(table: LatencyTable, space: Space) -> None:
+    """Its time is unknown; where a limit needs it, the message names the kernel and the remedy."""
+    choice = parse_choice("lowrank rank=5")
+    assert table.predict(space.inventory, Plan.of(space.inventory, {"model.layers.0.mlp.up_proj": choice})) is None
+    with pytest.raises(StudyError, match="the latency table lacks lowrank-5.* 64x32; .* measure a new table"):
+        table.site_ms(space.inventory["model.layers.0.mlp.up_proj"], choice)
+
+
+class Teller(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+FEW = {"linear": ["quantize bits=4 group_size=16", "quantize bits=8 group_size=16"], "embedding": ["keep"], "block": []}
+
+
+SPAN = {**FEW, "linear": ["quantize bits=4 group_size=32", "keep"], "attention": [], "ffn": []}
+
+
+def few(model: Path, root: Path, **changes: object) -> dict[str, object]:
+    """A study whose uniform plans run in kernels that no choice of its space needs."""
+    tokens = {"calibration": 256, "search": 256, "selection": 256, "held_out": 256, "sequence_length": 32}
+    data = [str(toys.write_text(root / "text.txt", toys.passages(120)))]
+    space = {"choices": {**FEW, "attention": [], "ffn": []}}
+    return {"model": str(model), "data": data, "budget": "60%", "trials": 3, "tokens": tokens, "space": space, **changes}
+
+
+def test_a_study_of_few_choices_knows_every_time(
+    pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels of uniform plans are timed as well; with a table that lacks them the study runs too, and says so."""
+    monkeypatch.setattr(latency, "REPEATS", 2)
+    monkeypatch.setattr(latency, "MOST_COPIES", 1)
+    found = paredown.find_plan(few(pico("llama"), tmp_path), tmp_path / "study", workers=1)
+    assert {record.origin for record in found.records} >= {"uniform", "solver"}
+    assert all(record.decode_ms is not None and record.prefill_ms is not None for record in found.records)
+
+    whole = LatencyTable.read(tmp_path / "study" / "latency.json")
+    lacking = {name: times for name, times in whole.kernels.items() if name.startswith("dense")}
+    assert len(lacking) < len(whole.kernels)
+    whole.model_copy(update={"kernels": lacking}).write(tmp_path / "lacking.json")
+    question = few(pico("llama"), tmp_path, latency=str(tmp_path / "lacking.json"))
+    bank, teller = tmp_path / "study" / "bank", Teller()
+    known = paredown.find_plan(question, tmp_path / "again", bank=bank, workers=1, progress=teller)
+    assert known.state == "finished"
+    assert [text for text in teller.said if "lacking.json lacks " in text and "plans that run them get no predicted time" in text]
+    assert {record.decode_ms is None for record in known.records} == {True, False}
+    with pytest.raises(StudyError, match="the latency table lacks int4 .*; remove the file, or leave `latency` out"):
+        paredown.find_plan({**question, "max_decode_ms": 1e3, "space": {"choices": SPAN}}, tmp_path / "limited", bank=bank, workers=1)
 
 
 def test_transformers_computes_dense(space: Space) -> None:
