@@ -35,7 +35,7 @@ def test_the_ratio_of_measured_and_predicted_is_told_along_the_front(inventory: 
     for record, predicted in found.along_front:
         assert not any(other.size_bytes < record.size_bytes and other.loss < record.loss for other in known)
         assert record.loss == pytest.approx(1.2 * predicted + 1e-4)
-    strange = Plan.of(llama, {llama.leaves[1].name: parse_choice("quantize bits=7")})
+    strange = Plan.of(llama, {llama.leaves[1].name: parse_choice("quantize bits=2 group_size=2")})
     more = replace(outcome, records=(*outcome.records, replace(outcome.records[0], plan=strange, number=99)))
     assert (again := additivity(more, tmp_path)) is not None and again.plans == found.plans
 

@@ -11,6 +11,7 @@ from correlated import statistics_of
 import paredown.compressors.methods  # noqa: F401 - registers the methods
 from paredown.compressors.storage import decode_matrix, encode_matrix
 from paredown.space.choice import parse_choice
+from paredown.space.errors import PlanError
 from paredown.space.layouts import matrix_fault, matrix_layout
 from paredown.space.tensors import total_bytes
 
@@ -105,7 +106,6 @@ def test_factors_within_factors_have_their_own_names() -> None:
     ("text", "fault"),
     [
         ("lowrank-residual rank=5", "stores the whole residual; add 'then quantize bits=3', or use 'lowrank'"),
-        ("lowrank-residual rank=5 factor_bits=4 then cast", "factor_bits 4 is neither 16 nor 8"),
         ("lowrank-residual rank=33 then cast", "rank 33 is above the full rank 32"),
         ("lowrank-residual rank=5 then quantize bits=4 group_size=48", "does not divide in_features 64"),
     ],
@@ -113,3 +113,8 @@ def test_factors_within_factors_have_their_own_names() -> None:
 def test_what_makes_no_sense_is_refused(text: str, fault: str) -> None:
     """With the remedy, before any weight is touched."""
     assert fault in str(matrix_fault(parse_choice(text), SHAPE))
+
+
+def test_factors_are_stored_in_16_or_8_bits() -> None:
+    with pytest.raises(PlanError, match="lowrank-residual: factor_bits: expected 16 or 8, got 4"):
+        parse_choice("lowrank-residual rank=4 factor_bits=4 then quantize bits=4")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from paredown.compressors.packing import unpack
 from paredown.compressors.storage import decode_matrix, encode_matrix
 from paredown.space.choice import Choice, parse_choice
+from paredown.space.errors import PlanError
 from paredown.space.layouts import matrix_fault, site_fault
 from paredown.space.site import Member, Site
 from paredown.space.statistics import Statistics
@@ -101,7 +102,19 @@ def test_a_group_that_does_not_divide_is_refused_with_those_that_do() -> None:
     assert matrix_fault(parse_choice("quantize bits=4 group_size=64"), (8, 172)) == (
         "group_size 64 does not divide in_features 172; use 43, 86, 172, channel"
     )
-    assert "is not one of" in str(matrix_fault(parse_choice("quantize bits=7"), (8, 172)))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        *((f"bits={bits}", f"quantize: bits: expected one of 2, 3, 4, 5, 6, 8, got {bits} ") for bits in (-1, 0, 1, 7, 9, 16)),
+        ("bits=4 group_size=0", "group_size.*greater than or equal to 1"),
+        ("bits=4 group_size=-64", "group_size.*greater than or equal to 1"),
+    ],
+)
+def test_a_knob_that_no_matrix_can_take_is_refused_when_it_is_read(knobs: str, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        parse_choice(f"quantize {knobs}")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from paredown.compressors.methods.cast import Cast
 from paredown.compressors.methods.lowrank import Factored
@@ -38,8 +38,15 @@ class LowRankResidual(Factored):
 
     method: ClassVar[str] = "lowrank-residual"
 
-    factor_bits: int = Field(default=8, description="16 or 8: how the two factors are stored")
+    factor_bits: int = Field(default=8, description="16 or 8: how the two factors are stored", json_schema_extra={"enum": list(FACTORS)})
     rounds: int = Field(default=4, ge=0, le=32, description="how often the factors are fitted to what is lost; 0: to the matrix, once")
+
+    @field_validator("factor_bits")
+    @classmethod
+    def _stored(cls, value: int) -> int:
+        if value not in FACTORS:
+            raise ValueError(f"expected 16 or 8, got {value}")
+        return value
 
     @classmethod
     def examples(cls) -> Sequence[Choice]:
@@ -47,11 +54,9 @@ class LowRankResidual(Factored):
         return (cls.build({"rank": 32, "then": {"method": "quantize", "bits": 3, "group_size": 64}}),)
 
     def fault(self, shape: Shape) -> str | None:
-        """Nothing that follows, or factors in bits that they are not stored in."""
+        """A residual that nothing compresses."""
         if self.then is None:
             return "lowrank-residual stores the whole residual; add 'then quantize bits=3', or use 'lowrank' for the factors alone"
-        if self.factor_bits not in FACTORS:
-            return f"factor_bits {self.factor_bits} is neither 16 nor 8"
         return super().fault(shape)
 
     def own(self, shape: Shape, dtype: str) -> Layout:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -19,7 +19,10 @@ from paredown.space.tensors import Layout, TensorSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-GroupSize = int | Literal["channel"]
+GroupSize = Annotated[int, Field(ge=1)] | Literal["channel"]
+
+BITS = (2, 3, 4, 5, 6, 8)
+"""Widths that codes are packed in."""
 
 CALIBRATED = "gptq"
 """The algorithm of the choices in the default space of linear layers; the inputs of embeddings are words, theirs is data-free."""
@@ -41,10 +44,17 @@ class Quantize(Choice):
     kinds: ClassVar[frozenset[Kind]] = frozenset({"linear", "embedding"})
     without_statistics: ClassVar[Mapping[str, Any] | None] = {"algorithm": "search"}
 
-    bits: int = Field(description="2, 3, 4, 5, 6 or 8")
+    bits: int = Field(description="2, 3, 4, 5, 6 or 8", json_schema_extra={"enum": list(BITS)})
     group_size: GroupSize = Field(default="channel", description="weights along in_features that share a scale")
     symmetric: bool = Field(default=True, description="whether zero is the middle of the grid")
     algorithm: str = Field(default="search", description="how weights find their place on the grid")
+
+    @field_validator("bits")
+    @classmethod
+    def _packed(cls, value: int) -> int:
+        if value not in BITS:
+            raise ValueError(f"expected one of {', '.join(map(str, BITS))}, got {value}")
+        return value
 
     @field_validator("algorithm")
     @classmethod
@@ -67,15 +77,13 @@ class Quantize(Choice):
         return list(dict.fromkeys([*wanted, *(cls(bits=bits, algorithm=algorithm) for bits in whole)]))
 
     def fault(self, shape: Shape) -> str | None:
-        """Bits that no packing holds, or a group size that does not divide in_features."""
-        if self.bits not in (2, 3, 4, 5, 6, 8):
-            return f"bits {self.bits} is not one of 2, 3, 4, 5, 6, 8"
+        """A grid that the algorithm has no levels for, or a group size that does not divide in_features."""
         if fault := roundings[self.algorithm].fault(self.grid(shape[1])):
             return fault
         if self.group_size == "channel":
             return None
         columns = shape[1]
-        if self.group_size < 1 or columns % self.group_size:
+        if columns % self.group_size:
             fits = [d for d in range(16, 257) if columns % d == 0]
             return f"group_size {self.group_size} does not divide in_features {columns}; use {', '.join(map(str, [*fits, 'channel']))}"
         return None
