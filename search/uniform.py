@@ -57,7 +57,7 @@ def uniform_plans(space: Space, budget_bytes: int) -> list[UniformPlan]:
     """Uniform plans worth a trial: for each group size and treatment of the embedding the most bits that fit the budget,
     and one of every bit-width, so that the whole front can be compared."""
     site = _embedding(space)
-    embeddings = [c for c in space.options[site.name] if c.method in ("keep", "cast", "quantize") and _plain(c)] if site else [KEEP]
+    embeddings = _embedding_choices(site, space.options[site.name]) if site else [KEEP]
     found: dict[Plan, UniformPlan] = {}
     for embedding in embeddings:
         for group in GROUPS:
@@ -82,6 +82,12 @@ def _allowed(wanted: Choice, options: Sequence[Choice]) -> bool:
 def _nearest(site: Site, wanted: Choice, options: Sequence[Choice]) -> Choice:
     size = total_bytes(site_layout(site, wanted))
     return min(options, key=lambda option: (abs(total_bytes(site_layout(site, option)) - size), str(option)))
+
+
+def _embedding_choices(site: Site, options: Sequence[Choice]) -> list[Choice]:
+    """The plain options of an embedding; where a study offers none, the option that is nearest to 8 bits in bytes."""
+    plain = [choice for choice in options if choice.method in ("keep", "cast", "quantize") and _plain(choice)]
+    return plain or [_nearest(site, methods["quantize"].build({"bits": 8}), options)]
 
 
 def _plain(choice: Choice) -> bool:

@@ -64,3 +64,13 @@ def test_a_pin_is_respected(inventory: Inventories) -> None:
             shape = space.inventory[site].members[0].shape
             assert plan.plan[site] == pinned.canonical(shape)
     assert all("embedding" not in plan.label for plan in plans)
+
+
+@pytest.mark.parametrize("choices", [["cluster clusters=16"], ["cluster clusters=16", "cluster clusters=200"], ["quantize bits=2", "quantize bits=3"]])
+def test_an_embedding_without_a_plain_choice_takes_the_one_nearest_to_8_bits(inventory: Inventories, choices: list[str]) -> None:
+    """A study may offer codebooks only; there are uniform plans all the same."""
+    wishes = SpaceFile.model_validate({"choices": {"embedding": choices}})
+    space = Space.build(inventory("llama"), targets["paredown"], wishes)
+    plans = uniform_plans(space, space.inventory.original_bytes // 2)
+    assert {int(plan.label.split()[0]) for plan in plans} == set(BITS)
+    assert {plan.plan["model.embed_tokens"] for plan in plans} == {parse_choice(choices[-1])}
