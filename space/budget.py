@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from paredown.space.errors import StudyError
 
-UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,17 @@ class Budget:
         """The budget that a person wrote.
 
         Raises:
-            StudyError: If it has no such form, or is not above zero.
+            StudyError: If it has no such form, no unit, or is not above zero.
         """
         match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*(%|bpw|[kmg]i?b|b|)\s*", str(text), re.IGNORECASE)
         if not match or not 0 < float(match[1]) < math.inf:
             raise StudyError(f"expected a budget such as 45%, 3.5GB or 4.25bpw, got {text!r}")
+        if not match[2]:
+            number = match[1]
+            raise StudyError(
+                f"{number} has no unit; write {number}% (of the original's bytes), {number}bpw (bits a weight), "
+                f"or bytes as {number}B, {number}MB or {number}GB"
+            )
         return cls(text=str(text).strip(), number=float(match[1]), unit=match[2].lower())
 
     def bytes_of(self, original_bytes: int, parameters: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from paredown.space.budget import Budget
 from paredown.space.errors import StudyError
 from paredown.space.site import Inventory
+from paredown.space.study_file import StudyFile
 
 ORIGINAL, PARAMETERS = 1_000_003, 500_001
 
@@ -28,8 +30,8 @@ ORIGINAL, PARAMETERS = 1_000_003, 500_001
         ("1GiB", 2**30),
         (" 12 KiB ", 12_288),
         ("1MB", 10**6),
-        ("700000", 700_000),
-        ("7e5", 700_000),
+        ("700000B", 700_000),
+        ("7e5 b", 700_000),
         (".5%", 5_000),
         ("12B", 12),
     ],
@@ -46,6 +48,19 @@ def test_what_is_no_budget_is_refused(text: str) -> None:
     """With examples of what is."""
     with pytest.raises(StudyError, match="expected a budget such as 45%, 3.5GB or 4.25bpw, got"):
         Budget.parse(text)
+
+
+@pytest.mark.parametrize("text", ["35", "0.35", "7e5", " 3500000000 "])
+def test_a_number_without_a_unit_is_refused(text: str, tmp_path: Path) -> None:
+    """However large, in flags and in files; the message shows each way to write it."""
+    number = text.strip()
+    message = f"{number} has no unit; write {number}% .*, {number}bpw .*, or bytes as {number}B, {number}MB or {number}GB"
+    with pytest.raises(StudyError, match=message):
+        Budget.parse(text)
+    for line in (f"budget: {text}", f"budget: '{text}'"):
+        (tmp_path / "study.yaml").write_text(f"model: m\n{line}\n")
+        with pytest.raises(StudyError, match="study.yaml:2: budget: .* has no unit; write "):
+            StudyFile.read(tmp_path / "study.yaml")
 
 
 @given(st.integers(1, 10**5), st.integers(1, 10**12))
