@@ -27,6 +27,7 @@ class Inspection:
         budget_bytes: What that allows.
         sites: Each with ``name``, ``kind``, ``bytes`` as stored, and ``choices`` with their bytes.
         refusals: Why some sites can only be kept.
+        remarks: What the study asks for in vain, and which kinds of site keep their default choices.
         storage_only: Methods among the choices that save on disk only.
         cost: What a search would cost.
     """
@@ -41,6 +42,7 @@ class Inspection:
     budget_bytes: int
     sites: tuple[dict[str, Any], ...]
     refusals: tuple[str, ...]
+    remarks: tuple[str, ...]
     storage_only: tuple[str, ...]
     cost: dict[str, Any]
 
@@ -79,6 +81,7 @@ def inspect_study(question: StudyFile) -> Inspection:
         budget_bytes=inventory.budget_bytes(question.budget),
         sites=_sites(space),
         refusals=tuple(space.refusals()),
+        remarks=tuple(space.remarks(question.space)),
         storage_only=tuple(sorted({step.method for step in used if step.storage_only})),
         cost=asdict(estimate(question, space)),
     )

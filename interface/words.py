@@ -34,13 +34,13 @@ def of_inspection(found: Inspection) -> list[str]:
         if example["choices"]:
             lines.append(f"  choices of {example['name']}:")
             lines += [f"    {choice:<44} {size:>12,} bytes" for choice, size in example["choices"].items()]
-    return lines + _of_cost(found)
+    return [*lines, *found.remarks, *_of_cost(found)]
 
 
 def of_search(found: Inspection) -> list[str]:
     """What a search will cost."""
     head = f"{found.model}: {found.architecture}, {found.original_bytes:,} tensor bytes; {len(found.sites)} sites; target {found.target}"
-    return [head, *_of_cost(found)]
+    return [head, *found.remarks, *_of_cost(found)]
 
 
 def _of_cost(found: Inspection) -> list[str]:

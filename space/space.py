@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from paredown.space.choice import KEEP, Choice, methods, parse_choice
@@ -11,7 +11,7 @@ from paredown.space.errors import StudyError
 from paredown.space.layouts import site_fault, site_layout
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
-from paredown.space.study_file import AtLeast, SpaceFile
+from paredown.space.study_file import AtLeast, ChoiceText, Override, SpaceFile
 from paredown.space.target import Target
 from paredown.space.tensors import total_bytes
 
@@ -64,6 +64,19 @@ class Space:
         faults = [site_fault(site, choice, self.target) for site in fixed for choice in default_choices(site)]
         return list(dict.fromkeys(fault for fault in faults if fault))
 
+    def remarks(self, wishes: SpaceFile) -> list[str]:
+        """What a study asks for in vain, and what it does not say; a line each."""
+        lists = [(f"override {o.match!r}", o.choices, [s for s in self.inventory.sites if _override(s, wishes) == o]) for o in wishes.overrides]
+        plain = [site for site in self.inventory.sites if _override(site, wishes) is None]
+        lists += [(f"{kind} sites", choices, [s for s in plain if s.kind == kind]) for kind, choices in wishes.choices.items()]
+        lines = [line for name, choices, sites in lists for line in _untaken(name, choices, sites, self.target)]
+        kinds = dict.fromkeys(site.kind for site in plain if len(default_choices(site)) > site.is_leaf)
+        unsaid = [kind for kind in kinds if kind not in wishes.choices]
+        if wishes.choices and unsaid:
+            named = ", ".join(wishes.choices)
+            lines.append(f"space.choices names {named}; {', '.join(unsaid)} sites keep their default choices ([] or [keep] turns them off)")
+        return lines
+
     def sizes(self, site: Site) -> list[int]:
         """Bytes of the site under each of its options."""
         return [total_bytes(site_layout(site, choice)) for choice in self.options[site.name]]
@@ -81,7 +94,7 @@ def _is_scored(site: Site, inventory: Inventory) -> bool:
 
 
 def _options(site: Site, target: Target, wishes: SpaceFile) -> tuple[Choice, ...]:
-    override = next((o for o in wishes.overrides if _matches(o.match, site)), None)
+    override = _override(site, wishes)
     if override:
         wanted = [parse_choice(text) for text in override.choices]
     elif site.kind in wishes.choices:
@@ -100,6 +113,18 @@ def _options(site: Site, target: Target, wishes: SpaceFile) -> tuple[Choice, ...
         reason = next((fault for fault in faults.values() if fault), "none was given")
         raise StudyError(f"{site.name} has no choice left of override {override.match!r}: {reason}; add one that fits, e.g. keep")
     return tuple(dict.fromkeys(fitting)) or (KEEP,)
+
+
+def _override(site: Site, wishes: SpaceFile) -> Override | None:
+    return next((override for override in wishes.overrides if _matches(override.match, site)), None)
+
+
+def _untaken(name: str, choices: Sequence[ChoiceText], sites: Sequence[Site], target: Target) -> Iterator[str]:
+    """A line for each choice that none of the sites takes."""
+    for choice in map(parse_choice, choices):
+        faults = [site_fault(site, choice, target) for site in sites]
+        if choice != KEEP and all(faults):
+            yield f"{name}: none takes '{choice}'" + (f" ({faults[0]})" if faults else "; the model has no such site")
 
 
 def _held(site: Site, choices: tuple[Choice, ...], inventory: Inventory, rules: Sequence[AtLeast]) -> tuple[Choice, ...]:

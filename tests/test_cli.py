@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,27 @@ def test_cost_is_said_before_anything_is_done(
     assert "bank" in told
     assert "expected time" in told
     assert not (tmp_path / "none").exists()
+
+
+def test_what_a_study_asks_for_in_vain_is_said(
+    pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kinds that keep their defaults, and choices that no site takes: a line each, before a search and by inspect."""
+    study = write_study(tmp_path, pico("llama"))
+    asked = study.read_text().partition("space:")[0]
+    space = "{choices: {linear: [quantize bits=4, quantize bits=4 group_size=48, keep], ffn: [quantize bits=4]}}"
+    study.write_text(f"{asked}space: {space}\n")
+    for command in (("search", study, "--dry-run"), ("inspect", study)):
+        assert call(monkeypatch, *command) == 0
+        told = capsys.readouterr().out
+        kinds = re.search("^space.choices names linear, ffn; (.*) sites keep their default choices", told, re.MULTILINE)
+        assert kinds and set(kinds[1].split(", ")) == {"block", "attention", "embedding"}
+        assert "linear sites: none takes 'quantize bits=4 group_size=48' (" in told
+        assert "ffn sites: none takes 'quantize bits=4' ('quantize' is for " in told
+        assert told.count("none takes") == 2
+    study.write_text(asked)
+    assert call(monkeypatch, "search", study, "--dry-run") == 0
+    assert "default choices" not in capsys.readouterr().out
 
 
 def test_bank_bytes_are_exact(finished: Path, workshop: Path) -> None:
