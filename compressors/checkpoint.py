@@ -16,6 +16,7 @@ from transformers.initialization import no_init_weights
 
 from paredown.compressors.mapped import DTYPES
 from paredown.space.errors import CheckpointError
+from paredown.space.paths import expanded
 from paredown.space.tensors import TensorSpec
 
 
@@ -25,9 +26,9 @@ def resolve(name: str, revision: str | None = None) -> Path:
     Raises:
         CheckpointError: If there is neither such a folder nor such a repository, or it holds no safetensors.
     """
-    folder = Path(name)
+    folder = expanded(name)
     if not folder.exists():
-        if name.count("/") != 1 or name.startswith((".", "/")):
+        if name.count("/") != 1 or name.startswith((".", "/", "~")):
             raise CheckpointError(f"no model folder {name}; give a folder with config.json and model.safetensors, or a hub name")
         from huggingface_hub import snapshot_download
 

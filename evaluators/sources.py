@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from paredown.evaluators.documents import OWN_SETS, SETS, Document, split_documents, standard_library
 from paredown.space.errors import StudyError
+from paredown.space.paths import expanded
 
 END_OF_TEXT = "<|endoftext|>"
 PASSAGE_CHARACTERS = 2000
@@ -35,7 +35,7 @@ def _documents(source: str) -> Iterator[Document]:
     elif source.startswith("hub:"):
         yield from _named("\n\n".join(_hub_rows(source)))
     else:
-        path = Path(source)
+        path = expanded(source)
         files = sorted(f for f in path.rglob("*") if f.suffix in SUFFIXES and f.is_file()) if path.is_dir() else [path]
         if not files:
             raise StudyError(f"{source} holds no text files ({', '.join(sorted(SUFFIXES))}); give a folder that does")

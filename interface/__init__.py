@@ -102,7 +102,7 @@ def find_plan(
 
     question = with_an_end(as_study(study))
     samplers[question.sampler], estimators[question.sensitivity]  # unknown ones are refused before hours are spent
-    return Session(question, Path(out), progress or Silent(), Path(bank) if bank else None, workers).run()
+    return Session(question, expanded(out), progress or Silent(), expanded(bank) if bank else None, workers).run()
 
 
 def status(folder: str | Path) -> Outcome:
@@ -113,7 +113,7 @@ def status(folder: str | Path) -> Outcome:
     """
     from paredown.search.outcome import Outcome
 
-    return Outcome.read(Path(folder))
+    return Outcome.read(expanded(folder))
 
 
 def report(folder: str | Path) -> Path:
@@ -124,8 +124,8 @@ def report(folder: str | Path) -> Path:
     """
     from paredown.search.report import write_report
 
-    write_report(status(folder), Path(folder))
-    return Path(folder) / "report.html"
+    write_report(status(folder), expanded(folder))
+    return expanded(folder) / "report.html"
 
 
 def select(folder: str | Path, budget: str, out: str | Path | None = None) -> Selected:
@@ -142,7 +142,7 @@ def select(folder: str | Path, budget: str, out: str | Path | None = None) -> Se
     """
     from paredown.search.select import select_plan
 
-    return select_plan(Path(folder), budget, Path(out) if out else None)
+    return select_plan(expanded(folder), budget, expanded(out) if out else None)
 
 
 def transfer(
@@ -176,10 +176,10 @@ def transfer(
     from paredown.progress import Silent
     from paredown.transferring import transfer_plan
 
-    file, source = (plan, None) if isinstance(plan, PlanFile) else (PlanFile.read(Path(plan)), Path(plan))
-    records = Path(bank) if bank else None
+    file, source = (plan, None) if isinstance(plan, PlanFile) else (PlanFile.read(expanded(plan)), expanded(plan))
+    records = expanded(bank) if bank else None
     told = progress or Silent()
-    return transfer_plan(file, source, as_study(study), Path(out), trials=trials, bank=records, workers=workers, progress=told)
+    return transfer_plan(file, source, as_study(study), expanded(out), trials=trials, bank=records, workers=workers, progress=told)
 
 
 def bank(folder: str | Path) -> Holdings:
@@ -193,7 +193,7 @@ def bank(folder: str | Path) -> Holdings:
     """
     from paredown.compressors.holdings import holdings
 
-    return holdings(Path(folder))
+    return holdings(expanded(folder))
 
 
 def clean_bank(folder: str | Path, keep: Sequence[str | Path] = (), *, dry_run: bool = True) -> Cleaning:
@@ -210,7 +210,7 @@ def clean_bank(folder: str | Path, keep: Sequence[str | Path] = (), *, dry_run: 
     """
     from paredown.compressors.holdings import clean
 
-    return clean(Path(folder), [Path(study) for study in keep], dry_run=dry_run)
+    return clean(expanded(folder), [expanded(study) for study in keep], dry_run=dry_run)
 
 
 def validate(file: str | Path, model: str | Path | None = None) -> PlanFile | StudyFile:
@@ -222,7 +222,7 @@ def validate(file: str | Path, model: str | Path | None = None) -> PlanFile | St
     """
     from paredown.inspection import validated
 
-    return validated(Path(file), str(model) if model else None)
+    return validated(expanded(file), str(model) if model else None)
 
 
 def dashboard(folder: str | Path, port: int = 8080) -> None:
@@ -233,4 +233,4 @@ def dashboard(folder: str | Path, port: int = 8080) -> None:
     """
     from paredown.dashboard_server import serve
 
-    serve(Path(folder), port)
+    serve(expanded(folder), port)

@@ -22,6 +22,7 @@ from paredown import words
 from paredown.question import demo_question, question_of, with_an_end
 from paredown.search.verdict import summary_lines
 from paredown.space.errors import ParedownError, StudyError
+from paredown.space.paths import expanded
 from paredown.space.plan_file import PlanFile
 from paredown.space.study_file import StudyFile
 
@@ -72,7 +73,7 @@ def search(
     target: Target = None,
     budget: BudgetText = None,
     trials: Annotated[int | None, typer.Option(min=1, help="stop after so many", show_default=False)] = None,
-    timeout: Annotated[float | None, typer.Option(help="stop after so many seconds", show_default=False)] = None,
+    timeout: Annotated[str | None, typer.Option(help="stop after 45m, 1h30m, 90s, or a number of seconds", show_default=False)] = None,
     until: Annotated[str | None, typer.Option(help="stop at HH:MM", show_default=False)] = None,
     patience: Annotated[
         str | None, typer.Option(help="stop after so many without a better plan, or auto: what they promise is noise", show_default=False)
@@ -96,7 +97,7 @@ def search(
     if dry_run:
         cost = paredown.inspect(with_an_end(question))
         return print_json(asdict(cost)) if as_json else print_lines(words.of_search(cost))
-    folder = out or Path("runs") / (study.stem if study else Path(question.model).name)
+    folder = expanded(out or Path("runs") / (study.stem if study else Path(question.model).name))
     run_search(question, folder, bank, workers)
     return print((folder / "front.json").read_text()) if as_json else print_lines(summary_lines(paredown.status(folder), folder))
 
@@ -104,7 +105,7 @@ def search(
 @app.command()
 def status(folder: Folder, as_json: Json = False) -> None:
     """How far a study is, and its best so far."""
-    outcome = paredown.status(folder)
+    outcome, folder = paredown.status(folder), expanded(folder)
     return print((folder / "front.json").read_text()) if as_json else print_lines(summary_lines(outcome, folder))
 
 
@@ -248,7 +249,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="the study folder")] = Path("runs/demo"),
 ) -> None:
     """Search, apply and verify on the model that comes with the project."""
-    question = demo_question(study, {"trials": trials, "budget": budget})
+    question, out = demo_question(study, {"trials": trials, "budget": budget}), expanded(out)
     run_search(question, out)
     applied, verified = paredown.apply(out / "best" / "plan.yaml", question.model, out / "model")
     print_lines(summary_lines(paredown.status(out), out))

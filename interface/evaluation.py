@@ -18,6 +18,7 @@ from paredown.evaluators.quality import Teacher
 from paredown.evaluators.sequences import cut
 from paredown.evaluators.sources import document_sets
 from paredown.space.errors import CheckpointError, StudyError
+from paredown.space.paths import expanded
 
 LENGTH = 256
 
@@ -122,4 +123,5 @@ def tokenizer_of(folder: Path) -> Any:
 
 def _local(name: str) -> Path:
     """A folder that is there, or the hub's; ours need not hold what an original must."""
-    return Path(name) if (put_back(Path(name)) / "config.json").is_file() else resolve(name)
+    folder = expanded(name)
+    return folder if (put_back(folder) / "config.json").is_file() else resolve(name)

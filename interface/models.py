@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paredown.question import study_bank
+from paredown.space.paths import expanded
 from paredown.space.plan_file import PlanFile
 
 if TYPE_CHECKING:
@@ -48,11 +49,11 @@ def apply(
     from paredown.deploy.calibrate import ready
     from paredown.deploy.verify import verify as verify_folder
 
-    plan_file = plan if isinstance(plan, PlanFile) else PlanFile.read(Path(plan))
-    folder = Path(bank) if bank else None if isinstance(plan, PlanFile) else study_bank(Path(plan))
+    plan_file = plan if isinstance(plan, PlanFile) else PlanFile.read(expanded(plan))
+    folder = expanded(bank) if bank else None if isinstance(plan, PlanFile) else study_bank(expanded(plan))
     with ready(plan_file, model, bank=folder, data=[data] if isinstance(data, str) else data) as sites:
-        applied = replace(apply_plan(plan_file, model, out, sites.tensors_of), other_texts=sites.other_texts)
-        return applied, verify_folder(out, model, tensors_of=sites.tensors_of) if check else None
+        applied = replace(apply_plan(plan_file, model, expanded(out), sites.tensors_of), other_texts=sites.other_texts)
+        return applied, verify_folder(expanded(out), model, tensors_of=sites.tensors_of) if check else None
 
 
 def verify(folder: str | Path, original: str | Path, *, bank: str | Path | None = None, data: str | list[str] | None = None) -> Verified:
@@ -71,9 +72,9 @@ def verify(folder: str | Path, original: str | Path, *, bank: str | Path | None 
     from paredown.deploy.folder import put_back
     from paredown.deploy.verify import verify as verify_folder
 
-    plan_file, texts = PlanFile.read(put_back(Path(folder)) / "plan.yaml"), [data] if isinstance(data, str) else data
-    with ready(plan_file, original, bank=Path(bank) if bank else None, data=texts) as sites:
-        return verify_folder(folder, original, tensors_of=sites.tensors_of)
+    plan_file, texts = PlanFile.read(put_back(expanded(folder)) / "plan.yaml"), [data] if isinstance(data, str) else data
+    with ready(plan_file, original, bank=expanded(bank) if bank else None, data=texts) as sites:
+        return verify_folder(expanded(folder), original, tensors_of=sites.tensors_of)
 
 
 def load(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
@@ -90,7 +91,7 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrainedMode
 
     from paredown.deploy.load import load as load_folder
 
-    return load_folder(folder, dtype or torch.bfloat16)
+    return load_folder(expanded(folder), dtype or torch.bfloat16)
 
 
 def evaluate(model: str | Path, data: str | list[str], *, original: str | Path | None = None, tokens: int = 32768) -> Evaluation:
@@ -125,4 +126,4 @@ def generate(folder: str | Path, prompt: str, *, tokens: int = 100, seed: int | 
     """
     from paredown.evaluation import continuation
 
-    return continuation(Path(folder), prompt, tokens, seed)
+    return continuation(expanded(folder), prompt, tokens, seed)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from paredown.space.errors import StudyError
+from paredown.space.paths import expanded
 from paredown.space.study_file import StudyFile
 
 Study = StudyFile | Mapping[str, Any] | str | Path
@@ -27,7 +28,7 @@ def as_study(study: Study) -> StudyFile:
     if isinstance(study, StudyFile):
         return study
     if not isinstance(study, Mapping):
-        return StudyFile.read(Path(study))
+        return StudyFile.read(expanded(study))
     try:
         return StudyFile.model_validate(dict(study))
     except ValidationError as error:
@@ -42,7 +43,7 @@ def question_of(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
         StudyError: With every fault; if neither names a model.
     """
     given = {name: value for name, value in flags.items() if value is not None and value != []}
-    base = StudyFile.read(file).model_dump(mode="json", exclude_unset=True) if file else {}
+    base = StudyFile.read(expanded(file)).model_dump(mode="json", exclude_unset=True) if file else {}
     if "model" not in base | given:
         raise StudyError("no model to compress; give a study file, or --model")
     return as_study(base | given)
@@ -61,7 +62,7 @@ def demo_question(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
     Raises:
         StudyError: With every fault; if there is no such file.
     """
-    file = file or demo_study()
+    file = expanded(file or demo_study())
     question = question_of(file, flags)
     if Path(question.model).is_dir():
         return question

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from paredown.question import DEFAULT_TRIALS
 from paredown.space.errors import BudgetError, CheckpointError
+from paredown.space.paths import expanded
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, PlanFile
 from paredown.space.site import Inventory
@@ -130,9 +131,9 @@ def original_of(plan_file: PlanFile, source: Path | None) -> Inventory | None:
     for folder in source.resolve().parents[:3] if source else ():
         with suppress(OSError, ValidationError):
             found.append(TypeAdapter(Inventory).validate_json((folder / "inventory.json").read_bytes()))
-    if (Path(plan_file.base_model.name) / "config.json").is_file():
+    if (expanded(plan_file.base_model.name) / "config.json").is_file():
         with suppress(CheckpointError):
-            found.append(inventory_of(Path(plan_file.base_model.name)))
+            found.append(inventory_of(expanded(plan_file.base_model.name)))
     return next((inventory for inventory in found if inventory.shapes_sha256() == plan_file.base_model.shapes_sha256), None)
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 from paredown.space.budget import UNITS, Budget
 from paredown.space.choice import parse_choice
+from paredown.space.duration import duration_text, parse_duration
 from paredown.space.errors import ParedownError, StudyError
 from paredown.space.files import read_yaml, write_atomically
+from paredown.space.paths import expanded
 from paredown.space.site import Kind
 from paredown.space.target import targets
 
@@ -20,6 +22,10 @@ ChoiceText = str | dict[str, Any]
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _at_home(value: Any) -> Any:
+    return str(expanded(value)) if isinstance(value, str) and value.startswith("~") else value
 
 
 def _checked(choices: list[ChoiceText]) -> list[ChoiceText]:
@@ -88,9 +94,9 @@ class StudyFile(_Strict):
     revision: str | None = Field(default=None, description="of a repository on the hub")
     data: list[str] = Field(default=["stdlib"], description="text files, folders, hub:NAME[:CONFIG[:SPLIT]], or stdlib")
     target: str = Field(default="paredown", description="the runtime: paredown or transformers")
-    budget: str = Field(default="45%", description="45% of the original's tensor bytes, 3.5GB, or 4.25bpw")
+    budget: str = Field(default="45%", description="45% of the original's tensor bytes, 3.5GB, or 4.25bpw; never without a unit")
     trials: int | None = Field(default=None, ge=1, description="stop after so many plans were measured")
-    timeout: float | None = Field(default=None, gt=0, description="stop after so many seconds")
+    timeout: float | None = Field(default=None, description="stop after 45m, 1h30m, 90s, or a number of seconds")
     until: str | None = Field(default=None, description="stop at this time of day, HH:MM")
     patience: Literal["auto", "off"] | int = Field(
         default="off",
@@ -120,7 +126,8 @@ class StudyFile(_Strict):
     @field_validator("data", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+        values = [value] if isinstance(value, str) else value
+        return [_at_home(each) for each in values] if isinstance(values, list) else values
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -129,6 +136,18 @@ class StudyFile(_Strict):
             return Budget.parse(str(value)).text
         except StudyError as error:
             raise ValueError(str(error)) from None
+
+    @field_validator("timeout", mode="before", json_schema_input_type=float | str | None)
+    @classmethod
+    def _timeout(cls, value: Any) -> float | None:
+        try:
+            return None if value is None else parse_duration(value)
+        except StudyError as error:
+            raise ValueError(str(error)) from None
+
+    @field_serializer("timeout", when_used="json")
+    def _readable(self, value: float | None) -> str | None:
+        return None if value is None else duration_text(value)
 
     @field_validator("memory", mode="before")
     @classmethod
@@ -144,7 +163,12 @@ class StudyFile(_Strict):
     @field_validator("latency", mode="before")
     @classmethod
     def _off(cls, value: Any) -> Any:
-        return "off" if value is False else value  # YAML 1.1 reads off as false
+        return "off" if value is False else _at_home(value)  # YAML 1.1 reads off as false
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _model(cls, value: Any) -> Any:
+        return _at_home(value)
 
     @field_validator("patience", mode="before")
     @classmethod
