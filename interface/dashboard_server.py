@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from paredown.search.study_folder import database_url
 from paredown.space.errors import StudyError
 
 HOST = "127.0.0.1"
@@ -30,7 +31,7 @@ def serve(folder: Path, port: int) -> None:
             probe.bind((HOST, port))
         except OSError as error:
             raise StudyError(f"cannot listen on port {port} ({error.strerror}); choose another with --port") from None
-    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, f"sqlite:///{database}", HOST, str(port)]
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, database_url(database), HOST, str(port)]
     with subprocess.Popen(command) as process:
         try:
             process.wait()

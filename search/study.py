@@ -21,6 +21,7 @@ from paredown.evaluators.quality import Quality
 from paredown.search.patience import Patience
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, Sampler, Warm, samplers
+from paredown.search.study_folder import database_url
 from paredown.space.choice import parse_choice
 from paredown.space.errors import EvaluationError, OutputError, StudyError
 from paredown.space.locks import held
@@ -48,7 +49,7 @@ class TrialLog:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         directions = [optuna.study.StudyDirection.MINIMIZE] * (3 if with_latency else 2)
         with _database(path):
-            storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+            storage = RDBStorage(database_url(path), engine_kwargs={"connect_args": {"timeout": 60}})
             event.listen(storage.engine, "connect", _durable)
             storage.engine.dispose()
             self.path = path

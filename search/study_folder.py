@@ -60,3 +60,10 @@ def finished(folder: Path, question: StudyFile) -> Outcome | None:
     counted = question.trials is not None and outcome.spent >= question.trials
     waited = bool(outcome.ended) and outcome.patience == question.patience
     return outcome if outcome.state == "finished" and (counted or waited) else None
+
+
+def database_url(path: Path) -> str:
+    """What Optuna opens a SQLite file by; ``?``, ``#`` and ``%`` may be part of the path."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
