@@ -72,7 +72,6 @@ def replaced(out: Path) -> Iterator[Path]:
             for path in new.iterdir():
                 _sync(path)
             _sync(new)
-            new.chmod(0o755)
             if not out.exists():
                 os.rename(new, out)
             elif not exchanged(new, out):

@@ -124,7 +124,6 @@ def write_atomically(path: Path, text: str | bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(folder / "new", 0o644)
             os.replace(folder / "new", path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+from paredown.deploy.folder import replaced
 from paredown.space.errors import OutputError, PlanError, StudyError
 from paredown.space.files import LIMIT_BYTES, read_yaml, write_atomically
 
@@ -162,3 +164,18 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         write_atomically(tmp_path / "file.txt", "new")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file.txt", "old")]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002, 0o027])
+def test_written_files_and_folders_keep_to_the_umask(tmp_path: Path, mask: int) -> None:
+    """A private folder stays private, a shared one shared."""
+    before = os.umask(mask)
+    try:
+        write_atomically(tmp_path / "new" / "file", "text")
+        with replaced(tmp_path / "model") as folder:
+            (folder / "config.json").write_text("{}")
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new" / "file", tmp_path / "new", tmp_path / "model")]
+    assert modes == [0o666 & ~mask, 0o777 & ~mask, 0o777 & ~mask]
