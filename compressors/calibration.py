@@ -19,6 +19,7 @@ from paredown.compressors.sites import blocks_of
 from paredown.compressors.statistics_folder import StatisticsFolder
 from paredown.space.errors import EvaluationError
 from paredown.space.files import write_atomically
+from paredown.space.interruption import stop_if_asked
 from paredown.space.site import Inventory
 from paredown.space.temporary import temporary_folder
 
@@ -120,6 +121,7 @@ class _Collector:
 
     def finish(self, index: int, progress: Callable[[int], None]) -> Callable[[nn.Module, tuple[Tensor, ...], Any], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+            stop_if_asked()
             after = output[0] if isinstance(output, tuple) else output
             self.distances.append(angular_distance(self._kept(inputs[0]), self._kept(after)))
             self.write()

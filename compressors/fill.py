@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,14 +12,19 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
 from paredown.compressors.bank import Bank
+from paredown.space import child
 from paredown.space.choice import KEEP, Choice
-from paredown.space.errors import WorkerError
+from paredown.space.errors import WorkerError, is_out_of_memory
+from paredown.space.interruption import stop_if_asked
 from paredown.space.site import Site
 
 PATIENCE_SECONDS = 5.0
 """What takes no longer is done in this process: another one takes longer to import torch and transformers."""
 
 LONGEST_END_SECONDS = 5.0
+STOP_SECONDS = 0.2
+"""While processes work, this one looks so often whether a stop is asked for."""
+
 REMEDY = "what is finished is kept: run the same command with fewer --workers, it goes on"
 
 Pair = tuple[Site, Choice]
@@ -111,6 +115,7 @@ def _alone(bank: Bank, groups: deque[list[Job]], goes_on: Callable[[], bool], fi
     """Works in this process until all is made or it shall not go on; what is left stays in ``groups``."""
     while groups:
         while groups[0]:
+            stop_if_asked()
             if not goes_on():
                 return
             bank.make(*groups[0][0])
@@ -128,7 +133,8 @@ def _together(
         _alone(bank, groups, lambda: not wait(list(workers), timeout=0), finished)
         left: dict[Connection, list[Job]] = {connection: [] for connection in workers}
         while groups or any(left.values()):
-            for connection in wait(list(left)):
+            stop_if_asked()
+            for connection in wait(list(left), timeout=STOP_SECONDS):
                 assert isinstance(connection, Connection)
                 jobs = left[connection]
                 try:
@@ -153,7 +159,7 @@ def _workers(count: int, setup: object) -> Iterator[dict[Connection, subprocess.
 
     They are in groups of their own, so that Ctrl+C reaches this process alone, and end by themselves where it is killed.
     """
-    command = [sys.executable, "-P", "-W", "ignore", "-m", "paredown.compressors.fill_process"]
+    program = Path(__file__).with_name("fill_process.py")
     one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
     workers: dict[Connection, subprocess.Popen[bytes]] = {}
     try:
@@ -162,7 +168,7 @@ def _workers(count: int, setup: object) -> Iterator[dict[Connection, subprocess.
             with theirs:
                 number = theirs.fileno()
                 workers[ours] = subprocess.Popen(
-                    [*command, str(number)],
+                    child.command(program, str(number)),
                     pass_fds=[number],
                     env=os.environ | one_thread,
                     stdin=subprocess.DEVNULL,
@@ -191,7 +197,7 @@ def _death(process: subprocess.Popen[bytes], jobs: Sequence[Job]) -> WorkerError
 
 def _fault(fault: BaseException, jobs: Sequence[Job]) -> BaseException:
     """What a process could not do; where memory was short, with the remedy."""
-    if isinstance(fault, MemoryError) or (isinstance(fault, RuntimeError) and "allocate memory" in str(fault)):
+    if is_out_of_memory(fault):
         return WorkerError(f"a process had not enough memory {_where(jobs)}; {REMEDY}")
     return fault
 

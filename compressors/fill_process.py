@@ -1,4 +1,4 @@
-"""A process that fills a bank: run as a module with the number of a connection over which `fill` hands it jobs."""
+"""A process that fills a bank: a `paredown.space.child`, run with the number of a connection over which `fill` hands it jobs."""
 
 from __future__ import annotations
 

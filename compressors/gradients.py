@@ -18,6 +18,7 @@ from paredown.compressors.checkpoint import is_placeholder
 from paredown.compressors.statistics_folder import IMPORTANCE, StatisticsFolder
 from paredown.space.errors import StudyError
 from paredown.space.files import write_atomically
+from paredown.space.interruption import stop_if_asked
 from paredown.space.site import Inventory
 from paredown.space.statistics import Statistic
 from paredown.space.temporary import temporary_folder
@@ -79,6 +80,7 @@ def collect_importance(
         for weight in weights:
             weight.requires_grad_(True)
         for done, (sequence, present) in enumerate(zip(tokens, mask, strict=True)):
+            stop_if_asked()
             length = int(present.sum())
             gradients = torch.autograd.grad(_surprise(model, sequence[None, :length]), weights)
             for total, gradient in zip(sums, gradients, strict=True):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from paredown.compressors.calibration import run_base
 from paredown.compressors.mapped import read_tensors
 from paredown.compressors.planned import PlannedModel
+from paredown.space.interruption import stop_if_asked
 from paredown.space.plan import Plan
 
 
@@ -52,6 +53,7 @@ def original_inputs(planned: PlannedModel, tokens: Tensor, mask: Tensor, folder:
 
     def write(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            stop_if_asked()
             if not last or last[0][0] is not inputs[0]:
                 path = folder / f"{len(files)}.safetensors"
                 save_file({"inputs": real_rows(inputs[0], mask).to(torch.bfloat16)}, path)

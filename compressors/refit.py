@@ -15,6 +15,7 @@ from paredown.compressors.inputs import Inputs, real_rows
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.storage import Tensors, decode_matrix, encode_matrix
 from paredown.space.choice import Choice
+from paredown.space.interruption import stop_if_asked
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Member, Site
 from paredown.space.statistics import Statistics
@@ -73,6 +74,7 @@ def in_order(planned: PlannedModel, plan: Plan, bank: Bank, tokens: Tensor, mask
 
     def compress(site: Site, member: Member, choice: Choice) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            stop_if_asked()
             if not last or last[0][0] is not given[0]:  # queries, keys and values read the same inputs
                 rows = real_rows(given[0], mask)
                 last[:] = [(given[0], rows, Statistics(second_moment=rows.T @ rows / len(rows), mean_absolute=rows.abs().mean(0)))]

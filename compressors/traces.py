@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from paredown.compressors.checkpoint import is_placeholder
 from paredown.space.errors import StudyError
+from paredown.space.interruption import stop_if_asked
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Of a sequence: a number from its logits, or an encoder's final states, and its tokens."""
@@ -62,6 +63,7 @@ def traces(model: PreTrainedModel, modules: Sequence[str], tokens: Tensor, mask:
     hooks = [model.get_submodule(name).register_forward_hook(keep(name)) for name in modules]
     try:
         for sequence, length in zip(tokens, lengths, strict=True):
+            stop_if_asked()
             with torch.enable_grad():
                 value = loss(_run(model, sequence[None, :length], causal=causal)[0], sequence[:length])
                 gradients = torch.autograd.grad(value, [found[name][1] for name in modules])

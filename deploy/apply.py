@@ -25,6 +25,7 @@ from paredown.deploy.header import read_header
 from paredown.deploy.shards import SHARD_BYTES
 from paredown.space.choice import Choice
 from paredown.space.errors import OutputError, VerificationError
+from paredown.space.interruption import stop_if_asked
 from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile
 from paredown.space.site import Inventory, Site
@@ -128,6 +129,7 @@ def encoded_tensors(
     """The same one by one; a site is compressed when its first tensor is taken."""
     done: set[str] = set()
     for site, choice in plan.decided(inventory):
+        stop_if_asked()
         ready = tensors_of(site, choice) if tensors_of else None
         tensors = encode_site(site, choice, parameters, statistics) if ready is None else ready
         done |= tensors.keys()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from paredown.deploy.apply import TensorsOf, encoded
 from paredown.deploy.folder import put_back
 from paredown.deploy.formats.transformers import file_layout
 from paredown.deploy.header import read_header
+from paredown.space import child
 from paredown.space.errors import VerificationError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile
@@ -160,10 +159,10 @@ def _inputs(config: Any, seed: int) -> Tensor:
 def _fresh_process(folder: Path, inputs: Tensor, target: str, *, causal: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with system_folder("verify") as work:
         save_file({"input_ids": inputs}, work / "inputs.safetensors")
-        # By path and with -P: the process sees neither the package nor its folder.
-        command = [sys.executable, "-P", verify_process.__file__, str(folder.absolute()), str(work), target, "causal" if causal else "encoder"]
+        program = Path(verify_process.__file__)  # by path: it sees neither the package nor its folder
+        command = child.command(program, str(folder.absolute()), str(work), target, "causal" if causal else "encoder")
         environment = {"OMP_NUM_THREADS": "1"} | os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-        run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        run = child.finished(command, environment)
         if run.returncode:
             reason = next((line for line in reversed(run.stderr.strip().splitlines()) if line.strip()), f"exit code {run.returncode}")
             raise VerificationError(f"{folder} does not load and run in a fresh process: {reason}")

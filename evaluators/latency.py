@@ -23,6 +23,7 @@ from paredown.evaluators.door import finite
 from paredown.space.choice import KEEP, Choice, Shape
 from paredown.space.errors import StudyError
 from paredown.space.files import write_atomically
+from paredown.space.interruption import stop_if_asked
 from paredown.space.layouts import choice_members, inner
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
@@ -135,6 +136,7 @@ def measure_table(space: Space, build: Build, dtype: torch.dtype, device: str, b
     kernels: dict[str, tuple[float, float]] = {}
     for site, choice in _timed(space, beside):
         for name, step, shape in _site_kernels(site, choice, dtype):
+            stop_if_asked()
             if name not in kernels:
                 kernels[name] = _time_kernel(step, shape, dtype)
     plans = {name: deployed_plan(plan, inventory, space.target) for name, plan in _calibration_plans(space).items()}
@@ -201,6 +203,7 @@ def time_models(models: Mapping[str, PreTrainedModel], causal: bool) -> dict[str
     prefill: dict[str, list[float]] = {name: [] for name in models}
     for repeat in range(REPEATS + 1):
         for name, model in models.items():
+            stop_if_asked()
             length = min(PROMPT_TOKENS, getattr(model.config, "max_position_embeddings", 1 << 20) - DECODED_TOKENS)
             prompt = torch.randint(model.config.vocab_size, (1, length), generator=generator)
             started = time.perf_counter()

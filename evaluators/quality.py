@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from paredown.evaluators.door import finite
 from paredown.evaluators.sequences import Sequences
+from paredown.space.interruption import stop_if_asked
 
 BATCH_TOKENS = 2048
 
@@ -134,6 +135,7 @@ class Teacher:
 @torch.inference_mode()
 def forward(model: PreTrainedModel, batch: Sequences, *, causal: bool) -> Tensor:
     """Logits ``(sequences, length, vocabulary)`` of a causal model, or an encoder's final hidden states."""
+    stop_if_asked()
     if causal:  # padding is on the right, where no token that counts can see it
         logits: Tensor = model(input_ids=batch.tokens, use_cache=False).logits
         return logits

@@ -19,6 +19,7 @@ from paredown.evaluators.sequences import Sequences
 from paredown.search.facts import Facts
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import EvaluationError
+from paredown.space.interruption import stop_if_asked
 from paredown.space.plan import Plan
 from paredown.space.site import Member, Site
 from paredown.space.space import Space
@@ -98,6 +99,7 @@ class Evidence:
         ordered = sorted(pairs, key=lambda pair: -1 if pair[0].block is None else pair[0].block)
         losses: Sensitivity = {}
         for done, (site, choice) in enumerate(ordered):
+            stop_if_asked()
             self.progress(done, len(ordered))
             losses[site.name, choice] = self.alone(site, choice, sequences)
         return losses
@@ -135,6 +137,7 @@ class Evidence:
         for part in self._parts(texts, [site for site, _ in missing]):
             found = self._traces(part, [site for site, _ in missing], loss, plan)
             for done, (site, choice) in enumerate(missing):
+                stop_if_asked()
                 self.progress(done, len(missing))
                 totals[site, choice] += sum(score(found[member.module], change) for member, change in self.changes(site, choice))
         return {(s.name, c): self.facts.get(keys[s.name, c], partial(totals.__getitem__, (s, c))) for s, c in pairs}

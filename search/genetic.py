@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from paredown.space.interruption import stop_if_asked
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -41,6 +43,7 @@ def evolved(
     population = np.unique(canonical(np.clip(start, *bounds)), axis=0)
     rank, crowding = _ranked(objectives(population), faults(population))
     for _ in range(GENERATIONS):
+        stop_if_asked()
         children = _children(population, rank, crowding, bounds, generator)
         joined = np.unique(np.concatenate([population, canonical(children)]), axis=0)
         rank, crowding = _ranked(objectives(joined), faults(joined))

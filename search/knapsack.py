@@ -9,6 +9,7 @@ import numpy as np
 
 from paredown.search.forest import Bound, Forest, Part, Pick, bound
 from paredown.search.knapsack_core import Core, TooManyError
+from paredown.space.interruption import stop_if_asked
 
 MOST_STATES = 10_000
 """More sums than these are not listed: then a node is decided first, both ways."""
@@ -34,6 +35,7 @@ def solve(forest: Forest, room: int, most_states: int = MOST_STATES) -> Pick | N
     queue: list[tuple[float, int, Part, Bound]] = []
     parts, made = [forest.whole], 0
     while parts or queue:
+        stop_if_asked()
         for part in parts:
             if (least := bound(forest, part, room)) is None:
                 continue

@@ -30,7 +30,7 @@ CAPTIONS = {
 
 
 class Reports:
-    """Reports of a search that goes on: text each time, pictures at most every two minutes and at the end."""
+    """Reports of a search that goes on: text each time, pictures at most every two minutes and at the end; none when it is stopped."""
 
     def __init__(self) -> None:
         self._drawn = -PICTURE_SECONDS
@@ -38,7 +38,7 @@ class Reports:
     def publish(self, outcome: Outcome, folder: Path) -> None:
         """Writes what is due."""
         now = time.monotonic()
-        due = outcome.state != "searching" or now - self._drawn >= PICTURE_SECONDS
+        due = outcome.state == "finished" or (outcome.state == "searching" and now - self._drawn >= PICTURE_SECONDS)
         write_report(outcome, folder, draw=due)
         if due:
             self._drawn = time.monotonic()

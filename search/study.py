@@ -24,6 +24,7 @@ from paredown.search.samplers import Proposal, Question, Sampler, Warm, samplers
 from paredown.search.study_folder import database_url
 from paredown.space.choice import parse_choice
 from paredown.space.errors import EvaluationError, OutputError, StudyError
+from paredown.space.interruption import stop_if_asked
 from paredown.space.locks import held
 from paredown.space.plan import Plan
 from paredown.space.plan_file import choices_of
@@ -146,6 +147,7 @@ class Race:
         failures = 0
         longest = 0.0
         while (trials is None or self.spent < trials) and (not self.spent or deadline is None or time.monotonic() + longest < deadline):
+            stop_if_asked()
             if self._is_out_of(patience):
                 break
             started = time.monotonic()

@@ -22,6 +22,7 @@ from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench
 from paredown.space.choice import KEEP
 from paredown.space.errors import EvaluationError
+from paredown.space.interruption import stop_if_asked
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.study_file import Override, SpaceFile, StudyFile
@@ -157,6 +158,7 @@ class Transfer:
         solver, generator = Solver(space), np.random.default_rng(self.bench.question.seed)
         moves, best, tried = Moves(solver, lambda _: losses), first, {first.plan}
         for done in range(trials):
+            stop_if_asked()
             self.progress.step("moves", done, trials)
             parents = {best.plan: best.size_bytes}
             drawn = sorted(moves.drawn(generator, parents, self.budget_bytes, MOVES), key=lambda move: (move.loss, move.size_bytes))

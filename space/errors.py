@@ -14,6 +14,8 @@ ParedownError                  exit code 2
 
 from __future__ import annotations
 
+from errno import ENOMEM
+
 
 class ParedownError(Exception):
     """Base of all our errors; its text is one line with the remedy."""
@@ -57,3 +59,11 @@ class BudgetError(ParedownError, ValueError):
     """No plan of the space meets the budget."""
 
     exit_code = 3
+
+
+def is_out_of_memory(fault: BaseException) -> bool:
+    """Whether a fault says that memory ran short; torch and the system's loader have no class of their own for it."""
+    if isinstance(fault, MemoryError) or (isinstance(fault, OSError) and fault.errno == ENOMEM):
+        return True
+    words = ("allocate memory", "not enough memory", "failed to map segment", "(os error 12)")
+    return isinstance(fault, (RuntimeError, ImportError, OSError)) and any(part in str(fault) for part in words)

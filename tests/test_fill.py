@@ -204,7 +204,7 @@ def test_processes_end_when_the_one_that_started_them_is_killed(
         process.kill()
         process.wait()
     made = records(tmp_path)
-    until(lambda: not any(map(is_running, workers)))
+    until(lambda: not any(map(is_running, workers)), seconds=2)
     fill(opened(*folders, tmp_path), pairs_of(inventory("llama")), checkpoint=folders[0])
     assert made.items() <= records(tmp_path).items()
     assert records(tmp_path) == records(serial)
