@@ -6,30 +6,30 @@
     paredown.apply("runs/mine/best/plan.yaml", "studies/models/demo", "runs/mine/model")
     model = paredown.load("runs/mine/model")
 
-Importing this imports no torch; the functions that need it do.
+Importing this imports next to nothing, so that a command can listen to signals first; what is asked for imports what it needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version as _version
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from paredown.compressors import methods as _methods  # noqa: F401 - registers the methods
-from paredown.models import apply, evaluate, generate, load, verify
-from paredown.question import Study, as_study, with_an_end
-from paredown.space.errors import BudgetError, ParedownError
-from paredown.space.plan_file import PlanFile
-from paredown.space.study_file import StudyFile
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paredown.compressors.holdings import Cleaning, Holdings
     from paredown.inspection import Inspection
+    from paredown.models import apply, evaluate, generate, load, verify
+    from paredown.question import Study
     from paredown.search.outcome import Outcome
     from paredown.search.select import Selected
     from paredown.search.session import Progress
+    from paredown.space.errors import BudgetError, ParedownError
+    from paredown.space.plan_file import PlanFile
+    from paredown.space.study_file import StudyFile
     from paredown.transferring import Transferred
+
+    __version__: str
 
 __all__ = [
     "BudgetError",
@@ -54,7 +54,27 @@ __all__ = [
     "verify",
 ]
 
-__version__ = _version("paredown")
+_HOMES = {
+    **dict.fromkeys(("apply", "evaluate", "generate", "load", "verify"), "paredown.models"),
+    **dict.fromkeys(("BudgetError", "ParedownError"), "paredown.space.errors"),
+    "PlanFile": "paredown.space.plan_file",
+    "StudyFile": "paredown.space.study_file",
+}
+"""Where what is not defined here comes from."""
+
+if not TYPE_CHECKING:  # a type checker knows every name from the imports above
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value = version("paredown")
+        elif name in _HOMES:
+            value = getattr(importlib.import_module(_HOMES[name]), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def inspect(model: str | Study, *, target: str = "paredown", budget: str = "45%") -> Inspection:
@@ -70,6 +90,8 @@ def inspect(model: str | Study, *, target: str = "paredown", budget: str = "45%"
         StudyError: If the budget or the space cannot be read.
     """
     from paredown.inspection import inspect_study
+    from paredown.question import as_study
+    from paredown.space.study_file import StudyFile
 
     is_study = isinstance(model, (StudyFile, Mapping)) or str(model).endswith((".yaml", ".yml"))
     return inspect_study(as_study(model if is_study else {"model": str(model), "target": target, "budget": budget}))
@@ -96,6 +118,7 @@ def find_plan(
         BudgetError: If nothing meets the budget; the smallest plan is in ``out/best/plan.yaml``.
     """
     from paredown.progress import Silent
+    from paredown.question import as_study, with_an_end
     from paredown.search.estimators import estimators
     from paredown.search.samplers import samplers
     from paredown.search.session import Session
@@ -174,6 +197,8 @@ def transfer(
         CheckpointError: If the model is missing, incomplete or compressed already.
     """
     from paredown.progress import Silent
+    from paredown.question import as_study
+    from paredown.space.plan_file import PlanFile
     from paredown.transferring import transfer_plan
 
     file, source = (plan, None) if isinstance(plan, PlanFile) else (PlanFile.read(expanded(plan)), expanded(plan))

@@ -1,5 +1,5 @@
 """``python -m paredown``."""
 
-from paredown.cli import main
+from paredown.entry import main
 
 main()

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import signal
-import sys
-import warnings
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 import paredown
-from paredown import words
+from paredown import signals, words
+from paredown.entry import note
 from paredown.question import demo_question, question_of, with_an_end
 from paredown.search.verdict import summary_lines
-from paredown.space.errors import ParedownError, StudyError
+from paredown.space.errors import StudyError
 from paredown.space.paths import expanded
 from paredown.space.plan_file import PlanFile
 from paredown.space.study_file import StudyFile
@@ -30,6 +25,7 @@ app = typer.Typer(
     name="paredown",
     help="Pare a transformer down to the size you have.",
     no_args_is_help=True,
+    epilog="Exit codes: 0 done; 2 bad input, a full disk or too little memory; 3 nothing meets the budget; 70 a bug; 130 stopped.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -40,10 +36,6 @@ Target = Annotated[str | None, typer.Option(help="transformers or paredown (defa
 BudgetText = Annotated[str | None, typer.Option(help="45% of the original, 3.5GB or 4.25bpw", show_default=False)]
 Model = Annotated[str | None, typer.Option(help="the original: a folder or a hub name", show_default=False)]
 Data = Annotated[list[str] | None, typer.Option(help="text files, folders, hub:NAME, or stdlib; may be repeated", show_default=False)]
-
-
-class Stopped(BaseException):
-    """Ctrl+C, or a polite kill."""
 
 
 @app.callback(invoke_without_command=True)
@@ -262,24 +254,14 @@ def demo(
 
 
 def run_search(question: StudyFile, folder: Path, bank: Path | None = None, workers: int | None = None) -> None:
-    """Says what the search costs, and searches with progress on standard error; says how to go on if it is stopped."""
+    """Says what the search costs, and searches with progress on standard error."""
     from paredown.progress import telling
 
+    signals.name_best(folder / "best" / "plan.yaml")
     for line in words.of_search(paredown.inspect(with_an_end(question))):
         note(line)
-    try:
-        with telling(Console(stderr=True)) as progress:
-            paredown.find_plan(question, folder, progress=progress, bank=bank, workers=workers)
-    except Stopped:
-        saved = folder / "best" / "plan.yaml"
-        note(f"stopped; the best so far is {saved}" if saved.is_file() else "stopped before the first trial was finished")
-        note(f"to go on: {shlex.join(['paredown', *sys.argv[1:]])}")
-        raise
-
-
-def note(text: str) -> None:
-    """A line for the person, on standard error, so that standard output holds results only."""
-    print(text, file=sys.stderr, flush=True)
+    with telling(Console(stderr=True)) as progress:
+        paredown.find_plan(question, folder, progress=progress, bank=bank, workers=workers)
 
 
 def print_json(value: Any) -> None:
@@ -291,42 +273,3 @@ def print_lines(lines: Iterable[str]) -> None:
     """Lines on standard output."""
     for line in lines:
         print(line)
-
-
-def stop(number: int, frame: FrameType | None) -> None:
-    """Ctrl+C and SIGTERM: the first is polite, the second ends at once; nothing finished is lost either way."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    raise Stopped
-
-
-def main() -> None:
-    """The entry point: exit code 0, 2 for bad input, 3 where nothing meets the budget, 130 when stopped."""
-    for name in ("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"):
-        os.environ.setdefault(name, "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait for a busy machine must not keep it busy
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # what libraries tell their developers
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        app()
-    except ParedownError as error:
-        sys.exit(failed(error))
-    except Stopped:
-        sys.exit(130)
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-
-
-def failed(error: ParedownError) -> int:
-    """Says what was wrong, one line each; the exit code."""
-    for line in str(error).splitlines():
-        note(f"paredown: {line}")
-    return error.exit_code
-
-
-if __name__ == "__main__":
-    main()

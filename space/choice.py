@@ -211,7 +211,7 @@ class Choice(BaseModel):
             raise PlanError(f"{cls.method}: {faults} (its knobs: {known})") from None
 
 
-methods: Registry[type[Choice]] = Registry("method")
+methods: Registry[type[Choice]] = Registry("method", package="paredown.compressors.methods")
 
 
 @methods.register("keep")

@@ -18,11 +18,20 @@ class Registry(Generic[T]):
 
     Args:
         kind: What is registered, for messages: ``"method"``.
+        package: Whose files register it, imported when the first name is asked for; None where importers see to that.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, package: str | None = None) -> None:
         self.kind = kind
-        self._entries: dict[str, T] = {}
+        self._package = package
+        self._registered: dict[str, T] = {}
+
+    @property
+    def _entries(self) -> dict[str, T]:
+        if self._package:
+            importlib.import_module(self._package)
+            self._package = None
+        return self._registered
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that enters what it decorates under ``name``.
@@ -32,9 +41,9 @@ class Registry(Generic[T]):
         """
 
         def enter(entry: T) -> T:
-            if name in self._entries:
+            if name in self._registered:
                 raise ValueError(f"{self.kind} {name!r} is registered already; choose another name")
-            self._entries[name] = entry
+            self._registered[name] = entry
             return entry
 
         return enter

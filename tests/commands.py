@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from paredown import cli
+from paredown.entry import exit_code
 
 WORDS = ("the", "fox", "old", "tree", "saw", "a", "river", "and", "ran", "home", "with", "blue", "stone", "where", "nine", "birds")
 TOKENS = "tokens: {calibration: 512, search: 512, selection: 512, held_out: 1024, sequence_length: 48}"
@@ -50,11 +50,4 @@ def environment() -> dict[str, str]:
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """What the command exits with, run in this process."""
     monkeypatch.setattr(sys, "argv", ["paredown", *map(str, arguments)])
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return int(end.value.code or 0)
+    return exit_code(cli.app)

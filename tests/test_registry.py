@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 
 from paredown.space.errors import ParedownError, UnknownNameError
@@ -46,3 +50,16 @@ def test_a_checked_name_comes_back_and_an_unknown_one_is_a_fault_of_its_field() 
     assert filled().checked("prune") == "prune"
     with pytest.raises(ValueError, match="unknown thing 'quantise'; did you mean 'quantize'. known: drop, prune, quantize"):
         filled().checked("quantise")
+
+
+def test_a_registry_imports_its_package_when_the_first_name_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever way; its files may ask for names themselves while they are imported."""
+    (tmp_path / "colours.py").write_text("import owner\nowner.registry.register('red')(1)\nassert owner.registry['red'] == 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for ask in (lambda registry: registry["red"], lambda registry: list(registry), lambda registry: "red" in registry):
+        owner = ModuleType("owner")
+        owner.registry = Registry("colour", package="colours")
+        monkeypatch.setitem(sys.modules, "owner", owner)
+        monkeypatch.delitem(sys.modules, "colours", raising=False)
+        assert ask(owner.registry)
+        assert list(owner.registry) == ["red"]

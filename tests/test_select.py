@@ -71,7 +71,7 @@ def test_no_torch_and_no_wait(inventory: Callable[[str], Inventory], tmp_path: P
     make_study(tmp_path, inventory("llama"))
     program = (
         "import sys, time; sys.argv = ['paredown', 'select', '.', '--budget', '40%', '--out', 'plan.yaml']\n"
-        "from paredown.cli import main\n"
+        "from paredown.entry import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert not {'torch', 'transformers', 'optuna'} & set(sys.modules)\n"
