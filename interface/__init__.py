@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paredown.space.paths import expanded
+
 if TYPE_CHECKING:
     from paredown.compressors.holdings import Cleaning, Holdings
     from paredown.inspection import Inspection
@@ -250,12 +252,18 @@ def validate(file: str | Path, model: str | Path | None = None) -> PlanFile | St
     return validated(expanded(file), str(model) if model else None)
 
 
-def dashboard(folder: str | Path, port: int = 8080) -> None:
-    """Serves Optuna's dashboard of a study on this machine only, until it is interrupted.
+def dashboard(folder: str | Path, port: int = 8080, *, allow_edits: bool = False, ready: Callable[[], None] = lambda: None) -> None:
+    """Serves Optuna's dashboard of a study on this machine only, from this process, until it is interrupted.
+
+    Args:
+        folder: The study folder.
+        port: Where it listens.
+        allow_edits: Whether the study can be changed from it: notes, names, and whether it is there at all.
+        ready: Called once it listens.
 
     Raises:
         StudyError: If the folder holds no study, or the port is taken.
     """
     from paredown.dashboard_server import serve
 
-    serve(expanded(folder), port)
+    serve(expanded(folder), port, allow_edits=allow_edits, ready=ready)

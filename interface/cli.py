@@ -227,10 +227,13 @@ def verify(
 
 
 @app.command()
-def dashboard(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535)] = 8080) -> None:
+def dashboard(
+    folder: Folder,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    allow_edits: Annotated[bool, typer.Option("--allow-edits", help="let the page change the study, and delete it")] = False,
+) -> None:
     """Optuna's dashboard of a study, on this machine only."""
-    print(f"http://127.0.0.1:{port}/ (Ctrl+C ends it)", flush=True)
-    paredown.dashboard(folder, port)
+    paredown.dashboard(folder, port, allow_edits=allow_edits, ready=lambda: print(f"http://127.0.0.1:{port}/ (Ctrl+C ends it)", flush=True))
 
 
 @app.command()

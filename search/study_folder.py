@@ -63,7 +63,8 @@ def finished(folder: Path, question: StudyFile) -> Outcome | None:
 
 
 def database_url(path: Path) -> str:
-    """What Optuna opens a SQLite file by; ``?``, ``#`` and ``%`` may be part of the path."""
+    """What Optuna opens a SQLite file by; ``?``, ``#`` and ``%`` may be part of the path, and braces, which Optuna would fill in."""
     from sqlalchemy import URL
 
-    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+    url = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+    return url.replace("{", "%7B").replace("}", "%7D")
