@@ -13,6 +13,9 @@ from paredown.evaluators.quality import Quality
 RESAMPLES = 10_000
 SAVING_RESAMPLES = 2_000
 
+MOST = 1e6
+"""A ratio of losses beyond it, over a loss of nothing say, is told as this."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
@@ -40,10 +43,16 @@ def ratio(ours: Quality | Sequence[Quality], theirs: Quality | Sequence[Quality]
     if len(own) != len(other):
         raise ValueError(f"expected as many draws of both plans, got {len(own)} and {len(other)}; measure the same draws")
     documents, draws = _weights(own.shape[1], len(own), seed)
-    ratios = _resampled(own, documents, draws) / np.maximum(_resampled(other, documents, draws), 1e-300)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    mean = float(own.sum() / max(other.sum(), 1e-300))
+    low, high = np.quantile(_ratios(_resampled(own, documents, draws), _resampled(other, documents, draws)), [0.025, 0.975])
+    mean = float(_ratios(own.sum(keepdims=True), other.sum(keepdims=True)).item())
     return Ratio(mean=mean, low=float(low), high=float(high), documents=own.shape[1], draws=len(own))
+
+
+def _ratios(own: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One loss over another; of two that are nothing 1, since neither is better, and of no pair more than `MOST`."""
+    found = np.minimum(own, MOST * other) / np.where(other > 0, other, 1.0)
+    ratios: NDArray[np.float64] = np.where(other > 0, found, np.where(own > 0, MOST, 1.0))
+    return ratios
 
 
 def interval(quality: Quality | Sequence[Quality], *, seed: int = 0) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from paredown.evaluators.door import finite
 from paredown.evaluators.sequences import Sequences
+from paredown.space.errors import EvaluationError
 from paredown.space.interruption import stop_if_asked
 
 BATCH_TOKENS = 2048
@@ -59,6 +60,9 @@ class Teacher:
         model: The original, unchanged.
         sequences: The set.
         causal: Whether the next token is predicted; otherwise final hidden states are compared.
+
+    Raises:
+        EvaluationError: If a prediction is not finite.
     """
 
     def __init__(self, model: PreTrainedModel, sequences: Sequences, *, causal: bool) -> None:
@@ -71,6 +75,10 @@ class Teacher:
         hook = head.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0])) if head is not None else None
         for batch in self._batches():
             output = forward(model, batch, causal=causal)
+            if not output.isfinite().all():
+                raise EvaluationError(
+                    "the original's own predictions are not finite on these texts; check that nothing in the model overflows"
+                )
             if captured:
                 hidden = captured.pop()
                 assert head is not None

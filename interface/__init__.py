@@ -78,6 +78,9 @@ if not TYPE_CHECKING:  # a type checker knows every name from the imports above
         globals()[name] = value
         return value
 
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 def inspect(model: str | Study, *, target: str = "paredown", budget: str = "45%") -> Inspection:
     """What can be decided about a model, in how many bytes, and what a search would cost; reads headers only.

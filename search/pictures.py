@@ -33,6 +33,9 @@ AXES = {"kl": "KL divergence to the original [nats/token]", "relative-error": "r
 LOWEST = 1e-7
 """Losses below it are drawn at it: a logarithmic axis has no zero."""
 
+MOST_LETTERS = 40
+"""Of a model's name in a title."""
+
 ROWS = 64
 """Most rows of a map that have labels; of more, rows are thinner and the picture no larger."""
 
@@ -73,8 +76,15 @@ def draw_front(outcome: Outcome, path: Path) -> None:
     axes.set_xlabel(f"size of the written tensors [{name}]; the original has {outcome.original_bytes / unit:,.3g} {name}")
     axes.set_ylabel(AXES[outcome.metric])
     name = Path(outcome.model).name
-    axes.set_title(f"{name}, target {outcome.target}: {len(outcome.records)} measured plans, search set, bars: 95 % interval", loc="left")
+    title = f"{shortened(name)}, target {outcome.target}: {len(outcome.records)} measured plans, search set, bars: 95 % interval"
+    axes.set_title(title, loc="left", parse_math=False)  # a name may have dollars
     finish(figure, axes, path)
+
+
+def shortened(name: str) -> str:
+    """A name that leaves room for the rest of a title; in it no line ends."""
+    line = " ".join(name.split())
+    return line if len(line) <= MOST_LETTERS else f"{line[: MOST_LETTERS - 1]}…"
 
 
 def size_front(records: Sequence[Record]) -> list[Record]:

@@ -10,6 +10,9 @@ from paredown.space.errors import StudyError
 
 UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
+MOST = 1e18
+"""Bytes, percent or bits a weight; no model is that large, and a slip is likelier."""
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -30,10 +33,10 @@ class Budget:
         """The budget that a person wrote.
 
         Raises:
-            StudyError: If it has no such form, no unit, or is not above zero.
+            StudyError: If it has no such form, no unit, is not above zero, or is beyond all models.
         """
         match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*(%|bpw|[kmg]i?b|b|)\s*", str(text), re.IGNORECASE)
-        if not match or not 0 < float(match[1]) < math.inf:
+        if not match or not 0 < float(match[1]) * UNITS.get(match[2].lower(), 1) < MOST:
             raise StudyError(f"expected a budget such as 45%, 3.5GB or 4.25bpw, got {text!r}")
         if not match[2]:
             number = match[1]

@@ -42,7 +42,26 @@ def test_a_budget_is_bytes(text: str, size_bytes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0", "0%", "-5%", "lots", "45 percent", "3,5GB", "nan", "inf", "1e999", "4bpw extra", "%", "5%%", "GB"]
+    "text",
+    [
+        "",
+        "0",
+        "0%",
+        "-5%",
+        "lots",
+        "45 percent",
+        "3,5GB",
+        "nan",
+        "inf",
+        "1e999",
+        "4bpw extra",
+        "%",
+        "5%%",
+        "GB",
+        "1e300GB",
+        "1e308%",
+        "1e18bpw",
+    ],
 )
 def test_what_is_no_budget_is_refused(text: str) -> None:
     """With examples of what is."""

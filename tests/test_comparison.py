@@ -30,6 +30,16 @@ def test_a_plan_is_as_good_as_itself() -> None:
     assert (half.mean, half.low, half.high) == pytest.approx((0.5, 0.5, 0.5))
 
 
+def test_what_loses_nothing_is_as_good_as_what_loses_nothing() -> None:
+    """Neither wins; and no ratio is larger than can be read."""
+    totals, tokens = documents(np.random.default_rng(0))
+    something, nothing = quality(totals, tokens), quality(0 * totals, tokens)
+    both, worse, better = ratio(nothing, nothing), ratio(something, nothing), ratio(nothing, something)
+    assert (both.mean, both.low, both.high) == (1.0, 1.0, 1.0)
+    assert (worse.mean, worse.low, worse.high) == (1e6, 1e6, 1e6)
+    assert (better.mean, better.low, better.high) == (0.0, 0.0, 0.0)
+
+
 def test_draws_widen_the_interval() -> None:
     """Draws that differ say that the compressed plan hangs on its calibration texts; equal ones say nothing new."""
     totals, tokens = documents(np.random.default_rng(0))

@@ -28,7 +28,7 @@ LONGEST_SECONDS = 2.0
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study folder without a trial; its name holds what addresses are made of."""
     plain = tmp_path_factory.mktemp("study")
-    TrialLog(plain / "study.db", with_latency=False).study._storage.engine.dispose()
+    TrialLog(plain / "study.db", with_latency=False)
     return plain.rename(plain.parent / "50%25 {best} #1?")
 
 

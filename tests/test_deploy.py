@@ -20,7 +20,7 @@ from paredown.compressors.sites import inventory_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import Applied, apply_plan, encoded
 from paredown.deploy.load import load
-from paredown.deploy.verify import check_stored, scored_model, verify
+from paredown.deploy.verify import _difference, check_stored, scored_model, verify
 from paredown.space.choice import parse_choice
 from paredown.space.errors import CheckpointError, OutputError, PlanError, VerificationError
 from paredown.space.layouts import site_fault
@@ -259,3 +259,10 @@ def test_blocks_that_depend_on_their_place_are_not_dropped(tmp_path: Path, pico:
     (folder / "config.json").write_text(json.dumps(config | {"scale_attn_by_inverse_layer_idx": True}))
     with pytest.raises(PlanError, match="depend on their place"):
         applied(folder, tmp_path / "out", "transformers")
+
+
+def test_no_difference_from_nothing_is_no_difference() -> None:
+    """Where every logit is zero, in the model that was scored and in the one that was written."""
+    zeros = torch.zeros(2, 3)
+    assert _difference(zeros, zeros) == 0
+    assert _difference(zeros + 1, zeros) > 1

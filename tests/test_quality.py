@@ -127,6 +127,16 @@ def test_what_is_not_finite_is_refused(pico: Folder, name: str, value: float) ->
         teacher.measure(model)
 
 
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_an_original_that_overflows_is_named(pico: Folder, name: str) -> None:
+    """All its weights are finite, its predictions are not: no plan of it can be measured."""
+    model = load_original(pico(name))
+    for parameter in model.parameters():
+        parameter.data.mul_(1e30)
+    with pytest.raises(EvaluationError, match="the original's own predictions are not finite on these texts; check the model"):
+        Teacher(model, sequences(), causal=name != "bert")
+
+
 def test_the_door_lets_numbers_through() -> None:
     assert finite(0.5, "loss") == 0.5
     for value in (float("nan"), float("inf"), -float("inf")):

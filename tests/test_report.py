@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from made_study import make_study
 
+from paredown.search import pictures
 from paredown.search.outcome import Refit
-from paredown.search.pictures import draw_front, short
+from paredown.search.pictures import draw_front, save, short
 from paredown.search.report import Reports, write_report
 from paredown.search.verdict import summary_lines
 from paredown.space.choice import parse_choice
@@ -148,8 +149,21 @@ def test_latency_and_zero_losses_can_be_drawn(llama: Inventory, tmp_path: Path) 
     assert "measured end to end" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.parametrize("name", ["$\\frac$", "a_$b^c$ & <d>", "x" * 250, "two\nlines"])
+def test_any_name_of_a_model_can_be_drawn(name: str, llama: Inventory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no formula, and leaves the axes their room."""
+    outcome = replace(make_study(tmp_path, llama), model=f"models/{name}")
+    drawn: list[str] = []
+    monkeypatch.setattr(pictures, "save", lambda figure, path: (save(figure, path), drawn.extend(a.get_title("left") for a in figure.axes)))
+    draw_front(outcome, tmp_path / "front.png")
+    assert drawn[0].startswith(" ".join(name.split())[:39])
+    assert len(drawn[0].partition(", target")[0]) <= 40
+    write_report(outcome, tmp_path, draw=False)
+    assert summary_lines(outcome, tmp_path)
+
+
 def test_pictures_are_drawn_now_and_then(llama: Inventory, tmp_path: Path) -> None:
-    """While a search goes on text is written each time, pictures at first and at the end."""
+    """While a search goes on text is written each time, pictures at first and at the end; who stops it does not wait for them."""
     searching = make_study(tmp_path, llama, state="searching")
     reports = Reports()
     reports.publish(searching, tmp_path)
@@ -157,6 +171,8 @@ def test_pictures_are_drawn_now_and_then(llama: Inventory, tmp_path: Path) -> No
     (tmp_path / "report.md").unlink()
     reports.publish(searching, tmp_path)
     assert (tmp_path / "report.md").is_file()
+    assert not (tmp_path / "front.png").exists()
+    Reports().publish(replace(searching, state="stopped"), tmp_path)
     assert not (tmp_path / "front.png").exists()
     reports.publish(make_study(tmp_path, llama), tmp_path)
     assert (tmp_path / "front.png").is_file()
