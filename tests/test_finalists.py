@@ -13,16 +13,21 @@ import toys
 from transformers import PreTrainedModel
 
 from paredown.evaluators import latency
+from paredown.evaluators.comparison import interval, ratio
 from paredown.evaluators.quality import Quality
 from paredown.search.finalists import SEARCHED, UNIFORM, Finalists, decide, distinct, time_deployed
 from paredown.search.outcome import Outcome
 from paredown.search.rebuild import Version
-from paredown.search.record import Record
+from paredown.search.record import Record, best_within
+from paredown.search.verdict import verdict
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
 
 SPACE = toys.toy_space()
 PLANS = list(itertools.islice(toys.all_plans(SPACE), 24))
+RATIOS = (0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 1.0, 1.02, 1.1)
+"""Of two plans' losses: from a clear gain over doubtful ones to a clear loss."""
+
 SIZE = max(plan.size_bytes(SPACE.inventory) for plan in PLANS)
 
 
@@ -51,7 +56,7 @@ def outcome_of(records: tuple[Record, ...], budget_bytes: int = SIZE) -> Outcome
 def decided(
     outcome: Outcome, fresh: dict[int, float] | None = None, in_order: dict[int, float] | None = None
 ) -> tuple[Outcome, list[tuple[str, int, Version]]]:
-    """The decision, and what was measured for it; losses on fresh texts are as before unless given.
+    """The decision, and what was measured for it; losses on fresh texts are as before unless given, and differ between documents.
 
     Args:
         outcome: Of the search.
@@ -68,7 +73,7 @@ def decided(
         number = number_of(plan)
         asked.append((name, number, version))
         loss = (fresh or {}).get(number, outcome[number].loss)
-        return toys.quality_of(loss * (factors[number] if version.in_order else 1) * (1 + 0.1 * version.draw))
+        return toys.quality_of(loss * (factors[number] if version.in_order else 1) * (1 + 0.1 * version.draw), plan=number)
 
     return decide(outcome, measure, lambda plan: number_of(plan) in factors, lambda name, done, of: None), asked
 
@@ -100,6 +105,17 @@ def test_what_the_trials_found_must_beat_the_solver() -> None:
     assert decided(outcome_of(trials("frontier", "solver")), {0: 0.9, 1: 1.0})[0].winner == 0
 
 
+def test_a_trial_replaces_the_solver_only_beyond_the_interval() -> None:
+    """The selection set decides: where the interval of the two plans' ratio holds 1, the better mean may be luck."""
+    doubtful = 0
+    for loss in RATIOS:
+        outcome, _ = decided(outcome_of(trials("frontier", "solver")), {0: loss, 1: 1.0})
+        found = ratio(toys.quality_of(loss, plan=0), toys.quality_of(1.0, plan=1), seed=outcome.seed)
+        assert outcome.searched == outcome.winner == (0 if found.high < 1 else 1), loss
+        doubtful += found.mean < 1 <= found.high
+    assert doubtful > 1
+
+
 def test_what_gains_in_order_is_kept_so() -> None:
     """Each finalist in the version that is better on the selection set; the choice among them follows."""
     outcome, asked = decided(outcome_of(trials("solver", "frontier", "uniform")), {1: 1.2}, {0: 1.01, 1: 0.5, 2: 0.9})
@@ -109,6 +125,7 @@ def test_what_gains_in_order_is_kept_so() -> None:
     versions = {(number, version.in_order) for name, number, version in asked if name == "held-out"}
     assert versions == {(0, False), (1, True), (2, True)}
     assert outcome.held_out[1].mean == pytest.approx(0.6)
+    assert outcome.selection[1].mean == pytest.approx(0.6)
 
 
 def test_calibrated_plans_are_rebuilt_from_several_draws() -> None:
@@ -119,8 +136,8 @@ def test_calibrated_plans_are_rebuilt_from_several_draws() -> None:
     assert outcome.comparisons["uniform"].mean == pytest.approx(1.1 / 2)
     assert outcome.comparisons["uniform"].low <= 1.0 / 2
     assert outcome.comparisons["uniform"].high >= 1.2 / 2
-    assert (outcome.held_out[0].mean, outcome.held_out[0].draws) == (1.0, 3)
-    assert outcome.held_out[1].low == pytest.approx(outcome.held_out[1].high)
+    assert (outcome.held_out[0].mean, outcome.held_out[0].draws) == (pytest.approx(1.0), 3)
+    assert (outcome.held_out[1].low, outcome.held_out[1].high) == pytest.approx(interval(toys.quality_of(2.0, plan=1)))
 
 
 @pytest.mark.parametrize(("uniform", "winner"), [(1.5, 0), (1.0, 1), (0.9, 1)])
@@ -129,6 +146,65 @@ def test_a_plan_no_better_than_the_uniform_one_does_not_win(uniform: float, winn
     outcome, _ = decided(outcome_of(trials("frontier", "uniform")), {0: 1.0, 1: uniform})
     assert (outcome.winner, outcome.searched, outcome.uniform) == (winner, 0, 1)
     assert outcome.gains == (winner == 0)
+
+
+def test_the_guard_is_the_interval_over_documents() -> None:
+    """Where the interval of the ratio on the held-out set holds 1, the uniform plan wins, though the search's best has the lower mean;
+    where it lies below 1, the search wins; and the outcome and the verdict say the same."""
+    doubtful = 0
+    for loss in RATIOS:
+        outcome, _ = decided(outcome_of(trials("solver", "uniform")), {0: loss, 1: 1.0})
+        found = ratio(toys.quality_of(loss, plan=0), toys.quality_of(1.0, plan=1), seed=outcome.seed)
+        against = outcome.comparisons["uniform"]
+        assert (against.mean, against.low, against.high) == (found.mean, found.low, found.high)
+        assert outcome.winner == (0 if found.high < 1 else 1), loss
+        assert outcome.gains == (found.high < 1)
+        assert ("No significant gain: the uniform plan wins" in verdict(outcome)) == (found.high >= 1)
+        doubtful += found.mean < 1 <= found.high
+    assert doubtful > 1
+
+
+def test_the_verdict_claims_a_gain_over_the_solver_only_beyond_the_interval() -> None:
+    """On the held-out set, whatever the selection set said."""
+    doubtful = 0
+    for mean in RATIOS:
+        outcome, _ = decided(outcome_of(trials("frontier", "uniform", "solver")), {0: 0.5, 1: 1.0, 2: 1.0})
+        against = replace(outcome.comparisons["solver"], mean=mean, low=mean - 0.05, high=mean + 0.05)
+        words = verdict(replace(outcome, comparisons={**outcome.comparisons, "solver": against}))
+        assert ("The trials gained over the solver's first plan" in words) == (against.high < 1)
+        doubtful += mean < 1 <= against.high
+    assert doubtful > 1
+
+
+def test_of_equal_plans_the_smaller_wins() -> None:
+    """The trials' numbers decide only between plans of one size."""
+    first, second = trials("solver", "solver")
+    smaller = replace(second, loss=first.loss, size_bytes=SIZE - 1)
+    outcome, _ = decided(outcome_of((first, smaller)), {0: 1.0, 1: 1.0})
+    assert outcome.winner == 1
+    assert [record.number for record in Finalists.of(outcome).searched] == [1, 0]
+    assert outcome.best == best_within([first, smaller], SIZE) == smaller
+
+
+def test_a_plan_that_a_draw_makes_infinite_is_out() -> None:
+    """What cannot be compared on every draw is not compared at all."""
+    outcome = outcome_of(trials("frontier", "uniform"))
+
+    def measure(plan: Plan, name: str, version: Version) -> Quality:
+        number = next(record.number for record in outcome.records if record.plan == plan)
+        if (name, number, version.draw) == ("held-out", 0, 2):
+            raise EvaluationError("kl is not finite")
+        return toys.quality_of(1.0 + number, plan=number)
+
+    after = decide(outcome, measure, lambda plan: True, lambda name, done, of: None)
+    assert (after.winner, after.searched, set(after.held_out)) == (1, None, {1})
+
+
+def test_what_gains_nothing_in_order_stays_as_the_trials_had_it() -> None:
+    outcome, asked = decided(outcome_of(trials("solver", "uniform")), {0: 1.0, 1: 2.0}, {0: 1.0, 1: 1.5})
+    assert not any(outcome.in_order(record) for record in outcome.records)
+    assert {version.in_order for name, _, version in asked if name == "held-out"} == {False}
+    assert [outcome.selection[number].mean for number in (0, 1)] == pytest.approx([1.0, 2.0])
 
 
 def test_a_uniform_plan_within_the_budget_is_a_rival_though_larger() -> None:

@@ -37,7 +37,8 @@ def test_both_sets_are_paired_with_the_solvers_plan() -> None:
     assert found.search.number == found.fresh.number == 2
     assert found.search.mean == pytest.approx(1 / 3)
     assert 0.9 / 3 <= found.search.low < found.search.mean < found.search.high <= 1.1 / 3
-    assert (found.fresh.low, found.fresh.mean, found.fresh.high) == pytest.approx((0.8, 0.8, 0.8))
+    assert found.fresh.mean == pytest.approx(0.8)
+    assert 0.7 < found.fresh.low < 0.8 < found.fresh.high < 0.9
 
 
 @pytest.mark.parametrize("origins", [("solver", "frontier"), ("uniform", "frontier")])

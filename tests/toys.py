@@ -85,10 +85,19 @@ def record_of(space: Space, plan: Plan, loss: float, number: int = 0) -> Record:
     return Record(number=number, origin="toy", label="", plan=plan, size_bytes=size, loss=loss, standard_error=0.0, perplexity=None)
 
 
-def quality_of(loss: float, documents: int = 4) -> Quality:
-    """A measurement without a model."""
-    tokens = np.full(documents, 10.0)
-    return Quality(metric="kl", totals=tokens * loss, tokens=tokens, perplexity=2.0)
+def quality_of(loss: float, documents: int = 40, plan: int | None = None) -> Quality:
+    """A measurement without a model; documents of one length.
+
+    Args:
+        loss: The mean over documents, exactly.
+        documents: How many.
+        plan: Seeds the spread over documents: some are hard for every plan, and each plan has its own scatter beside that, so that only
+            a paired comparison tells two plans apart. None gives every document the same loss.
+    """
+    tokens, spread = np.full(documents, 10.0), np.ones(documents)
+    if plan is not None:
+        spread = np.random.default_rng(0).lognormal(0, 0.5, documents) * np.random.default_rng([1, plan]).lognormal(0, 0.1, documents)
+    return Quality(metric="kl", totals=loss * tokens * spread / spread.mean(), tokens=tokens, perplexity=2.0)
 
 
 def passages(count: int, seed: int = 0, length: int = 150) -> list[str]:
