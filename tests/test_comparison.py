@@ -54,6 +54,14 @@ def test_draws_widen_the_interval() -> None:
         ratio([ours] * 2, [theirs] * 3)
 
 
+def test_calibration_draws_are_paired() -> None:
+    """A draw that is bad for both plans alike leaves no doubt about their ratio."""
+    totals, tokens = documents(np.random.default_rng(0))
+    draws = (0.5, 1.0, 2.0)
+    found = ratio([quality(totals * draw / 2, tokens) for draw in draws], [quality(totals * draw, tokens) for draw in draws])
+    assert (found.mean, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
 def test_three_draws_tell_the_spread_of_their_mean() -> None:
     """The variance over resamples is that of a mean of three, which the plain bootstrap would make a third too small."""
     _, draws = _weights(5, 3, seed=0)

@@ -8,15 +8,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from made_study import make_study
+from matplotlib.axes import Axes
+from scipy.stats import norm
 
 from paredown.search import pictures
 from paredown.search.outcome import Refit
 from paredown.search.pictures import draw_front, save, short
 from paredown.search.report import Reports, write_report
-from paredown.search.verdict import summary_lines
+from paredown.search.verdict import summary_lines, verdict
 from paredown.space.choice import parse_choice
 from paredown.space.site import Inventory
 
@@ -57,6 +60,28 @@ def test_a_gain_is_stated_with_its_interval(llama: Inventory, tmp_path: Path) ->
     for name in ("| search |", "| selection |", "| held-out |"):
         assert name in text
     assert "uniform plan wins" not in text
+
+
+def test_spreads_are_intervals_of_95_percent(llama: Inventory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a normal mean: in the table of sets, along the front, in the verdict before the end, and as bars of the picture."""
+    made = make_study(tmp_path, llama)
+    outcome = replace(made, records=tuple(replace(record, standard_error=0.1 * record.loss) for record in made.records))
+    best, reach = outcome.best, 0.1 * float(norm.ppf(0.975))
+    assert best is not None
+    write_report(outcome, tmp_path, draw=False)
+    text = (tmp_path / "report.md").read_text()
+    row = re.search(r"\| search \| (\S+) \| (\S+) to (\S+) \|", text)
+    assert row is not None
+    ends = best.loss * np.array([1, 1 - reach, 1 + reach])
+    assert [float(number) for number in row.groups()] == pytest.approx(ends, rel=2e-3)
+    for record in outcome.front:
+        assert f"| {record.loss:.4g} ± {reach * record.loss:.1g} |" in text
+    assert f"± {reach * best.loss:.1g} nats/token on the search set" in verdict(replace(outcome, state="searching", winner=None))
+    drawn: list[Axes] = []
+    monkeypatch.setattr("paredown.search.pictures.finish", lambda figure, axes, path: drawn.append(axes))
+    draw_front(outcome, tmp_path / "front.png")
+    bars = drawn[0].containers[0].lines[2][0].get_segments()  # type: ignore[attr-defined]  # of an ErrorbarContainer
+    assert [bar[1][1] for bar in bars] == pytest.approx([record.loss * (1 + reach) for record in outcome.records], rel=2e-3)
 
 
 def test_no_gain_is_admitted(llama: Inventory, tmp_path: Path) -> None:
