@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 import pytest
 import toys
+from scipy.stats import norm
 
 from paredown.search.pareto import hypervolume
 from paredown.search.record import Record
@@ -163,6 +164,25 @@ def test_a_plan_climbs_the_rungs() -> None:
     assert (climb.plan, climb.expected_gain) == (promoted[0].plan, None)  # that was said when the plan was new
     assert min(record.loss for record in promoted) < 1.1 * min(record.loss for record in found)
     assert len({(record.plan, record.whole) for record in found}) == len(found)
+
+
+@pytest.mark.parametrize(("chance", "climbs"), [(0.05, False), (0.12, False), (0.3, True), (0.6, True)])
+def test_a_plan_climbs_if_it_is_likely_enough_to_be_better(chance: float, climbs: bool) -> None:
+    """One chance in ten to beat the best plan is not worth a whole trial, one in three is; what the rung tells of the whole set scatters
+    as it does among plans that were measured on both."""
+    question = replace(QUESTION, sequences=16)
+    plans = question.solver.front(truth(), (np.linspace(0.6, 1.0, 30) * question.budget_bytes).astype(int).tolist())
+    scatter = np.tile([0.1, -0.1], 4)
+    records = []
+    for number, (plan, shift) in enumerate(zip(plans, scatter, strict=False)):
+        parts = (*[1.0 + 0.01 * number] * 4, *[float((4 * np.exp(shift) - 1) / 3 * (1.0 + 0.01 * number))] * 12)
+        records.append(replace(toys.record_of(SPACE, plan, float(np.mean(parts)), number), sequences=parts))
+    ratios = [np.log(record.loss / sum(record.sequences[:4])) for record in records]
+    log_loss = np.log(min(record.loss for record in records)) - np.std(ratios, ddof=1) * norm.ppf(chance)
+    part = float(np.exp(log_loss - np.mean(ratios))) / 4
+    low = replace(toys.record_of(SPACE, plans[len(records)], part, len(records)), sequences=(part,) * 4, whole=False)
+    proposal = samplers["frontier"](question).propose(trial(len(records) + 1), [*records, low])
+    assert (proposal.plan == low.plan) == climbs
 
 
 def test_an_exhausted_space_says_so() -> None:

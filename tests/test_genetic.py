@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from paredown.search.genetic import POPULATION, _ranked, evolved
+from paredown.search.genetic import POPULATION, _children, _ranked, evolved
 from paredown.search.pareto import dominates, hypervolume
 from paredown.search.radial import MOST, Radial
 
@@ -36,6 +36,29 @@ def test_it_finds_the_front_of_a_listed_problem() -> None:
     corner = (12.0, 30.0)
     whole, share = (hypervolume(objectives(vectors).tolist(), corner) for vectors in (listed, found))
     assert share > 0.995 * whole
+
+
+def test_a_front_larger_than_the_population_is_covered_evenly() -> None:
+    """Both ends stay, and no gap is much wider than the others: of one front the loneliest survive."""
+    most = 5000
+    bounds = np.zeros(1, dtype=np.int64), np.array([most])
+
+    def line(vectors: np.ndarray) -> np.ndarray:
+        return np.stack([vectors[:, 0], most - vectors[:, 0]], 1).astype(float)
+
+    found = evolved(np.array([[0], [most]]), line, bounds, np.random.default_rng(0), no_faults, same)[:, 0]
+    assert len(found) == POPULATION
+    assert (found.min(), found.max()) == (0, most)
+    assert np.diff(np.sort(found)).max() < 5 * most / POPULATION
+
+
+def test_of_two_parents_on_one_front_the_lonelier_is_taken() -> None:
+    """One of ten whose neighbours are far wins all its tournaments: it has about twice its share of the children."""
+    population, crowding = np.arange(10)[:, None], np.zeros(10)
+    crowding[3] = np.inf
+    bounds = np.zeros(1, dtype=np.int64), np.array([9])
+    drawn = [_children(population, np.zeros(10, dtype=np.int64), crowding, bounds, np.random.default_rng(seed)) for seed in range(5)]
+    assert float(np.mean(np.array(drawn) == 3)) > 0.15
 
 
 def test_what_is_not_allowed_dies_out() -> None:

@@ -101,11 +101,21 @@ def test_what_the_front_takes_stays_with_a_neighbour_on_each_side(space: Space, 
         if taken and kept:
             beyond = [size for size in sizes if size > max(taken)][1:] + [size for size in sizes if size < min(taken)][:-1]
             assert not set(kept) & set(beyond)
+    for plan in (plans[0], solver.solve(losses, budget), plans[-1]):  # the ends of the front, and its middle: one step lies on each side
+        for name, choice in decided(plan, space):
+            own, sizes = bytes_of(space.inventory[name], choice), calibrated_sizes(space, name)
+            near = {*[size for size in sizes if size < own][-1:], *[size for size in sizes if size > own][:1]}
+            assert near <= set(calibrated_sizes(found, name)), name
     best = solver.solve(losses, budget)
     again = Solver(found).solve(
         {(s, c): losses.get((s, c.data_free or c), 10.0) for s, options in found.options.items() for c in options}, budget
     )
     assert predicted(again, found, losses) == pytest.approx(predicted(best, free, losses))
+
+
+def calibrated_sizes(space: Space, name: str) -> list[int]:
+    """Bytes of a site's calibrated choices, each once, ascending."""
+    return sorted({bytes_of(space.inventory[name], choice) for choice in space.options[name] if choice.needs})
 
 
 def decided(plan: Plan, space: Space) -> list[tuple[str, Choice]]:

@@ -15,7 +15,7 @@ from paredown.compressors.calibration import collect, run_base
 from paredown.compressors.checkpoint import config_of, is_placeholder, load_original, parameters_of
 from paredown.compressors.inputs import original_inputs
 from paredown.compressors.planned import PlannedModel
-from paredown.compressors.refit import DAMPING, in_order, is_calibrated, nearest_on, ordered_bank
+from paredown.compressors.refit import in_order, is_calibrated, nearest_on, ordered_bank
 from paredown.compressors.sites import inventory_of
 from paredown.compressors.weights import open_original
 from paredown.space.choice import parse_choice
@@ -58,17 +58,37 @@ def seen(planned: PlannedModel, module: str) -> Tensor:
 
 
 def test_the_nearest_matrix_is_that_of_least_squares() -> None:
-    """Of damped least squares, written as one system of equations."""
+    """Of damped least squares, written as one system of equations: with the damping that one entry of it implies, all others follow."""
     generator = torch.Generator().manual_seed(0)
     inputs, weight = torch.randn(50, 6, generator=generator), torch.randn(4, 6, generator=generator)
     changed = inputs @ torch.randn(6, 6, generator=generator) * 0.3 + 0.1 * torch.randn(50, 6, generator=generator)
     moment = changed.T @ changed / 50
     found = nearest_on(weight, inputs, changed, moment)
-    firm = np.sqrt(50 * DAMPING * float(moment.diagonal().mean()))
+    pull = (inputs @ weight.T - changed @ found.T).T @ changed / 50  # = damping * (found - weight)
+    damping = float((pull * (found - weight)).sum() / (found - weight).square().sum())
+    assert damping > 0
+    firm = np.sqrt(50 * damping)
     rows = np.vstack([changed.numpy(), firm * np.eye(6)])
     wanted = np.vstack([(inputs @ weight.T).numpy(), firm * weight.T.numpy()])
     assert np.allclose(found.numpy().T, np.linalg.lstsq(rows, wanted, rcond=None)[0], atol=1e-4)
     assert torch.allclose(nearest_on(weight, inputs, inputs, inputs.T @ inputs / 50), weight, atol=1e-6)
+
+
+@pytest.mark.parametrize(("tokens", "share"), [(40, 1.0), (400, 0.6)])
+def test_the_nearest_matrix_is_nearer_on_other_tokens_too(tokens: int, share: float) -> None:
+    """It makes up for what the changed inputs have in common, and is not fitted to the noise of few tokens."""
+    generator = torch.Generator().manual_seed(0)
+    weight, turn = torch.randn(8, 32, generator=generator), torch.eye(32) * 0.7 + 0.05 * torch.randn(32, 32, generator=generator)
+
+    def drawn(count: int) -> tuple[Tensor, Tensor]:
+        inputs = torch.randn(count, 32, generator=generator)
+        return inputs, inputs @ turn + 0.2 * torch.randn(count, 32, generator=generator)
+
+    inputs, changed = drawn(tokens)
+    found = nearest_on(weight, inputs, changed, changed.T @ changed / tokens)
+    inputs, changed = drawn(2000)
+    before, after = (float((changed @ each.T - inputs @ weight.T).square().mean()) for each in (weight, found))
+    assert after < share * before
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "bert", "qwen2"])

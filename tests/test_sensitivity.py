@@ -18,6 +18,7 @@ from paredown.evaluators.quality import Teacher
 from paredown.evaluators.sequences import Sequences
 from paredown.search.estimators import single_site
 from paredown.search.evidence import Evidence, Sensitivity
+from paredown.search.facts import Facts
 from paredown.search.sensitivity import estimated, estimated_tokens, stored_losses
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.plan import Plan
@@ -124,6 +125,19 @@ def test_what_is_on_disk_is_not_measured_again(pico: Folder, tmp_path: Path, mon
     assert losses("third", few)[1] == 0
     monkeypatch.setattr(bank, "VERSION", bank.VERSION + 1)
     assert losses("fourth", few)[1] > 0
+
+
+def test_two_searches_that_share_a_file_of_facts_keep_both_findings(tmp_path: Path) -> None:
+    """Each read the file before the other wrote; of what both measured, the later writer's number stays."""
+    path = tmp_path / "facts.json"
+    one, other = Facts(path), Facts(path)
+    assert [one.get("a", lambda: 1.0), one.get("both", lambda: 2.0)] == [1.0, 2.0]
+    assert [other.get("b", lambda: 3.0), other.get("both", lambda: 4.0)] == [3.0, 4.0]
+    one.write()
+    other.write()
+    third = Facts(path)
+    assert [third.get(key, lambda: -1.0) for key in ("a", "b", "both")] == [1.0, 3.0, 4.0]
+    assert (third.found, third.made) == (3, 0)
 
 
 def test_facts_that_cannot_be_read_or_kept_are_made_anew(pico: Folder, tmp_path: Path) -> None:

@@ -138,6 +138,17 @@ def test_what_was_measured_is_less_uncertain() -> None:
     assert (after > 0).all()
 
 
+def test_few_plans_as_predicted_leave_others_in_doubt() -> None:
+    """Two may be so by chance, and say little of plans unlike them; many say that the sensitivities are right."""
+    plans = [plan for plan in PLANS if toys.sum_of(SPACE, plan, LOSSES) > 0]
+    order = np.random.default_rng(0).permutation(len(plans))
+    records = [toys.record_of(SPACE, plans[i], toys.sum_of(SPACE, plans[i], LOSSES), number) for number, i in enumerate(order[:20])]
+    fresh = [plans[i] for i in order[20:60]]
+    before, few, many = (Surrogate(Basis(SPACE.inventory, LOSSES), records[:count]).predict(fresh).spread.mean() for count in (0, 2, 20))
+    assert few > 0.45 * before
+    assert many < 0.2 * before
+
+
 def test_losses_never_turn_negative() -> None:
     """A plan far better than predicted makes its choices cheap, not profitable."""
     plan = max(PLANS, key=lambda plan: toys.sum_of(SPACE, plan, LOSSES))
