@@ -20,7 +20,7 @@ from paredown.compressors.sites import inventory_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import Applied, apply_plan, encoded
 from paredown.deploy.load import load
-from paredown.deploy.verify import _difference, check_stored, scored_model, verify
+from paredown.deploy.verify import Verified, _check, _difference, check_stored, scored_model, verify
 from paredown.space.choice import parse_choice
 from paredown.space.errors import CheckpointError, OutputError, PlanError, VerificationError
 from paredown.space.layouts import site_fault
@@ -174,6 +174,16 @@ def test_a_changed_scale_does_not_verify(pico: Folder, tmp_path: Path) -> None:
     save_file(stored | {scale: stored[scale] * 1.5}, path)
     with pytest.raises(VerificationError, match="logits in float32 differ"):
         verify(result.folder, pico("llama"))
+
+
+@pytest.mark.parametrize("name", ["difference", "incremental_difference", "fast_difference"])
+def test_what_is_no_number_does_not_verify(name: str, tmp_path: Path) -> None:
+    """A model that gives NaN is not near the scored one."""
+    differences = {"difference": 0.0, "incremental_difference": 0.0, "fast_difference": 0.0}
+    sizes = {"folder": tmp_path, "size_bytes": 1, "header_bytes": 1, "tokens": 1}
+    _check(Verified(**sizes, **differences), tolerance=1e-4)
+    with pytest.raises(VerificationError, match="by nan of the largest"):
+        _check(Verified(**sizes, **{**differences, name: float("nan")}), tolerance=1e-4)
 
 
 def test_a_missing_tensor_neither_verifies_nor_loads(pico: Folder, tmp_path: Path) -> None:

@@ -67,6 +67,16 @@ def test_the_four_sets_are_cut_to_what_the_model_takes() -> None:
     assert [int(part.mask.sum()) >= n for part, n in zip(found.values(), (128, 200, 300, 400), strict=True)] == [True] * 4
 
 
+def test_the_seed_decides_about_calibration_and_search_texts_alone() -> None:
+    """Studies of other seeds are chosen among and compared on the same texts."""
+    sets = {name: texts([60] * 12) for name in ("calibration", "search", "selection", "held-out")}
+    few = Tokens(calibration=128, search=128, selection=128, held_out=128)
+    one, same, other = (sequence_sets(sets, TOKENIZER, few, longest=32, seed=seed) for seed in (0, 0, 1))
+    assert {name: torch.equal(one[name].tokens, same[name].tokens) for name in sets} == dict.fromkeys(sets, True)
+    equal = {name: torch.equal(one[name].tokens, other[name].tokens) for name in sets}
+    assert equal == {"calibration": False, "search": False, "selection": True, "held-out": True}
+
+
 def test_batches_are_the_whole_in_order() -> None:
     found = cut(texts([100] * 5), TOKENIZER, tokens=400, length=32, what="search")
     batches = list(found.batches(3))

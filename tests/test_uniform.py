@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pico as families
 import pytest
 
-from paredown.search.uniform import BITS, uniform_plans
+from paredown.search.uniform import BITS, uniform_plan, uniform_plans
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.layouts import site_fault
 from paredown.space.site import Inventory, Site
@@ -51,6 +51,14 @@ def test_the_most_bits_that_fit_are_there(inventory: Inventories, share: float) 
     fitting = [plan for plan in plans if plan.size_bytes <= budget]
     assert fitting
     assert [plan.size_bytes for plan in plans] == sorted((plan.size_bytes for plan in plans), reverse=True)
+
+
+def test_a_plan_of_exactly_the_budget_fits(inventory: Inventories) -> None:
+    """It is among the rivals, though one of the same bits in smaller groups is larger than the budget."""
+    space = Space.build(inventory("llama"), targets["paredown"])
+    found = uniform_plan(space, 4, 32, KEEP)
+    assert found.plan in [plan.plan for plan in uniform_plans(space, found.size_bytes)]
+    assert found.plan not in [plan.plan for plan in uniform_plans(space, found.size_bytes - 1)]
 
 
 def test_a_pin_is_respected(inventory: Inventories) -> None:
