@@ -78,7 +78,7 @@ def test_a_sibling_has_the_same_bytes_and_needs_nothing(space: Space) -> None:
     assert seen
 
 
-@pytest.mark.parametrize("share", [0.2, 0.3, 0.5])
+@pytest.mark.parametrize("share", [0.15, 0.2, 0.3, 0.5])
 def test_what_the_front_takes_stays_with_a_neighbour_on_each_side(space: Space, share: float) -> None:
     """And no other calibrated choice; all that need no statistics stay, and the budget is met as well as before."""
     free = data_free(space)
