@@ -43,7 +43,7 @@ def run_tests(tests: list[str], mutant: dict[str, Any] | None = None) -> tuple[i
 
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         tree, installed = Path(folder, "tree"), Path(folder, "installed")
-        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "*.egg-info"))
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "runs", "checkpoints"))
         if mutant:
             (tree / mutant["file"]).write_text(mutated(mutant))
         for name, source in tomllib.loads((tree / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"].items():
