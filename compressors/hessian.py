@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from paredown.space.errors import EvaluationError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -18,10 +20,16 @@ BLOCK = 128
 
 
 def hessian(moment: Tensor, damping: float = DAMPING) -> Tensor:
-    """A second moment as a share of its mean diagonal, damped; the identity where all inputs are zero."""
+    """A second moment as a share of its mean diagonal, damped; the identity where all inputs are zero.
+
+    Raises:
+        EvaluationError: If the matrix is not finite, or its mean diagonal is negative: it is no second moment.
+    """
     import torch
 
     mean = moment.diagonal().mean()
+    if not (moment.isfinite().all() and mean >= 0):
+        raise no_moment()
     return moment / mean + damping * torch.eye(len(moment)) if mean > 0 else torch.eye(len(moment))
 
 
@@ -29,11 +37,21 @@ def factor_of_inverse(hessian: Tensor) -> Tensor:
     """The upper triangular ``U`` with ``U' U`` the inverse of a positive definite matrix; in the matrix's type.
 
     Raises:
-        torch.linalg.LinAlgError: If the matrix is not positive definite.
+        EvaluationError: If the matrix is not positive definite.
     """
     import torch
 
     # Reversed, H = R R' with R upper triangular, so that U = R^-1 and H itself is never inverted.
-    upper = torch.linalg.cholesky(hessian.flip(0, 1)).flip(0, 1)
-    factor: Tensor = torch.linalg.solve_triangular(upper, torch.eye(len(hessian), dtype=hessian.dtype), upper=True)
+    upper, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
+    if failed:
+        raise no_moment()
+    factor: Tensor = torch.linalg.solve_triangular(upper.flip(0, 1), torch.eye(len(hessian), dtype=hessian.dtype), upper=True)
     return factor
+
+
+def no_moment() -> EvaluationError:
+    """What is said of a matrix that cannot be the second moment of any inputs."""
+    return EvaluationError(
+        "the second moment of a matrix's inputs must be finite and positive semidefinite, and this one is not: its statistics are damaged; "
+        "remove the folder statistics of the bank, then run the same command again"
+    )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from paredown.compressors.hessian import no_moment
 from paredown.space.choice import Choice, Shape, Structure
 from paredown.space.statistics import Statistic, Statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+ATTEMPTS = 5
+"""Dampings that are tried, each ten times the one before."""
 
 DAMPING = 0.001
 """Added to the diagonal of the second moment, as a share of its mean."""
@@ -144,13 +147,17 @@ def _blocks(matrix: Tensor, size: int) -> Tensor:
 
 
 def _factor(moment: Tensor, stay: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Cholesky factor of a damped second moment on some columns, and all of it damped; the identity for inputs that are all zero."""
+    """Cholesky factor of a damped second moment on some columns, and all of it damped; the identity for inputs that are all zero.
+
+    Raises:
+        EvaluationError: If no damping makes it positive definite: it is no second moment.
+    """
     import torch
 
     mean = float(moment.diagonal().mean())
-    for attempt in count():
+    for attempt in range(ATTEMPTS):
         damped = moment + (DAMPING * 10**attempt * mean if mean > 0 else 1.0) * torch.eye(len(moment))
         factor, failed = torch.linalg.cholesky_ex(damped if stay is None else damped[stay][:, stay])
         if not failed:
-            break
-    return factor, damped
+            return factor, damped
+    raise no_moment()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from paredown.space.errors import PlanError
+from paredown.space.errors import EvaluationError, PlanError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,10 +35,19 @@ class Statistics:
 
         Raises:
             PlanError: If it was not collected.
+            EvaluationError: If it cannot be one: not finite, or a negative mean square.
         """
         found: Tensor | None = getattr(self, name)
         if found is None:
             raise PlanError(f"no {name} of the inputs is known: the method is calibrated, give calibration texts (--data)")
+        if f"sound {name}" not in self.derived:
+            squares = found.diagonal() if name == "second_moment" else found
+            if not (found.isfinite().all() and (squares >= 0).all()):
+                raise EvaluationError(
+                    f"the {name} of a matrix's inputs has values that are negative or not finite: its statistics are damaged; "
+                    "remove the folder statistics of the bank, then run the same command again"
+                )
+            self.derived[f"sound {name}"] = True
         return found
 
     def only(self, names: frozenset[Statistic]) -> Statistics:

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 from paredown.compressors.hessian import BLOCK, DAMPING, factor_of_inverse, hessian
 from paredown.compressors.rounding.grid import Grid, Rounded, Rounding, codes_of, roundings
 from paredown.compressors.rounding.search import fitted_grid
+from paredown.space.errors import EvaluationError
 from paredown.space.statistics import Statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+MOST_DAMPING = 100.0
+"""Most damping, as a share of the mean diagonal; rounding errors of a second moment take far less."""
 
 
 def gptq(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
@@ -46,15 +51,19 @@ def inverse_factor(statistics: Statistics) -> tuple[Tensor, Tensor]:
 
 
 def _damped_factor(moment: Tensor) -> Tensor:
-    """The factor with as little damping as makes the Hessian positive definite in float32."""
-    import torch
+    """The factor with as little damping as makes the Hessian positive definite in float32.
 
+    Raises:
+        EvaluationError: If even `MOST_DAMPING` does not: the matrix is no second moment.
+    """
     damping = DAMPING
     while True:
         try:
             return factor_of_inverse(hessian(moment, damping))
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # it is there; torch's types do not say so
+        except EvaluationError:
             damping *= 10
+            if damping > MOST_DAMPING:
+                raise
 
 
 def compensated_codes(weight: Tensor, scale: Tensor, zero: Tensor, grid: Grid, order: Tensor, factor: Tensor) -> Tensor:
