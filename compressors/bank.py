@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from paredown.compressors.digests import Digests
-from paredown.compressors.mapped import read_tensors
-from paredown.compressors.records import ABOUT, VERSION, record_path
+from paredown.compressors.records import VERSION, record_path
 from paredown.compressors.storage import Tensors, decode_site, encode_site
+from paredown.compressors.tensor_file import checked_tensors, stored_sha256, write_tensors
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import OutputError
 from paredown.space.site import Site
 from paredown.space.statistics import StatisticsOf
-from paredown.space.temporary import temporary_folder
 
 CACHE_BYTES = 1 << 30
 
@@ -32,7 +29,7 @@ class Bank:
     """Compressed sites on disk, found by content, and the dense matrices that were used last in memory.
 
     A record is one safetensors file; it appears whole or not at all, so a fill that was killed goes on where it was, and
-    several processes may read and fill one folder.
+    several processes may read and fill one folder. It has a digest: one that was damaged since is made again.
 
     Args:
         folder: Where records lie; made when the first is written.
@@ -41,6 +38,7 @@ class Bank:
         calibration: Fingerprint of the texts that the statistics were collected on.
         cache_bytes: Most bytes of decoded matrices that are kept in memory, beside the last site's; with 0 not even those.
         checkpoint: Folder that the parameters come from, so that their fingerprints can be remembered beside the records.
+        say: Called with a line for each damaged record.
 
     Attributes:
         used: Fingerprints of the records that were asked for.
@@ -54,11 +52,13 @@ class Bank:
         calibration: str = "",
         cache_bytes: int = CACHE_BYTES,
         checkpoint: Path | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.folder = folder
         self.parameters = parameters
         self.statistics = statistics or {}
         self.calibration = calibration
+        self.say = say
         self.used: set[str] = set()
         self._digests = Digests(parameters, folder, checkpoint)
         self._decoded: OrderedDict[tuple[str, Choice], Tensors] = OrderedDict()
@@ -68,18 +68,18 @@ class Bank:
         """The tensors that store a site under a choice, compressed now if no record is there; memory-mapped.
 
         Raises:
-            OutputError: If the record cannot be written.
+            OutputError: If the record cannot be written, or is not read back as it was written.
         """
         if choice == KEEP:
             return encode_site(site, choice, self.parameters, self.statistics)
         path = self.path(site, choice)
-        if not path.is_file():
+        found = self._read(site, choice, path)
+        if found is None:
             self.make(site, choice, path)
-        try:
-            return read_tensors(path)
-        except SafetensorError:  # a record torn by a crash of the file system: made again
-            self.make(site, choice, path)
-            return read_tensors(path)
+            found = self._read(site, choice, path)
+        if found is None:
+            raise OutputError(f"{path} cannot be read back as it was written: check the disk, or name another folder with --bank")
+        return found
 
     def make(self, site: Site, choice: Choice, path: Path) -> None:
         """Compresses a site under a choice into its record, in one thread: the same bytes whoever makes them.
@@ -89,7 +89,7 @@ class Bank:
         """
         with one_thread():
             tensors = encode_site(site, choice, self.parameters, self.statistics)
-        self._write(path, tensors, self._about(site, choice))
+        write_tensors(path, tensors, self._about(site, choice), self.folder)
 
     def decoded(self, site: Site, choice: Choice) -> Tensors:
         """The float32 parameters that a site computes with under a choice; not to be modified."""
@@ -116,17 +116,21 @@ class Bank:
         Raises:
             OutputError: If the record cannot be written.
         """
-        self._write(self.path(site, choice), tensors, self._about(site, choice))
+        write_tensors(self.path(site, choice), tensors, self._about(site, choice), self.folder)
 
     def calibrated(self, statistics: StatisticsOf | None, calibration: str) -> Bank:
         """The same folder and original under other statistics: calibrated records are others, all others the same."""
-        bank = Bank(self.folder, self.parameters, statistics, calibration, self._cache_bytes // 8)
+        bank = Bank(self.folder, self.parameters, statistics, calibration, self._cache_bytes // 8, say=self.say)
         bank._digests, bank.used = self._digests, self.used
         return bank
 
     def holds(self, site: Site, choice: Choice) -> bool:
-        """Whether the record is there."""
-        return choice == KEEP or self.path(site, choice).is_file()
+        """Whether the record is there, undamaged."""
+        return choice == KEEP or self._read(site, choice, self.path(site, choice)) is not None
+
+    def sha256(self, site: Site, choice: Choice) -> str | None:
+        """The digest of a record's tensors, as the record has it; None where there is no record."""
+        return stored_sha256(self.path(site, choice))
 
     def path(self, site: Site, choice: Choice) -> Path:
         """Where the record of a site under a choice lies: a name made of its content."""
@@ -146,8 +150,18 @@ class Bank:
         """Keeps the fingerprints of the parameters that were asked for, so that no later start reads all weights for them."""
         self._digests.write()
 
-    def _about(self, site: Site, choice: Choice) -> str:
-        about = {
+    def _read(self, site: Site, choice: Choice, path: Path) -> Tensors | None:
+        """The record, memory-mapped; None where it is missing or damaged."""
+        if not path.is_file():
+            return None
+        try:
+            return checked_tensors(path)
+        except SafetensorError:
+            self.say(f"the record of {site.name} ({choice}) in {self.folder} is damaged: it is made again")
+            return None
+
+    def _about(self, site: Site, choice: Choice) -> dict[str, Any]:
+        return {
             "version": VERSION,
             "site": site.name,
             "kind": site.kind,
@@ -155,20 +169,6 @@ class Bank:
             "modules": {member.module: member.shape for member in site.members},
             **({"calibration": self.calibration} if choice.needs else {}),
         }
-        return json.dumps(about)
-
-    def _write(self, path: Path, tensors: Tensors, about: str) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary_folder(self.folder) as folder:
-                save_file(tensors, folder / path.name, {ABOUT: about})
-                with (folder / path.name).open("rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(folder / path.name, path)
-        except (OSError, SafetensorError) as error:
-            raise OutputError(
-                f"cannot write to the bank {self.folder}: {error}; free some space or name another folder with --bank"
-            ) from None
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -11,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from paredown.compressors.sites import blocks_of
-from paredown.compressors.statistics_folder import StatisticsFolder
+from paredown.compressors.statistics_folder import INDEX, IndexFile, StatisticsFolder
+from paredown.compressors.tensor_file import write_tensors
 from paredown.space.errors import EvaluationError
-from paredown.space.files import write_atomically
+from paredown.space.files import write_json
 from paredown.space.interruption import stop_if_asked
 from paredown.space.site import Inventory
 from paredown.space.temporary import temporary_folder
@@ -26,9 +25,9 @@ from paredown.space.temporary import temporary_folder
 VERSION = 1
 
 
-def calibration_key(tokens: Tensor, mask: Tensor, weights_sha256: str) -> str:
-    """Fingerprint of what statistics are collected from."""
-    content = hashlib.sha256(f"{VERSION} {weights_sha256} {tuple(tokens.shape)}".encode())
+def calibration_key(tokens: Tensor, mask: Tensor, origin_sha256: str) -> str:
+    """Fingerprint of what statistics are collected from: tokens, and the model that reads them as `Origin` has it."""
+    content = hashlib.sha256(f"{VERSION} {origin_sha256} {tuple(tokens.shape)}".encode())
     content.update(tokens.numpy().tobytes() + mask.numpy().tobytes())
     return content.hexdigest()
 
@@ -54,15 +53,16 @@ def collect(
 
     Raises:
         EvaluationError: If the inputs of a matrix have no finite second moment.
+        DamagedError: If those that are there are damaged; the next call collects them.
     """
-    if (folder / "index.json").is_file():
+    if (folder / INDEX).is_file():
         return StatisticsFolder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(folder.parent) as temporary:
         made = temporary / folder.name
         made.mkdir()
         _collect(model, inventory, tokens, mask, made, progress)
-        if not (folder / "index.json").is_file():  # of two processes that collect the same, the first one's stay
+        if not (folder / INDEX).is_file():  # of two processes that collect the same, the first one's stay
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(made, folder)
     return StatisticsFolder(folder)
@@ -87,7 +87,7 @@ def _collect(
     finally:
         for hook in hooks:
             hook.remove()
-    write_atomically(folder / "index.json", json.dumps({"files": collector.files, "distances": collector.distances}))
+    write_json(folder / INDEX, IndexFile(files=collector.files, distances=collector.distances).model_dump())
 
 
 def run_base(model: PreTrainedModel, tokens: Tensor, mask: Tensor, *, causal: bool) -> Tensor:
@@ -139,7 +139,7 @@ class _Collector:
                     "check the model: its weights must be finite, its activations below 1e19"
                 )
             file = hashlib.sha256(names[0].encode()).hexdigest()[:16] + ".safetensors"
-            save_file(found, self.folder / file)
+            write_tensors(self.folder / file, found)
             self.files |= dict.fromkeys(names, file)
         self._open.clear()
 

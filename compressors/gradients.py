@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from paredown.compressors.calibration import collect
 from paredown.compressors.checkpoint import is_placeholder
-from paredown.compressors.statistics_folder import IMPORTANCE, StatisticsFolder
+from paredown.compressors.statistics_folder import IMPORTANCE, ImportanceFile, StatisticsFolder
+from paredown.compressors.tensor_file import write_tensors
 from paredown.space.errors import StudyError
-from paredown.space.files import write_atomically
+from paredown.space.files import write_json
 from paredown.space.interruption import stop_if_asked
 from paredown.space.site import Inventory
 from paredown.space.statistics import Statistic
-from paredown.space.temporary import temporary_folder
 
 
 def statistics_for(
@@ -91,12 +88,10 @@ def collect_importance(
             weight.requires_grad_(before)
     predicted = int((mask.sum(1) - 1).sum())
     files = {member.module: f"importance-{hashlib.sha256(member.module.encode()).hexdigest()[:16]}.safetensors" for member in members}
-    with temporary_folder(folder.parent) as temporary:
-        for member, total in zip(members, sums, strict=True):
-            oriented, file = total.T if member.transposed else total, files[member.module]
-            save_file({"importance": (oriented / predicted).contiguous()}, temporary / file)
-            os.replace(temporary / file, folder / file)
-    write_atomically(folder / IMPORTANCE, json.dumps(files))
+    for member, total in zip(members, sums, strict=True):
+        oriented = total.T if member.transposed else total
+        write_tensors(folder / files[member.module], {"importance": (oriented / predicted).contiguous()}, bank=folder.parent)
+    write_json(folder / IMPORTANCE, ImportanceFile(files=files).model_dump())
     return StatisticsFolder(folder)
 
 

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-VERSION = 6
-"""Raised whenever a method gives other numbers than before, so that old records are not found again."""
+VERSION = 7
+"""Raised whenever a method gives other numbers or a record another form than before, so that old records are not found again."""
 
 ABOUT = "record"
 """Key of the metadata in which a record says what it is."""
@@ -31,12 +31,18 @@ def is_record(folder: Path, path: Path) -> bool:
 
 def about(path: Path) -> dict[str, Any] | None:
     """What a record says of itself; None where it says nothing: it is torn, or of a version that is not read any more."""
+    found = described(path)
+    return found if found.get("version") == VERSION else None
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What a safetensors file of ours says of itself; empty where the file is missing or torn."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if length > path.stat().st_size:
-                return None
+                return {}
             found = json.loads(json.loads(file.read(length))["__metadata__"][ABOUT])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found if isinstance(found, dict) and found.get("version") == VERSION else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -2,21 +2,61 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from paredown.compressors.mapped import read_tensors
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from torch import Tensor
+
+from paredown.compressors.tensor_file import checked_tensors
+from paredown.space.errors import DamagedError
+from paredown.space.files import read_json
 from paredown.space.statistics import Statistics
 
 IN_MEMORY = 2
 """Files that stay in memory, with what methods derived from them: an attention or a feed-forward network reads two."""
 
-IMPORTANCE = "importance.json"
-"""Names the files of `collect_importance`, by name of the module."""
+INDEX, IMPORTANCE = "index.json", "importance.json"
+"""Name the files of `collect` and of `collect_importance`; each is written when all its files are there."""
+
+MOST_DAMAGED = 8
+"""Damaged files of one run after which it gives up."""
+
+L = TypeVar("L", bound=BaseModel)
+T = TypeVar("T")
+
+
+class ImportanceFile(BaseModel):
+    """What `IMPORTANCE` holds: files by name of the module."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    files: dict[str, str] = Field(default_factory=dict)
+
+
+class IndexFile(ImportanceFile):
+    """What `INDEX` holds: beside the files, the angular distance between input and output of each block."""
+
+    distances: list[float]
+
+
+def again_if_damaged(call: Callable[[], T], say: Callable[[str], None]) -> T:
+    """What a call returns; it is repeated where it came upon damaged statistics, which are gone then and are collected by it.
+
+    Args:
+        call: May raise `DamagedError`, and can be repeated.
+        say: Called with a line for each damaged file.
+    """
+    for _ in range(MOST_DAMAGED):
+        try:
+            return call()
+        except DamagedError as damage:
+            say(str(damage))
+    return call()
 
 
 class StatisticsFolder(Mapping[str, Statistics]):
@@ -24,21 +64,22 @@ class StatisticsFolder(Mapping[str, Statistics]):
 
     Args:
         folder: As `collect` wrote it.
+
+    Raises:
+        DamagedError: If a list or, when it is read, a file is damaged. The list is removed, so that the next `collect` makes both again.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        index = json.loads((folder / "index.json").read_text())
-        self.files: dict[str, str] = index["files"]
-        self.distances: list[float] = index["distances"]
-        listed = folder / IMPORTANCE
-        self.importance: dict[str, str] = json.loads(listed.read_text()) if listed.is_file() else {}
+        index = self._listed(INDEX, IndexFile)
+        self.files, self.distances = index.files, index.distances
+        self.importance = self._listed(IMPORTANCE, ImportanceFile).files if (folder / IMPORTANCE).is_file() else {}
         self._recent: OrderedDict[str, Statistics] = OrderedDict()
 
     def __getitem__(self, module: str) -> Statistics:
         name = self.files[module]
         if name not in self._recent:
-            found: dict[str, Any] = {**read_tensors(self.folder / name)}
+            found: dict[str, Any] = {**self._tensors(name, INDEX)}
             self._recent[name] = Statistics(**found)
             if len(self._recent) > IN_MEMORY:
                 self._recent.popitem(last=False)
@@ -46,7 +87,7 @@ class StatisticsFolder(Mapping[str, Statistics]):
         known = self._recent[name]
         if module not in self.importance:
             return known
-        importance = read_tensors(self.folder / self.importance[module])["importance"]
+        importance = self._tensors(self.importance[module], IMPORTANCE)["importance"]
         return replace(known, importance=importance)  # what was derived from the inputs stays shared
 
     def __iter__(self) -> Iterator[str]:
@@ -54,3 +95,20 @@ class StatisticsFolder(Mapping[str, Statistics]):
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def _listed(self, name: str, kind: type[L]) -> L:
+        try:
+            return read_json(self.folder / name, kind, DamagedError, "it was removed, so that the same command collects statistics again")
+        except DamagedError:
+            (self.folder / name).unlink(missing_ok=True)
+            raise
+
+    def _tensors(self, name: str, listed: str) -> dict[str, Tensor]:
+        try:
+            return checked_tensors(self.folder / name)
+        except (SafetensorError, OSError) as error:
+            (self.folder / listed).unlink(missing_ok=True)
+            reason = str(error).removeprefix(f"{self.folder / name} is damaged: ")
+            raise DamagedError(
+                f"{self.folder / name} is damaged ({reason}); its list was removed, so that the same command collects statistics again"
+            ) from None

@@ -11,7 +11,6 @@ three draws of the calibration texts; tokens are those of forward passes, by the
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from paredown.search.cost import tokens_of_checks
 from paredown.search.finalists import DRAWS
 from paredown.search.outcome import Outcome
 from paredown.search.rebuild import Version, rebuilder
+from paredown.search.sensitivity_file import SENSITIVITY, read_sensitivity
 from paredown.search.session import Session
 from paredown.search.workbench import Workbench, environment
 from paredown.space.study_file import StudyFile, Tokens
@@ -79,8 +79,8 @@ def draws_of(outcome: Outcome, number: int, bench: Workbench) -> list[Quality]:
 
 def tokens_of(outcome: Outcome, tokens: Tokens, folder: Path) -> int:
     """What a search read in forward passes."""
-    stored = json.loads((folder / "sensitivity.json").read_text())
-    before = tokens.calibration + stored["forward_tokens"] + 2 * stored["backward_tokens"] + round(tokens.search * (1 + outcome.spent))
+    stored = read_sensitivity(folder / SENSITIVITY)
+    before = tokens.calibration + stored.forward_tokens + 2 * stored.backward_tokens + round(tokens.search * (1 + outcome.spent))
     return before + tokens_of_checks(tokens, len(outcome.selection), len(outcome.held_out), calibrated=True)
 
 

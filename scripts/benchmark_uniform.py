@@ -13,7 +13,6 @@ Exits 1 where the upper end of an interval over the sequential uniform plan is a
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from paredown.search.lazy import data_free
 from paredown.search.outcome import Outcome
 from paredown.search.rebuild import Rebuilder, Version, rebuilder
 from paredown.search.select import learnt
+from paredown.search.sensitivity_file import SENSITIVITY, read_sensitivity
 from paredown.search.session import Session
 from paredown.search.solver import Solver, read_losses
 from paredown.search.uniform import uniform_plan
@@ -129,7 +129,7 @@ def sequential(bench: Workbench, plan: Plan, draws: range) -> list[Quality]:
 
 def learnt_plan(bench: Workbench, outcome: Outcome, folder: Path, budget_bytes: int) -> Plan:
     """The solver's plan for another budget, under what the trials taught."""
-    losses = read_losses(json.loads((folder / "sensitivity.json").read_text()))
+    losses = read_losses(read_sensitivity(folder / SENSITIVITY))
     return learnt(Solver(bench.space), losses, outcome.records, budget_bytes)[0]
 
 

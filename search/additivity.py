@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from paredown.search.outcome import Outcome
 from paredown.search.pareto import lower_left
 from paredown.search.record import Record
 from paredown.search.rendering import Section
+from paredown.search.sensitivity_file import SENSITIVITY, read_sensitivity
 from paredown.search.solver import read_losses
 from paredown.space.choice import KEEP
 from paredown.space.site import Inventory
@@ -63,7 +63,7 @@ def additivity(outcome: Outcome, folder: Path) -> Additivity | None:
     """That of a study folder; None where the folder has no sensitivities yet."""
     try:
         inventory: Inventory = TypeAdapter(Inventory).validate_json((folder / "inventory.json").read_bytes())
-        stored = json.loads((folder / "sensitivity.json").read_bytes())
+        stored = read_sensitivity(folder / SENSITIVITY)
     except (OSError, ValueError):
         return None
     losses = read_losses(stored)
@@ -72,8 +72,8 @@ def additivity(outcome: Outcome, folder: Path) -> Additivity | None:
         pairs = [(site.name, choice) for site, choice in record.plan.decided(inventory)]
         if all(pair in losses or pair[1] == KEEP for pair in pairs):
             plans.append((record, sum(losses.get(pair, 0.0) for pair in pairs)))
-    tokens = (int(stored.get("forward_tokens", 0)), int(stored.get("backward_tokens", 0)))
-    return Additivity(estimator=stored.get("estimator", ""), tokens=tokens, plans=plans)
+    tokens = (stored.forward_tokens, stored.backward_tokens)
+    return Additivity(estimator=stored.estimator, tokens=tokens, plans=plans)
 
 
 def additivity_section(outcome: Outcome, folder: Path) -> Section:

@@ -75,7 +75,7 @@ class Evidence:
         progress: Callable[[int, int], None] = lambda done, of: None,
     ) -> None:
         self.space, self.planned, self.bank, self.texts, self.progress = space, planned, bank, texts, progress
-        self.facts = Facts(facts)
+        self.facts = Facts(facts, bank.say)
         self.forward_tokens = self.backward_tokens = 0.0
         self._short: dict[int, _Short] = {}
 

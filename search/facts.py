@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from paredown.compressors.bank import Bank
-from paredown.space.errors import OutputError
-from paredown.space.files import write_atomically
+from paredown.space.errors import OutputError, StudyError
+from paredown.space.files import read_json, write_json
 
 FILE = "sensitivity.json"
 """Lies with the statistics of the same texts and weights, so that every study that shares the bank finds it."""
 
-VERSION = 1
 WRITE_SECONDS = 5.0
+
+
+class FactsFile(BaseModel):
+    """What the file holds; a number may be infinite where a choice broke the model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[2] = 2
+    facts: dict[str, float]
 
 
 def facts_of(bank: Bank) -> Path | None:
@@ -30,14 +40,15 @@ class Facts:
 
     Args:
         path: The file; None to keep nothing. What it holds is valid for one set of weights and texts.
+        say: Called with a line where the file is damaged: what it held is measured again.
 
     Attributes:
         found: How many were asked for and known.
         made: How many were made.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path
+    def __init__(self, path: Path | None = None, say: Callable[[str], None] = lambda text: None) -> None:
+        self.path, self.say = path, say
         self.found = self.made = 0
         self._known = self._read()
         self._new: dict[str, float] = {}
@@ -61,15 +72,17 @@ class Facts:
     def write(self) -> None:
         """Adds to the file what is new; where it cannot be written, the next search measures again."""
         if self.path and self._new:
-            content = {"version": VERSION, "facts": self._read() | self._new}
+            content = FactsFile(facts=self._read() | self._known)
             with suppress(OutputError):
-                write_atomically(self.path, json.dumps(content, indent=0))
+                write_json(self.path, content.model_dump())
                 self._new = {}
         self._written = time.monotonic()
 
     def _read(self) -> dict[str, float]:
-        try:
-            content = json.loads(self.path.read_text()) if self.path else {}
-        except (OSError, ValueError):
+        if self.path is None or not self.path.is_file():
             return {}
-        return dict(content["facts"]) if content.get("version") == VERSION else {}
+        try:
+            return read_json(self.path, FactsFile, StudyError, "remove it").facts
+        except StudyError as damage:
+            self.say(f"{str(damage).rpartition(';')[0]}: what it held is measured again")
+            return {}

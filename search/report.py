@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from paredown.search.additivity import additivity_section
 from paredown.search.outcome import Comparison, Finding, Outcome
 from paredown.search.record import Record
 from paredown.search.rendering import Section, Table, as_html, as_markdown
+from paredown.search.sensitivity_file import SENSITIVITY, read_sensitivity
 from paredown.search.solver import read_losses
 from paredown.search.survival import survival_section
 from paredown.search.verdict import METRICS, counts, early_words, price_words, verdict
@@ -86,7 +86,7 @@ def draw_pictures(outcome: Outcome, folder: Path) -> None:
     pictures.draw_front(outcome, folder / pictures.FRONT)
     try:
         inventory: Inventory = TypeAdapter(Inventory).validate_json((folder / "inventory.json").read_bytes())
-        stored = json.loads((folder / "sensitivity.json").read_bytes())
+        stored = read_sensitivity(folder / SENSITIVITY)
     except (OSError, ValueError):
         return
     pictures.draw_choices(outcome, inventory, folder / pictures.CHOICES)
@@ -187,11 +187,11 @@ def _guard(outcome: Outcome) -> list[str]:
 def _blocks(folder: Path) -> Table | None:
     """How far each block turns its input, beside what its loss was measured to be without it."""
     try:
-        stored = json.loads((folder / "sensitivity.json").read_bytes())
+        stored = read_sensitivity(folder / SENSITIVITY)
     except (OSError, ValueError):
         return None
-    dropped = [(site, loss) for site, choice, loss in stored["losses"] if choice == "drop" and site.rpartition(".")[2].isdigit()]
-    distances = stored.get("angular_distances", [])
+    dropped = [(site, loss) for site, choice, loss in stored.losses if choice == "drop" and site.rpartition(".")[2].isdigit()]
+    distances = stored.angular_distances
     if not dropped or len(distances) != len(dropped):
         return None
     rows = [[site, f"{distance:.3f}", f"{loss:.4g}"] for (site, loss), distance in zip(dropped, distances, strict=True)]

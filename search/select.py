@@ -16,6 +16,7 @@ from paredown.search.outcome import Outcome
 from paredown.search.plans import UNITS, calibration_of, measured_file, plan_file
 from paredown.search.record import Record, best_within
 from paredown.search.refusal import refuse_impossible
+from paredown.search.sensitivity_file import SENSITIVITY, read_sensitivity
 from paredown.search.solver import Losses, Solver, read_losses
 from paredown.search.surrogate import Surrogate
 from paredown.space.budget import Budget
@@ -62,7 +63,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     outcome = Outcome.read(folder)
     question = StudyFile.read(folder / "study.yaml")
     inventory: Inventory = TypeAdapter(Inventory).validate_python(_read(folder, "inventory.json"))
-    losses = read_losses(_read(folder, "sensitivity.json"))
+    losses = read_losses(read_sensitivity(folder / SENSITIVITY))
     built = Space.build(inventory, targets[question.target], question.space)
     scored = {name: tuple(choice for choice in choices if (name, choice) in losses) for name, choices in built.options.items()}
     space = replace(built, options=scored)

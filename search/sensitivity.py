@@ -14,8 +14,10 @@ from paredown.evaluators.sequences import Sequences
 from paredown.search.estimators import estimators, is_swept
 from paredown.search.evidence import SEQUENCE_TOKENS, SEQUENCES, UNUSABLE, Evidence, Sensitivity, passes
 from paredown.search.facts import facts_of
+from paredown.search.sensitivity_file import SensitivityFile, read_sensitivity
 from paredown.search.solver import read_losses
-from paredown.space.files import write_atomically
+from paredown.space.errors import StudyError
+from paredown.space.files import write_json
 from paredown.space.space import Space
 
 __all__ = ["Sensitivity", "estimated_tokens", "stored_losses"]
@@ -52,20 +54,32 @@ def stored_losses(
     """
     variables = sorted(str((site, choice)) for site, choices in space.options.items() for choice in choices)
     key = hashlib.sha256(json.dumps([estimator, *inputs, variables]).encode()).hexdigest()
-    if path.is_file() and (stored := json.loads(path.read_text()))["key"] == key:
+    stored = _stored(path, bank.say)
+    if stored and stored.key == key:
         return read_losses(stored)
     evidence = Evidence(space, planned, bank, texts, facts_of(bank), progress)
     losses = estimated(estimator, evidence)
-    content = {
-        "key": key,
-        "estimator": estimator,
-        "forward_tokens": round(evidence.forward_tokens),
-        "backward_tokens": round(evidence.backward_tokens),
-        "losses": [[site, str(choice), loss] for (site, choice), loss in losses.items()],
-        "angular_distances": evidence.distances,
-    }
-    write_atomically(path, json.dumps(content, indent=0))
+    content = SensitivityFile(
+        key=key,
+        estimator=estimator,
+        forward_tokens=round(evidence.forward_tokens),
+        backward_tokens=round(evidence.backward_tokens),
+        losses=[(site, str(choice), loss) for (site, choice), loss in losses.items()],
+        angular_distances=evidence.distances,
+    )
+    write_json(path, content.model_dump())
     return losses
+
+
+def _stored(path: Path, say: Callable[[str], None]) -> SensitivityFile | None:
+    """What the file holds; None where there is none, or it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        return read_sensitivity(path)
+    except StudyError as damage:
+        say(f"{str(damage).rpartition(';')[0]}: it is made again")
+        return None
 
 
 def estimated(estimator: str, evidence: Evidence) -> Sensitivity:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from paredown.search.forest import Forest
 from paredown.search.integer_program import IntegerProgram, margin
 from paredown.search.knapsack import solve
 from paredown.search.limits import Limit
+from paredown.search.sensitivity_file import SensitivityFile
 from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.errors import BudgetError, EvaluationError, StudyError
 from paredown.space.layouts import leaves_out
@@ -27,9 +27,9 @@ LOSS_BITS = 50
 """Losses are rounded to whole numbers of so many bits, the largest of them all, so that equal sums are equal."""
 
 
-def read_losses(stored: Any) -> dict[tuple[str, Choice], float]:
+def read_losses(stored: SensitivityFile) -> dict[tuple[str, Choice], float]:
     """The sensitivities that a study folder's ``sensitivity.json`` holds."""
-    return {(site, parse_choice(choice)): loss for site, choice, loss in stored["losses"]}
+    return {(site, parse_choice(choice)): loss for site, choice, loss in stored.losses}
 
 
 class Solver:

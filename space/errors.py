@@ -9,6 +9,7 @@ ParedownError                  exit code 2
 ├── EvaluationError(RuntimeError)  a measurement that is not finite: the trial fails, the study goes on
 ├── WorkerError(RuntimeError)      a process of ours that died: what it had finished is kept
 ├── VerificationError(RuntimeError) a written model that is not what was scored
+├── DamagedError(RuntimeError)     a file of ours that is damaged: it was removed, and the same command makes it again
 └── BudgetError(ValueError)        nothing meets the budget; exit code 3
 """
 
@@ -53,6 +54,10 @@ class WorkerError(ParedownError, RuntimeError):
 
 class VerificationError(ParedownError, RuntimeError):
     """A written model that differs from the one that was scored."""
+
+
+class DamagedError(ParedownError, RuntimeError):
+    """A damaged file of ours that was removed, so that the same command makes it again."""
 
 
 class BudgetError(ParedownError, ValueError):

@@ -1,21 +1,27 @@
-"""YAML that people write, read safely: every fault at once, each with its line."""
+"""YAML that people write, read safely: every fault at once, each with its line; and JSON that only paredown writes."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from paredown.space.errors import OutputError, ParedownError
 from paredown.space.temporary import UNFINISHED, temporary_folder
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 LIMIT_BYTES = 8 << 20
+
+DIGEST = "sha256"
+"""Key under which a JSON file holds the digest of its other content."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -108,6 +114,48 @@ def _fault(path: Path, lines: Mapping[tuple[Any, ...], int], fault: Mapping[str,
     if fault["type"] == "extra_forbidden":
         message = "unknown key; remove it or mend its spelling"
     return f"{path}:{lines.get(known, 1)}: {'.'.join(map(str, place)) or 'file'}: {message}"
+
+
+def read_json(path: Path, kind: type[T], error: type[ParedownError], remedy: str, *, sealed: bool = True) -> T:
+    """A JSON file of ours as a value of ``kind``, strictly: no number from a string, no unknown key where ``kind`` forbids them.
+
+    Args:
+        path: The file.
+        kind: What it must hold, such as a `TypedDict`; without the digest.
+        error: Class of the error for a file that is damaged or missing.
+        remedy: What the message tells the reader to do.
+        sealed: Whether the file must have the digest that `write_json` adds; else it is checked where it is there.
+
+    Raises:
+        ParedownError: Of class ``error``, one line.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        digest = content.pop(DIGEST, None) if isinstance(content, dict) else None
+        if (sealed or digest is not None) and digest != _digest(content):
+            raise ValueError("its content is not what was written")
+        return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+    except ValidationError as invalid:
+        fault = invalid.errors()[0]
+        reason = f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
+    except OSError as fault:
+        raise error(f"{path} cannot be read ({fault.strerror}); {remedy}") from None
+    except (ValueError, RecursionError) as fault:
+        reason = str(fault)
+    raise error(f"{path} is damaged ({reason}); {remedy}")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON object with the digest of its content, whole or not at all; `read_json` reads it.
+
+    Raises:
+        OutputError: As `write_atomically`.
+    """
+    write_atomically(path, json.dumps({DIGEST: _digest(content), **content}, indent=0))
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_atomically(path: Path, text: str | bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -10,9 +9,11 @@ from pydantic import TypeAdapter
 from paredown.search.outcome import Comparison, Finding, Outcome
 from paredown.search.plans import publish_plans
 from paredown.search.record import Record
+from paredown.search.sensitivity_file import SensitivityFile
 from paredown.search.solver import Solver
 from paredown.search.uniform import uniform_plans
 from paredown.space.choice import KEEP, Choice
+from paredown.space.files import write_json
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference
 from paredown.space.site import Inventory
@@ -96,8 +97,9 @@ def make_study(folder: Path, inventory: Inventory, *, budget: str = "30%", ratio
     )
     question.write(folder / "study.yaml")
     (folder / "inventory.json").write_bytes(TypeAdapter(Inventory).dump_json(inventory))
-    rows = [[site, str(choice), loss] for (site, choice), loss in losses.items()]
-    (folder / "sensitivity.json").write_text(json.dumps({"key": "made", "losses": rows}))
+    rows = [(site, str(choice), loss) for (site, choice), loss in losses.items()]
+    known = SensitivityFile(key="made", estimator="", forward_tokens=0, backward_tokens=0, losses=rows, angular_distances=[])
+    write_json(folder / "sensitivity.json", known.model_dump())
     outcome.write(folder)
     reference = BaseModelReference(
         name="models/made", architecture=inventory.architecture, config_sha256="00", shapes_sha256=inventory.shapes_sha256()

@@ -11,7 +11,9 @@ import pytest
 from made_study import make_study
 
 from paredown.search.additivity import additivity, additivity_section
+from paredown.search.sensitivity_file import read_sensitivity
 from paredown.space.choice import KEEP, parse_choice
+from paredown.space.files import write_json
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory
 
@@ -44,8 +46,7 @@ def test_the_report_says_it_in_one_line(inventory: Callable[[str], Inventory], t
     """Rank correlation and cost; of a folder without sensitivities, and of few plans, nothing."""
     outcome = make_study(tmp_path, inventory("llama"))
     path = tmp_path / "sensitivity.json"
-    stored = json.loads(path.read_text())
-    path.write_text(json.dumps({**stored, "estimator": "fisher", "forward_tokens": 12345, "backward_tokens": 4096}))
+    write_json(path, {**read_sensitivity(path).model_dump(), "estimator": "fisher", "forward_tokens": 12345, "backward_tokens": 4096})
     section = additivity_section(outcome, tmp_path)
     plans = len(additivity(outcome, tmp_path).plans)  # type: ignore[union-attr]
     assert section.paragraphs[0] == (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,8 +18,10 @@ from paredown.search import pictures
 from paredown.search.outcome import Refit
 from paredown.search.pictures import draw_front, save, short
 from paredown.search.report import Reports, write_report
+from paredown.search.sensitivity_file import read_sensitivity
 from paredown.search.verdict import summary_lines, verdict
 from paredown.space.choice import parse_choice
+from paredown.space.files import write_json
 from paredown.space.site import Inventory
 
 PICTURES = {"front.png", "choices.png", "sensitivity.png"}
@@ -114,9 +115,9 @@ def test_blocks_are_listed_with_their_angles(llama: Inventory, tmp_path: Path) -
     write_report(outcome, tmp_path, draw=False)
     assert "half turns" not in (tmp_path / "report.md").read_text()
     path = tmp_path / "sensitivity.json"
-    stored = json.loads(path.read_text())
-    dropped = {site: loss for site, choice, loss in stored["losses"] if choice == "drop" and site in ("model.layers.0", "model.layers.1")}
-    path.write_text(json.dumps(stored | {"angular_distances": [0.25, 0.125]}))
+    stored = read_sensitivity(path)
+    dropped = {site: loss for site, choice, loss in stored.losses if choice == "drop" and site in ("model.layers.0", "model.layers.1")}
+    write_json(path, {**stored.model_dump(), "angular_distances": [0.25, 0.125]})
     write_report(outcome, tmp_path, draw=False)
     text = (tmp_path / "report.md").read_text()
     assert f"| model.layers.1 | 0.125 | {dropped['model.layers.1']:.4g} |" in text

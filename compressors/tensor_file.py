@@ -1,0 +1,92 @@
+"""Safetensors files of ours: written whole, each with the digest of its tensors, which is checked when a process first reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from paredown.compressors.mapped import read_tensors
+from paredown.compressors.records import ABOUT, described
+from paredown.space.errors import OutputError
+from paredown.space.temporary import temporary_folder
+
+DIGEST = "sha256"
+"""Key of the digest in what a file says of itself."""
+
+_sound: set[tuple[str, int, int, int]] = set()
+"""Files that this process found undamaged, each as it was then."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None, bank: Path | None = None) -> None:
+    """Writes a file that appears whole or not at all.
+
+    Args:
+        path: The file.
+        tensors: By name.
+        about: What it says of itself beside the digest.
+        bank: Folder in which a killed process may leave its temporary one; beside the file by default.
+
+    Raises:
+        OutputError: If it cannot be written; nothing is left behind.
+    """
+    described_as = json.dumps({**(about or {}), DIGEST: tensors_sha256(tensors)})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(bank or path.parent) as folder:
+            save_file(dict(tensors), folder / path.name, {ABOUT: described_as})
+            with (folder / path.name).open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(folder / path.name, path)
+    except (OSError, SafetensorError) as error:
+        place = bank or path.parent
+        raise OutputError(f"cannot write to the bank {place}: {error}; free some space or name another folder with --bank") from None
+
+
+def checked_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a file that `write_tensors` wrote, memory-mapped; the first time in a process all of it is read.
+
+    Raises:
+        SafetensorError: If the file is torn, or holds other tensors than were written.
+        OSError: If it cannot be read.
+    """
+    found = path.stat()
+    known = (str(path), found.st_ino, found.st_size, found.st_mtime_ns)
+    try:
+        tensors = read_tensors(path)
+        if known not in _sound and tensors_sha256(tensors) != stored_sha256(path):
+            raise SafetensorError("its tensors are not those that were written")
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, RuntimeError) as error:
+        raise SafetensorError(f"{path} is damaged: {error}") from None
+    _sound.add(known)
+    return tensors
+
+
+def stored_sha256(path: Path) -> str | None:
+    """The digest that a file says its tensors have; None where it says nothing."""
+    found = described(path).get(DIGEST)
+    return found if isinstance(found, str) else None
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Digest of names, types, shapes and values, in whatever order they come."""
+    return joint_sha256(tensor_line(name, tensor) for name, tensor in tensors.items())
+
+
+def tensor_line(name: str, tensor: Tensor) -> str:
+    """What goes into a digest of tensors from one of them."""
+    data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return f"{name} {tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(data).hexdigest()}"
+
+
+def joint_sha256(lines: Iterable[str]) -> str:
+    """The digest of tensors whose lines these are."""
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
