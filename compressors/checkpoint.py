@@ -111,15 +111,6 @@ def config_of(folder: Path) -> Any:
     return config
 
 
-def weights_sha256(folder: Path) -> str:
-    """Fingerprint of the weight files of a model folder; reads them."""
-    digest = hashlib.sha256()
-    for path in shards(folder):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
 def config_sha256(folder: Path) -> str:
     """Fingerprint of the configuration file."""
     return hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()

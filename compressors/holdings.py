@@ -8,13 +8,35 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from paredown.compressors.bank_folder import bank_alone, left_behind
 from paredown.compressors.records import FINGERPRINTS, STATISTICS, about, is_record
 from paredown.space.errors import OutputError, StudyError
+from paredown.space.files import read_json
 
 USED = "bank.json"
 """File of a study folder that names the records it needs."""
+
+
+class UsedFile(BaseModel):
+    """What `USED` holds: the statistics of the study's own texts, and fingerprints of records."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    statistics: str
+    records: list[Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]]
+
+
+def read_used(path: Path) -> UsedFile:
+    """The content of `USED`.
+
+    Raises:
+        StudyError: If it is missing or damaged.
+    """
+    return read_json(path, UsedFile, StudyError, "run the study's search again: it makes it again", sealed=False)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -182,10 +204,10 @@ def _models(bank: Path) -> list[str]:
 
 def _needed(study: Path) -> set[str]:
     try:
-        found = json.loads((study / USED).read_text())
-        return {*found["records"], found["statistics"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read_used(study / USED)
+    except StudyError:
         raise StudyError(f"{study} names no records of a bank; give a study folder whose search filled one, or leave it out") from None
+    return {*found.records, found.statistics}
 
 
 def _remove(path: Path, count: Count, *, dry_run: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,11 @@ from transformers import AutoTokenizer
 from paredown.compressors.bank import Bank
 from paredown.compressors.bank_folder import bank_in_use
 from paredown.compressors.calibration import calibration_key
-from paredown.compressors.checkpoint import config_of, resolve, weights_sha256
+from paredown.compressors.checkpoint import config_of, resolve
 from paredown.compressors.gradients import statistics_for
 from paredown.compressors.inputs import original_inputs
 from paredown.compressors.memory import memory_bytes
+from paredown.compressors.origin import Origin
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.refit import holds_all, in_order, is_calibrated, ordered_bank
 from paredown.compressors.sites import inventory_of
@@ -39,14 +40,19 @@ class Ready:
     Attributes:
         tensors_of: Gives them; None for plans that no text decides on.
         other_texts: Whether the texts are others than those that the plan was measured with, so that its codes are, too.
+        origin: Of the model; None for plans that no text decides on.
     """
 
     tensors_of: TensorsOf | None = None
     other_texts: bool = False
+    origin: Origin | None = None
 
 
 @contextmanager
-def ready(plan_file: PlanFile, model: str | Path, *, bank: Path | None = None, data: Sequence[str] | None = None) -> Iterator[Ready]:
+def ready(
+    plan_file: PlanFile, model: str | Path, *, bank: Path | None = None, data: Sequence[str] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[Ready]:  # fmt: skip
     """The calibrated sites of a plan for a model, as long as the context is open.
 
     Args:
@@ -54,6 +60,7 @@ def ready(plan_file: PlanFile, model: str | Path, *, bank: Path | None = None, d
         model: The original's folder or hub name, or a fine-tune's.
         bank: Folder of compressed sites; what it lacks is added. A temporary one by default.
         data: Calibration texts; those that the plan names by default.
+        say: Called with a line for each damaged record that is made again.
 
     Raises:
         CheckpointError: If the model is missing, or has no tokenizer.
@@ -73,10 +80,12 @@ def ready(plan_file: PlanFile, model: str | Path, *, bank: Path | None = None, d
         raise PlanError("the plan has calibrated choices and names no calibration texts; add its calibration, as paredown search wrote it")
     texts = _texts(asked, data, source, config)
     with bank_in_use(bank) as folder:
-        filled = _filled(folder, plan, asked, texts, source, config, inventory)
+        origin = Origin.of(source, config, folder)
+        filled = _filled(folder, plan, asked, texts, source, config, inventory, origin, say)
         yield Ready(
             tensors_of=lambda site, choice: filled.tensors(site, choice) if choice.needs else None,
             other_texts=texts.sha256() != asked.sha256,
+            origin=origin,
         )
 
 
@@ -92,11 +101,14 @@ def _texts(asked: Calibration, data: Sequence[str] | None, source: Path, config:
     return texts
 
 
-def _filled(folder: Path, plan: Plan, asked: Calibration, texts: Sequences, source: Path, config: Any, inventory: Inventory) -> Bank:
+def _filled(
+    folder: Path, plan: Plan, asked: Calibration, texts: Sequences, source: Path, config: Any, inventory: Inventory, origin: Origin,
+    say: Callable[[str], None],
+) -> Bank:  # fmt: skip
     """A bank that has, or makes when asked, every calibrated site of the plan."""
     model, parameters = open_original(source, config, memory_bytes("auto"))
-    key = calibration_key(texts.tokens, texts.mask, weights_sha256(source))
-    bank = Bank(folder, parameters, None, key, cache_bytes=decoded_bytes(parameters), checkpoint=source)
+    key = calibration_key(texts.tokens, texts.mask, origin.sha256())
+    bank = Bank(folder, parameters, None, key, cache_bytes=decoded_bytes(parameters), checkpoint=source, say=say)
     ordered = ordered_bank(bank, plan)
     if asked.in_order and holds_all(ordered, plan, inventory):
         return ordered

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from paredown.question import Study
     from paredown.search.outcome import Outcome
     from paredown.search.select import Selected
-    from paredown.search.session import Progress
+    from paredown.search.session import Changed, Progress
     from paredown.space.errors import BudgetError, ParedownError
     from paredown.space.plan_file import PlanFile
     from paredown.space.study_file import StudyFile
@@ -103,7 +103,14 @@ def inspect(model: str | Study, *, target: str = "paredown", budget: str = "45%"
 
 
 def find_plan(
-    study: Study, out: str | Path, *, progress: Progress | None = None, bank: str | Path | None = None, workers: int | None = None
+    study: Study,
+    out: str | Path,
+    *,
+    progress: Progress | None = None,
+    bank: str | Path | None = None,
+    workers: int | None = None,
+    fresh: bool = False,
+    adopt: bool = False,
 ) -> Outcome:
     """Searches until the study says stop; in a folder of the same study it goes on where that was.
 
@@ -113,12 +120,15 @@ def find_plan(
         progress: Who is told; nobody by default. Reports are written in any case.
         bank: Folder of compressed sites, shared between studies; in the study folder by default.
         workers: Processes that fill the bank; one a core by default. What is found does not depend on it.
+        fresh: Where the folder was measured with other weights, configuration, texts or libraries: move it to ``OUT.before-N`` and begin
+            again. Nothing is deleted; a study whose inputs did not change goes on.
+        adopt: In that case go on with its trials as they are, and record what changed.
 
     Returns:
         Everything that was measured; the winner's plan is ``out/best/plan.yaml``.
 
     Raises:
-        StudyError: If the study, its texts or the folder cannot be used.
+        StudyError: If the study, its texts or the folder cannot be used, or the folder was measured with other inputs.
         CheckpointError: If the model is missing, incomplete or compressed already.
         BudgetError: If nothing meets the budget; the smallest plan is in ``out/best/plan.yaml``.
     """
@@ -127,10 +137,14 @@ def find_plan(
     from paredown.search.estimators import estimators
     from paredown.search.samplers import samplers
     from paredown.search.session import Session
+    from paredown.space.errors import StudyError
 
+    if fresh and adopt:
+        raise StudyError("--fresh begins again and --adopt goes on; give one of them")
     question = with_an_end(as_study(study))
     samplers[question.sampler], estimators[question.sensitivity]  # unknown ones are refused before hours are spent
-    return Session(question, expanded(out), progress or Silent(), expanded(bank) if bank else None, workers).run()
+    changed: Changed = "fresh" if fresh else "adopt" if adopt else "refuse"
+    return Session(question, expanded(out), progress or Silent(), expanded(bank) if bank else None, workers, changed).run()
 
 
 def status(folder: str | Path) -> Outcome:

@@ -79,6 +79,8 @@ def search(
     out: Annotated[Path | None, typer.Option(help="the study folder; runs/NAME by default", show_default=False)] = None,
     bank: Annotated[Path | None, typer.Option(help="folder of compressed sites; OUT/bank by default", show_default=False)] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="processes that fill the bank; one a core", show_default=False)] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="if model, texts or libraries changed: move OUT aside and begin again")] = False,
+    adopt: Annotated[bool, typer.Option("--adopt", help="if they changed: go on with the trials as they are, and record it")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it will cost, and stop")] = False,
     as_json: Json = False,
 ) -> None:
@@ -90,7 +92,7 @@ def search(
         cost = paredown.inspect(with_an_end(question))
         return print_json(asdict(cost)) if as_json else print_lines(words.of_search(cost))
     folder = expanded(out or Path("runs") / (study.stem if study else Path(question.model).name))
-    run_search(question, folder, bank, workers)
+    run_search(question, folder, bank, workers, fresh=fresh, adopt=adopt)
     return print((folder / "front.json").read_text()) if as_json else print_lines(summary_lines(paredown.status(folder), folder))
 
 
@@ -183,7 +185,7 @@ def apply(
     as_json: Json = False,
 ) -> None:
     """Write the compressed model, and verify it in a fresh process."""
-    applied, verified = paredown.apply(plan, model, out, check=not no_verify, bank=bank, data=data)
+    applied, verified = paredown.apply(plan, model, out, check=not no_verify, bank=bank, data=data, say=note)
     if as_json:
         return print_json({"applied": asdict(applied), "verified": asdict(verified) if verified else None})
     return print_lines(words.of_application(applied, verified, out))
@@ -222,7 +224,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check bytes, keys, logits and cached decoding in a fresh process."""
-    found = paredown.verify(folder, original, bank=bank, data=data)
+    found = paredown.verify(folder, original, bank=bank, data=data, say=note)
     return print_json(asdict(found)) if as_json else print_lines(words.of_verification(found))
 
 
@@ -256,7 +258,9 @@ def demo(
 # -- what the commands share ------------------------------------------------------------------------------------------------
 
 
-def run_search(question: StudyFile, folder: Path, bank: Path | None = None, workers: int | None = None) -> None:
+def run_search(
+    question: StudyFile, folder: Path, bank: Path | None = None, workers: int | None = None, *, fresh: bool = False, adopt: bool = False
+) -> None:
     """Says what the search costs, and searches with progress on standard error."""
     from paredown.progress import telling
 
@@ -264,7 +268,7 @@ def run_search(question: StudyFile, folder: Path, bank: Path | None = None, work
     for line in words.of_search(paredown.inspect(with_an_end(question))):
         note(line)
     with telling(Console(stderr=True)) as progress:
-        paredown.find_plan(question, folder, progress=progress, bank=bank, workers=workers)
+        paredown.find_plan(question, folder, progress=progress, bank=bank, workers=workers, fresh=fresh, adopt=adopt)
 
 
 def print_json(value: Any) -> None:

@@ -197,7 +197,7 @@ class Contest:
 
     def _key(self, task: Task) -> str:
         """Of the task, and of all that its answer depends on."""
-        asked = _without_task(self.bench.question) | {"weights": self.bench.weights, "search": self.bench.texts_sha256["search"]}
+        asked = _without_task(self.bench.question) | {"weights": self.bench.origin.weights, "search": self.bench.texts_sha256["search"]}
         digest = hashlib.sha256(json.dumps([asked, asdict(task)], sort_keys=True).encode()).hexdigest()
         return f"{task.engine}-{task.focus}-{task.budget}-{task.seed}-{digest[:12]}"
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from pydantic import TypeAdapter
 
 from paredown.compressors.bank_folder import bank_in_use
-from paredown.compressors.checkpoint import weights_sha256
 from paredown.compressors.holdings import USED
+from paredown.compressors.statistics_folder import again_if_damaged
 from paredown.evaluators.latency import REMEDY, LatencyTable, deployed_plan
+from paredown.search import inputs as study_inputs
 from paredown.search.finalists import Measure, decide, time_deployed
+from paredown.search.inputs import Inputs
 from paredown.search.lazy import data_free, is_lazy, narrowed
 from paredown.search.limits import decode_limit
 from paredown.search.measurements import MEASUREMENTS, Measurements
@@ -31,7 +32,7 @@ from paredown.search.seeds import seed_plans
 from paredown.search.sensitivity import Sensitivity, stored_losses
 from paredown.search.solver import Solver
 from paredown.search.study import Race, TrialLog, locked
-from paredown.search.study_folder import finished, same_inputs, same_study, tidy
+from paredown.search.study_folder import finished, keep_environment, moved_aside, same_study, tidy
 from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench, environment, reference_of
 from paredown.space.errors import StudyError
@@ -42,6 +43,7 @@ from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
 
 PUBLISH_SECONDS = 20.0
+Changed = Literal["refuse", "fresh", "adopt"]
 
 
 class Progress(Protocol):
@@ -69,10 +71,16 @@ class Session:
         progress: Who is told.
         bank: Folder of compressed sites; in the study folder by default.
         workers: Processes that fill it; one a core by default.
+        changed: What is done where the folder's trials were measured with other weights, texts or libraries: ``refuse``; ``fresh`` moves
+            the folder aside and begins again; ``adopt`` goes on with the trials as they are.
     """
 
-    def __init__(self, question: StudyFile, folder: Path, progress: Progress, bank: Path | None = None, workers: int | None = None) -> None:
+    def __init__(
+        self, question: StudyFile, folder: Path, progress: Progress, bank: Path | None = None, workers: int | None = None,
+        changed: Changed = "refuse",
+    ) -> None:  # fmt: skip
         self.question, self.folder, self.progress, self.workers = question, folder, progress, workers
+        self.changed = changed
         self.bank_folder = bank or folder / "bank"
         self.seconds: dict[str, float] = {}
 
@@ -83,21 +91,24 @@ class Session:
             StudyError: If the folder holds another study or is in use.
             BudgetError: If nothing meets the budget; the smallest plan is in ``best/plan.yaml``.
         """
-        with locked(self.folder), ExitStack() as held:
-            deadline = self._deadline()
+        deadline = self._deadline()
+        return again_if_damaged(lambda: self._run(deadline), self.progress.say)
+
+    def _run(self, deadline: float | None) -> Outcome:
+        with ExitStack() as self._locks:
+            self._locks.enter_context(locked(self.folder))
             same_study(self.folder, self.question)
             tidy(self.folder)
-            held.enter_context(bank_in_use(self.bank_folder))
+            self._locks.enter_context(bank_in_use(self.bank_folder))
             started = time.monotonic()
             self.progress.step("model and texts", 0, None)
-            self.bench = Workbench(self.question, self.bank_folder, self.workers)
-            self.inputs = self._same_inputs()
+            self.bench = Workbench(self.question, self.bank_folder, self.workers, self._check_inputs, self.progress.say)
             space, inventory = self.bench.space, self.bench.space.inventory
             self.reference = reference_of(self.question, self.bench.folder, inventory)
             if before := finished(self.folder, self.question):
                 self._publish(before)  # what a person or a full disk took away is there again
                 return before
-            write_atomically(self.folder / "environment.json", json.dumps(environment(), indent=1))
+            keep_environment(self.folder, environment())
             write_atomically(self.folder / "inventory.json", TypeAdapter(Inventory).dump_json(inventory, indent=1))
             self.solver = Solver(space)
             self.budget_bytes = self._budget(inventory)
@@ -121,11 +132,24 @@ class Session:
             self._keep_time("latency", started)
             return self._search(deadline)
 
-    def _same_inputs(self) -> dict[str, str]:
-        """Fingerprints of weights and texts."""
-        inputs = self.bench.texts_sha256 | {"weights": weights_sha256(self.bench.folder)}
-        same_inputs(self.folder, inputs)
-        return inputs
+    def _check_inputs(self, found: Inputs) -> None:
+        """Makes sure that the folder's trials were measured with these inputs, and writes them there.
+
+        Raises:
+            StudyError: If they were not, and nothing else was asked for.
+        """
+        changed = study_inputs.changes(self.folder, found)
+        if changed and self.changed == "refuse":
+            raise study_inputs.refuse(self.folder, changed)
+        if changed and self.changed == "fresh":
+            aside = moved_aside(self.folder)
+            self._locks.enter_context(locked(self.folder))
+            self._locks.enter_context(bank_in_use(self.bank_folder))
+            same_study(self.folder, self.question)
+            self.progress.say(f"the study of before is {aside}")
+            changed = []
+        study_inputs.keep(self.folder, found, changed)
+        self.inputs = {**found.texts, "origin": found.origin.sha256()}
 
     def _budget(self, inventory: Inventory) -> int:
         asked = inventory.budget_bytes(self.question.budget)
@@ -141,7 +165,7 @@ class Session:
         return self._losses(self.bench.space, "sensitivity.json")
 
     def _losses(self, space: Space, name: str) -> Sensitivity:
-        inputs = [self.inputs[name] for name in ("calibration", "search", "weights")]
+        inputs = [self.inputs[name] for name in ("calibration", "search", "origin")]
         return stored_losses(
             self.folder / name, self.question.sensitivity, inputs, space, self.bench.planned, self.bench.bank,
             self.bench.sequences["search"], lambda done, of: self.progress.step("sensitivity", done, of),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from paredown.search.measurements import MEASUREMENTS
 from paredown.search.outcome import FILE, Outcome
-from paredown.space.errors import StudyError
+from paredown.space.errors import OutputError, StudyError
 from paredown.space.files import write_atomically
 from paredown.space.study_file import StudyFile
 from paredown.space.temporary import remove_abandoned
@@ -18,6 +19,9 @@ def tidy(folder: Path) -> None:
     """Removes the files that a killed search was writing, bank apart; for the process that holds the folder."""
     for place in (folder, folder / "best", folder / MEASUREMENTS, folder / "select", *folder.glob("front/*")):
         remove_abandoned(place, ".")
+
+ENVIRONMENT = "environment.json"
+"""Versions and machines that the study ran on, each with the time when it first did."""
 
 
 def same_study(folder: Path, question: StudyFile) -> None:
@@ -40,16 +44,35 @@ def same_study(folder: Path, question: StudyFile) -> None:
     question.write(path)
 
 
-def same_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
-    """Makes sure that weights and texts are those that the folder's trials were measured with, and writes their fingerprints.
+def moved_aside(folder: Path) -> Path:
+    """Renames a folder to ``NAME.before-N``, with the first N that is free; where it is now.
 
     Raises:
-        StudyError: If they are others.
+        OutputError: If it cannot be renamed.
     """
-    path = folder / "inputs.json"
-    if path.is_file() and (folder / "study.db").is_file() and json.loads(path.read_text()) != inputs:
-        raise StudyError(f"the model's weights or the texts changed since {folder} was begun; choose another folder with --out")
-    write_atomically(path, json.dumps(inputs, indent=1))
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.before-{number}")).exists():
+        number += 1
+    try:
+        folder.rename(aside)
+    except OSError as error:
+        raise OutputError(f"cannot move {folder} to {aside}: {error.strerror}; choose another folder with --out") from None
+    return aside
+
+
+def keep_environment(folder: Path, found: Mapping[str, str | int]) -> None:
+    """Adds versions and machine to ``environment.json``, with the time, unless the study ran there before."""
+    path = folder / ENVIRONMENT
+    try:
+        before = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        before = []
+    if isinstance(before, dict):  # of an older version, which kept the last one only
+        before = [{"since": None, **before}]
+    known = [each for each in before if isinstance(each, dict)] if isinstance(before, list) else []
+    if not any({key: value for key, value in each.items() if key != "since"} == found for each in known):
+        known.append({"since": datetime.now(UTC).isoformat(timespec="seconds"), **found})
+    write_atomically(path, json.dumps(known, indent=1))
 
 
 def finished(folder: Path, question: StudyFile) -> Outcome | None:

@@ -53,7 +53,7 @@ class Truth:
             StudyError: If it was measured on other weights or texts.
         """
         content = json.loads(path.read_text())
-        if [content[name] for name in ("weights_sha256", "search_sha256")] != [bench.weights, bench.texts_sha256["search"]]:
+        if [content[name] for name in ("weights_sha256", "search_sha256")] != [bench.origin.weights, bench.texts_sha256["search"]]:
             raise StudyError(f"{path} was measured on other weights or texts; name the same model and data, or make it again")
         front = tuple((size, loss) for size, loss in content["front"])
         return cls(front=front, plans=content["plans"], exhaustive=content["exhaustive"])
@@ -66,7 +66,7 @@ class Truth:
             "plans": self.plans,
             "exhaustive": self.exhaustive,
             "environment": environment(),
-            "weights_sha256": bench.weights,
+            "weights_sha256": bench.origin.weights,
             "search_sha256": bench.texts_sha256["search"],
             "front": self.front,
         }

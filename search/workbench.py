@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,10 +16,12 @@ from paredown.compressors.absent import check_places
 from paredown.compressors.assemble import reduced_config
 from paredown.compressors.bank import Bank
 from paredown.compressors.calibration import calibration_key
-from paredown.compressors.checkpoint import config_of, config_sha256, resolve, weights_sha256
+from paredown.compressors.checkpoint import config_of, config_sha256, resolve
 from paredown.compressors.fill import Pair, cores, fill
 from paredown.compressors.gradients import statistics_for
+from paredown.compressors.holdings import UsedFile, read_used
 from paredown.compressors.memory import memory_bytes
+from paredown.compressors.origin import Origin, cpu_name
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.refit import is_calibrated
 from paredown.compressors.sites import inventory_of
@@ -30,9 +31,10 @@ from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, m
 from paredown.evaluators.quality import Quality, Teacher
 from paredown.evaluators.sequences import Sequences, calibration_draw, sequence_sets
 from paredown.evaluators.sources import document_sets
+from paredown.search.inputs import Inputs
 from paredown.search.outcome import Outcome
 from paredown.space.errors import CheckpointError, PlanError, StudyError
-from paredown.space.files import write_atomically
+from paredown.space.files import write_json
 from paredown.space.layouts import leaves_out
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference
@@ -92,9 +94,18 @@ class Workbench:
         question: The study.
         bank_folder: Where compressed sites lie.
         workers: Processes that fill it; one a core by default.
+        check: Called with what all numbers depend on, before any is made; may refuse.
+        say: Called with a line for each damaged file that is made again.
     """
 
-    def __init__(self, question: StudyFile, bank_folder: Path, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        question: StudyFile,
+        bank_folder: Path,
+        workers: int | None = None,
+        check: Callable[[Inputs], None] = lambda inputs: None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.question, self.workers = question, workers or cores()
         self.folder, self.space = survey(question)
         self.config = config_of(self.folder)
@@ -110,13 +121,14 @@ class Workbench:
             raise StudyError(
                 f"the tokenizer gives token {largest}, the model has {self.config.vocab_size}; give the tokenizer of this model"
             )
+        self.origin = Origin.of(self.folder, self.config, bank_folder)
+        check(Inputs(texts=self.texts_sha256, origin=self.origin))
         self.memory_bytes = memory_bytes(question.memory)
         self.model, parameters = open_original(self.folder, self.config, self.memory_bytes)
-        self.weights = weights_sha256(self.folder)
         self._draw = partial(calibration_draw, sets["calibration"], tokenizer, tokens=question.tokens.calibration, seed=question.seed)
         self._length = min(question.tokens.sequence_length, longest)
         key, cache = self._calibration_key(0), decoded_bytes(parameters)
-        self.bank = Bank(bank_folder, parameters, None, key, cache_bytes=cache, checkpoint=self.folder)
+        self.bank = Bank(bank_folder, parameters, None, key, cache_bytes=cache, checkpoint=self.folder, say=say)
         self.planned = PlannedModel(self.model, self.space.inventory, self.bank)
         self.bank.statistics = self.statistics = self._collect(0)
         self._teachers: dict[str, Teacher] = {}
@@ -146,7 +158,7 @@ class Workbench:
 
     def _calibration_key(self, draw: int) -> str:
         part = self.calibration(draw)
-        return calibration_key(part.tokens, part.mask, self.weights)
+        return calibration_key(part.tokens, part.mask, self.origin.sha256())
 
     def _collect(self, draw: int) -> StatisticsFolder:
         part, inventory = self.calibration(draw), self.space.inventory
@@ -198,7 +210,7 @@ class Workbench:
                 f"to time plans, the model is built: that takes {self._deployed_bytes:,} bytes, memory allows {self.memory_bytes:,}; "
                 "say latency: off"
             )
-        table = measure_table(self.space, self.deployed, self.deployed_dtype, _cpu_name(), beside)
+        table = measure_table(self.space, self.deployed, self.deployed_dtype, cpu_name(), beside)
         table.write(path)
         return table
 
@@ -264,9 +276,12 @@ class Workbench:
 
     def name_records(self, path: Path) -> None:
         """Adds the records that were asked for to a file, so that cleaning the bank can spare them."""
-        before = json.loads(path.read_text())["records"] if path.is_file() else []
-        records = sorted({*before, *self.bank.used})
-        write_atomically(path, json.dumps({"statistics": self.bank.calibration, "records": records}, indent=0))
+        try:
+            before = read_used(path).records
+        except StudyError:  # missing, or damaged: a search asks again for what its study needs
+            before = []
+        used = UsedFile(statistics=self.bank.calibration, records=sorted({*before, *self.bank.used}))
+        write_json(path, used.model_dump())
 
 
 def environment() -> dict[str, str | int]:
@@ -278,17 +293,7 @@ def environment() -> dict[str, str | int]:
     return {
         **{name: version(name) for name in names},
         "python": platform.python_version(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
     }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        import platform
-
-        return platform.processor() or platform.machine()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from made_study import make_study
 
-from paredown.search.study_folder import finished, same_inputs, same_study
+from paredown.search.study_folder import finished, keep_environment, moved_aside, same_study
 from paredown.search.verdict import summary_lines
 from paredown.space.errors import StudyError
 from paredown.space.site import Inventory
@@ -48,16 +49,36 @@ def test_only_when_to_stop_may_change(tmp_path: Path) -> None:
     asked = StudyFile(model="m", trials=3)
     same_study(tmp_path / "study", asked)
     same_study(tmp_path / "study", asked.model_copy(update={"seed": 1}))
-    same_inputs(tmp_path / "study", {"search": "1"})
-    same_inputs(tmp_path / "study", {"search": "2"})
     (tmp_path / "study" / "study.db").write_text("")
     later = asked.model_copy(update={"seed": 1, "trials": 9, "patience": "auto"})
     same_study(tmp_path / "study", later)
     assert StudyFile.read(tmp_path / "study" / "study.yaml") == later
-    same_inputs(tmp_path / "study", {"search": "2"})
     with pytest.raises(StudyError, match=r"holds another study \(other budget, seed\); choose another folder"):
         same_study(tmp_path / "study", asked.model_copy(update={"budget": "20%"}))
-    with pytest.raises(StudyError, match="the model's weights or the texts changed since"):
-        same_inputs(tmp_path / "study", {"search": "1"})
     with pytest.raises(StudyError, match="exists and is no study folder"):
         same_study(tmp_path, asked)
+
+
+def test_every_environment_that_a_study_ran_in_is_kept(tmp_path: Path) -> None:
+    """Once each, with the time when it first did; the one of an older version too; a damaged file is begun again."""
+    path, now, later = tmp_path / "environment.json", {"torch": "2.0", "cores": 2}, {"torch": "2.1", "cores": 2}
+    for found in (now, later, now):
+        keep_environment(tmp_path, found)
+    kept = json.loads(path.read_text())
+    assert [{key: value for key, value in each.items() if key != "since"} for each in kept] == [now, later]
+    assert all(each["since"].startswith("20") for each in kept)
+    path.write_text(json.dumps({"torch": "1.0"}))
+    keep_environment(tmp_path, now)
+    assert [each["torch"] for each in json.loads(path.read_text())] == ["1.0", "2.0"]
+    for damage in ("[", "[3]", "5"):
+        path.write_text(damage)
+        keep_environment(tmp_path, now)
+        assert [each["torch"] for each in json.loads(path.read_text())] == ["2.0"]
+
+
+def test_a_folder_is_moved_aside_under_a_free_name(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / "study").mkdir()
+        (tmp_path / "study" / "file").write_text(str(number))
+        assert moved_aside(tmp_path / "study") == tmp_path / f"study.before-{number}"
+    assert [(tmp_path / f"study.before-{number}" / "file").read_text() for number in (1, 2)] == ["1", "2"]
