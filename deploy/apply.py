@@ -15,6 +15,7 @@ import paredown.compressors.methods  # noqa: F401 - registers the methods
 from paredown.compressors.absent import check_places
 from paredown.compressors.assemble import reduced_config
 from paredown.compressors.checkpoint import config_of, config_sha256, resolve
+from paredown.compressors.origin import Origin
 from paredown.compressors.sites import inventory_of
 from paredown.compressors.storage import encode_site
 from paredown.compressors.weights import original_weights
@@ -22,6 +23,7 @@ from paredown.deploy.card import model_card
 from paredown.deploy.folder import MANIFEST, check_folder, replaced
 from paredown.deploy.formats import formats, write_json
 from paredown.deploy.header import read_header
+from paredown.deploy.scored import Written
 from paredown.deploy.shards import SHARD_BYTES
 from paredown.space.choice import Choice
 from paredown.space.errors import OutputError, VerificationError
@@ -52,6 +54,7 @@ class Applied:
         original_bytes: Of the original's tensors as stored.
         header_bytes: Of the files' headers, which no budget counts.
         other_texts: Whether it was calibrated on other texts than the plan was measured with.
+        differences: Why its tensors are not those that the plan was measured with; empty where they are, or the plan does not say.
     """
 
     folder: Path
@@ -60,6 +63,7 @@ class Applied:
     original_bytes: int
     header_bytes: int
     other_texts: bool = False
+    differences: tuple[str, ...] = ()
 
 
 def apply_plan(
@@ -69,6 +73,9 @@ def apply_plan(
     tensors_of: TensorsOf | None = None,
     statistics: StatisticsOf | None = None,
     shard_bytes: int = SHARD_BYTES,
+    *,
+    other_texts: bool = False,
+    origin: Origin | None = None,
 ) -> Applied:
     """Writes the compressed model with its plan, metrics and card; whole or not at all.
 
@@ -81,12 +88,15 @@ def apply_plan(
         tensors_of: Where compressed sites may be had ready, a bank's; None, or None from it, encodes them here.
         statistics: Of the inputs, by name of the module, for calibrated choices that are encoded here.
         shard_bytes: Most tensor bytes of a file; a smaller model is one file.
+        other_texts: Whether calibrated choices saw other texts than the plan was measured with.
+        origin: Of the original; found out here by default, which reads all weights once more.
 
     Raises:
         CheckpointError: If the original is missing, incomplete or compressed already.
         PlanError: If the plan does not fit it; no weight was touched.
         OutputError: If the folder is not ours or cannot be written; it is left as it was.
-        VerificationError: If what was written has other bytes than the plan says.
+        VerificationError: If what was written has other bytes than the plan says, or is not what was scored though nothing it follows
+            from changed.
     """
     source, out = resolve(str(model)), Path(out)
     config = config_of(source)
@@ -100,14 +110,22 @@ def apply_plan(
     check_folder(out)
     if out.resolve() == source.resolve():
         raise OutputError(f"{out} is the original; choose another folder")
-    tensors = encoded_tensors(inventory, plan, original_weights(source, config), tensors_of, statistics)
+    written = Written(plan_file.records)
+    tensors = encoded_tensors(inventory, plan, original_weights(source, config), tensors_of, statistics, written)
     with replaced(out) as folder:
         formats[plan_file.target](folder, config=config, inventory=inventory, plan=plan, tensors=tensors, shard_bytes=shard_bytes)
         size, header = _check_bytes(folder, inventory, plan)
+        records = (origin or Origin.of(source, config)).records(written.sha256)
         applied = Applied(
-            folder=out, size_bytes=size, predicted_bytes=predicted, original_bytes=inventory.original_bytes, header_bytes=header
+            folder=out,
+            size_bytes=size,
+            predicted_bytes=predicted,
+            original_bytes=inventory.original_bytes,
+            header_bytes=header,
+            other_texts=other_texts,
+            differences=tuple(written.compare(records, other_texts=other_texts)),
         )
-        _write_beside(folder, source, plan_file, inventory, applied)
+        _write_beside(folder, source, plan_file.model_copy(update={"records": records}), inventory, applied)
     return applied
 
 
@@ -124,14 +142,21 @@ def encoded(
 
 @torch.no_grad()
 def encoded_tensors(
-    inventory: Inventory, plan: Plan, parameters: Mapping[str, Tensor], tensors_of: TensorsOf | None, statistics: StatisticsOf | None
+    inventory: Inventory,
+    plan: Plan,
+    parameters: Mapping[str, Tensor],
+    tensors_of: TensorsOf | None,
+    statistics: StatisticsOf | None,
+    written: Written | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """The same one by one; a site is compressed when its first tensor is taken."""
+    """The same one by one; a site is compressed when its first tensor is taken, and ``written`` takes note of it."""
     done: set[str] = set()
     for site, choice in plan.decided(inventory):
         stop_if_asked()
         ready = tensors_of(site, choice) if tensors_of else None
         tensors = encode_site(site, choice, parameters, statistics) if ready is None else ready
+        if written:
+            written.add(site, choice, tensors)
         done |= tensors.keys()
         yield from tensors.items()
     for name, spec in plan.layout(inventory).items():

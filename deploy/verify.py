@@ -22,6 +22,7 @@ from paredown.deploy.apply import TensorsOf, encoded
 from paredown.deploy.folder import put_back
 from paredown.deploy.formats.transformers import file_layout
 from paredown.deploy.header import read_header
+from paredown.deploy.scored import check_digests
 from paredown.space import child
 from paredown.space.errors import VerificationError
 from paredown.space.plan import Plan
@@ -85,6 +86,8 @@ def verify(
     inventory = inventory_of(source, config, targets[plan_file.target].ties)
     plan = plan_file.plan_for(inventory)
     header = check_stored(folder, inventory, plan, plan_file.target)
+    if plan_file.records:
+        check_digests(folder, inventory, plan, plan_file.target, plan_file.records)
     inputs = _inputs(config, seed)
     with torch.no_grad():
         model = load_original(source, config)

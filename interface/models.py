@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ def apply(
     check: bool = True,
     bank: str | Path | None = None,
     data: str | list[str] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Applied, Verified | None]:
     """Writes the compressed model.
 
@@ -36,6 +38,7 @@ def apply(
         check: Whether to verify it in a fresh process.
         bank: Folder of compressed sites; that of the study which the plan's file lies in by default. What it lacks is made.
         data: Calibration texts; those that the plan names by default.
+        say: Called with a line for each damaged file of the bank that is made again.
 
     Raises:
         PlanError: If the plan does not fit the model; no weight was touched.
@@ -43,20 +46,31 @@ def apply(
         OutputError: If the folder is not ours or cannot be written.
         VerificationError: If what was written is not what was scored.
     """
-    from dataclasses import replace
-
+    from paredown.compressors.statistics_folder import again_if_damaged
     from paredown.deploy.apply import apply_plan
     from paredown.deploy.calibrate import ready
     from paredown.deploy.verify import verify as verify_folder
 
     plan_file = plan if isinstance(plan, PlanFile) else PlanFile.read(expanded(plan))
     folder = expanded(bank) if bank else None if isinstance(plan, PlanFile) else study_bank(expanded(plan))
-    with ready(plan_file, model, bank=folder, data=[data] if isinstance(data, str) else data) as sites:
-        applied = replace(apply_plan(plan_file, model, expanded(out), sites.tensors_of), other_texts=sites.other_texts)
-        return applied, verify_folder(expanded(out), model, tensors_of=sites.tensors_of) if check else None
+
+    def applied() -> tuple[Applied, Verified | None]:
+        with ready(plan_file, model, bank=folder, data=[data] if isinstance(data, str) else data, say=say) as sites:
+            found = apply_plan(plan_file, model, expanded(out), sites.tensors_of, other_texts=sites.other_texts, origin=sites.origin)
+            return found, verify_folder(expanded(out), model, tensors_of=sites.tensors_of) if check else None
+
+    return again_if_damaged(applied, say)
 
 
-def verify(folder: str | Path, original: str | Path, *, bank: str | Path | None = None, data: str | list[str] | None = None) -> Verified:
+
+def verify(
+    folder: str | Path,
+    original: str | Path,
+    *,
+    bank: str | Path | None = None,
+    data: str | list[str] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Verified:
     """Checks bytes, keys, logits and cached decoding of a compressed model in a fresh process.
 
     Args:
@@ -64,17 +78,23 @@ def verify(folder: str | Path, original: str | Path, *, bank: str | Path | None 
         original: The model that the plan was applied to.
         bank: Folder of compressed sites; a temporary one by default, filled now where the plan is calibrated.
         data: Calibration texts, where `apply` was given any.
+        say: Called with a line for each damaged file of the bank that is made again.
 
     Raises:
         VerificationError: If anything differs; says what, and by how much.
     """
+    from paredown.compressors.statistics_folder import again_if_damaged
     from paredown.deploy.calibrate import ready
     from paredown.deploy.folder import put_back
     from paredown.deploy.verify import verify as verify_folder
 
     plan_file, texts = PlanFile.read(put_back(expanded(folder)) / "plan.yaml"), [data] if isinstance(data, str) else data
-    with ready(plan_file, original, bank=expanded(bank) if bank else None, data=texts) as sites:
-        return verify_folder(expanded(folder), original, tensors_of=sites.tensors_of)
+
+    def verified() -> Verified:
+        with ready(plan_file, original, bank=expanded(bank) if bank else None, data=texts, say=say) as sites:
+            return verify_folder(expanded(folder), original, tensors_of=sites.tensors_of)
+
+    return again_if_damaged(verified, say)
 
 
 def load(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:

@@ -81,9 +81,10 @@ def transfer_plan(
         EvaluationError: If no plan gives finite predictions.
     """
     from paredown.compressors.bank_folder import bank_in_use
+    from paredown.compressors.statistics_folder import again_if_damaged
     from paredown.search.cost import tokens_of_search
     from paredown.search.repair import changed_sites
-    from paredown.search.transfer import Transfer, near_question
+    from paredown.search.transfer import Measured, Transfer, near_question
     from paredown.search.workbench import Workbench, reference_of, survey
     from paredown.space.transfer import transferred
 
@@ -98,8 +99,13 @@ def transfer_plan(
     reference = reference_of(question, folder, inventory)
     plan = _fitted(space, before, budget, reference, path)
     with bank_in_use(bank) as records:
-        bench = Workbench(near_question(question, space, plan), records, workers)
-        measured = Transfer(bench, space, plan, budget, progress).run(trials)
+        near = near_question(question, space, plan)
+
+        def run() -> Measured:
+            bench = Workbench(near, records, workers, say=progress.say)
+            return Transfer(bench, space, plan, budget, progress).run(trials)
+
+        measured = again_if_damaged(run, progress.say)
     outcome = measured.outcome
     anew = tokens_of_search(question, space, question.trials or DEFAULT_TRIALS)
     known = {"plan": str(source) if source else None, "made_for": plan_file.base_model.name, "tokens": measured.tokens, "tokens_anew": anew}

@@ -130,7 +130,9 @@ def of_application(applied: Applied, verified: Verified | None, out: Path) -> li
     share = 100 * applied.size_bytes / applied.original_bytes
     size = f"{applied.size_bytes:,} tensor bytes, as predicted, {share:.1f}% of the original; {applied.header_bytes:,} of headers"
     lines = [f"wrote {out}: {size}", *(of_verification(verified) if verified else [])]
-    if applied.other_texts:
+    if applied.differences:
+        lines += [*applied.differences, "paredown eval tells the quality of what was written"]
+    elif applied.other_texts:
         lines.append("calibrated on other texts than the plan was measured with (other files, another Python): eval tells its quality")
     return lines
 

@@ -11,7 +11,7 @@ from paredown.search.outcome import Outcome
 from paredown.search.record import Record
 from paredown.space.errors import OutputError
 from paredown.space.plan import Plan
-from paredown.space.plan_file import BaseModelReference, Calibration, PlanFile, choices_of
+from paredown.space.plan_file import BaseModelReference, Calibration, PlanFile, Records, choices_of
 
 PLAN = "plan.yaml"
 UNITS = {"kl": "nats/token", "relative-error": "share of the squared norm of the final hidden states"}
@@ -29,7 +29,13 @@ def plan_file(plan: Plan, reference: BaseModelReference, target: str, size_bytes
     return PlanFile(base_model=reference, target=target, choices=choices_of(plan), size_bytes=size_bytes, **known)
 
 
-def publish(outcome: Outcome, reference: BaseModelReference, folder: Path, reports: Callable[[Outcome, Path], None]) -> None:
+RecordsOf = Callable[[Record], Records | None]
+"""Digests of what a trial scored; None where its plan is not in the bank."""
+
+
+def publish(
+    outcome: Outcome, reference: BaseModelReference, folder: Path, reports: Callable[[Outcome, Path], None], records_of: RecordsOf
+) -> None:
     """Writes all that people read of a study; what ``front.json`` calls finished is written before it says so.
 
     Args:
@@ -37,22 +43,25 @@ def publish(outcome: Outcome, reference: BaseModelReference, folder: Path, repor
         reference: The original, as plan files name it.
         folder: The study folder.
         reports: Writes the reports.
+        records_of: For the plan files.
 
     Raises:
         OutputError: If the folder cannot be written; the same call makes up for what is missing.
     """
-    publish_plans(outcome, reference, folder)
+    publish_plans(outcome, reference, folder, records_of)
     reports(outcome, folder)
     outcome.write(folder)
 
 
-def publish_plans(outcome: Outcome, reference: BaseModelReference, folder: Path) -> None:
+def publish_plans(outcome: Outcome, reference: BaseModelReference, folder: Path, records_of: RecordsOf = lambda record: None) -> None:
     """Writes ``best/plan.yaml`` and a plan for every trial on the front; plans that left the front are removed."""
     if outcome.best:
-        _update(folder / "best" / PLAN, measured_file(outcome, outcome.best, reference))
+        _update(folder / "best" / PLAN, measured_file(outcome, outcome.best, reference, records_of(outcome.best)))
     wanted = {f"{record.number:04d}": record for record in outcome.front}
     for name, record in wanted.items():
-        _update(folder / "front" / name / PLAN, measured_file(outcome, record, reference))
+        path = folder / "front" / name / PLAN
+        if outcome.state != "searching" or not path.is_file():  # while a search runs, what a trial's file says does not change
+            _update(path, measured_file(outcome, record, reference, records_of(record)))
     for old in sorted((folder / "front").glob("*")):
         if old.name not in wanted and _is_of_a_trial(old):
             _remove(old)
@@ -82,7 +91,7 @@ def _remove(folder: Path) -> None:
         raise OutputError(f"cannot remove {folder}: {error.strerror}; make its folder writable") from None
 
 
-def measured_file(outcome: Outcome, record: Record, reference: BaseModelReference) -> PlanFile:
+def measured_file(outcome: Outcome, record: Record, reference: BaseModelReference, records: Records | None = None) -> PlanFile:
     """The plan file of a trial, with the best that is known of its quality."""
     held_out, selection = outcome.held_out.get(record.number), outcome.selection.get(record.number)
     quality: dict[str, Any] = {"metric": outcome.metric, "unit": UNITS[outcome.metric]}
@@ -122,6 +131,7 @@ def measured_file(outcome: Outcome, record: Record, reference: BaseModelReferenc
         outcome.target,
         record.size_bytes,
         calibration=calibration_of(outcome, record.plan, in_order=outcome.in_order(record)),
+        records=records,
         quality=quality,
         latency=latency,
         compared_with=compared,

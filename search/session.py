@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -28,6 +29,7 @@ from paredown.search.rebuild import rebuilder
 from paredown.search.record import Record, best_within
 from paredown.search.refusal import refuse_impossible
 from paredown.search.samplers import Proposal, Question
+from paredown.search.scored import scored_records
 from paredown.search.seeds import seed_plans
 from paredown.search.sensitivity import Sensitivity, stored_losses
 from paredown.search.solver import Solver
@@ -281,7 +283,7 @@ class Session:
     def _publish(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.bench.name_records(self.folder / USED)
-        publish(outcome, self.reference, self.folder, self.progress.publish)
+        publish(outcome, self.reference, self.folder, self.progress.publish, partial(scored_records, self.bench, outcome))
         self._published = time.monotonic()
 
     def _keep_time(self, name: str, started: float) -> None:

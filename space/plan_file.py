@@ -16,6 +16,9 @@ from paredown.space.plan import Plan
 from paredown.space.site import Inventory, modules_of
 from paredown.space.target import Target, targets
 
+DIGITS = 16
+"""Hexadecimal digits of a fingerprint in a plan file."""
+
 
 def _known_choice(value: dict[str, Any]) -> dict[str, Any]:
     try:
@@ -58,6 +61,18 @@ class Calibration(BaseModel):
     in_order: bool = Field(description="whether each matrix was compressed on the inputs that the compressed ones before it give")
 
 
+class Records(BaseModel):
+    """The tensors that a plan's quality was measured with, by digests, and what they follow from beside the calibration texts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights: str = Field(description="fingerprint of the original's weight files")
+    config: str = Field(description="fingerprint of the original's effective configuration")
+    versions: dict[str, str] = Field(description="of the libraries, and of paredown's methods")
+    machine: str = Field(description="processor and threads")
+    sha256: dict[str, str] = Field(description="by site: digest of the tensors that apply must write")
+
+
 class PlanFile(BaseModel):
     """A plan file, version 1."""
 
@@ -70,6 +85,7 @@ class PlanFile(BaseModel):
     choices: dict[str, Annotated[dict[str, Any], AfterValidator(_known_choice)]]
     size_bytes: int = Field(ge=0, description="tensors that apply writes [bytes]")
     calibration: Calibration | None = None
+    records: Records | None = None
     quality: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
     compared_with: dict[str, Any] | None = None
