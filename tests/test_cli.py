@@ -86,8 +86,8 @@ def test_what_a_study_asks_for_in_vain_is_said(
     asked = study.read_text().partition("space:")[0]
     space = "{choices: {linear: [quantize bits=4, quantize bits=4 group_size=48, keep], ffn: [quantize bits=4]}}"
     study.write_text(f"{asked}space: {space}\n")
-    for command in (("search", study, "--dry-run"), ("inspect", study)):
-        assert call(monkeypatch, *command) == 0
+    for asking in (("search", study, "--dry-run"), ("inspect", study)):
+        assert call(monkeypatch, *asking) == 0
         told = capsys.readouterr().out
         kinds = re.search("^space.choices names linear, ffn; (.*) sites keep their default choices", told, re.MULTILINE)
         assert kinds and set(kinds[1].split(", ")) == {"block", "attention", "embedding"}

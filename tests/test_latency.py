@@ -84,7 +84,7 @@ def test_a_table_comes_back_from_its_file(table: LatencyTable, tmp_path: Path) -
 def test_what_is_no_table_is_refused(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "table.json").write_text(text)
-    with pytest.raises(StudyError, match="is not a latency table .*; remove the file, or leave `latency` out of the study, to measure a new table"):
+    with pytest.raises(StudyError, match="is not a latency table .*; remove the file, or leave `latency` out of the study"):
         LatencyTable.read(tmp_path / "table.json")
 
 
@@ -146,9 +146,7 @@ def few(model: Path, root: Path, **changes: object) -> dict[str, object]:
     return {"model": str(model), "data": data, "budget": "60%", "trials": 3, "tokens": tokens, "space": space, **changes}
 
 
-def test_a_study_of_few_choices_knows_every_time(
-    pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_of_few_choices_knows_every_time(pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels of uniform plans are timed as well; with a table that lacks them the study runs too, and says so."""
     monkeypatch.setattr(latency, "REPEATS", 2)
     monkeypatch.setattr(latency, "MOST_COPIES", 1)
