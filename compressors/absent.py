@@ -81,7 +81,10 @@ def check_places(config: Any, inventory: Inventory, plan: Plan) -> None:
 
 
 def renumbering(inventory: Inventory, dropped: Sequence[int]) -> Callable[[str], str]:
-    """The function from a name in the original to the name in the model without the dropped blocks."""
+    """The function from a name in the original to the name in the model without the dropped blocks.
+
+    It raises PlanError for a name in a dropped block: what has that name afterwards is another block's.
+    """
     prefixes = {site.block: f"{site.name}." for site in _blocks(inventory) if site.block is not None}
     places = {}
     for new, old in enumerate(index for index in sorted(prefixes) if index not in dropped):
@@ -91,6 +94,8 @@ def renumbering(inventory: Inventory, dropped: Sequence[int]) -> Callable[[str],
         for old, new in places.items():
             if f"{name}.".startswith(old):
                 return f"{new}{name[len(old) :]}"
+        if any(f"{name}.".startswith(prefixes[block]) for block in dropped):
+            raise PlanError(f"{name} lies in a block that the plan drops; ask for modules of the blocks that stay")
         return name
 
     return rename

@@ -47,7 +47,6 @@ def original_inputs(planned: PlannedModel, tokens: Tensor, mask: Tensor, folder:
         folder: An empty folder.
     """
     planned.swap(Plan())
-    modules = dict(planned.model.named_modules())
     files: dict[str, Path] = {}
     last: list[tuple[Tensor, Path]] = []
 
@@ -63,12 +62,12 @@ def original_inputs(planned: PlannedModel, tokens: Tensor, mask: Tensor, folder:
         return hook
 
     names = [member.module for site in planned.inventory.leaves if site.kind == "linear" for member in site.members]
-    hooks = [modules[name].register_forward_pre_hook(write(name)) for name in names]
+    hooks = [planned.module(name).register_forward_pre_hook(write(name)) for name in names]
     try:
         states = run_base(planned.model, tokens, mask, causal=planned.inventory.causal)
         for name in names:  # a head is no part of the base model: it reads the final states
             if name not in files:
-                write(name)(modules[name], (states,))
+                write(name)(planned.module(name), (states,))
     finally:
         for each in hooks:
             each.remove()

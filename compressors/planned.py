@@ -40,6 +40,7 @@ class PlannedModel:
         self.bank = bank
         self.plan = Plan()
         self._modules = dict(model.named_modules())
+        self._dropped: tuple[int, ...] | None = ()
         self._sites = {site.name: site for site in inventory.sites}
         name, blocks = blocks_of(model)
         self._owner = model.get_submodule(name.rpartition(".")[0])
@@ -72,35 +73,47 @@ class PlannedModel:
             if site.kind == "block" or all(self._in_place[leaf] == wanted for leaf in leaves):
                 continue
             if not self.streamed or site.block is None:
-                self._exchange(site, choice, bank)
+                values = self._exchanged(site, choice, bank)
+                self.forget([site])  # until all of it is in place: an error in between leaves nothing that is taken for whole
+                self._put(values)
             self._in_place.update(dict.fromkeys(leaves, wanted))
             touched += 1
         if self.streamed:
             self._decide(plan, bank)
         dropped = plan.dropped(self.inventory)
-        if dropped != self.plan.dropped(self.inventory):
+        if dropped != self._dropped:
+            self._dropped = None
             stay = [i for i in range(len(self._blocks)) if i not in dropped]
             setattr(self._owner, self._attribute, nn.ModuleList(self._blocks[i] for i in stay))
             if self._layer_types is not None:
                 self.model.config.layer_types = [self._layer_types[i] for i in stay]
+            self._dropped = dropped
             touched += 1
         self.plan = plan
         return touched
+
+    def module(self, name: str) -> nn.Module:
+        """The module of this name in the original, whatever plan is in place.
+
+        The model itself names the blocks behind a dropped one differently, so its own look-ups by name find other modules.
+        """
+        return self._modules[name]
 
     def forget(self, sites: Iterable[Site]) -> None:
         """Others changed the parameters of these sites: the next plan puts its own in place, whatever it is."""
         for site in sites:
             self._in_place.update(dict.fromkeys(site.covers or (site.name,), ("", KEEP, "")))
 
-    def _exchange(self, site: Site, choice: Choice, bank: Bank) -> None:
-        """Puts a site in place, and the norm back that another choice had changed."""
+    def _exchanged(self, site: Site, choice: Choice, bank: Bank) -> Tensors:
+        """The parameters of a site under a choice, and of the norm that another choice had changed."""
         values = self._originals(name for leaf in site.covers or (site.name,) for name in self._changed_norms(leaf))
-        self._put(values | self._values(site, choice, bank))
+        return values | self._values(site, choice, bank)
 
     def _changed_norms(self, leaf: str) -> list[str]:
         """Norms that may have changed with what is in place at a leaf."""
         before = self._sites.get(self._in_place[leaf][0])
-        return norm_names(before) if before else []
+        possible = [before] if before else [site for site in self.inventory.parents if leaf in site.covers]
+        return [name for site in possible for name in norm_names(site)]
 
     def _values(self, site: Site, choice: Choice, bank: Bank) -> Tensors:
         """The parameters of a site under a choice; of a structure that says nothing of a matrix, the original's."""
@@ -114,7 +127,7 @@ class PlannedModel:
     def _put(self, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():
             module_name, _, part = name.rpartition(".")
-            module = self._modules[module_name]
+            module = self.module(module_name)
             parameter: Tensor = getattr(module, part)
             parameter.data = value
             if part == "weight" and hasattr(module, "nf"):  # GPT-2's Conv1D shapes its output by this

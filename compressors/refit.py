@@ -67,7 +67,6 @@ def in_order(planned: PlannedModel, plan: Plan, bank: Bank, tokens: Tensor, mask
     pending = [(site, choice) for site, choice in plan.decided(inventory) if choice.needs]
     waiting = {site.name for site, _ in pending if site.kind == "linear"}  # as they are until they are about to run
     planned.swap(Plan(tuple((name, choice) for name, choice in plan.entries if name not in waiting)), bank)
-    modules = dict(planned.model.named_modules())
     found: dict[str, Tensors] = {}
     done: set[str] = set()
     last: list[tuple[Tensor, Tensor, Statistics]] = []
@@ -97,13 +96,13 @@ def in_order(planned: PlannedModel, plan: Plan, bank: Bank, tokens: Tensor, mask
 
     linear = [(site, choice) for site, choice in pending if site.kind == "linear"]
     members = [(site, member, choice) for site, choice in linear for member in site.members]
-    hooks = [modules[member.module].register_forward_pre_hook(compress(site, member, choice)) for site, member, choice in members]
+    hooks = [planned.module(member.module).register_forward_pre_hook(compress(site, member, choice)) for site, member, choice in members]
     try:
         with torch.no_grad(), one_thread():
             states = run_base(planned.model, tokens, mask, causal=inventory.causal)
             for site, member, choice in members:  # a head is no part of the base model: it reads the final states
                 if member.module not in done:
-                    compress(site, member, choice)(modules[member.module], (states,))
+                    compress(site, member, choice)(planned.module(member.module), (states,))
     finally:
         for each in hooks:
             each.remove()

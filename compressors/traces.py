@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -32,12 +32,14 @@ class Trace:
     lengths: tuple[int, ...]
 
 
-def traces(model: PreTrainedModel, modules: Sequence[str], tokens: Tensor, mask: Tensor, loss: Loss, *, causal: bool) -> dict[str, Trace]:
+def traces(
+    model: PreTrainedModel, modules: Mapping[str, nn.Module], tokens: Tensor, mask: Tensor, loss: Loss, *, causal: bool
+) -> dict[str, Trace]:
     """The trace of each module; sequences take their turns.
 
     Args:
         model: The original, whole in memory; not modified.
-        modules: Names of linear layers.
+        modules: Linear layers, by the names that their traces get.
         tokens: Shape ``(sequences, length)``, padded on the right.
         mask: 1 where there is a token.
         loss: Whose gradient is asked for.
@@ -60,7 +62,7 @@ def traces(model: PreTrainedModel, modules: Sequence[str], tokens: Tensor, mask:
 
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in modules}
     lengths = tuple(int(present.sum()) for present in mask)
-    hooks = [model.get_submodule(name).register_forward_hook(keep(name)) for name in modules]
+    hooks = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
     try:
         for sequence, length in zip(tokens, lengths, strict=True):
             stop_if_asked()

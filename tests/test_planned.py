@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -161,6 +162,39 @@ def test_a_norm_that_a_choice_changed_is_put_back(
             assert torch.equal(states(planned), expected), (site.kind, after)
     planned.swap(Plan())
     assert torch.equal(states(planned), original)
+
+
+def test_a_swap_that_was_interrupted_is_not_taken_for_whole(pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it stopped, the next plan is put in place whole: matrices, norms, and the list of blocks."""
+    planned = planned_model(pico("llama"), tmp_path)
+    inventory = planned.inventory
+    original = states(planned)
+    networks = [site for site in inventory.parents if site.kind == "ffn"]
+    awq, four = parse_choice("awq then quantize bits=4 group_size=16"), parse_choice("quantize bits=4")
+    planned.bank.statistics = collect(planned.model, inventory, TOKENS, torch.ones_like(TOKENS), tmp_path / "statistics")
+    before = Plan.of(inventory, {networks[0].name: awq})
+    after = Plan.of(inventory, {**dict.fromkeys(networks[0].covers, four), "model.layers.1": parse_choice("drop")})
+    put, expected = planned._put, []
+    for plan in (before, after):
+        planned.swap(plan)
+        expected.append(states(planned))
+    for stop in range(1, 8):
+        planned.swap(before)
+        written = []
+
+        def some(values: Mapping[str, Tensor], stop: int = stop, written: list[str] = written) -> None:
+            for name, value in values.items():
+                if len(written) == stop:
+                    raise KeyboardInterrupt
+                written.append(name)
+                put({name: value})
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(planned, "_put", some)
+            planned.swap(after)
+        for plan, wanted in ((Plan(), original), (after, expected[1]), (before, expected[0])):
+            planned.swap(plan)
+            assert torch.equal(states(planned), wanted), stop
 
 
 def blocks(planned: PlannedModel) -> list[Tensor]:

@@ -34,7 +34,8 @@ def test_a_small_change_of_a_weight_changes_the_loss_as_the_trace_says(pico: Fol
     model, inventory = load_original(pico(name)).double(), inventory_of(pico(name))
     members = [m for site in inventory.leaves if site.kind == "linear" and site.block is not None for m in site.members]
     loss = surprise if inventory.causal else first_states
-    found = traces(model, [member.module for member in members], TOKENS, MASK, loss, causal=inventory.causal)
+    modules = {member.module: model.get_submodule(member.module) for member in members}
+    found = traces(model, modules, TOKENS, MASK, loss, causal=inventory.causal)
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.parameters())
     weights = [model.get_parameter(f"{member.module}.weight").requires_grad_(True) for member in members]
     total = torch.zeros((), dtype=torch.double)
@@ -54,4 +55,4 @@ def test_a_small_change_of_a_weight_changes_the_loss_as_the_trace_says(pico: Fol
 def test_a_streamed_model_has_no_backward_sweep(pico: Folder) -> None:
     model, _ = open_original(pico("llama"), config_of(pico("llama")), memory_bytes=1)
     with pytest.raises(StudyError, match="whole model in memory; raise memory, or say sensitivity: single-site"):
-        traces(model, ["model.layers.0.mlp.down_proj"], TOKENS, MASK, surprise, causal=True)
+        traces(model, {"down": model.get_submodule("model.layers.0.mlp.down_proj")}, TOKENS, MASK, surprise, causal=True)
