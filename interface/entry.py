@@ -49,6 +49,8 @@ def exit_code(command: Callable[[], object]) -> int:
     Raises:
         Stopped: If a stop was asked for.
     """
+    from paredown.faults import code_of, lines_of  # now: where memory has run out, nothing can be imported
+
     try:
         command()
         sys.stdout.flush()
@@ -60,8 +62,6 @@ def exit_code(command: Callable[[], object]) -> int:
     except BrokenPipeError:
         return broken_pipe()
     except Exception as fault:
-        from paredown.faults import code_of, lines_of
-
         for line in lines_of(fault):
             note(f"paredown: {line}")
         with suppress(OSError):

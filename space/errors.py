@@ -67,8 +67,8 @@ class BudgetError(ParedownError, ValueError):
 
 
 def is_out_of_memory(fault: BaseException) -> bool:
-    """Whether a fault says that memory ran short; torch and the system's loader have no class of their own for it."""
+    """Whether a fault says that memory ran short; torch, safetensors and the system's loader have no class of their own for it."""
     if isinstance(fault, MemoryError) or (isinstance(fault, OSError) and fault.errno == ENOMEM):
         return True
     words = ("allocate memory", "not enough memory", "failed to map segment", "(os error 12)")
-    return isinstance(fault, (RuntimeError, ImportError, OSError)) and any(part in str(fault) for part in words)
+    return any(part in str(fault) for part in words)

@@ -17,8 +17,9 @@ import pytest
 from commands import command, environment
 from optuna_dashboard import wsgi
 
-from paredown.dashboard_server import HOST, Guard, _Quiet, _Server, _url, serve
+from paredown.dashboard_server import HOST, Guard, _Quiet, _Server, serve
 from paredown.search.study import TrialLog
+from paredown.search.study_folder import database_url
 from paredown.space.errors import StudyError
 
 LONGEST_SECONDS = 2.0
@@ -58,7 +59,7 @@ def studies(port: int) -> list[str]:
 def served(study: Path, *, allow_edits: bool) -> Iterator[int]:
     """The port of a server in this process."""
     port = free_port()
-    with make_server(HOST, port, Guard(wsgi(_url(study / "study.db")), port, allow_edits=allow_edits), _Server, _Quiet) as server:
+    with make_server(HOST, port, Guard(wsgi(database_url(study / "study.db")), port, allow_edits=allow_edits), _Server, _Quiet) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield port
         server.shutdown()

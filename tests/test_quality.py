@@ -131,9 +131,10 @@ def test_what_is_not_finite_is_refused(pico: Folder, name: str, value: float) ->
 def test_an_original_that_overflows_is_named(pico: Folder, name: str) -> None:
     """All its weights are finite, its predictions are not: no plan of it can be measured."""
     model = load_original(pico(name))
-    for parameter in model.parameters():
-        parameter.data.mul_(1e30)
-    with pytest.raises(EvaluationError, match="the original's own predictions are not finite on these texts; check the model"):
+    for parameter_name, parameter in model.named_parameters():
+        if "norm" in parameter_name.lower():
+            parameter.data.fill_(3e38)
+    with pytest.raises(EvaluationError, match="the original's own predictions are not finite on these texts; check that nothing"):
         Teacher(model, sequences(), causal=name != "bert")
 
 

@@ -22,14 +22,9 @@ PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 SWALLOWS = """
 class Library:
     def __del__(self):
-        work()
-def work():
-    end = time.monotonic() + 0.2
-    while time.monotonic() < end:
-        try:
+        end = time.monotonic() + 0.2
+        while time.monotonic() < end:
             sum(range(1000))
-        except BaseException:
-            pass
 while True:
     Library()
     stop_if_asked()
@@ -72,7 +67,7 @@ def test_work_ends_at_its_next_safe_point(number: int) -> None:
 
 
 def test_no_library_swallows_a_signal() -> None:
-    """It raises nothing within one: not where everything is caught, nor where an object is about to go."""
+    """It raises nothing within one, where an object is about to go, say: Python would only complain of it."""
     with started(SWALLOWS) as process:
         code, said, _ = ended(process, signal.SIGINT)
         assert (code, said.count("\n")) == (130, 1)
