@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from paredown.space.errors import EvaluationError
+from paredown.space.errors import EvaluationError, is_out_of_memory
 
 
 def finite(value: float, what: str) -> float:
@@ -30,6 +30,6 @@ def memory_faults() -> Iterator[None]:
     try:
         yield
     except RuntimeError as fault:
-        if isinstance(fault, EvaluationError) or "memory" not in str(fault).lower():
+        if isinstance(fault, EvaluationError) or not is_out_of_memory(fault):
             raise
         raise MemoryError(f"out of memory: {str(fault).splitlines()[0]}") from None

@@ -70,5 +70,5 @@ def is_out_of_memory(fault: BaseException) -> bool:
     """Whether a fault says that memory ran short; torch, safetensors and the system's loader have no class of their own for it."""
     if isinstance(fault, MemoryError) or (isinstance(fault, OSError) and fault.errno == ENOMEM):
         return True
-    words = ("allocate memory", "not enough memory", "failed to map segment", "(os error 12)")
+    words = ("allocate memory", "out of memory", "not enough memory", "failed to map segment", "(os error 12)")
     return any(part in str(fault) for part in words)
