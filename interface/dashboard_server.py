@@ -8,6 +8,7 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from paredown.search.database import check_database
 from paredown.search.study_folder import database_url
 from paredown.space.errors import StudyError
 from paredown.space.interruption import stop_if_asked
@@ -72,12 +73,13 @@ def serve(folder: Path, port: int, *, allow_edits: bool = False, ready: Callable
         ready: Called once it listens.
 
     Raises:
-        StudyError: If the folder holds no study, or the port is taken.
+        StudyError: If the folder holds no study or a damaged one, or the port is taken.
         Stopped: If a stop is asked for.
     """
     database = (folder / "study.db").absolute()
     if not database.is_file():
         raise StudyError(f"{folder} holds no study.db; give the folder of a search")
+    check_database(database)
     from optuna_dashboard import wsgi
 
     guard = Guard(wsgi(database_url(database)), port, allow_edits=allow_edits)

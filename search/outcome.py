@@ -8,11 +8,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from paredown.search.record import Record, best_within, front_of, is_within
 from paredown.space.errors import StudyError
-from paredown.space.files import write_atomically
+from paredown.space.files import read_stored, write_atomically
+from paredown.space.plan_file import Calibration
 
 FILE = "front.json"
+METRICS = {"kl": ("KL divergence to the original", "nats/token"), "relative-error": ("relative error of the final hidden states", "")}
+"""What a loss is and its unit, by metric."""
+
+STATES = ("searching", "stopped", "finished")
+TIMES = {f"{kind}_{value}" for kind in ("decode", "prefill") for value in ("ms", "iqr")}
+"""What is known of a deployed model that was timed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +81,6 @@ class Survival:
     number: int
     search: Comparison
     fresh: Comparison
-
-    @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Survival:
-        """What JSON holds."""
-        return cls(number=mapping["number"], search=Comparison(**mapping["search"]), fresh=Comparison(**mapping["fresh"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,17 +202,31 @@ class Outcome:
         """The outcome that a study folder holds.
 
         Raises:
-            StudyError: If there is none yet.
+            StudyError: If there is none yet, or it is damaged.
         """
-        try:
-            mapping = json.loads((folder / FILE).read_text())
-        except (OSError, ValueError):
-            raise StudyError(f"{folder} holds no finished trial ({FILE} is missing); give the folder of a search") from None
-        mapping.pop("front")
-        mapping["records"] = tuple(Record.from_mapping(record) for record in mapping["records"])
-        for name in ("selection", "held_out"):
-            mapping[name] = {int(key): Finding(**value) for key, value in mapping[name].items()}
-        mapping["refits"] = {int(key): Refit(**value) for key, value in mapping.get("refits", {}).items()}
-        mapping["comparisons"] = {key: Comparison(**value) for key, value in mapping["comparisons"].items()}
-        mapping["survival"] = Survival.from_mapping(mapping["survival"]) if mapping.get("survival") else None
-        return cls(**mapping)
+        if not (folder / FILE).is_file():
+            raise StudyError(f"{folder} holds no finished trial ({FILE} is missing); give the folder of a search")
+        return read_stored(folder / FILE, cls._of, "run the search again: it writes the file from study.db")
+
+    @classmethod
+    def _of(cls, mapping: dict[str, Any]) -> Outcome:
+        """What JSON holds.
+
+        Raises:
+            ValueError: If it does not hang together; other errors of `DAMAGE` where something is missing.
+        """
+        records = [Record.from_mapping(record) for record in mapping["records"]]
+        outcome: Outcome = TypeAdapter(cls).validate_python({**mapping, "records": records})
+        compared = {comparison.number for comparison in outcome.comparisons.values()}
+        named = {outcome.winner, outcome.uniform, outcome.searched, *outcome.selection, *outcome.refits, *outcome.held_out, *compared}
+        if unknown := named - {None, *(record.number for record in records)}:
+            raise ValueError(f"it names trial {min(filter(None, unknown), default=0)} and does not hold it")
+        if not compared <= set(outcome.held_out):
+            raise ValueError("it compares plans that it has no held-out measurement of")
+        if outcome.metric not in METRICS or outcome.state not in STATES or outcome.original_bytes < 1:
+            raise ValueError(f"metric {outcome.metric}, state {outcome.state}, {outcome.original_bytes} bytes of the original")
+        if any(not set(times) >= TIMES for times in outcome.timed.values()):
+            raise ValueError("it lacks times of a deployed model")
+        if outcome.calibration:
+            Calibration(**outcome.calibration, in_order=False)
+        return outcome

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
 
 from paredown.search.pareto import pareto_front
 from paredown.space.choice import parse_choice
@@ -89,11 +92,18 @@ class Record:
 
     @classmethod
     def from_mapping(cls, mapping: dict[str, Any]) -> Record:
-        """The record of JSON."""
-        choices = mapping["choices"]
-        plan = Plan(tuple((site, parse_choice(choice)) for site, choice in choices.items()))
-        sequences = tuple(mapping.get("sequences", ()))
-        return cls(plan=plan, sequences=sequences, **{k: v for k, v in mapping.items() if k not in ("choices", "sequences")})
+        """The record of JSON.
+
+        Raises:
+            ValueError: If a value is of another type or missing; so do the errors of `DAMAGE` say that it is damaged.
+        """
+        plan = Plan(tuple((site, parse_choice(choice)) for site, choice in mapping["choices"].items()))
+        return _adapter().validate_python({**mapping, "plan": plan})
+
+
+@cache
+def _adapter() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
 
 
 def front_of(records: Sequence[Record]) -> list[Record]:

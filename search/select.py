@@ -21,12 +21,15 @@ from paredown.search.solver import Losses, Solver, read_losses
 from paredown.search.surrogate import Surrogate
 from paredown.space.budget import Budget
 from paredown.space.errors import StudyError
+from paredown.space.files import read_stored
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, PlanFile
 from paredown.space.site import Inventory
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
 from paredown.space.target import targets
+
+AGAIN = "run its search again: it goes on"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     asked = Budget.parse(budget)
     outcome = Outcome.read(folder)
     question = StudyFile.read(folder / "study.yaml")
-    inventory: Inventory = TypeAdapter(Inventory).validate_python(_read(folder, "inventory.json"))
+    inventory: Inventory = read_stored(folder / "inventory.json", TypeAdapter(Inventory).validate_python, AGAIN)
     losses = read_losses(read_sensitivity(folder / SENSITIVITY))
     built = Space.build(inventory, targets[question.target], question.space)
     scored = {name: tuple(choice for choice in choices if (name, choice) in losses) for name, choices in built.options.items()}
@@ -139,10 +142,3 @@ def _reference(folder: Path) -> BaseModelReference:
         if path.is_file():
             return PlanFile.read(path).base_model
     raise StudyError(f"{folder} holds no plan yet; give the folder of a search that finished a trial")
-
-
-def _read(folder: Path, name: str) -> Any:
-    try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise StudyError(f"{folder} has no {name}; run its search again: it goes on") from None

@@ -107,11 +107,11 @@ class Session:
             self.bench = Workbench(self.question, self.bank_folder, self.workers, self._check_inputs, self.progress.say)
             space, inventory = self.bench.space, self.bench.space.inventory
             self.reference = reference_of(self.question, self.bench.folder, inventory)
+            write_atomically(self.folder / "inventory.json", TypeAdapter(Inventory).dump_json(inventory, indent=1))
             if before := finished(self.folder, self.question):
                 self._publish(before)  # what a person or a full disk took away is there again
                 return before
             keep_environment(self.folder, environment())
-            write_atomically(self.folder / "inventory.json", TypeAdapter(Inventory).dump_json(inventory, indent=1))
             self.solver = Solver(space)
             self.budget_bytes = self._budget(inventory)
             self._keep_time("model and texts", started)

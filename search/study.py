@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +19,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from paredown.evaluators.door import memory_faults
 from paredown.evaluators.quality import Quality
+from paredown.search.database import check_database, damaged
 from paredown.search.patience import Patience
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, Sampler, Warm, samplers
 from paredown.search.study_folder import database_url
 from paredown.space.choice import parse_choice
 from paredown.space.errors import EvaluationError, OutputError, StudyError
+from paredown.space.files import DAMAGE, reason_of
 from paredown.space.interruption import stop_if_asked
 from paredown.space.locks import held
 from paredown.space.plan import Plan
@@ -49,6 +52,7 @@ class TrialLog:
     def __init__(self, path: Path, *, with_latency: bool) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         directions = [optuna.study.StudyDirection.MINIMIZE] * (3 if with_latency else 2)
+        check_database(path)
         with _database(path):
             storage = RDBStorage(database_url(path), engine_kwargs={"connect_args": {"timeout": 60}})
             event.listen(storage.engine, "connect", _durable)
@@ -65,8 +69,9 @@ class TrialLog:
 
     def records(self) -> list[Record]:
         """All trials that were measured, by number; on lower rungs too."""
-        trials = self.study.get_trials(deepcopy=False, states=MEASURED)
-        return [Record.from_mapping(trial.user_attrs[ATTRIBUTE]) for trial in trials]
+        with _database(self.path):
+            trials = self.study.get_trials(deepcopy=False, states=MEASURED)
+            return [Record.from_mapping(trial.user_attrs[ATTRIBUTE]) for trial in trials]
 
     def open_trials(self) -> list[optuna.trial.FrozenTrial]:
         """Trials that were begun and not finished: this process's predecessor was interrupted in them."""
@@ -79,9 +84,10 @@ class TrialLog:
 
     def failed(self) -> dict[int, Plan]:
         """Plans that could not be measured, by number."""
-        trials = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-        choices = {trial.number: trial.user_attrs["choices"] for trial in trials if "choices" in trial.user_attrs}
-        return {number: Plan(tuple((site, parse_choice(c)) for site, c in named.items())) for number, named in choices.items()}
+        with _database(self.path):
+            trials = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+            choices = {trial.number: trial.user_attrs["choices"] for trial in trials if "choices" in trial.user_attrs}
+            return {number: Plan(tuple((site, parse_choice(c)) for site, c in named.items())) for number, named in choices.items()}
 
     def ask(self) -> optuna.Trial:
         """A new trial."""
@@ -229,8 +235,13 @@ def _database(path: Path) -> Iterator[None]:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         cause = error.__cause__ or error
-        reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
+        found = getattr(cause, "orig", None) or cause
+        reason = str(found).splitlines()[0]
+        if "no such" in reason or (isinstance(found, sqlite3.DatabaseError) and not isinstance(found, sqlite3.OperationalError)):
+            raise damaged(path, reason) from None
         raise OutputError(f"cannot write {path}: {reason}; free some space, then run the same command again: it goes on") from None
+    except DAMAGE as error:
+        raise damaged(path, reason_of(error)) from None
 
 
 def _durable(connection: Any, _: Any) -> None:

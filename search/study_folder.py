@@ -8,12 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from paredown.search.measurements import MEASUREMENTS
-from paredown.search.outcome import FILE, Outcome
+from paredown.search.outcome import Outcome
 from paredown.space.errors import OutputError, StudyError
 from paredown.space.files import write_atomically
 from paredown.space.study_file import StudyFile
 from paredown.space.temporary import remove_abandoned
-
 
 def tidy(folder: Path) -> None:
     """Removes the files that a killed search was writing, bank apart; for the process that holds the folder."""
@@ -76,10 +75,11 @@ def keep_environment(folder: Path, found: Mapping[str, str | int]) -> None:
 
 
 def finished(folder: Path, question: StudyFile) -> Outcome | None:
-    """The outcome of this very study, if no trial is left to measure and its winner is chosen."""
-    if not (folder / FILE).is_file():
+    """The outcome of this very study, if no trial is left to measure and its winner is chosen; a damaged one is made again."""
+    try:
+        outcome = Outcome.read(folder)
+    except StudyError:
         return None
-    outcome = Outcome.read(folder)
     counted = question.trials is not None and outcome.spent >= question.trials
     waited = bool(outcome.ended) and outcome.patience == question.patience
     return outcome if outcome.state == "finished" and (counted or waited) else None

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paredown.search.outcome import Finding, Outcome
+from paredown.search.outcome import METRICS, Finding, Outcome
 from paredown.search.record import Record
 from paredown.search.survival import luck_words
-
-METRICS = {"kl": ("KL divergence to the original", "nats/token"), "relative-error": ("relative error of the final hidden states", "")}
-"""What a loss is and its unit, by metric."""
 
 
 def verdict(outcome: Outcome) -> str:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from paredown.space.errors import OutputError, ParedownError
+from paredown.space.errors import OutputError, ParedownError, StudyError
 from paredown.space.temporary import UNFINISHED, temporary_folder
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
+
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)
+"""What reading stored data raises where it is not what was written."""
 
 LIMIT_BYTES = 8 << 20
 
@@ -135,14 +138,10 @@ def read_json(path: Path, kind: type[T], error: type[ParedownError], remedy: str
         if (sealed or digest is not None) and digest != _digest(content):
             raise ValueError("its content is not what was written")
         return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
-    except ValidationError as invalid:
-        fault = invalid.errors()[0]
-        reason = f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
     except OSError as fault:
         raise error(f"{path} cannot be read ({fault.strerror}); {remedy}") from None
     except (ValueError, RecursionError) as fault:
-        reason = str(fault)
-    raise error(f"{path} is damaged ({reason}); {remedy}")
+        raise error(f"{path} is damaged ({reason_of(fault)}); {remedy}") from None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -156,6 +155,35 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_stored(path: Path, build: Callable[[Any], T], remedy: str) -> T:
+    """A value from a JSON file that a search wrote.
+
+    Args:
+        path: The file.
+        build: Makes the value from what the file holds; whatever it raises means that the file is damaged.
+        remedy: What to do then.
+
+    Raises:
+        StudyError: If the file cannot be read, or holds something else.
+    """
+    try:
+        return build(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+    except DAMAGE as error:
+        raise StudyError(f"{path} is damaged ({reason_of(error)}); {remedy}") from None
+
+
+def reason_of(error: Exception) -> str:
+    """What is wrong with stored data, in a few words."""
+    if isinstance(error, ValidationError):
+        fault = error.errors()[0]
+        return f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is missing"
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def write_atomically(path: Path, text: str | bytes) -> None:
