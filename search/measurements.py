@@ -37,9 +37,7 @@ class Measurements:
         measure: Makes a measurement.
     """
 
-    def __init__(
-        self, folder: Path, inputs: Mapping[str, Any], calibration_sha256: Callable[[int], str], measure: Measure
-    ) -> None:
+    def __init__(self, folder: Path, inputs: Mapping[str, Any], calibration_sha256: Callable[[int], str], measure: Measure) -> None:
         self.folder, self.inputs, self._measure = folder, dict(inputs), measure
         self._calibration_sha256 = cache(calibration_sha256)
 
