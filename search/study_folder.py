@@ -14,10 +14,12 @@ from paredown.space.files import write_atomically
 from paredown.space.study_file import StudyFile
 from paredown.space.temporary import remove_abandoned
 
+
 def tidy(folder: Path) -> None:
     """Removes the files that a killed search was writing, bank apart; for the process that holds the folder."""
     for place in (folder, folder / "best", folder / MEASUREMENTS, folder / "select", *folder.glob("front/*")):
         remove_abandoned(place, ".")
+
 
 ENVIRONMENT = "environment.json"
 """Versions and machines that the study ran on, each with the time when it first did."""

@@ -166,7 +166,7 @@ def last_step(folder: Path, final: Outcome, killer: Killer) -> None:
     question = StudyFile.read(folder / "study.yaml")
     tidy(folder)
     reference = PlanFile.read(folder / "best" / "plan.yaml").base_model
-    publish(finished(folder, question) or final, reference, folder, partial(write_report, draw="--draw" in sys.argv))
+    publish(finished(folder, question) or final, reference, folder, partial(write_report, draw="--draw" in sys.argv), lambda record: None)
 
 
 def kill_publish(root: Path) -> str:
