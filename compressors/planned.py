@@ -39,7 +39,7 @@ class PlannedModel:
         self.inventory = inventory
         self.bank = bank
         self.plan = Plan()
-        self._modules = dict(model.named_modules())
+        self._modules: dict[str, nn.Module] = dict(model.named_modules())
         self._dropped: tuple[int, ...] | None = ()
         self._sites = {site.name: site for site in inventory.sites}
         name, blocks = blocks_of(model)
@@ -131,7 +131,7 @@ class PlannedModel:
             parameter: Tensor = getattr(module, part)
             parameter.data = value
             if part == "weight" and hasattr(module, "nf"):  # GPT-2's Conv1D shapes its output by this
-                module.nf = value.shape[1]
+                module.nf = value.shape[1]  # type: ignore[assignment]  # Module says that attributes are modules or tensors
 
     def _stream(self, prefix: str) -> None:
         """Puts in place what stays, and has each block fetch the rest."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paredown.search.verdict import METRICS
+from paredown.search.outcome import METRICS
 
 if TYPE_CHECKING:
     from paredown.compressors.holdings import Cleaning, Holdings

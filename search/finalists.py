@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from paredown.evaluators.comparison import Ratio, interval, ratio
 from paredown.evaluators.door import memory_faults
@@ -149,7 +150,7 @@ def time_deployed(outcome: Outcome, build: Build, at_once: int, step: Step, say:
     found: dict[str, Timing] = {}
 
     def time_these(names: Sequence[str]) -> None:
-        models = {}
+        models: dict[str, PreTrainedModel] = {}
         with memory_faults():
             for name in names:
                 step("deployed models, timed", len(found) + len(models), len(plans))
