@@ -85,7 +85,15 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search for the plan that loses the least within a budget; the same command goes on after an interruption."""
-    flags: dict[str, Any] = {"model": model, "data": data, "target": target, "budget": budget, "trials": trials, "timeout": timeout, "until": until}
+    flags: dict[str, Any] = {
+        "model": model,
+        "data": data,
+        "target": target,
+        "budget": budget,
+        "trials": trials,
+        "timeout": timeout,
+        "until": until,
+    }
     flags |= {"patience": patience, "sampler": sampler, "latency": latency, "max_decode_ms": max_decode_ms, "seed": seed}
     question = question_of(study, flags)
     if dry_run:
