@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from paredown.compressors.calibration import run_base
+from paredown.compressors.bank import one_thread
+from paredown.compressors.lockstep import parts_of, run_in_parts
 from paredown.compressors.mapped import read_tensors
 from paredown.compressors.planned import PlannedModel
 from paredown.space.interruption import stop_if_asked
@@ -37,7 +39,7 @@ class Inputs(Mapping[str, Tensor]):
 
 
 @torch.no_grad()
-def original_inputs(planned: PlannedModel, tokens: Tensor, mask: Tensor, folder: Path) -> Inputs:
+def original_inputs(planned: PlannedModel, tokens: Tensor, mask: Tensor, folder: Path, workers: int = 1) -> Inputs:
     """Writes the inputs of every linear site in one pass of all tokens, padding left out.
 
     Args:
@@ -45,35 +47,32 @@ def original_inputs(planned: PlannedModel, tokens: Tensor, mask: Tensor, folder:
         tokens: Shape ``(sequences, length)``, padded on the right.
         mask: 1 where there is a token.
         folder: An empty folder.
+        workers: Threads that compute; the files are the same for any number.
     """
     planned.swap(Plan())
+    masks = [mask[part] for part in parts_of(tokens)]
     files: dict[str, Path] = {}
     last: list[tuple[Tensor, Path]] = []
 
-    def write(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            stop_if_asked()
-            if not last or last[0][0] is not inputs[0]:
-                path = folder / f"{len(files)}.safetensors"
-                save_file({"inputs": real_rows(inputs[0], mask).to(torch.bfloat16)}, path)
-                last[:] = [(inputs[0], path)]
-            files[name] = last[0][1]
-
-        return hook
+    def write(name: str, given: Sequence[Tensor]) -> None:
+        stop_if_asked()
+        if not last or last[0][0] is not given[0]:
+            path = folder / f"{len(files)}.safetensors"
+            rows = [real_rows(states, present).to(torch.bfloat16) for states, present in zip(given, masks, strict=True)]
+            save_file({"inputs": torch.cat(rows)}, path)
+            last[:] = [(given[0], path)]
+        files[name] = last[0][1]
 
     names = [member.module for site in planned.inventory.leaves if site.kind == "linear" for member in site.members]
-    hooks = [planned.module(name).register_forward_pre_hook(write(name)) for name in names]
-    try:
-        states = run_base(planned.model, tokens, mask, causal=planned.inventory.causal)
+    with one_thread():
+        states = run_in_parts(planned, tokens, mask, {planned.module(name): partial(write, name) for name in names}, workers)
         for name in names:  # a head is no part of the base model: it reads the final states
             if name not in files:
-                write(name)(planned.module(name), (states,))
-    finally:
-        for each in hooks:
-            each.remove()
+                write(name, states)
     return Inputs(files)
 
 
 def real_rows(states: Tensor, mask: Tensor) -> Tensor:
-    """States of the tokens that are no padding; shape ``(tokens, features)``, float32."""
-    return states.reshape(-1, states.shape[-1])[mask.flatten().bool()].float()
+    """States of the tokens that are no padding; shape ``(tokens, features)``, float32; a view where that is all of them."""
+    rows = states.reshape(-1, states.shape[-1])
+    return (rows if bool(mask.all()) else rows[mask.flatten().bool()]).float()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import torch
@@ -52,6 +54,7 @@ class PlannedModel:
         self._decided: dict[int | None, list[tuple[Site, Choice, Bank]]] = {}
         self._taken: list[Tensor] = []
         self._room: list[Tensor] = []
+        self._passes, self._entered, self._left, self._lock = 1, 0, 0, Lock()
         if self.streamed:
             self._stream(f"{name}.")
 
@@ -98,6 +101,25 @@ class PlannedModel:
         The model itself names the blocks behind a dropped one differently, so its own look-ups by name find other modules.
         """
         return self._modules[name]
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """The original's blocks."""
+        return tuple(self._blocks)
+
+    @contextmanager
+    def side_by_side(self, passes: int) -> Iterator[None]:
+        """Within, this many forward passes run at once, and go through the blocks of a streamed model together.
+
+        The first to enter a block fetches its weights, the last to leave it lets them go.
+        """
+        self._passes, self._entered, self._left = passes, 0, 0
+        try:
+            yield
+        finally:
+            self._passes, self._entered, self._left = 1, 0, 0
+            for block in self._blocks if self.streamed else ():  # after an error, not every pass has left
+                self._let_go(block)
 
     def forget(self, sites: Iterable[Site]) -> None:
         """Others changed the parameters of these sites: the next plan puts its own in place, whatever it is."""
@@ -153,7 +175,14 @@ class PlannedModel:
             self._decided.setdefault(site.block, []).append((site, choice, bank))
 
     def _enter(self, index: int, rest: Iterable[str], block: nn.Module, inputs: Any) -> None:
-        """Before a block runs; norms first, since a choice may change them."""
+        """Before a block runs."""
+        with self._lock:
+            self._entered += 1
+            if self._entered % self._passes == 1 % self._passes:
+                self._fetch(index, rest)
+
+    def _fetch(self, index: int, rest: Iterable[str]) -> None:
+        """Puts the parameters of a block in place; norms first, since a choice may change them."""
         self._put(self._originals(rest))
         decided = self._decided.get(index, [])
         kept = {site.name: site for site, choice, _ in decided if choice == KEEP and not site.structured}
@@ -179,6 +208,12 @@ class PlannedModel:
 
     def _leave(self, block: nn.Module, inputs: Any, output: Any) -> None:
         """Also after an error: nothing of a block stays in place."""
+        with self._lock:
+            self._left += 1
+            if self._left % self._passes == 0:
+                self._let_go(block)
+
+    def _let_go(self, block: nn.Module) -> None:
         for parameter in block.parameters():
             parameter.data = placeholder(parameter.shape)
         last = block is getattr(self._owner, self._attribute)[-1]

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-VERSION = 7
+VERSION = 8
 """Raised whenever a method gives other numbers or a record another form than before, so that old records are not found again."""
 
 ABOUT = "record"

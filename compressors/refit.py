@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from paredown.compressors.bank import Bank, one_thread
-from paredown.compressors.calibration import run_base
+from paredown.compressors.bank import Bank
 from paredown.compressors.inputs import Inputs, real_rows
+from paredown.compressors.lockstep import BLOCK, Crew, crew, parts_of, run_in_parts
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.storage import Tensors, decode_matrix, encode_matrix
 from paredown.space.choice import Choice
@@ -40,13 +41,13 @@ def holds_all(bank: Bank, plan: Plan, inventory: Inventory) -> bool:
     return all(bank.holds(site, choice) for site, choice in plan.decided(inventory) if choice.needs)
 
 
-def in_order(planned: PlannedModel, plan: Plan, bank: Bank, tokens: Tensor, mask: Tensor, inputs: Inputs | None) -> Bank:
+def in_order(planned: PlannedModel, plan: Plan, bank: Bank, tokens: Tensor, mask: Tensor, inputs: Inputs | None, workers: int = 1) -> Bank:
     """A bank whose calibrated records of the plan were made in the order of the model, in one forward pass.
 
     When a matrix is about to run, the matrices before it are compressed already. It is calibrated on the inputs x' that they give it,
     and what is compressed is not the original matrix W but the one whose outputs on x' are nearest to those of W on the original's
     inputs x. Then the pass goes on with what it became. Attentions and feed-forward networks whose structure changes stay as the
-    given bank has them.
+    given bank has them. Records that are there already are put in place and not made again.
 
     Args:
         planned: The model in which plans are scored; any plan may be in place afterwards.
@@ -55,6 +56,7 @@ def in_order(planned: PlannedModel, plan: Plan, bank: Bank, tokens: Tensor, mask
         tokens: Calibration tokens, shape ``(sequences, length)``, padded on the right.
         mask: 1 where there is a token.
         inputs: Of the original's matrices, on the same tokens; None compresses each matrix as it is: sequential GPTQ, no more.
+        workers: Threads that compute; the records are the same for any number.
 
     Source:
         Frantar et al., 2022, "GPTQ", arXiv 2210.17323: blocks one after the other, on the outputs of those that are quantized
@@ -62,74 +64,131 @@ def in_order(planned: PlannedModel, plan: Plan, bank: Bank, tokens: Tensor, mask
     """
     inventory = planned.inventory
     ordered = ordered_bank(bank, plan, corrected=inputs is not None)
-    if holds_all(ordered, plan, inventory):
-        return ordered
-    pending = [(site, choice) for site, choice in plan.decided(inventory) if choice.needs]
-    waiting = {site.name for site, _ in pending if site.kind == "linear"}  # as they are until they are about to run
-    planned.swap(Plan(tuple((name, choice) for name, choice in plan.entries if name not in waiting)), bank)
-    found: dict[str, Tensors] = {}
-    done: set[str] = set()
-    last: list[tuple[Tensor, Tensor, Statistics]] = []
-
-    def compress(site: Site, member: Member, choice: Choice) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            stop_if_asked()
-            if not last or last[0][0] is not given[0]:  # queries, keys and values read the same inputs
-                rows = real_rows(given[0], mask)
-                last[:] = [(given[0], rows, Statistics(second_moment=rows.T @ rows / len(rows), mean_absolute=rows.abs().mean(0)))]
-            _, rows, statistics = last[0]
-            if "importance" in choice.needs:
-                statistics = replace(statistics, importance=bank.statistics[member.module].importance)
-            weight = bank.parameters[f"{member.module}.weight"].float()
-            weight = (weight.T if member.transposed else weight).contiguous()
-            if inputs is not None:
-                weight = nearest_on(weight, inputs[member.module], rows, statistics["second_moment"])
-            found[member.module] = encode_matrix(choice, weight, member.dtype, statistics.only(choice.needs))
-            decoded = decode_matrix(choice, found[member.module], member.shape)
-            parameter: Tensor = module.weight  # type: ignore[assignment]
-            parameter.data = decoded.T.contiguous() if member.transposed else decoded
-            done.add(member.module)
-            if done.issuperset(each.module for each in site.members):  # nothing is held that is whole
-                ordered.store(site, choice, _record(site, found, bank))
-
-        return hook
-
-    linear = [(site, choice) for site, choice in pending if site.kind == "linear"]
-    members = [(site, member, choice) for site, choice in linear for member in site.members]
-    hooks = [planned.module(member.module).register_forward_pre_hook(compress(site, member, choice)) for site, member, choice in members]
-    try:
-        with torch.no_grad(), one_thread():
-            states = run_base(planned.model, tokens, mask, causal=inventory.causal)
-            for site, member, choice in members:  # a head is no part of the base model: it reads the final states
-                if member.module not in done:
-                    compress(site, member, choice)(planned.module(member.module), (states,))
-    finally:
-        for each in hooks:
-            each.remove()
-        planned.forget(site for site, _ in linear)
-    for site, choice in pending:
+    missing = [(site, choice) for site, choice in plan.decided(inventory) if not ordered.holds(site, choice) and choice.needs]
+    for site, choice in missing:
         if site.kind != "linear":
             ordered.store(site, choice, bank.tensors(site, choice))
+    waiting = {site.name: (site, choice) for site, choice in missing if site.kind == "linear"}  # as they are until they are about to run
+    if not waiting:
+        return ordered
+    planned.swap(Plan(tuple((name, choice) for name, choice in plan.entries if name not in waiting)), ordered)
+    try:
+        with torch.no_grad(), crew(workers) as threads:
+            _Refit(planned, bank, ordered, inputs, mask, threads).run(list(waiting.values()), tokens)
+    finally:
+        planned.forget(site for site, _ in waiting.values())
     return ordered
 
 
-def nearest_on(weight: Tensor, inputs: Tensor, changed: Tensor, second_moment: Tensor) -> Tensor:
-    """The matrix whose outputs on changed inputs are nearest to those of ``weight`` on the inputs, damped towards ``weight``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """A matrix to compress."""
+
+    site: Site
+    member: Member
+    choice: Choice
+
+
+class _Refit:
+    """The matrices of one pass in order."""
+
+    def __init__(self, planned: PlannedModel, bank: Bank, ordered: Bank, inputs: Inputs | None, mask: Tensor, threads: Crew) -> None:
+        self.planned, self.bank, self.ordered, self.inputs, self.mask, self.threads = planned, bank, ordered, inputs, mask, threads
+        self.found: dict[str, Tensors] = {}
+        self.done: set[str] = set()
+
+    def run(self, pending: Sequence[tuple[Site, Choice]], tokens: Tensor) -> None:
+        """Compresses these linear sites."""
+        self.masks = [self.mask[part] for part in parts_of(tokens)]
+        files = getattr(self.bank.statistics, "files", {})
+        groups: dict[str, list[_Job]] = {}  # matrices that read the same inputs
+        for site, choice in pending:
+            for member in site.members:
+                job = _Job(site=site, member=member, choice=choice)
+                groups.setdefault(files.get(member.module, member.module), []).append(job)
+        meetings = {self.planned.module(job.member.module): partial(self._meet, jobs) for jobs in groups.values() for job in jobs}
+        states = run_in_parts(self.planned, tokens, self.mask, meetings, self.threads.workers)
+        for jobs in groups.values():  # a head is no part of the base model: it reads the final states
+            self._meet(jobs, states)
+
+    def _meet(self, jobs: Sequence[_Job], given: Sequence[Tensor]) -> None:
+        """Compresses matrices that read these inputs, and puts them in place; the first of them to run brings the others along."""
+        stop_if_asked()
+        if jobs[0].member.module in self.done:
+            return
+        rows = self.threads.map(lambda pair: real_rows(*pair), list(zip(given, self.masks, strict=True)))
+        statistics = statistics_of(rows, self.threads)
+        weights = [self._weight(job.member) for job in jobs]
+        if self.inputs is not None:
+            correction = Correction(self.inputs[jobs[0].member.module], rows, statistics["second_moment"], self.threads)
+            weights = [correction.of(weight) for weight in weights]
+            del correction
+        del rows
+        known = [self._statistics(job, statistics) for job in jobs]
+        encoded = self.threads.map(lambda each: _encoded(*each), list(zip(jobs, weights, known, strict=True)))
+        for job, (tensors, decoded) in zip(jobs, encoded, strict=True):
+            self._keep(job, tensors, decoded)
+
+    def _weight(self, member: Member) -> Tensor:
+        weight = self.bank.parameters[f"{member.module}.weight"].float()
+        return (weight.T if member.transposed else weight).contiguous()
+
+    def _statistics(self, job: _Job, statistics: Statistics) -> Statistics:
+        if "importance" in job.choice.needs:
+            statistics = replace(statistics, importance=self.bank.statistics[job.member.module].importance)
+        return statistics.only(job.choice.needs)
+
+    def _keep(self, job: _Job, tensors: Tensors, decoded: Tensor) -> None:
+        parameter: Tensor = self.planned.module(job.member.module).weight  # type: ignore[assignment]
+        parameter.data = decoded
+        self.found[job.member.module] = tensors
+        self.done.add(job.member.module)
+        if self.done.issuperset(each.module for each in job.site.members):  # nothing is held that is whole
+            self.ordered.store(job.site, job.choice, _record(job.site, self.found, self.bank))
+
+
+def statistics_of(rows: Sequence[Tensor], threads: Crew) -> Statistics:
+    """Statistics of inputs by part, each ``(tokens, in_features)``."""
+    count = sum(map(len, rows))
+    magnitudes = sum(threads.map(lambda part: part.abs().sum(0), rows), torch.zeros(rows[0].shape[1]))
+    return Statistics(second_moment=threads.product(rows, rows).div_(count), mean_absolute=magnitudes / count)
+
+
+class Correction:
+    """What makes the outputs of a matrix on changed inputs nearest to its outputs on the inputs, damped towards the matrix.
 
     Args:
-        weight: Shape ``(out_features, in_features)``; not modified.
         inputs: x, shape ``(tokens, in_features)``.
-        changed: x', same shape, float32.
-        second_moment: Mean of x' x''.
+        changed: x' by part, of as many tokens, float32.
+        second_moment: Mean of x' x''; not modified.
+        threads: Who computes.
     """
-    cross = (inputs.float() - changed.to(inputs.dtype).float()).T @ changed / len(changed)  # rounded alike: what is equal cancels
-    damped = second_moment.to(torch.float64, copy=True)
-    damped.diagonal().add_(DAMPING * damped.diagonal().mean().clamp(min=1e-30))
-    factor = torch.linalg.cholesky(damped)
-    del damped  # matrices of this size may be most of what is in memory
-    correction = torch.cholesky_solve(cross.T.double(), factor).T.float()  # cross @ inverse
-    del factor
-    return weight + weight @ correction
+
+    def __init__(self, inputs: Tensor, changed: Sequence[Tensor], second_moment: Tensor, threads: Crew) -> None:
+        self._threads = threads
+        pairs = list(zip(inputs.split([len(part) for part in changed]), changed, strict=True))
+        differences = threads.map(lambda pair: pair[0].float() - pair[1].to(inputs.dtype).float(), pairs)  # rounded alike: equal cancels
+        self._cross = threads.product(differences, changed).div_(len(inputs))
+        del differences
+        damped = second_moment.to(torch.float64, copy=True)
+        damped.diagonal().add_(DAMPING * damped.diagonal().mean().clamp(min=1e-30))
+        self._factor = torch.linalg.cholesky(damped)
+
+    def of(self, weight: Tensor) -> Tensor:
+        """The matrix in place of ``weight``, ``(out_features, in_features)``, which is not modified."""
+
+        def corrected(rows: Tensor) -> Tensor:
+            moved: Tensor = torch.cholesky_solve((rows @ self._cross).T.double(), self._factor)
+            return rows + moved.T.float()
+
+        return torch.cat(self._threads.map(corrected, weight.split(BLOCK)))
+
+
+def _encoded(job: _Job, weight: Tensor, statistics: Statistics) -> tuple[Tensors, Tensor]:
+    """What stores a matrix, and the parameter that it stands for."""
+    tensors = encode_matrix(job.choice, weight, job.member.dtype, statistics)
+    decoded = decode_matrix(job.choice, tensors, job.member.shape)
+    return tensors, decoded.T.contiguous() if job.member.transposed else decoded
 
 
 def _record(site: Site, found: dict[str, Tensors], bank: Bank) -> Tensors:

@@ -14,6 +14,7 @@ from paredown.compressors.bank import Bank
 from paredown.compressors.bank_folder import bank_in_use
 from paredown.compressors.calibration import calibration_key
 from paredown.compressors.checkpoint import config_of, resolve
+from paredown.compressors.fill import cores
 from paredown.compressors.gradients import statistics_for
 from paredown.compressors.inputs import original_inputs
 from paredown.compressors.memory import memory_bytes
@@ -118,5 +119,5 @@ def _filled(
     if not asked.in_order:
         return bank
     with temporary_folder(folder) as work:
-        inputs = original_inputs(planned, texts.tokens, texts.mask, work)
-        return in_order(planned, plan, bank, texts.tokens, texts.mask, inputs)
+        inputs = original_inputs(planned, texts.tokens, texts.mask, work, cores())
+        return in_order(planned, plan, bank, texts.tokens, texts.mask, inputs, cores())

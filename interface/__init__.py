@@ -119,7 +119,7 @@ def find_plan(
         out: The study folder: plans, front, report, database.
         progress: Who is told; nobody by default. Reports are written in any case.
         bank: Folder of compressed sites, shared between studies; in the study folder by default.
-        workers: Processes that fill the bank; one a core by default. What is found does not depend on it.
+        workers: Processes that fill the bank, and threads of passes in order; one a core by default. What is found does not depend on it.
         fresh: Where the folder was measured with other weights, configuration, texts or libraries: move it to ``OUT.before-N`` and begin
             again. Nothing is deleted; a study whose inputs did not change goes on.
         adopt: In that case go on with its trials as they are, and record what changed.
@@ -207,7 +207,7 @@ def transfer(
         trials: Moves of bytes between sites that are measured.
         progress: Who is told; nobody by default.
         bank: Folder of compressed sites; a temporary one by default.
-        workers: Processes that fill the bank; one a core by default.
+        workers: Processes that fill the bank, and threads of passes in order; one a core by default.
 
     Raises:
         PlanError: If the models are of different families.

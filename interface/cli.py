@@ -78,7 +78,9 @@ def search(
     seed: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="the study folder; runs/NAME by default", show_default=False)] = None,
     bank: Annotated[Path | None, typer.Option(help="folder of compressed sites; OUT/bank by default", show_default=False)] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="processes that fill the bank; one a core", show_default=False)] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="processes that fill the bank, threads of passes in order; one a core", show_default=False)
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="if model, texts or libraries changed: move OUT aside and begin again")] = False,
     adopt: Annotated[bool, typer.Option("--adopt", help="if they changed: go on with the trials as they are, and record it")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it will cost, and stop")] = False,
@@ -142,7 +144,9 @@ def transfer(
     seed: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="the plan file; runs/transfer/NAME.yaml by default", show_default=False)] = None,
     bank: Annotated[Path | None, typer.Option(help="folder of compressed sites; a temporary one by default", show_default=False)] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="processes that fill the bank; one a core", show_default=False)] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="processes that fill the bank, threads of passes in order; one a core", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a plan of one model serve another of its family: carried over, made to fit, measured against uniform plans."""

@@ -70,7 +70,7 @@ def transfer_plan(
         path: The plan file to write.
         trials: Moves of bytes that are measured.
         bank: Folder of compressed sites; a temporary one by default.
-        workers: Processes that fill it.
+        workers: Processes that fill it, and threads of passes in order.
         progress: Who is told.
 
     Raises:

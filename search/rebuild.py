@@ -61,7 +61,8 @@ class Rebuilder:
         if holds_all(ordered, plan, self.bench.space.inventory):
             return ordered
         part = self.bench.calibration(version.draw)
-        return in_order(self.bench.planned, plan, bank, part.tokens, part.mask, self._original_inputs(version.draw, part))
+        inputs = self._original_inputs(version.draw, part)
+        return in_order(self.bench.planned, plan, bank, part.tokens, part.mask, inputs, self.bench.workers)
 
     def _calibrated(self, draw: int) -> Bank:
         """That of one draw is kept until another is asked for."""
@@ -75,7 +76,7 @@ class Rebuilder:
         if self._inputs is None or self._inputs[0] != draw:
             for old in self.work.iterdir():
                 old.unlink()
-            self._inputs = draw, original_inputs(self.bench.planned, part.tokens, part.mask, self.work)
+            self._inputs = draw, original_inputs(self.bench.planned, part.tokens, part.mask, self.work, self.bench.workers)
         return self._inputs[1]
 
 

@@ -72,7 +72,7 @@ class Session:
         folder: Where everything is kept; a folder of the same study goes on.
         progress: Who is told.
         bank: Folder of compressed sites; in the study folder by default.
-        workers: Processes that fill it; one a core by default.
+        workers: Processes that fill it, and threads of passes in order; one a core by default.
         changed: What is done where the folder's trials were measured with other weights, texts or libraries: ``refuse``; ``fresh`` moves
             the folder aside and begins again; ``adopt`` goes on with the trials as they are.
     """

@@ -93,7 +93,7 @@ class Workbench:
     Args:
         question: The study.
         bank_folder: Where compressed sites lie.
-        workers: Processes that fill it; one a core by default.
+        workers: Processes that fill it, and threads of passes in order; one a core by default.
         check: Called with what all numbers depend on, before any is made; may refuse.
         say: Called with a line for each damaged file that is made again.
     """

@@ -14,9 +14,11 @@ from paredown.compressors.bank import Bank
 from paredown.compressors.calibration import collect, run_base
 from paredown.compressors.checkpoint import config_of, is_placeholder, load_original, parameters_of
 from paredown.compressors.inputs import original_inputs
+from paredown.compressors.lockstep import crew
 from paredown.compressors.planned import PlannedModel
-from paredown.compressors.refit import in_order, is_calibrated, nearest_on, ordered_bank
+from paredown.compressors.refit import Correction, in_order, is_calibrated, ordered_bank
 from paredown.compressors.sites import inventory_of
+from paredown.compressors.storage import encode_matrix
 from paredown.compressors.weights import open_original
 from paredown.space.choice import parse_choice
 from paredown.space.plan import Plan
@@ -63,7 +65,9 @@ def test_the_nearest_matrix_is_that_of_least_squares() -> None:
     inputs, weight = torch.randn(50, 6, generator=generator), torch.randn(4, 6, generator=generator)
     changed = inputs @ torch.randn(6, 6, generator=generator) * 0.3 + 0.1 * torch.randn(50, 6, generator=generator)
     moment = changed.T @ changed / 50
-    found = nearest_on(weight, inputs, changed, moment)
+    with crew(2) as threads:
+        found = Correction(inputs, changed.split(20), moment, threads).of(weight)
+        same = Correction(inputs, inputs.split(20), inputs.T @ inputs / 50, threads).of(weight)
     pull = (inputs @ weight.T - changed @ found.T).T @ changed / 50  # = damping * (found - weight)
     damping = float((pull * (found - weight)).sum() / (found - weight).square().sum())
     assert damping > 0
@@ -71,7 +75,7 @@ def test_the_nearest_matrix_is_that_of_least_squares() -> None:
     rows = np.vstack([changed.numpy(), firm * np.eye(6)])
     wanted = np.vstack([(inputs @ weight.T).numpy(), firm * weight.T.numpy()])
     assert np.allclose(found.numpy().T, np.linalg.lstsq(rows, wanted, rcond=None)[0], atol=1e-4)
-    assert torch.allclose(nearest_on(weight, inputs, inputs, inputs.T @ inputs / 50), weight, atol=1e-6)
+    assert torch.allclose(same, weight, atol=1e-6)
 
 
 @pytest.mark.parametrize(("tokens", "share"), [(40, 1.0), (400, 0.6)])
@@ -85,7 +89,8 @@ def test_the_nearest_matrix_is_nearer_on_other_tokens_too(tokens: int, share: fl
         return inputs, inputs @ turn + 0.2 * torch.randn(count, 32, generator=generator)
 
     inputs, changed = drawn(tokens)
-    found = nearest_on(weight, inputs, changed, changed.T @ changed / tokens)
+    with crew(1) as threads:
+        found = Correction(inputs, [changed], changed.T @ changed / tokens, threads).of(weight)
     inputs, changed = drawn(2000)
     before, after = (float((changed @ each.T - inputs @ weight.T).square().mean()) for each in (weight, found))
     assert after < share * before
@@ -146,7 +151,7 @@ def test_records_in_order_are_found_again(pico: Folder, tmp_path: Path, monkeypa
     assert all(torch.equal(again[key], first[key]) for key in first)
     other = Plan.of(planned.inventory, {**dict(plan.entries), "model.layers.0.mlp.up_proj": FREE})
     assert not ordered_bank(planned.bank, other).holds(site, CHOICE)
-    monkeypatch.setattr("paredown.compressors.refit.run_base", None)
+    monkeypatch.setattr("paredown.compressors.refit.run_in_parts", None)
     ordered(planned, plan, tmp_path / "work")
 
 
@@ -225,10 +230,10 @@ def test_nothing_stays_after_an_error(pico: Folder, tmp_path: Path, monkeypatch:
         calls.append(arguments)
         if len(calls) > 5:
             raise MemoryError
-        return nearest_on(*arguments)  # type: ignore[arg-type]
+        return encode_matrix(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr("paredown.compressors.refit.nearest_on", failing)
+        patch.setattr("paredown.compressors.refit.encode_matrix", failing)
         ordered(planned, plan, tmp_path / "work")
     planned.swap(Plan())
     assert torch.equal(seen(planned, "model.layers.1.mlp.down_proj"), truth)

@@ -140,10 +140,12 @@ def test_no_plan_in_order_leaves_a_trace_in_the_next(three: Folder, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
-def test_half_of_the_records_is_enough_to_go_on_with(three: Folder, tmp_path: Path, name: str) -> None:
+def test_half_of_the_records_is_enough_to_go_on_with(three: Folder, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a kill in the middle, the others are made, byte for byte as in an uninterrupted pass; what is dropped has none."""
     planned = prepared(three(name), tmp_path / "bank", "paredown")
-    inventory = planned.inventory
+    inventory, store = planned.inventory, Bank.store
+    made: list[str] = []
+    monkeypatch.setattr(Bank, "store", lambda self, site, *rest: made.append(site.name) or store(self, site, *rest))
     for which in WHICH:
         plan = plan_without(inventory, which)
         bank = ordered(planned, plan, tmp_path / "work")
@@ -153,7 +155,9 @@ def test_half_of_the_records_is_enough_to_go_on_with(three: Folder, tmp_path: Pa
         removed = [pair for pair in plan.decided(inventory) if pair[1].needs][len(through) // 2 :]
         for site, choice in removed:
             bank.path(site, choice).unlink()
+        made.clear()
         again = ordered(planned, plan, tmp_path / "work")
+        assert sorted(made) == sorted(site.name for site, _ in removed)
         assert records(plan, again, inventory) == through
         planned.swap(plan, again)
         assert torch.equal(states(planned), fresh(three(name), plan, again, inventory))
