@@ -149,7 +149,7 @@ class PlannedModel:
     def _put(self, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():
             module_name, _, part = name.rpartition(".")
-            module = self.module(module_name)
+            module: Any = self.module(module_name)
             parameter: Tensor = getattr(module, part)
             parameter.data = value
             if part == "weight" and hasattr(module, "nf"):  # GPT-2's Conv1D shapes its output by this
