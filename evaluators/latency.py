@@ -122,7 +122,9 @@ class LatencyTable(BaseModel):
 Build = Callable[[Plan], PreTrainedModel]
 
 
-def measure_table(space: Space, build: Build, dtype: torch.dtype, device: str, beside: Sequence[Plan] = ()) -> LatencyTable:
+def measure_table(
+    space: Space, build: Build, dtype: torch.dtype, device: str, beside: Sequence[Plan] = (), check: Callable[[], None] = lambda: None
+) -> LatencyTable:
     """Times every kernel that the space can ask for, and builds models that span them for calibration.
 
     Args:
@@ -131,6 +133,7 @@ def measure_table(space: Space, build: Build, dtype: torch.dtype, device: str, b
         dtype: Of its activations.
         device: Name of the machine.
         beside: Plans whose choices need not be options of the space, as uniform plans.
+        check: Called before each timing; what it raises ends them.
     """
     inventory = space.inventory
     kernels: dict[str, tuple[float, float]] = {}
@@ -138,10 +141,12 @@ def measure_table(space: Space, build: Build, dtype: torch.dtype, device: str, b
         for name, step, shape in _site_kernels(site, choice, dtype):
             stop_if_asked()
             if name not in kernels:
+                check()
                 kernels[name] = _time_kernel(step, shape, dtype)
     plans = {name: deployed_plan(plan, inventory, space.target) for name, plan in _calibration_plans(space).items()}
     rows, measured = [], []
     for plan in plans.values():
+        check()
         timing = time_models({"model": build(plan)}, inventory.causal)["model"]
         sums = np.sum([kernels[name] for name in _kernels(inventory, plan, dtype)], axis=0)
         blocks = sum(s.kind == "block" for s in inventory.parents) - len(plan.dropped(inventory))
@@ -192,6 +197,13 @@ def deployed(bank: Bank, config: Any, inventory: Inventory, plan: Plan, dtype: t
         if site.kind != "block":
             tensors |= bank.tensors(site, choice)
     return assemble(config, inventory, plan, tensors, dtype)
+
+
+def timing_seconds(table: LatencyTable, models: int) -> float:
+    """What `time_models` takes, as the table's own models did; building them comes on top."""
+    prefill = max((fitted["prefill_ms"] for fitted in table.calibration.values()), default=0.0)
+    decode = max((fitted.get("decode_ms", 0.0) for fitted in table.calibration.values()), default=0.0)
+    return models * (REPEATS + 1) * (PROMPT_TOKENS * prefill + DECODED_TOKENS / 5 * decode) / 1000
 
 
 @one_thread()

@@ -12,6 +12,7 @@ Importing this imports next to nothing, so that a command can listen to signals 
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from paredown.models import apply, evaluate, generate, load, verify
     from paredown.question import Study
     from paredown.search.outcome import Outcome
+    from paredown.search.progress import Progress
     from paredown.search.select import Selected
-    from paredown.search.session import Changed, Progress
+    from paredown.search.session import Changed
     from paredown.space.errors import BudgetError, ParedownError
     from paredown.space.plan_file import PlanFile
     from paredown.space.study_file import StudyFile
@@ -111,11 +113,12 @@ def find_plan(
     workers: int | None = None,
     fresh: bool = False,
     adopt: bool = False,
+    began: float | None = None,
 ) -> Outcome:
-    """Searches until the study says stop; in a folder of the same study it goes on where that was.
+    """Searches until more trials are not worth it, or the study says stop; in a folder of the same study it goes on where that was.
 
     Args:
-        study: The question. One that never says stop is given 100 trials.
+        study: The question. One without a count or a clock is given at most 100 trials.
         out: The study folder: plans, front, report, database.
         progress: Who is told; nobody by default. Reports are written in any case.
         bank: Folder of compressed sites, shared between studies; in the study folder by default.
@@ -123,6 +126,7 @@ def find_plan(
         fresh: Where the folder was measured with other weights, configuration, texts or libraries: move it to ``OUT.before-N`` and begin
             again. Nothing is deleted; a study whose inputs did not change goes on.
         adopt: In that case go on with its trials as they are, and record what changed.
+        began: When the study's ``timeout`` began, as `time.monotonic` counts [s]; now by default.
 
     Returns:
         Everything that was measured; the winner's plan is ``out/best/plan.yaml``.
@@ -132,6 +136,7 @@ def find_plan(
         CheckpointError: If the model is missing, incomplete or compressed already.
         BudgetError: If nothing meets the budget; the smallest plan is in ``out/best/plan.yaml``.
     """
+    began = time.monotonic() if began is None else began  # imports are a part of the run
     from paredown.progress import Silent
     from paredown.question import as_study, with_an_end
     from paredown.search.estimators import estimators
@@ -144,7 +149,8 @@ def find_plan(
     question = with_an_end(as_study(study))
     samplers[question.sampler], estimators[question.sensitivity]  # unknown ones are refused before hours are spent
     changed: Changed = "fresh" if fresh else "adopt" if adopt else "refuse"
-    return Session(question, expanded(out), progress or Silent(), expanded(bank) if bank else None, workers, changed).run()
+    told = progress or Silent()
+    return Session(question, expanded(out), told, expanded(bank) if bank else None, workers, changed, began).run()
 
 
 def status(folder: str | Path) -> Outcome:

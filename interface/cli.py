@@ -15,6 +15,8 @@ import paredown
 from paredown import signals, words
 from paredown.entry import note
 from paredown.question import demo_question, question_of, with_an_end
+from paredown.search.clock import process_began
+from paredown.search.counts import UNIT
 from paredown.search.verdict import summary_lines
 from paredown.space.errors import StudyError
 from paredown.space.paths import expanded
@@ -29,6 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+TRIALS = f"at most this many {UNIT}; expected gains below the noise end them earlier (--patience)"
 
 Json = Annotated[bool, typer.Option("--json", help="print what a file would hold")]
 Folder = Annotated[Path, typer.Argument(help="the study folder", show_default=False)]
@@ -64,11 +68,16 @@ def search(
     data: Data = None,
     target: Target = None,
     budget: BudgetText = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="stop after so many", show_default=False)] = None,
-    timeout: Annotated[str | None, typer.Option(help="stop after 45m, 1h30m, 90s, or a number of seconds", show_default=False)] = None,
-    until: Annotated[str | None, typer.Option(help="stop at HH:MM", show_default=False)] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help=TRIALS, show_default=False)] = None,
+    timeout: Annotated[
+        str | None, typer.Option(help="end the whole run after 45m, 1h30m, 90s, or a number of seconds", show_default=False)
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="end the whole run at HH:MM", show_default=False)] = None,
     patience: Annotated[
-        str | None, typer.Option(help="stop after so many without a better plan, or auto: what they promise is noise", show_default=False)
+        str | None,
+        typer.Option(
+            help="end the trials when gains fall below the noise (auto), after N without a better plan, or off", show_default=False
+        ),
     ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="frontier (default), evopress, amq, tpe, nsga2, nsga3, gp, random", show_default=False)
@@ -253,7 +262,7 @@ def dashboard(
 @app.command()
 def demo(
     study: Annotated[Path | None, typer.Option(help="the study file; studies/demo.yaml by default", show_default=False)] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="stop after so many", show_default=False)] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help=TRIALS, show_default=False)] = None,
     budget: BudgetText = None,
     out: Annotated[Path, typer.Option(help="the study folder")] = Path("runs/demo"),
 ) -> None:
@@ -280,7 +289,7 @@ def run_search(
     for line in words.of_search(paredown.inspect(with_an_end(question))):
         note(line)
     with telling(Console(stderr=True)) as progress:
-        paredown.find_plan(question, folder, progress=progress, bank=bank, workers=workers, fresh=fresh, adopt=adopt)
+        paredown.find_plan(question, folder, progress=progress, bank=bank, workers=workers, fresh=fresh, adopt=adopt, began=process_began())
 
 
 def print_json(value: Any) -> None:

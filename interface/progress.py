@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from types import TracebackType
@@ -10,13 +11,14 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from paredown.search.counts import worth
 from paredown.search.outcome import Outcome
 from paredown.search.record import Record
 from paredown.search.report import Reports
 from paredown.words import duration
 
 PLAIN_SECONDS = 10.0
-"""A plain line at most so often, the first and the last of each step apart."""
+"""Shortest time between two plain lines of a step [s], its first and last apart."""
 
 
 class Silent:
@@ -28,7 +30,10 @@ class Silent:
     def step(self, name: str, done: int, of: int | None) -> None:
         """Nothing is told."""
 
-    def trial(self, record: Record, best: Record | None, spent: float, of: int | None, deadline: float | None) -> None:
+    def trial(self, record: Record, best: Record | None, spent: float, of: int | None) -> None:
+        """Nothing is told."""
+
+    def expect(self, seconds: float) -> None:
         """Nothing is told."""
 
     def say(self, text: str) -> None:
@@ -63,16 +68,19 @@ class Plain(Silent):
         now = time.monotonic()
         if name != self._step or now - self._last > PLAIN_SECONDS:
             self._step, self._last = name, now
-            self.say(name if of is None else f"{name}: {done} of {of}")
+            self.say(name if of is None else f"{name}: {done} of {of}{self._clock.left()}")
 
-    def trial(self, record: Record, best: Record | None, spent: float, of: int | None, deadline: float | None) -> None:
+    def trial(self, record: Record, best: Record | None, spent: float, of: int | None) -> None:
         """A line for a trial, at most one in ten seconds, and for each new best and the last."""
-        left = self._clock.left(spent, of, deadline)
         now = time.monotonic()
-        if now - self._last > PLAIN_SECONDS or self._step != "trials" or record == best or spent == of:
+        is_last = of is not None and spent >= of
+        if now - self._last > PLAIN_SECONDS or self._step != "trials" or record == best or is_last:
             self._step, self._last = "trials", now
-            count = f"{spent:.0f} of {of}" if of else f"{spent:.0f}"
-            self.say(f"trial {count}: {described(record)}; {best_so_far(best)}{left}")
+            self.say(f"{worth(spent, of)}; trial {record.number}, {described(record)}; {best_so_far(best)}{self._clock.left()}")
+
+    def expect(self, seconds: float) -> None:
+        """The time left, from now on."""
+        self._clock.expect(seconds)
 
     def say(self, text: str) -> None:
         """A line."""
@@ -108,13 +116,16 @@ class Live(Silent):
         if name != self._step:
             self._step = name
             self.bars.reset(self._task, description=name, total=of, completed=0, note=self._best)
-        self.bars.update(self._task, completed=done, total=of)
+        self.bars.update(self._task, completed=done, total=of, note=self._best + self._clock.left())
 
-    def trial(self, record: Record, best: Record | None, spent: float, of: int | None, deadline: float | None) -> None:
+    def trial(self, record: Record, best: Record | None, spent: float, of: int | None) -> None:
         """Moves the bar of the trials."""
-        self._best = f"best {best.loss:.3g}" if best else ""
-        self.step("trials", round(spent), of)
-        self.bars.update(self._task, note=self._best + self._clock.left(spent, of, deadline))
+        self._best = f"{worth(spent, of)}, best {best.loss:.3g}" if best else worth(spent, of)
+        self.step("trials", int(spent) if of is None else min(int(spent), of), of)
+
+    def expect(self, seconds: float) -> None:
+        """The time left, from now on."""
+        self._clock.expect(seconds)
 
     def say(self, text: str) -> None:
         """A line above the bar."""
@@ -127,20 +138,18 @@ def telling(console: Console) -> Live | Plain:
 
 
 class Clock:
-    """Guesses when a search ends from the pace of its trials."""
+    """When a search is expected to end."""
 
     def __init__(self) -> None:
-        self._first: tuple[float, float] | None = None
+        self._end = math.inf
 
-    def left(self, spent: float, of: int | None, deadline: float | None) -> str:
-        """``, about 3 min left``: of the trials, the finalists come after; nothing while the pace is not known."""
-        now = time.monotonic()
-        self._first = self._first or (now, spent)
-        ends = [] if deadline is None else [deadline - now]
-        trials = spent - self._first[1]
-        if of is not None and trials:
-            ends.append((of - spent) * (now - self._first[0]) / trials)
-        return f", about {duration(max(min(ends), 0.0))} left" if ends else ""
+    def expect(self, seconds: float) -> None:
+        """So many seconds from now on, until it is said again."""
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> str:
+        """``, about 3 min left``, all steps counted; nothing while it is not known."""
+        return f", about {duration(max(self._end - time.monotonic(), 0.0))} left" if math.isfinite(self._end) else ""
 
 
 def described(record: Record) -> str:

@@ -21,7 +21,7 @@ from paredown.space.study_file import StudyFile
 
 if TYPE_CHECKING:
     from paredown.search.outcome import Outcome
-    from paredown.search.session import Progress
+    from paredown.search.progress import Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,7 +191,7 @@ class Contest:
                 spent.append(begun + race.spent)
 
             started = time.perf_counter()
-            race.run(trials=max(1, int(task.evaluations - begun)), deadline=None, finished=finished)
+            race.run(trials=max(1, int(task.evaluations - begun)), finished=finished)
             seconds = time.perf_counter() - started - self._seconds
         return Run(task=task, records=tuple(records), spent=tuple(spent), seconds=seconds)
 

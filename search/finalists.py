@@ -15,8 +15,10 @@ from paredown.evaluators.comparison import Ratio, interval, ratio
 from paredown.evaluators.door import memory_faults
 from paredown.evaluators.latency import Build, Timing, time_models
 from paredown.evaluators.quality import Quality
-from paredown.search.outcome import Comparison, Finding, Outcome, Refit, Survival
-from paredown.search.rebuild import Version
+from paredown.search.checks import Calibrated, Checks, Seconds, Selected, Step, on_held_out, on_selection
+from paredown.search.clock import Clock
+from paredown.search.outcome import Comparison, Finding, Outcome, Survival
+from paredown.search.pace import Measure, Measurement
 from paredown.search.record import Record
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
@@ -24,16 +26,7 @@ from paredown.space.plan import Plan
 SEARCHED, UNIFORM = 4, 2
 """How many plans of the search, and how many uniform ones, are measured once more."""
 
-DRAWS = 3
-"""From how many draws of the calibration texts the plans are rebuilt that the held-out set compares."""
-
-Measure = Callable[[Plan, str, Version], Quality]
-"""The quality of a version of a plan on a set, by name."""
-
-Step = Callable[[str, int, int], None]
-"""Who is told of a step: its name, how much is done, of how much."""
-
-IN_ORDER = Version(in_order=True)
+UNSELECTED = "no time was left to measure all finalists on fresh texts: the search set chose among them, and luck flatters its choice"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,23 +59,27 @@ class Finalists:
         """Each plan once."""
         return distinct([*self.searched, *self.uniform, *([self.solver] if self.solver else [])])
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selected:
-    """A finalist on the selection set, in the version that is better there.
-
-    Attributes:
-        quality: Of that version.
-        alone: Its matrices compressed each for itself, as the trials had it.
-        refit: What compressing in order brought; None for plans that no text calibrates.
-    """
-
-    quality: Quality
-    alone: Quality
-    refit: Refit | None
+    @property
+    def compared(self) -> list[Record]:
+        """What the held-out set would compare if the search set chose."""
+        return distinct([*self.searched[:1], *self.uniform[:1], *([self.solver] if self.solver else [])])
 
 
-def decide(outcome: Outcome, measure: Measure, calibrated: Callable[[Plan], bool], step: Step) -> Outcome:
+def measurements(outcome: Outcome, calibrated: Calibrated) -> list[Measurement]:
+    """What choosing among the trials so far takes at most: the finalists on the selection set, then the guard."""
+    finalists = Finalists.of(outcome)
+    selection = [each for record in finalists.records for each in on_selection(record, calibrated)]
+    return [*selection, *on_held_out(finalists.compared, calibrated)]
+
+
+def decide(
+    outcome: Outcome,
+    measure: Measure,
+    calibrated: Calibrated,
+    step: Step,
+    clock: Clock = Clock(),  # noqa: B008 - a frozen value
+    seconds: Seconds = lambda measurements: 0.0,
+) -> Outcome:
     """The outcome with its winner; as it was where no trial fits the budget.
 
     The selection set chooses, for each finalist, whether it is compressed in order; then the search's best and its rival, the best
@@ -90,46 +87,71 @@ def decide(outcome: Outcome, measure: Measure, calibrated: Callable[[Plan], bool
     that were tried, some look better by luck. The held-out set compares the two, each rebuilt from several draws of the calibration
     texts: the rival wins unless the search's best is better beyond the interval.
 
+    Under a limit, a measurement is begun only if it can end in time, and the selection set is read only if the held-out comparison can
+    follow. Where the time is too short for all finalists, the search set chooses among them. Where it is too short for all draws of
+    the held-out comparison, the plan is marked as unguarded; the draws that were compared count, and without any the rival must be
+    beaten on the set that chose.
+
     Args:
         outcome: Of a search whose trials are done.
         measure: Measures a version of a plan on the ``selection`` and ``held-out`` sets.
         calibrated: Whether what a plan stores depends on calibration texts.
         step: Is told before each measurement.
+        clock: The limit of the run.
+        seconds: What measurements are expected to take.
     """
-    finalists = Finalists.of(outcome)
-    selection = _selected(finalists.records, measure, calibrated, step)
+    finalists, checks = Finalists.of(outcome), Checks(measure, calibrated, step, clock, seconds)
+    first = distinct([*finalists.compared, *finalists.records])  # those whose versions the guard needs
+    selection = checks.selection(first, on_held_out(finalists.compared, calibrated))
+    qualities = {number: each.quality for number, each in selection.items()}
+    if not checks.is_selected:
+        qualities = {record.number: _by_sequence(record) for record in finalists.records}
 
     def rank(record: Record) -> tuple[float, int, int]:
-        return selection[record.number].quality.mean, record.size_bytes, record.number
+        return qualities[record.number].mean, record.size_bytes, record.number
 
-    best = min((record for record in finalists.searched if record.number in selection), key=rank, default=None)
-    solver = finalists.solver if finalists.solver and finalists.solver.number in selection else None
-    if best and solver and best != solver:
-        found = ratio(selection[best.number].quality, selection[solver.number].quality, seed=outcome.seed)
-        best = best if found.high < 1 else solver
-    rival = min((record for record in finalists.uniform if record.number in selection), key=rank, default=None)
+    def beats(record: Record, other: Record) -> bool:
+        return ratio(qualities[record.number], qualities[other.number], seed=outcome.seed).high < 1
+
+    best = min((record for record in finalists.searched if record.number in qualities), key=rank, default=None)
+    solver = finalists.solver if finalists.solver and finalists.solver.number in qualities else None
+    if best and solver and best != solver and not beats(best, solver):
+        best = solver
+    rival = min((record for record in finalists.uniform if record.number in qualities), key=rank, default=None)
     compared = distinct([record for record in (best, rival, solver) if record is not None])
     refits = {number: each.refit for number, each in selection.items() if each.refit}
-    held_out = _held_out(compared, refits, measure, calibrated, step)
-    best, rival, solver = (record if record and record.number in held_out else None for record in (best, rival, solver))
+    held_out = checks.held_out(compared, refits)
+    if checks.draws:
+        best, rival, solver = (record if record and record.number in held_out else None for record in (best, rival, solver))
     comparisons = {
         name: _compared(best, other, held_out, outcome.seed)
         for name, other in {"uniform": rival, "solver": solver}.items()
-        if best and other and other != best
+        if checks.draws and best and other and other != best
     }
-    guarded = best is None or ("uniform" in comparisons and comparisons["uniform"].high >= 1)
-    winner = rival if guarded and rival else best
+    gains = best is not None and (rival is None or (comparisons["uniform"].high < 1 if comparisons else beats(best, rival)))
+    winner = best if gains else rival or best
     return replace(
         outcome,
         selection={number: _finding([each.quality]) for number, each in selection.items()},
+        unselected="" if checks.is_selected else UNSELECTED,
         refits=refits,
         survival=_survival(finalists, selection, outcome.seed),
-        held_out={number: _finding(qualities) for number, qualities in held_out.items()},
+        held_out={number: _finding(by_draw) for number, by_draw in held_out.items()} if checks.draws else {},
+        unguarded=_unguarded(checks) if compared else "",
         winner=winner.number if winner else None,
         searched=best.number if best else None,
         uniform=rival.number if rival else None,
         comparisons=comparisons,
     )
+
+
+def _unguarded(checks: Checks) -> str:
+    """In words, what of the held-out comparison is missing; empty if nothing is."""
+    if checks.draws == checks.wanted:
+        return ""
+    if checks.draws:
+        return f"the time was enough for {checks.draws} of the {checks.wanted} draws of the calibration texts"
+    return "no time was left for the held-out comparison with the best uniform plan"
 
 
 def time_deployed(outcome: Outcome, build: Build, at_once: int, step: Step, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
@@ -176,21 +198,6 @@ def distinct(records: Sequence[Record]) -> list[Record]:
     return list({record.plan: record for record in reversed(records)}.values())[::-1]
 
 
-def _selected(records: Sequence[Record], measure: Measure, calibrated: Callable[[Plan], bool], step: Step) -> dict[int, Selected]:
-    """Each finalist by number of the trial; what is not finite on fresh texts cannot win."""
-    found = {}
-    for done, record in enumerate(records):
-        step("finalists on fresh texts", done, len(records))
-        with suppress(EvaluationError):
-            alone = measure(record.plan, "selection", Version())
-            found[record.number] = Selected(quality=alone, alone=alone, refit=None)
-            if calibrated(record.plan):
-                ordered = measure(record.plan, "selection", IN_ORDER)
-                refit = Refit(alone=alone.mean, in_order=ordered.mean)
-                found[record.number] = Selected(quality=ordered if refit.gains else alone, alone=alone, refit=refit)
-    return found
-
-
 def _survival(finalists: Finalists, selection: Mapping[int, Selected], seed: int) -> Survival | None:
     """Of the trial that lost the least on the search set; None where that is the solver's own, or the search set is one sequence."""
     best, solver = next(iter(finalists.searched), None), finalists.solver
@@ -205,24 +212,8 @@ def _survival(finalists: Finalists, selection: Mapping[int, Selected], seed: int
 
 def _by_sequence(record: Record) -> Quality:
     """A trial's sums, each sequence as a document."""
-    totals = np.array(record.sequences)
+    totals = np.array(record.sequences or (record.loss,))
     return Quality(metric="", totals=totals, tokens=np.ones_like(totals), perplexity=None)
-
-
-def _held_out(
-    records: Sequence[Record], refits: Mapping[int, Refit], measure: Measure, calibrated: Callable[[Plan], bool], step: Step
-) -> dict[int, list[Quality]]:
-    """The quality of each for every draw of the calibration texts; as many for each, so that draws are paired."""
-    draws = DRAWS if any(calibrated(record.plan) for record in records) else 1
-    found: dict[int, list[Quality]] = {record.number: [] for record in records}
-    for draw in range(draws):  # the inputs of one draw serve all its plans
-        for done, record in enumerate(records):
-            step("held-out texts", draw * len(records) + done, draws * len(records))
-            refit = refits.get(record.number)
-            version = Version(in_order=refit is not None and refit.gains, draw=draw if calibrated(record.plan) else 0)
-            with suppress(EvaluationError):
-                found[record.number].append(measure(record.plan, "held-out", version))
-    return {number: qualities for number, qualities in found.items() if len(qualities) == draws}
 
 
 def _compared(best: Record, other: Record, held_out: Mapping[int, Sequence[Quality]], seed: int) -> Comparison:

@@ -18,7 +18,7 @@ from paredown.space.plan_file import choices_of
 
 if TYPE_CHECKING:
     from paredown.evaluators.quality import Quality  # imports torch
-    from paredown.search.finalists import Measure
+    from paredown.search.pace import Measure
     from paredown.search.rebuild import Version
 
 MEASUREMENTS = "finalists"

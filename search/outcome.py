@@ -84,6 +84,23 @@ class Survival:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Provisional:
+    """A plan within the budget that can be applied and was not measured.
+
+    Attributes:
+        origin: ``solver`` or ``uniform``.
+        label: For people.
+        size_bytes: Of the tensors that ``apply`` writes.
+        predicted_loss: Sum of the sensitivities; None before they are known.
+    """
+
+    origin: str
+    label: str
+    size_bytes: int
+    predicted_loss: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """Everything that a report shows.
 
@@ -114,6 +131,10 @@ class Outcome:
         uniform: Number of the best uniform plan within the budget; None if none is that small.
         searched: Number of the search's best, which the uniform plan was compared with.
         comparisons: ``uniform`` and ``solver``: the search's best against these, on the held-out set.
+        unselected: In words why the search set chose among the finalists; empty if the selection set did.
+        unguarded: In words what of the held-out comparison is missing for want of time; empty if nothing is.
+        provisional: The plan that was made before any trial, where none was measured yet.
+        completion: The command that goes on with what is missing; empty if nothing is.
         calibration: The texts that calibrated choices were compressed with, as plan files hold them.
         data_sha256: Fingerprints of the four sets.
         latency: Table of the machine that times were predicted for; None where not measured.
@@ -147,6 +168,10 @@ class Outcome:
     uniform: int | None = None
     searched: int | None = None
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    unselected: str = ""
+    unguarded: str = ""
+    provisional: Provisional | None = None
+    completion: str = ""
     calibration: Mapping[str, Any] = field(default_factory=dict)
     data_sha256: Mapping[str, str] = field(default_factory=dict)
     latency: Mapping[str, Any] | None = None
@@ -194,7 +219,8 @@ class Outcome:
         mapping["front"] = [record.number for record in self.front]
         for name in ("selection", "refits", "held_out", "comparisons"):
             mapping[name] = {str(key): asdict(value) for key, value in mapping[name].items()}
-        mapping["survival"] = asdict(self.survival) if self.survival else None
+        for name in ("survival", "provisional"):
+            mapping[name] = asdict(mapping[name]) if mapping[name] else None
         write_atomically(folder / FILE, json.dumps(mapping, indent=1))
 
     @classmethod
@@ -230,3 +256,11 @@ class Outcome:
         if outcome.calibration:
             Calibration(**outcome.calibration, in_order=False)
         return outcome
+
+
+def stored_outcome(folder: Path) -> Outcome | None:
+    """The outcome that a study folder holds; None if it holds none, or a damaged one, which the search makes again."""
+    try:
+        return Outcome.read(folder)
+    except StudyError:
+        return None

@@ -132,7 +132,7 @@ def _run(bench: Workbench, question: Question, folder: Path, plans: Sequence[Pla
     def finished(record: Record) -> None:
         ends.append(time.perf_counter())
 
-    race.run(trials=len(plans), deadline=None, finished=finished)
+    race.run(trials=len(plans), finished=finished)
     clock.spent["trial"] = [after - before for before, after in zip(ends, ends[1:], strict=False)]
     return race
 

@@ -45,10 +45,17 @@ class Patience:
         """
         if self.asked == "auto" and (words := self._promises_little(history)):
             return words
-        most = PLAIN if self.asked == "auto" else int(self.asked)
-        if self._since_better(history, failed) < most:
+        if self._since_better(history, failed) < self._most:
             return ""
-        return f"{most} trials brought no plan that is better than the best one by more than the paired standard error"
+        return f"{self._most} trials brought no plan that is better than the best one by more than the paired standard error"
+
+    def left(self, history: Sequence[Record], failed: Collection[int] = ()) -> float:
+        """Whole trials after which they are over at the latest, if none brings a better plan; those before ``first`` included."""
+        return max(self.first - len(history) - len(failed), 0) + max(self._most - self._since_better(history, failed), 0.0)
+
+    @property
+    def _most(self) -> int:
+        return PLAIN if self.asked == "auto" else int(self.asked)
 
     def _promises_little(self, history: Sequence[Record]) -> str:
         latest = [record for record in history if record.expected_gain is not None][-PROPOSALS:]

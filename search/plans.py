@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paredown.search.outcome import Outcome
+from paredown.search.outcome import Outcome, Provisional
 from paredown.search.record import Record
 from paredown.space.errors import OutputError
 from paredown.space.plan import Plan
@@ -91,6 +91,21 @@ def _remove(folder: Path) -> None:
         raise OutputError(f"cannot remove {folder}: {error.strerror}; make its folder writable") from None
 
 
+def unmeasured_file(outcome: Outcome, provisional: Provisional, plan: Plan, reference: BaseModelReference) -> PlanFile:
+    """The plan file of a plan that can be applied before the first trial; its loss is predicted, or not known."""
+    quality = {"metric": outcome.metric, "unit": UNITS[outcome.metric], "measured_on": "predicted", "mean": provisional.predicted_loss}
+    return plan_file(
+        plan,
+        reference,
+        outcome.target,
+        provisional.size_bytes,
+        calibration=calibration_of(outcome, plan, in_order=False),
+        quality=quality if provisional.predicted_loss is not None else {"metric": outcome.metric, "measured_on": "nothing"},
+        compared_with={"unguarded": "not measured yet"},
+        provenance=_provenance(outcome, provisional.origin),
+    )
+
+
 def measured_file(outcome: Outcome, record: Record, reference: BaseModelReference, records: Records | None = None) -> PlanFile:
     """The plan file of a trial, with the best that is known of its quality."""
     held_out, selection = outcome.held_out.get(record.number), outcome.selection.get(record.number)
@@ -104,7 +119,7 @@ def measured_file(outcome: Outcome, record: Record, reference: BaseModelReferenc
         name = "search"
         quality |= {"measured_on": name, "mean": record.loss, "standard_error": record.standard_error, "perplexity": record.perplexity}
     quality["data_sha256"] = outcome.data_sha256.get(name)
-    compared = None
+    compared: dict[str, Any] | None = None
     if (against := outcome.comparisons.get("uniform")) and record.number == outcome.searched:
         other = outcome[against.number]
         compared = {
@@ -116,6 +131,8 @@ def measured_file(outcome: Outcome, record: Record, reference: BaseModelReferenc
                 "ratio_ci95": [against.low, against.high],
             }
         }
+    if outcome.unguarded and record.number == outcome.winner:
+        compared = {"unguarded": outcome.unguarded, "to_complete": outcome.completion, **(compared or {})}
     latency: dict[str, dict[str, Any]] | None = None
     predicted = {"decode": record.decode_ms, "prefill": record.prefill_ms}
     if known := {name: value for name, value in predicted.items() if value is not None}:
@@ -123,8 +140,6 @@ def measured_file(outcome: Outcome, record: Record, reference: BaseModelReferenc
         latency = {name: {"unit": "ms/token", "predicted": value} for name, value in known.items()}
         for name in known if timed else ():
             latency[name] |= {"measured": timed[f"{name}_ms"], "iqr": timed[f"{name}_iqr"], "device": outcome.environment.get("cpu")}
-    provenance = {"study": outcome.model, "trial": record.number, "origin": record.origin, "seed": outcome.seed}
-    provenance |= {key: outcome.environment[key] for key in ("paredown", "torch", "transformers", "cpu") if key in outcome.environment}
     return plan_file(
         record.plan,
         reference,
@@ -135,5 +150,10 @@ def measured_file(outcome: Outcome, record: Record, reference: BaseModelReferenc
         quality=quality,
         latency=latency,
         compared_with=compared,
-        provenance=provenance,
+        provenance=_provenance(outcome, record.origin, trial=record.number),
     )
+
+
+def _provenance(outcome: Outcome, origin: str, **known: Any) -> dict[str, Any]:
+    made = {"study": outcome.model, **known, "origin": origin, "seed": outcome.seed}
+    return made | {key: outcome.environment[key] for key in ("paredown", "torch", "transformers", "cpu") if key in outcome.environment}

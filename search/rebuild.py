@@ -52,6 +52,10 @@ class Rebuilder:
         """
         return self.bench.measure(plan, name, self.bank(plan, version))
 
+    def holds(self, plan: Plan, version: Version) -> bool:
+        """Whether a version in order was compressed before."""
+        return holds_all(ordered_bank(self._calibrated(version.draw), plan), plan, self.bench.space.inventory)
+
     def bank(self, plan: Plan, version: Version) -> Bank:
         """The bank that holds a version of a plan; what is missing there is compressed now."""
         bank = self._calibrated(version.draw)

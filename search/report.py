@@ -48,15 +48,16 @@ def write_report(outcome: Outcome, folder: Path, *, draw: bool = True) -> None:
     """Writes all reports of a study, each whole or not at all.
 
     Args:
-        outcome: With one finished trial at least.
+        outcome: Without a finished trial, there is no table of them and no picture.
         folder: The study folder; its ``inventory.json`` and ``sensitivity.json`` are read for the pictures.
         draw: Whether to draw the pictures anew, too.
 
     Raises:
         OutputError: If the folder cannot be written.
     """
-    write_trials(outcome, folder / "trials.csv")
-    if draw:
+    if outcome.records:
+        write_trials(outcome, folder / "trials.csv")
+    if draw and outcome.records:
         draw_pictures(outcome, folder)
     title, sections = f"{outcome.model} at {outcome.budget}", sections_of(outcome, folder)
     write_atomically(folder / "report.md", as_markdown(title, sections))
@@ -111,7 +112,8 @@ def sections_of(outcome: Outcome, folder: Path) -> list[Section]:
     sections.append(replace(started, table=_blocks(folder)))
     sections.append(additivity_section(outcome, folder))
     flattered = "Losses on the search set, which chose these plans: luck flatters them a little."
-    sections.append(Section(title="Plans on the front", paragraphs=[flattered], table=_front(outcome)))
+    if outcome.records:
+        sections.append(Section(title="Plans on the front", paragraphs=[flattered], table=_front(outcome)))
     if outcome.timed or any(record.decode_ms is not None for record in outcome.records):
         told = "Times of the front are predicted from timed layers; only what was built and run end to end is called measured."
         sections.append(Section(title="Speed", paragraphs=[told], table=_timed(outcome) if outcome.timed else None))

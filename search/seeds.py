@@ -8,6 +8,7 @@ import numpy as np
 
 from paredown.search.refusal import refusal
 from paredown.search.samplers import Proposal, Question
+from paredown.search.uniform import UniformPlan
 
 POINTS = 5
 SPACING = 1.06
@@ -43,3 +44,12 @@ def seed_plans(question: Question, sizes: Sequence[int] = ()) -> list[Proposal]:
         )
         for i, plan in enumerate(plans)
     ]
+
+
+def first_plans(solved: Sequence[Proposal], uniform: Sequence[UniformPlan], budget_bytes: int) -> list[tuple[str, Proposal]]:
+    """What every study measures first, each with its origin: the solver's plan for the budget, uniform plans, those within the budget
+    first, so that a short run has something to be compared with, then the solver's plans along the front."""
+    ordered = sorted(uniform, key=lambda plan: plan.size_bytes > budget_bytes)
+    baselines = [("uniform", Proposal(plan=plan.plan, label=plan.label)) for plan in ordered]
+    seeds = [("solver", proposal) for proposal in solved]
+    return [*seeds[:1], *baselines, *seeds[1:]]

@@ -6,31 +6,35 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from paredown.compressors.bank_folder import bank_in_use
 from paredown.compressors.holdings import USED
 from paredown.compressors.statistics_folder import again_if_damaged
-from paredown.evaluators.latency import REMEDY, LatencyTable, deployed_plan
+from paredown.evaluators.latency import REMEDY, LatencyTable, deployed_plan, timing_seconds
 from paredown.search import inputs as study_inputs
-from paredown.search.finalists import Measure, decide, time_deployed
+from paredown.search.clock import Clock, OutOfTime
+from paredown.search.finalists import time_deployed
 from paredown.search.inputs import Inputs
 from paredown.search.lazy import data_free, is_lazy, narrowed
+from paredown.search.limit import check_limit
 from paredown.search.limits import decode_limit
 from paredown.search.measurements import MEASUREMENTS, Measurements
-from paredown.search.outcome import Outcome
-from paredown.search.plans import publish
-from paredown.search.rebuild import rebuilder
+from paredown.search.missing import UNMEASURED, completion, unmeasured_rival
+from paredown.search.outcome import Outcome, Provisional, stored_outcome
+from paredown.search.pace import Measure
+from paredown.search.plans import publish, unmeasured_file
+from paredown.search.progress import Progress
 from paredown.search.record import Record, best_within
 from paredown.search.refusal import refuse_impossible
 from paredown.search.samplers import Proposal, Question
+from paredown.search.schedule import Schedule
 from paredown.search.scored import scored_records
-from paredown.search.seeds import seed_plans
+from paredown.search.seeds import first_plans, seed_plans
 from paredown.search.sensitivity import Sensitivity, stored_losses
 from paredown.search.solver import Solver
 from paredown.search.study import Race, TrialLog, locked
@@ -48,22 +52,6 @@ PUBLISH_SECONDS = 20.0
 Changed = Literal["refuse", "fresh", "adopt"]
 
 
-class Progress(Protocol):
-    """Who is told how a search goes on."""
-
-    def step(self, name: str, done: int, of: int | None) -> None:
-        """A step was begun or went on; ``of`` is None while its length is not known."""
-
-    def trial(self, record: Record, best: Record | None, spent: float, of: int | None, deadline: float | None) -> None:
-        """A trial ended; ``spent`` of the trials asked for are done."""
-
-    def say(self, text: str) -> None:
-        """A sentence for the person."""
-
-    def publish(self, outcome: Outcome, folder: Path) -> None:
-        """The outcome changed: reports may be drawn again."""
-
-
 class Session:
     """A search in a study folder.
 
@@ -75,16 +63,26 @@ class Session:
         workers: Processes that fill it, and threads of passes in order; one a core by default.
         changed: What is done where the folder's trials were measured with other weights, texts or libraries: ``refuse``; ``fresh`` moves
             the folder aside and begins again; ``adopt`` goes on with the trials as they are.
+        began: When the run began, as `time.monotonic` counts [s]; now by default.
     """
 
     def __init__(
-        self, question: StudyFile, folder: Path, progress: Progress, bank: Path | None = None, workers: int | None = None,
+        self,
+        question: StudyFile,
+        folder: Path,
+        progress: Progress,
+        bank: Path | None = None,
+        workers: int | None = None,
         changed: Changed = "refuse",
-    ) -> None:  # fmt: skip
+        began: float | None = None,
+    ) -> None:
         self.question, self.folder, self.progress, self.workers = question, folder, progress, workers
         self.changed = changed
         self.bank_folder = bank or folder / "bank"
+        self.clock = Clock.of(question, time.monotonic() if began is None else began)
         self.seconds: dict[str, float] = {}
+        self.original_perplexity: float | None = None
+        self.latency: LatencyTable | None = None
 
     def run(self) -> Outcome:
         """Searches until the study says stop, and chooses the winner.
@@ -93,46 +91,96 @@ class Session:
             StudyError: If the folder holds another study or is in use.
             BudgetError: If nothing meets the budget; the smallest plan is in ``best/plan.yaml``.
         """
-        deadline = self._deadline()
-        return again_if_damaged(lambda: self._run(deadline), self.progress.say)
+        return again_if_damaged(self._run, self.progress.say)
 
-    def _run(self, deadline: float | None) -> Outcome:
+    def _run(self) -> Outcome:
         with ExitStack() as self._locks:
             self._locks.enter_context(locked(self.folder))
+            if words := check_limit(self.question, self.clock, self.folder):
+                self.progress.say(words)
             same_study(self.folder, self.question)
             tidy(self.folder)
             self._locks.enter_context(bank_in_use(self.bank_folder))
             started = time.monotonic()
             self.progress.step("model and texts", 0, None)
             self.bench = Workbench(self.question, self.bank_folder, self.workers, self._check_inputs, self.progress.say)
-            space, inventory = self.bench.space, self.bench.space.inventory
+            inventory = self.bench.space.inventory
             self.reference = reference_of(self.question, self.bench.folder, inventory)
             write_atomically(self.folder / "inventory.json", TypeAdapter(Inventory).dump_json(inventory, indent=1))
+            self.schedule = Schedule(self.clock, self.bench, self.progress)
             if before := finished(self.folder, self.question):
                 self._publish(before)  # what a person or a full disk took away is there again
                 return before
             keep_environment(self.folder, environment())
-            self.solver = Solver(space)
+            self.solver = Solver(self.bench.space)
             self.budget_bytes = self._budget(inventory)
             self._keep_time("model and texts", started)
-            started = time.monotonic()
-            self.uniform = uniform_plans(space, self.budget_bytes)
-            if is_lazy(self.question, space):
-                self._narrow()
-            self._fill([plan.plan for plan in self.uniform])
-            self._keep_time("bank", started)
-            started = time.monotonic()
-            self.losses = self._sensitivity()
-            self._keep_time("sensitivity", started)
-            started = time.monotonic()
-            self.progress.step("latency", 0, None)
-            self.latency = self._latency()
-            if self.latency and self.question.max_decode_ms is not None:
-                space = self.bench.space
-                self.solver = Solver(space, limits=[decode_limit(space, self.latency, self.question.max_decode_ms)])
-                self.solver.solve(self.losses, self.budget_bytes)  # or says which of the budgets cannot be met
-            self._keep_time("latency", started)
-            return self._search(deadline)
+            try:
+                self._prepare()
+                return self._search()
+            except OutOfTime:
+                return self._out_of_time()
+
+    def _prepare(self) -> None:
+        """Bank, sensitivities and latency table; at any moment the best plan that is known by then can be applied.
+
+        Raises:
+            OutOfTime: At the limit.
+        """
+        started = time.monotonic()
+        self.uniform = uniform_plans(self.bench.space, self.budget_bytes)
+        if fitting := [plan for plan in self.uniform if plan.size_bytes <= self.budget_bytes]:
+            largest = max(fitting, key=lambda plan: plan.size_bytes)
+            self._offer("uniform", Proposal(plan=largest.plan, label=largest.label))
+        if is_lazy(self.question, self.bench.space):
+            self._narrow()
+        self._fill([plan.plan for plan in self.uniform])
+        self._keep_time("bank", started)
+        started = time.monotonic()
+        self.losses = self._sensitivity()
+        if self.question.max_decode_ms is None:
+            self._solve()
+        self._keep_time("sensitivity", started)
+        started = time.monotonic()
+        self.progress.step("latency", 0, None)
+        self.latency = self._latency()
+        self.schedule.timing = timing_seconds(self.latency, 3) if self.latency else 0.0
+        if self.latency and self.question.max_decode_ms is not None:
+            space = self.bench.space
+            self.solver = Solver(space, limits=[decode_limit(space, self.latency, self.question.max_decode_ms)])
+            self.solver.solve(self.losses, self.budget_bytes)  # or says which of the budgets cannot be met
+            self._solve()
+        self._keep_time("latency", started)
+
+    def _solve(self) -> None:
+        """The solver's plans, of which the one for the budget can be applied from now on."""
+        self.asked = Question.of(self.question, self.solver, self.losses, len(self.bench.sequences["search"]))
+        self.solved = seed_plans(self.asked, [plan.size_bytes for plan in self.uniform])
+        if found := self._offer("solver", self.solved[0]):
+            what = f"{found.size_bytes:,} bytes, predicted loss {found.predicted_loss:.3g}, not measured yet"
+            self.progress.say(f"the solver's plan can be applied now: {self.folder / 'best' / 'plan.yaml'}, {what}")
+
+    def _offer(self, origin: str, proposal: Proposal) -> Provisional | None:
+        """Writes a plan that can be applied, unless a trial was measured already."""
+        if (before := stored_outcome(self.folder)) and before.records:
+            return None
+        size = proposal.plan.size_bytes(self.bench.space.inventory)
+        found = Provisional(origin=origin, label=proposal.label, size_bytes=size, predicted_loss=proposal.predicted_loss)
+        self.outcome = self._outcome(state="searching", provisional=found)
+        unmeasured_file(self.outcome, found, proposal.plan, self.reference).write(self.folder / "best" / "plan.yaml")
+        self._publish(self.outcome)
+        return found
+
+    def _out_of_time(self) -> Outcome:
+        """The end of a run whose limit came before its first trial: trials of an earlier run stand, else the plan that is offered."""
+        before = stored_outcome(self.folder) or self._outcome(state="stopped")
+        if before.records:
+            return before
+        self.progress.say("the limit came before the first trial: the plan is not measured")
+        outcome = replace(before, state="stopped", unguarded=UNMEASURED, seconds=dict(self.seconds))
+        outcome = replace(outcome, completion=completion(self.question, self.folder, self.bank_folder))
+        self._publish(outcome)
+        return outcome
 
     def _check_inputs(self, found: Inputs) -> None:
         """Makes sure that the folder's trials were measured with these inputs, and writes them there.
@@ -163,19 +211,24 @@ class Session:
         return asked
 
     def _sensitivity(self) -> Sensitivity:
-        self.original_perplexity = self.bench.teacher("search").measure(self.bench.model).perplexity
+        self.original_perplexity = self.schedule.measure_original().perplexity
         return self._losses(self.bench.space, "sensitivity.json")
 
     def _losses(self, space: Space, name: str) -> Sensitivity:
         inputs = [self.inputs[name] for name in ("calibration", "search", "origin")]
         return stored_losses(
             self.folder / name, self.question.sensitivity, inputs, space, self.bench.planned, self.bench.bank,
-            self.bench.sequences["search"], lambda done, of: self.progress.step("sensitivity", done, of),
+            self.bench.sequences["search"], partial(self._step, "sensitivity"),
         )  # fmt: skip
 
     def _fill(self, beside: Sequence[Plan] = ()) -> None:
-        self.bench.fill_bank(beside, lambda done, of: self.progress.step("bank", done, of))
+        self.bench.fill_bank(beside, partial(self._step, "bank"))
         self.bench.name_records(self.folder / USED)
+
+    def _step(self, name: str, done: int, of: int) -> None:
+        """Tells of a step before the trials, which ends at the limit."""
+        self.progress.step(name, done, of)
+        self.clock.check()
 
     def _narrow(self) -> None:
         """Leaves in the space only those calibrated choices where the front may pass, told by their data-free siblings."""
@@ -195,7 +248,7 @@ class Session:
         if self.question.latency != "measure" and not path.is_file():
             raise StudyError(f"no latency table {path}; leave it out to measure one, or say off")
         plans = [plan.plan for plan in self.uniform]
-        table = self.bench.latency_table(path, plans)
+        table = self.bench.latency_table(path, plans, self.clock.check)
         if lacking := table.lacking(self.bench.space, plans):
             self.progress.say(
                 f"the latency table {path} lacks {len(lacking)} kernels of this study ({lacking[0]}): "
@@ -203,97 +256,89 @@ class Session:
             )
         return table
 
-    def _search(self, deadline: float | None) -> Outcome:
+    def _search(self) -> Outcome:
         started = time.monotonic()
+        if self.clock.is_limited:
+            self.schedule.rehearse(self.solved[0].plan)
         race = self._race()
-        self.outcome = self._outcome(race, state="searching")
         self._published = 0.0
 
         def measured(record: Record) -> None:
             best = best_within(race.measured, self.budget_bytes, self.question.max_decode_ms)
-            self.progress.trial(record, best, race.spent, self.question.trials, deadline)
+            self.progress.expect(self.schedule.left(self._outcome(race), race, self.question.trials, self.question.patience))
+            self.progress.trial(record, best, race.spent, self.question.trials)
             if time.monotonic() - self._published > PUBLISH_SECONDS:
-                self._publish(self._outcome(race, state="searching"))
+                self._publish(self._outcome(race))
 
         try:
-            race.run(trials=self.question.trials, deadline=deadline, finished=measured, patience=self.question.patience)
+            race.run(
+                trials=self.question.trials, finished=measured, clock=self.clock, patience=self.question.patience,
+                reserved=lambda: self.schedule.reserved(self._outcome(race)),
+            )  # fmt: skip
         except BaseException:
             if race.history:
                 self._publish(self._outcome(race, state="stopped"))
             raise
+        if self.clock.is_limited and not race.history and not race.failed:
+            raise OutOfTime
         self._keep_time("trials", started)
-        self._publish(self._outcome(race, state="searching"))
+        self._publish(self._outcome(race))
         started = time.monotonic()
-        with rebuilder(self.bench) as rebuild:
-            measure = self._measurements(rebuild.measure).measure
-            outcome = decide(self._outcome(race, state="finished"), measure, self.bench.is_calibrated, self.progress.step)
+        outcome = unmeasured_rival(self.schedule.decided(self._outcome(race, state="finished"), self._stored), of=len(race.seeds))
+        if outcome.unguarded or outcome.unselected:
+            command = completion(self.question, self.folder, self.bank_folder, self.schedule.after(outcome))
+            outcome = replace(outcome, completion=command)
         if self.latency and outcome.winner is not None:
-            timed = time_deployed(outcome, self.bench.deployed, self.bench.deployed_at_once, self.progress.step, self.progress.say)
-            outcome = replace(outcome, timed=timed)
+            if self.clock.has(self.schedule.timing):
+                at_once = self.bench.deployed_at_once
+                timed = time_deployed(outcome, self.bench.deployed, at_once, self.progress.step, self.progress.say)
+                outcome = replace(outcome, timed=timed)
+            else:
+                self.progress.say("no time was left to time the deployed models: their times stay predicted")
         self._keep_time("finalists", started)
         outcome = replace(outcome, seconds=dict(self.seconds), prices=self.solver.prices(self.losses, self.budget_bytes))
         self._publish(outcome)
         return outcome
 
-    def _measurements(self, measure: Measure) -> Measurements:
+    def _stored(self, measure: Measure) -> Measure:
         """The finalists' measurements, which a search that was killed among them finds again."""
 
         def texts(draw: int) -> str:
             return self.bench.calibration(draw).sha256()
 
-        return Measurements(self.folder / MEASUREMENTS, self.inputs, texts, measure)
+        return Measurements(self.folder / MEASUREMENTS, self.inputs, texts, measure).measure
 
     def _race(self) -> Race:
-        """The trials: the solver's plan for the budget, uniform plans, the solver's others, then what the sampler proposes."""
-        asked = Question.of(self.question, self.solver, self.losses, len(self.bench.sequences["search"]))
-        baselines = [("uniform", Proposal(plan=plan.plan, label=plan.label)) for plan in self.uniform]
-        solved = [("solver", proposal) for proposal in seed_plans(asked, [plan.size_bytes for plan in self.uniform])]
-        seeds = [*solved[:1], *baselines, *solved[1:]]
+        seeds = first_plans(self.solved, self.uniform, self.budget_bytes)
         log = TrialLog(self.folder / "study.db", with_latency=self.latency is not None)
-        return Race(log, asked, self.question.sampler, seeds, self.bench.measure_rung, self._predicted_times)
+        return Race(log, self.asked, self.question.sampler, seeds, self.schedule.measure_rung, self._predicted_times)
 
     def _predicted_times(self, plan: Plan) -> tuple[float | None, float] | None:
         inventory = self.bench.space.inventory
         return self.latency.predict(inventory, deployed_plan(plan, inventory, self.bench.space.target)) if self.latency else None
 
-    def _deadline(self) -> float | None:
-        ends = []
-        if self.question.timeout is not None:
-            ends.append(time.monotonic() + self.question.timeout)
-        if self.question.until is not None:
-            ends.append(time.monotonic() + seconds_until(self.question.until, datetime.now()))
-        return min(ends, default=None)
-
-    def _outcome(self, race: Race, *, state: str) -> Outcome:
+    def _outcome(self, race: Race | None = None, *, state: str = "searching", **known: Any) -> Outcome:
+        if race:
+            known |= {"records": tuple(race.measured), "stopped_early": len(race.history) - len(race.measured)}
+            known |= {"failed": len(race.failed), "spent": race.spent, "ended": race.ended}
         return self.bench.outcome(
             state=state,
             budget_bytes=self.budget_bytes,
             original_perplexity=self.original_perplexity,
-            records=tuple(race.measured),
-            stopped_early=len(race.history) - len(race.measured),
-            failed=len(race.failed),
-            spent=race.spent,
             patience=self.question.patience,
-            ended=race.ended,
             latency=self.latency.model_dump(exclude={"kernels"}) if self.latency else None,
             seconds=dict(self.seconds),
             max_decode_ms=self.question.max_decode_ms,
+            **({"records": ()} | known),
         )
 
     def _publish(self, outcome: Outcome) -> None:
+        started = time.monotonic()
         self.outcome = outcome
         self.bench.name_records(self.folder / USED)
         publish(outcome, self.reference, self.folder, self.progress.publish, partial(scored_records, self.bench, outcome))
         self._published = time.monotonic()
+        self.schedule.closing = max(self.schedule.closing, self._published - started)
 
     def _keep_time(self, name: str, started: float) -> None:
         self.seconds[name] = time.monotonic() - started
-
-
-def seconds_until(clock: str, now: datetime) -> float:
-    """Seconds from now until the next time that the clock shows ``HH:MM``."""
-    hours, minutes = map(int, clock.split(":"))
-    then = now.replace(hour=hours, minute=minutes, second=0, microsecond=0)
-    if then <= now:
-        then += timedelta(days=1)
-    return (then - now).total_seconds()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 import warnings
@@ -19,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from paredown.evaluators.door import memory_faults
 from paredown.evaluators.quality import Quality
+from paredown.search.clock import Clock
 from paredown.search.database import check_database, damaged
 from paredown.search.patience import Patience
 from paredown.search.record import Record
@@ -141,10 +143,26 @@ class Race:
         self.history = {record.number: record for record in log.records()}
         self.failed = log.failed()
         self.ended = ""
+        self._seconds = self._shares = 0.0
 
-    def run(self, *, trials: int | None, deadline: float | None, finished: Callable[[Record], None], patience: str | int = "off") -> None:
-        """Measures plans until they took the forward passes of ``trials`` whole ones, the next would end after ``deadline``
-        (`time.monotonic`), or ``patience`` (as of `Patience`) is at its end.
+    def run(
+        self,
+        *,
+        trials: int | None,
+        finished: Callable[[Record], None],
+        clock: Clock = Clock(),  # noqa: B008 - a frozen value
+        reserved: Callable[[], float] = lambda: 0.0,
+        patience: str | int = "off",
+    ) -> None:
+        """Measures plans until they took the forward passes of ``trials`` whole ones, the next would end too late, or ``patience``
+        (as of `Patience`) is at its end.
+
+        Args:
+            trials: Forward passes over the search set; None for any number.
+            finished: Is told of each trial.
+            clock: The limit of the run.
+            reserved: Seconds that the steps after the trials need.
+            patience: When trials are not worth going on with.
 
         Raises:
             EvaluationError: If ten trials in a row fail.
@@ -152,7 +170,7 @@ class Race:
         pending = self.log.open_trials()
         failures = 0
         longest = 0.0
-        while (trials is None or self.spent < trials) and (not self.spent or deadline is None or time.monotonic() + longest < deadline):
+        while (trials is None or self.spent < trials) and clock.has(longest + (reserved() if clock.is_limited else 0.0)):
             stop_if_asked()
             if self._is_out_of(patience):
                 break
@@ -171,6 +189,8 @@ class Race:
                 failures = 0
                 self.log.tell(trial, record, self.question.budget_bytes)
                 self.history[record.number] = record
+                self._seconds += record.seconds
+                self._shares += record.share_of(self.question.sequences)
                 finished(record)
             longest = max(longest, time.monotonic() - started)
 
@@ -184,9 +204,24 @@ class Race:
         """What was measured so far, in trials on the whole search set; one that failed counts as a whole one."""
         return len(self.failed) + sum(record.share_of(self.question.sequences) for record in self.history.values())
 
+    @property
+    def trial_seconds(self) -> float:
+        """What a whole trial takes in this run; 0 before the first."""
+        return self._seconds / self._shares if self._shares else 0.0
+
+    def left(self, trials: int | None, patience: str | int) -> float:
+        """Whole trials that are left at most, if none finds a better plan; infinite if only a clock ends them."""
+        left = [math.inf if trials is None else max(trials - self.spent, 0.0)]
+        if patience != "off":
+            left.append(0.0 if self.ended else self._patience(patience).left(self._known, self.failed))
+        return min(left)
+
+    def _patience(self, asked: str | int) -> Patience:
+        return Patience(asked=asked, question=self.question, first=len(self.seeds))
+
     def _is_out_of(self, patience: str | int) -> bool:
         if patience != "off":
-            self.ended = Patience(asked=patience, question=self.question, first=len(self.seeds)).ended(self._known, self.failed)
+            self.ended = self._patience(patience).ended(self._known, self.failed)
         return bool(self.ended)
 
     @property

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from paredown.search.measurements import MEASUREMENTS
-from paredown.search.outcome import Outcome
+from paredown.search.outcome import Outcome, stored_outcome
 from paredown.space.errors import OutputError, StudyError
 from paredown.space.files import write_atomically
 from paredown.space.study_file import StudyFile
@@ -77,14 +77,14 @@ def keep_environment(folder: Path, found: Mapping[str, str | int]) -> None:
 
 
 def finished(folder: Path, question: StudyFile) -> Outcome | None:
-    """The outcome of this very study, if no trial is left to measure and its winner is chosen; a damaged one is made again."""
-    try:
-        outcome = Outcome.read(folder)
-    except StudyError:
+    """The outcome of this very study, if no trial is left to measure and nothing is missing of the winner's choice."""
+    outcome = stored_outcome(folder)
+    if outcome is None:
         return None
     counted = question.trials is not None and outcome.spent >= question.trials
     waited = bool(outcome.ended) and outcome.patience == question.patience
-    return outcome if outcome.state == "finished" and (counted or waited) else None
+    chosen = outcome.state == "finished" and not outcome.unselected and not outcome.unguarded
+    return outcome if chosen and (counted or waited) else None
 
 
 def database_url(path: Path) -> str:

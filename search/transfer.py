@@ -28,7 +28,7 @@ from paredown.space.space import Space
 from paredown.space.study_file import Override, SpaceFile, StudyFile
 
 if TYPE_CHECKING:
-    from paredown.search.session import Progress
+    from paredown.search.progress import Progress
 
 RUNG = 4
 """Uniform plans are told apart on one in so many sequences of the search set, from their data-free siblings."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paredown.search.outcome import METRICS, Finding, Outcome
+from paredown.search.counts import plans_measured, worth
+from paredown.search.outcome import METRICS, Finding, Outcome, Provisional
 from paredown.search.record import Record
 from paredown.search.survival import luck_words
 
@@ -12,6 +13,8 @@ from paredown.search.survival import luck_words
 def verdict(outcome: Outcome) -> str:
     """In one sentence, what came of it."""
     best = outcome.best
+    if outcome.provisional:
+        return provisional_words(outcome, outcome.provisional)
     if best is None:
         return f"No measured plan is within the budget of {outcome.budget_bytes:,} bytes yet."
     share = f"{best.size_bytes:,} bytes, {100 * best.size_bytes / outcome.original_bytes:.1f} % of the original"
@@ -19,6 +22,8 @@ def verdict(outcome: Outcome) -> str:
         loss = loss_text(outcome, best)
         return f"The best plan so far is trial {best.number} ({share}): {loss} on the search set; the winner is not chosen yet."
     comparison = outcome.comparisons.get("uniform")
+    if comparison is None and outcome.unguarded:
+        return f"The winner is trial {best.number} ({share}), unguarded: {outcome.unguarded}."
     if comparison is None:
         where = "no other uniform plan is that small" if outcome.uniform is None else "the search's best is the uniform plan itself"
         if outcome.winner == outcome.uniform and outcome.searched is None:
@@ -33,9 +38,21 @@ def verdict(outcome: Outcome) -> str:
     )
 
 
+def provisional_words(outcome: Outcome, plan: Provisional) -> str:
+    """In one sentence, what the plan is that can be applied before the first trial."""
+    share = f"{plan.size_bytes:,} bytes, {100 * plan.size_bytes / outcome.original_bytes:.1f} % of the original"
+    if plan.predicted_loss is None:
+        return f"No plan was measured yet. The plan is the largest uniform one within the budget ({plan.label}; {share})."
+    return f"No plan was measured yet. The plan is the solver's ({share}): its loss is predicted, {plan.predicted_loss:.3g}."
+
+
 def early_words(outcome: Outcome) -> list[str]:
-    """In one sentence, why patience ended the trials; nothing if something else did."""
-    return [f"The trials ended early, after {outcome.spent:.0f}: {outcome.ended}."] if outcome.ended else []
+    """In one sentence each, why patience ended the trials, and what is missing for want of time."""
+    words = [f"The trials ended early, after {worth(outcome.spent)}: {outcome.ended}."] if outcome.ended else []
+    words += [f"The choice is weak: {outcome.unselected}."] if outcome.unselected else []
+    if outcome.unguarded:
+        words.append(f"The plan is unguarded: {outcome.unguarded}.")
+    return words + ([f"With more time this completes it: {outcome.completion}"] if outcome.completion else [])
 
 
 def against_solver(outcome: Outcome) -> str:
@@ -87,15 +104,14 @@ def summary_lines(outcome: Outcome, folder: Path) -> list[str]:
     ]
     if (best := outcome.best) and (finding := outcome.held_out.get(best.number)):
         lines.append(f"held-out {finding_text(outcome, finding)}")
-    if outcome.best:
+    if outcome.best or outcome.provisional:
         lines.append(f"plan: {folder / 'best' / 'plan.yaml'}; report: {folder / 'report.html'}")
     return lines
 
 
 def counts(outcome: Outcome) -> str:
-    """How many trials were measured, stopped early, and failed."""
-    early = f", {outcome.stopped_early} stopped early" if outcome.stopped_early else ""
-    return f"{len(outcome.records)} trials measured{early}" + (f", {outcome.failed} failed" if outcome.failed else "")
+    """How much was read, and how many plans were measured, stopped early, and failed."""
+    return f"{worth(outcome.spent)}: {plans_measured(len(outcome.records), outcome.stopped_early, outcome.failed)}"
 
 
 def finding_text(outcome: Outcome, finding: Finding) -> str:

@@ -201,8 +201,9 @@ class Workbench:
         self.planned.swap(plan, bank)
         return teacher.measure(self.model)
 
-    def latency_table(self, path: Path, beside: Sequence[Plan] = ()) -> LatencyTable:
-        """The table of a file, measured now if it is missing, for the space and for plans beside it."""
+    def latency_table(self, path: Path, beside: Sequence[Plan] = (), check: Callable[[], None] = lambda: None) -> LatencyTable:
+        """The table of a file, measured now if it is missing, for the space and for plans beside it; ``check`` is called before each
+        timing."""
         if path.is_file():
             return LatencyTable.read(path)
         if self.deployed_at_once < 1:
@@ -210,7 +211,7 @@ class Workbench:
                 f"to time plans, the model is built: that takes {self._deployed_bytes:,} bytes, memory allows {self.memory_bytes:,}; "
                 "say latency: off"
             )
-        table = measure_table(self.space, self.deployed, self.deployed_dtype, cpu_name(), beside)
+        table = measure_table(self.space, self.deployed, self.deployed_dtype, cpu_name(), beside, check)
         table.write(path)
         return table
 

@@ -40,7 +40,7 @@ def test_a_study_runs_and_resumes(bench: Workbench, tmp_path: Path, name: str) -
     question = Question(space=bench.space, solver=Solver(bench.space), losses=losses, budget_bytes=budget, seed=1, sequences=sequences)
     for trials in (3, 6):
         race = Race(TrialLog(tmp_path / "study.db", with_latency=False), question, name, [], bench.measure_rung, lambda plan: None)
-        race.run(trials=trials, deadline=None, finished=lambda record: None)
+        race.run(trials=trials, finished=lambda record: None)
     records = race.log.records()
     states = [TrialState.COMPLETE if record.whole else TrialState.PRUNED for record in records]
     assert [trial.state for trial in race.log.study.trials] == states
@@ -65,7 +65,7 @@ def test_no_more_is_dropped_than_may_be(tmp_path: Path, name: str) -> None:
         return replace(toys.quality_of(loss), sequences=(loss,) * (sequences or 8))
 
     race = Race(TrialLog(tmp_path / "study.db", with_latency=False), question, name, [], measure, lambda plan: None)
-    race.run(trials=12, deadline=None, finished=lambda record: None)
+    race.run(trials=12, finished=lambda record: None)
     assert all(space.allows(record.plan) for record in race.history.values())
     assert max(str(record.plan).count(": drop") for record in race.history.values()) == 1
 
@@ -86,7 +86,7 @@ def test_what_is_measured_first_is_known_to_optuna(tmp_path: Path, name: str) ->
     race = Race(
         TrialLog(tmp_path / "study.db", with_latency=False), question, name, seeds, lambda plan, _: toys.quality_of(0.1), lambda plan: None
     )
-    race.run(trials=4, deadline=None, finished=lambda record: None)
+    race.run(trials=4, finished=lambda record: None)
     assert [record.plan for record in race.measured[:3]] == plans
     trials = race.log.study.trials
     assert len({frozenset(trial.params) for trial in trials}) == 1
@@ -112,7 +112,7 @@ def test_a_population_descends_from_what_was_measured_first(tmp_path: Path) -> N
         lambda plan, _: toys.quality_of(0.1),
         lambda plan: None,
     )
-    race.run(trials=24, deadline=None, finished=lambda record: None)
+    race.run(trials=24, finished=lambda record: None)
     children = [record.plan for record in race.measured[20:]]
     leaves = [site.name for site in space.inventory.leaves]
     assert all(sum(child[leaf] != plan[leaf] for leaf in leaves) <= 3 for child in children)

@@ -12,6 +12,7 @@ import toys
 from optuna.trial import TrialState
 
 from paredown.evaluators.quality import Quality
+from paredown.search.clock import Clock
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal
 from paredown.search.study import MOST_FAILURES, Race, TrialLog, locked
@@ -43,7 +44,7 @@ def run(
     """Trials in a database, as a process that was just started runs them."""
     log = TrialLog(path, with_latency=timed)
     race = Race(log, QUESTION, sampler, list(seeds), world or World(), lambda plan: (2.0, 0.5) if timed else None)  # type: ignore[call-overload]  # any iterable
-    race.run(trials=trials, deadline=None, finished=lambda record: None)
+    race.run(trials=trials, finished=lambda record: None)
     return race
 
 
@@ -117,7 +118,7 @@ def test_a_plan_that_failed_is_not_proposed_again(tmp_path: Path) -> None:
 
     tried: list[Plan] = []
     race = Race(TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, measure, lambda plan: None)
-    race.run(trials=12, deadline=None, finished=lambda record: None)
+    race.run(trials=12, finished=lambda record: None)
     assert len(tried) == 1
 
 
@@ -168,15 +169,40 @@ def test_the_clock_stops_before_the_deadline(tmp_path: Path, monkeypatch: pytest
         return toys.quality_of(0.1 + len(race.history))
 
     race = Race(TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, measure, lambda plan: None)
-    race.run(trials=None, deadline=35.0, finished=lambda record: None)
+    race.run(trials=None, clock=Clock(ends=35.0), finished=lambda record: None)
     assert now[0] == 30.0
     assert len(race.history) == 3
+
+
+def test_trials_leave_time_to_the_steps_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these need is asked before each trial, as it may grow with what was measured; without a limit nobody asks."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def measure(plan: Plan, sequences: int | None) -> Quality:
+        now[0] += 10
+        return toys.quality_of(0.1 + len(race.history))
+
+    race = Race(TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, measure, lambda plan: None)
+    race.run(trials=None, clock=Clock(ends=100.0), reserved=lambda: 12.0 * len(race.history), finished=lambda record: None)
+    assert now[0] == 50.0  # a sixth would leave 40 of 60
+    race.run(trials=6, reserved=lambda: 1 / 0, finished=lambda record: None)
+    assert race.trial_seconds == 10.0
+
+
+def test_what_is_left_is_what_was_not_read(tmp_path: Path) -> None:
+    """Of the count, and of patience; a plan that was stopped early leaves more."""
+    race = run(tmp_path / "study.db", 5)
+    assert race.left(20, "off") == 15.0
+    assert race.left(5, "off") == race.left(4, "off") == 0.0
+    assert race.left(None, "off") == math.inf
+    assert 0 < race.left(20, 3) <= 3 + len(SEEDS)
 
 
 def test_everyone_is_told_of_every_trial(tmp_path: Path) -> None:
     told: list[Record] = []
     race = Race(TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, World(), lambda plan: None)
-    race.run(trials=3, deadline=None, finished=told.append)
+    race.run(trials=3, finished=told.append)
     assert told == list(race.history.values())
     assert all(math.isfinite(record.seconds) for record in told)
 

@@ -1,0 +1,42 @@
+"""A limit that is too short for a study, refused before any work."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from paredown.search.clock import Clock
+from paredown.search.cost import START_SECONDS, estimate
+from paredown.search.workbench import survey
+from paredown.space.errors import StudyError
+from paredown.space.study_file import StudyFile
+
+
+def check_limit(question: StudyFile, clock: Clock, folder: Path) -> str:
+    """Lets a limit pass in which a search can begin; in words what may be missing at its end, empty if nothing is.
+
+    Args:
+        question: The study.
+        clock: The limit.
+        folder: Of the study; one that was begun before is not held up.
+
+    Raises:
+        StudyError: If even the calibration texts cannot be read in time.
+    """
+    if not clock.is_limited or (folder / "inputs.json").is_file():
+        return ""
+    cost = estimate(question, survey(question)[1])
+    limit, gone = clock.ends - clock.began, time.monotonic() - clock.began
+    least, most = (_rounded(gone + seconds) for seconds in cost.around_seconds)
+    takes = f"a search takes {least:,} to {most:,} s beside its trials"
+    if limit < START_SECONDS + question.tokens.calibration * cost.trial_seconds[0] / cost.tokens_per_trial:
+        raise StudyError(f"a limit of {limit:.0f} s is too short to begin: {takes}; give --timeout {least} or more")
+    if limit < least:
+        return f"the limit is {limit:.0f} s, {takes}: the plan may end unguarded or unmeasured"
+    return ""
+
+
+def _rounded(seconds: float) -> int:
+    """Two significant digits, upwards."""
+    step = 1 if seconds < 100 else int(10 ** (len(str(int(seconds))) - 2))
+    return int(-(-seconds // step) * step)

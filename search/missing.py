@@ -1,0 +1,42 @@
+"""What is missing of a study that a limit ended, and the command that completes it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from paredown.search.outcome import Outcome
+from paredown.space.study_file import StudyFile
+
+UNMEASURED = "no time was left for the first trial: no plan was measured"
+
+
+def completion(question: StudyFile, folder: Path, bank: Path, seconds: float = 0.0) -> str:
+    """The command that goes on with a study and has more time for it.
+
+    Args:
+        question: The study.
+        folder: Its folder.
+        bank: Folder of its compressed sites.
+        seconds: Expected time of what is missing.
+    """
+    command = ["paredown", "search", str(folder / "study.yaml"), "--out", str(folder)]
+    if bank != folder / "bank":
+        command += ["--bank", str(bank)]
+    if question.timeout is not None:
+        command += ["--timeout", str(math.ceil(2 * max(question.timeout, seconds)))]
+    return shlex.join(command)
+
+
+def unmeasured_rival(outcome: Outcome, of: int) -> Outcome:
+    """The outcome, marked as unguarded if the trials ended before a uniform plan within the budget was measured.
+
+    Args:
+        outcome: With its winner.
+        of: Plans that every study measures first.
+    """
+    if outcome.uniform is not None or outcome.unguarded or len(outcome.records) + outcome.stopped_early + outcome.failed >= of:
+        return outcome
+    return replace(outcome, unguarded="the trials ended before a uniform plan within the budget was measured")

@@ -1,0 +1,104 @@
+"""The time of a run: what its steps take at the pace that was measured, and what is kept free for the last of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from paredown.evaluators.quality import Quality
+from paredown.search.checks import DRAWS
+from paredown.search.clock import Clock
+from paredown.search.finalists import decide, measurements
+from paredown.search.outcome import Outcome
+from paredown.search.pace import Measure, Pace
+from paredown.search.progress import Progress
+from paredown.search.rebuild import Version, rebuilder
+from paredown.search.study import Race
+from paredown.search.workbench import Workbench
+from paredown.space.errors import EvaluationError
+from paredown.space.plan import Plan
+
+BUSY = 1.25
+"""Factor on the expected time of the steps after the trials: what is kept free for them under a limit."""
+
+
+class Schedule:
+    """Measures plans of a workbench, and learns from it what the rest of the run takes.
+
+    Args:
+        clock: The limit of the run.
+        bench: The workbench.
+        progress: Who is told.
+
+    Attributes:
+        timing: Expected seconds to time the deployed models [s].
+        closing: Expected seconds to write reports and plans [s].
+    """
+
+    def __init__(self, clock: Clock, bench: Workbench, progress: Progress) -> None:
+        self.clock, self.bench, self.progress = clock, bench, progress
+        self.pace = Pace({name: int(part.mask.sum()) for name, part in bench.sequences.items()})
+        self.timing = self.closing = 0.0
+
+    def measure_original(self) -> Quality:
+        """The original on the search set."""
+        started = time.monotonic()
+        quality = self.bench.teacher("search").measure(self.bench.model)
+        self.pace.read(2 * self.pace.tokens["search"], time.monotonic() - started)  # the first pass made its predictions
+        return quality
+
+    def measure_rung(self, plan: Plan, sequences: int | None) -> Quality:
+        """A plan on the first sequences of the search set; None are all."""
+        started = time.monotonic()
+        quality = self.bench.measure_rung(plan, sequences)
+        share = 1.0 if sequences is None else sequences / len(self.bench.sequences["search"])
+        self.pace.read(share * self.pace.tokens["search"], time.monotonic() - started)
+        return quality
+
+    def rehearse(self, plan: Plan) -> None:
+        """Compresses the solver's plan in order, as the finalists need it: what that takes is known before the trials."""
+        versions = [Version(in_order=True, draw=draw) for draw in range(DRAWS)]
+        if not self.bench.is_calibrated(plan) or not self.clock.has(2 * self.pace.seconds([(plan, "selection", versions[0])])):
+            return
+        self.progress.step("the solver's plan in order", 0, None)
+        with rebuilder(self.bench) as rebuild, suppress(EvaluationError):
+            if version := next((each for each in versions if not rebuild.holds(plan, each)), None):
+                started = time.monotonic()
+                rebuild.bank(plan, version)
+                self.pace.rebuilt(time.monotonic() - started)
+
+    def after(self, outcome: Outcome) -> float:
+        """Seconds of the steps after the trials, as far as they are not done."""
+        return self.pace.seconds(measurements(outcome, self.bench.is_calibrated)) + self.timing + self.closing
+
+    def reserved(self, outcome: Outcome) -> float:
+        """Seconds that trials leave to the steps after them."""
+        return BUSY * self.after(outcome)
+
+    def left(self, outcome: Outcome, race: Race, trials: int | None, patience: str | int) -> float:
+        """Seconds to the end of the run: trials that are left, finalists, guard, timing and reports."""
+        left = race.left(trials, patience) * race.trial_seconds + self.after(outcome)
+        return min(left, max(self.clock.left(), 0.0))
+
+    def decided(self, outcome: Outcome, stored: Callable[[Measure], Measure]) -> Outcome:
+        """The outcome with its winner, as far as the time is enough.
+
+        Args:
+            outcome: Of a search whose trials are done.
+            stored: Makes of a measure one that finds what an earlier run measured.
+        """
+        clock = Clock(ends=self.clock.ends - self.closing)
+
+        def step(name: str, done: int, of: int) -> None:
+            self.progress.expect(min(self.after(outcome), max(self.clock.left(), 0.0)))
+            self.progress.step(name, done, of)
+
+        with rebuilder(self.bench) as rebuild:
+            found = stored(self.pace.timed(rebuild.measure))
+
+            def measure(plan: Plan, name: str, version: Version) -> Quality:
+                self.pace.made.add((plan, name, version))
+                return found(plan, name, version)
+
+            return decide(outcome, measure, self.bench.is_calibrated, step, clock, self.pace.seconds)
