@@ -62,6 +62,7 @@ def apply(
     return again_if_damaged(applied, say)
 
 
+
 def verify(
     folder: str | Path,
     original: str | Path,

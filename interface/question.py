@@ -50,8 +50,9 @@ def question_of(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
 
 
 def with_an_end(question: StudyFile) -> StudyFile:
-    """The study, which is given 100 trials if it never says stop."""
-    if question.trials is None and question.timeout is None and question.until is None and question.patience == "off":
+    """The study, which is given at most 100 trials if no count, no clock and no number of patience ends it."""
+    ends = (question.trials, question.timeout, question.until)
+    if all(end is None for end in ends) and not isinstance(question.patience, int):
         return question.model_copy(update={"trials": DEFAULT_TRIALS})
     return question
 

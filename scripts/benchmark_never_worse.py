@@ -157,7 +157,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     tokens = tokens_asked(options)
-    study = StudyFile(model=options.model, data=options.data, trials=options.trials, latency="off", tokens=tokens)
+    study = StudyFile(model=options.model, data=options.data, trials=options.trials, patience="off", latency="off", tokens=tokens)
     if options.data_free:
         study = study.model_copy(update={"space": SpaceFile(choices=data_free_choices(study))})
     machine, path = environment(), options.out / "pairs.json"

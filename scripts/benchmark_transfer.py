@@ -125,7 +125,7 @@ def main() -> None:
     how = "by name" if moved.by_name else "by relative depth and role"
     print(f"carried over {how}: {moved.before_bytes:,} bytes, {moved.repaired} sites changed to fit {moved.outcome.budget_bytes:,}")
     folder = options.out / f"search-{options.trials}"
-    anew = question.model_copy(update={"budget": f"{moved.outcome.budget_bytes}B"})
+    anew = question.model_copy(update={"budget": f"{moved.outcome.budget_bytes}B", "patience": "off"})
     outcome = Session(anew, folder, Silent(), bank).run()
     bench = Workbench(anew, bank)
     rivals: list[tuple[str, Outcome, int | None, int | None]] = [

@@ -155,7 +155,9 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     tokens = tokens_asked(options)
-    study = StudyFile(model=options.model, data=options.data, sampler=options.sampler, trials=options.trials, latency="off", tokens=tokens)
+    study = StudyFile(
+        model=options.model, data=options.data, sampler=options.sampler, trials=options.trials, patience="off", latency="off", tokens=tokens
+    )
     choices = data_free_choices(study) if options.data_free else {}
     pinned = SpaceFile(choices=choices, overrides=[Override(match="Embedding", choices=[EMBEDDING])])
     machine = environment()

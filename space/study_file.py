@@ -95,12 +95,12 @@ class StudyFile(_Strict):
     data: list[str] = Field(default=["stdlib"], description="text files, folders, hub:NAME[:CONFIG[:SPLIT]], or stdlib")
     target: str = Field(default="paredown", description="the runtime: paredown or transformers")
     budget: str = Field(default="45%", description="45% of the original's tensor bytes, 3.5GB, or 4.25bpw; never without a unit")
-    trials: int | None = Field(default=None, ge=1, description="stop after so many plans were measured")
-    timeout: float | None = Field(default=None, description="stop after 45m, 1h30m, 90s, or a number of seconds")
-    until: str | None = Field(default=None, description="stop at this time of day, HH:MM")
+    trials: int | None = Field(default=None, ge=1, description="most trials: the tokens of that many plans on the whole search set")
+    timeout: float | None = Field(default=None, description="end each run after 45m, 1h30m, 90s, or a number of seconds, all steps counted")
+    until: str | None = Field(default=None, description="time of day at which a run ends, HH:MM")
     patience: Literal["auto", "off"] | int = Field(
-        default="off",
-        description="ends the trials early: a number of them without a better plan, or auto: what they promise is less than their noise",
+        default="auto",
+        description="ends the trials early: auto when expected gains are below the noise, N without a better plan, or off",
     )
     latency: str = Field(default="measure", description="measure a table of this machine, off, or the file of a table measured before")
     max_decode_ms: float | None = Field(default=None, gt=0, description="most predicted time of a decoded token [ms], by the latency table")

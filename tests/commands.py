@@ -33,7 +33,7 @@ def write_study(folder: Path, model: Path) -> Path:
     """A study file of a pico model, with its text beside it."""
     text = write_text(folder / "text.txt")
     path = folder / "study.yaml"
-    path.write_text(f"model: {model}\ndata: {text}\nbudget: 40%\ntrials: 16\nlatency: 'off'\n{TOKENS}\n{SPACE}\n")
+    path.write_text(f"model: {model}\ndata: {text}\nbudget: 40%\ntrials: 16\npatience: 'off'\nlatency: 'off'\n{TOKENS}\n{SPACE}\n")
     return path
 
 

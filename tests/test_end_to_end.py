@@ -44,7 +44,7 @@ TOKENS = {"calibration": 256, "search": 512, "selection": 256, "held_out": 512, 
 
 def study(model: Path, root: Path, **changes: Any) -> dict[str, Any]:
     data = str(toys.write_text(root / "text.txt", toys.passages(120)))
-    question = {"model": str(model), "data": [data], "budget": "35%", "trials": TRIALS, "latency": "off"}
+    question = {"model": str(model), "data": [data], "budget": "35%", "trials": TRIALS, "patience": "off", "latency": "off"}
     return {**question, "tokens": TOKENS, "space": SPACE, **changes}
 
 

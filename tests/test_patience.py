@@ -128,7 +128,7 @@ def searched(path: Path, patience: str | int, stop: int | None = None) -> Race:
     solved = Proposal(plan=QUESTION.solver.solve(QUESTION.losses, QUESTION.budget_bytes), label="")
     seeds = [("solver", solved), ("uniform", Proposal(plan=QUESTION.solver.smallest(), label=""))]
     race = Race(TrialLog(path, with_latency=False), QUESTION, "frontier", seeds, Noisy(stop), lambda plan: None)
-    race.run(trials=60, deadline=None, finished=lambda record: None, patience=patience)
+    race.run(trials=60, finished=lambda record: None, patience=patience)
     return race
 
 
@@ -149,13 +149,14 @@ def test_an_interrupted_study_ends_at_the_same_trial(tmp_path: Path, patience: s
 
 
 def test_patience_in_a_study_file(tmp_path: Path) -> None:
-    """``off`` without quotes is a word, though YAML reads it as false; patience is an end, and no part of the question."""
+    """``off`` without quotes is a word, though YAML reads it as false; patience is an end, and no part of the question; a number of it is
+    the only end that needs no count of trials."""
     path = tmp_path / "study.yaml"
     for text, expected in (("auto", "auto"), ("off", "off"), ("12", 12), ('"12"', 12)):
         path.write_text(f"model: m\npatience: {text}\nlatency: off\n")
         study = StudyFile.read(path)
         assert (study.patience, study.latency) == (expected, "off")
-        assert (with_an_end(study).trials is None) == (expected != "off")
+        assert (with_an_end(study).trials is None) == (expected == 12)
         assert study.question() == StudyFile(model="m", latency="off").question()
     for text in ("0", "-1", "soon", "true", "1.5"):
         path.write_text(f"model: m\npatience: {text}\n")
