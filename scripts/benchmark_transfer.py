@@ -25,8 +25,8 @@ from paredown.evaluators.comparison import ratio
 from paredown.evaluators.quality import Quality
 from paredown.evaluators.sources import END_OF_TEXT
 from paredown.progress import Silent
+from paredown.search.checks import DRAWS
 from paredown.search.cost import tokens_of_checks
-from paredown.search.finalists import DRAWS
 from paredown.search.outcome import Outcome
 from paredown.search.rebuild import Version, rebuilder
 from paredown.search.sensitivity_file import SENSITIVITY, read_sensitivity

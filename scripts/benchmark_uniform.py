@@ -26,7 +26,7 @@ from paredown.compressors.refit import in_order
 from paredown.evaluators.comparison import Ratio, ratio
 from paredown.evaluators.quality import Quality
 from paredown.progress import Silent
-from paredown.search.finalists import DRAWS
+from paredown.search.checks import DRAWS
 from paredown.search.lazy import data_free
 from paredown.search.outcome import Outcome
 from paredown.search.rebuild import Rebuilder, Version, rebuilder

@@ -11,7 +11,8 @@ import torch
 from paredown.compressors.bank import CACHE_BYTES
 from paredown.compressors.memory import memory_bytes
 from paredown.evaluators.quality import BATCH_TOKENS
-from paredown.search.finalists import DRAWS, SEARCHED, UNIFORM
+from paredown.search.checks import DRAWS
+from paredown.search.finalists import SEARCHED, UNIFORM
 from paredown.search.sensitivity import estimated_tokens
 from paredown.search.uniform import uniform_plans
 from paredown.space.choice import KEEP, Choice
