@@ -153,7 +153,7 @@ class PlannedModel:
             parameter: Tensor = getattr(module, part)
             parameter.data = value
             if part == "weight" and hasattr(module, "nf"):  # GPT-2's Conv1D shapes its output by this
-                module.nf = value.shape[1]  # type: ignore[assignment]  # Module says that attributes are modules or tensors
+                module.nf = value.shape[1]
 
     def _stream(self, prefix: str) -> None:
         """Puts in place what stays, and has each block fetch the rest."""

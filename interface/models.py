@@ -62,7 +62,6 @@ def apply(
     return again_if_damaged(applied, say)
 
 
-
 def verify(
     folder: str | Path,
     original: str | Path,

@@ -206,7 +206,9 @@ class Choice(BaseModel):
         try:
             return cls(**knobs)
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'knobs'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors())
+            faults = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'knobs'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+            )
             known = ", ".join(cls.model_fields)
             raise PlanError(f"{cls.method}: {faults} (its knobs: {known})") from None
 

@@ -66,7 +66,9 @@ class Space:
 
     def remarks(self, wishes: SpaceFile) -> list[str]:
         """What a study asks for in vain, and what it does not say; a line each."""
-        lists = [(f"override {o.match!r}", o.choices, [s for s in self.inventory.sites if _override(s, wishes) == o]) for o in wishes.overrides]
+        lists = [
+            (f"override {o.match!r}", o.choices, [s for s in self.inventory.sites if _override(s, wishes) == o]) for o in wishes.overrides
+        ]
         plain = [site for site in self.inventory.sites if _override(site, wishes) is None]
         lists += [(f"{kind} sites", choices, [s for s in plain if s.kind == kind]) for kind, choices in wishes.choices.items()]
         lines = [line for name, choices, sites in lists for line in _untaken(name, choices, sites, self.target)]

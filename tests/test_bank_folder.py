@@ -34,7 +34,9 @@ def filled(bank: Path) -> Path:
 def test_nobody_cleans_what_a_search_uses(tmp_path: Path) -> None:
     """In whatever process it runs; when it is killed, what it was writing goes at once, with the next search or clean-up."""
     bank = filled(tmp_path / "bank")
-    users = [subprocess.Popen([sys.executable, "-c", USER, bank], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    users = [
+        subprocess.Popen([sys.executable, "-c", USER, bank], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     left = [Path(user.stdout.readline().strip()) for user in users if user.stdout]
     for user in users:  # two at a time are fine, and one is enough to refuse
         assert clean(bank).bytes == holdings(bank).unfinished.bytes == sum(not folder.parent.is_dir() for folder in left)

@@ -36,7 +36,9 @@ def test_a_duration_is_seconds(text: str | float, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "0s", "-5", "-5m", "h", "m45", "45d", "45 minutes", "30m1h", "1:30", "nan", "inf", "1e999", "1h2"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0s", "-5", "-5m", "h", "m45", "45d", "45 minutes", "30m1h", "1:30", "nan", "inf", "1e999", "1h2"]
+)
 def test_what_is_not_a_duration_is_refused(text: str) -> None:
     """With examples of what is; a number after a unit needs its own."""
     with pytest.raises(StudyError, match="expected a duration such as 45m, 1h30m or 90s, or a number of seconds, got"):

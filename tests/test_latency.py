@@ -146,9 +146,7 @@ def few(model: Path, root: Path, **changes: object) -> dict[str, object]:
     return {"model": str(model), "data": data, "budget": "60%", "trials": 3, "tokens": tokens, "space": space, **changes}
 
 
-def test_a_study_of_few_choices_knows_every_time(
-    pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_of_few_choices_knows_every_time(pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels of uniform plans are timed as well; with a table that lacks them the study runs too, and says so."""
     monkeypatch.setattr(latency, "REPEATS", 2)
     monkeypatch.setattr(latency, "MOST_COPIES", 1)

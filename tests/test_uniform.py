@@ -74,7 +74,9 @@ def test_a_pin_is_respected(inventory: Inventories) -> None:
     assert all("embedding" not in plan.label for plan in plans)
 
 
-@pytest.mark.parametrize("choices", [["cluster clusters=16"], ["cluster clusters=16", "cluster clusters=200"], ["quantize bits=2", "quantize bits=3"]])
+@pytest.mark.parametrize(
+    "choices", [["cluster clusters=16"], ["cluster clusters=16", "cluster clusters=200"], ["quantize bits=2", "quantize bits=3"]]
+)
 def test_an_embedding_without_a_plain_choice_takes_the_one_nearest_to_8_bits(inventory: Inventories, choices: list[str]) -> None:
     """A study may offer codebooks only; there are uniform plans all the same."""
     wishes = SpaceFile.model_validate({"choices": {"embedding": choices}})
