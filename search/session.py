@@ -194,8 +194,8 @@ class Session:
         if changed and self.changed == "fresh":
             aside = moved_aside(self.folder)
             self._locks.enter_context(locked(self.folder))
-            self._locks.enter_context(bank_in_use(self.bank_folder))
             same_study(self.folder, self.question)
+            self._locks.enter_context(bank_in_use(self.bank_folder))
             self.progress.say(f"the study of before is {aside}")
             changed = []
         study_inputs.keep(self.folder, found, changed)

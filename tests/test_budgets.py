@@ -56,7 +56,7 @@ def random_budget(generator: np.random.Generator, space: Space) -> str:
         f"{100 * share:.3f}%",
         f"{8 * share * space.inventory.original_bytes / space.inventory.parameters:.4f}bpw",
         f"{share * space.inventory.original_bytes / 1e6:.6f}MB",
-        f"{int(share * space.inventory.original_bytes)}",
+        f"{int(share * space.inventory.original_bytes)}B",
     ]
     return texts[int(generator.integers(len(texts)))]
 

@@ -15,6 +15,7 @@ def test_a_kill_makes_no_difference(arguments: tuple[str, ...], tmp_path: Path) 
     """Before each write of the last step; in a whole search; among its finalists, where one measurement at most is repeated."""
     kind, *kills = map(str, arguments)
     command = [sys.executable, Path(__file__).with_name("killing.py"), kind, tmp_path, *kills]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    paths = {"PYTHONPATH": str(Path(__file__).parent)}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment() | paths, check=False)
     assert result.returncode == 0, result.stderr
     assert "the same folder after each" in result.stdout

@@ -69,7 +69,7 @@ def test_what_others_put_into_front_stays(llama: Inventory, tmp_path: Path) -> N
 
 def test_a_plan_of_another_database_is_overwritten(llama: Inventory, tmp_path: Path) -> None:
     """A trial's number says nothing where the trials were begun again; what is the same already is not written."""
-    outcome = make_study(tmp_path, llama, state="searching")
+    outcome = make_study(tmp_path, llama)
     path = tmp_path / "front" / f"{outcome.front[0].number:04d}" / "plan.yaml"
     right = path.read_text()
     path.write_text((tmp_path / "front" / f"{outcome.front[-1].number:04d}" / "plan.yaml").read_text())
@@ -90,7 +90,7 @@ def test_the_mark_comes_last(llama: Inventory, tmp_path: Path) -> None:
         raise OutputError("the disk is full")
 
     with pytest.raises(OutputError, match="the disk is full"):
-        publish(final, reference, tmp_path, full)
+        publish(final, reference, tmp_path, full, lambda record: None)
     assert Outcome.read(tmp_path) == searching
-    publish(final, reference, tmp_path, lambda outcome, folder: None)
+    publish(final, reference, tmp_path, lambda outcome, folder: None, lambda record: None)
     assert (tmp_path / FILE).read_bytes() == (tmp_path / "other" / FILE).read_bytes()

@@ -49,7 +49,7 @@ def run(path: Path, sampler: str) -> TrialLog:
         return toys.quality_of(measured(plan))
 
     race = Race(TrialLog(path, with_latency=False), QUESTION, sampler, SEEDS, measure, lambda plan: None)
-    race.run(trials=TRIALS, deadline=None, finished=lambda record: None)
+    race.run(trials=TRIALS, finished=lambda record: None)
     return race.log
 
 

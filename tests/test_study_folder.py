@@ -26,7 +26,7 @@ from paredown.space.study_file import StudyFile
         (20.0, "", {"timeout": 60}, False),
         (12.0, "nothing better", {"trials": 20, "patience": "auto"}, True),
         (12.0, "nothing better", {"patience": "auto"}, True),
-        (12.0, "nothing better", {"trials": 20}, False),
+        (12.0, "nothing better", {"trials": 20, "patience": "off"}, False),
         (12.0, "nothing better", {"patience": 40}, False),
     ],
 )
@@ -41,7 +41,9 @@ def test_a_study_is_finished_when_nothing_is_left_to_measure(
     replace(made, state="searching").write(tmp_path)
     assert finished(tmp_path, question) is None
     assert finished(tmp_path / "empty", question) is None
-    assert any("ended early, after 12: nothing better." in line for line in summary_lines(made, tmp_path)) == bool(ended)
+    assert any("ended early, after 12 trials' worth of tokens: nothing better." in line for line in summary_lines(made, tmp_path)) == bool(
+        ended
+    )
 
 
 def test_only_when_to_stop_may_change(tmp_path: Path) -> None:
