@@ -1,6 +1,6 @@
 """Processes that kill themselves before their n-th write, sync, rename, removal or new folder.
 
-    python tests/killing.py publish FOLDER         # every n of the last step of a made study; with --draw, pictures too
+    python tests/killing.py publish FOLDER [N]     # every change of the last step of a made study, or one in N; --draw: pictures too
     python tests/killing.py search FOLDER 100 20   # a short search of a pico model at 100 random n, and at 20 after its trials
 
 After each kill the same is run again to its end: the folder must hold what it holds without a kill, and nothing else.
@@ -169,8 +169,8 @@ def last_step(folder: Path, final: Outcome, killer: Killer) -> None:
     publish(finished(folder, question) or final, reference, folder, partial(write_report, draw="--draw" in sys.argv), lambda record: None)
 
 
-def kill_publish(root: Path) -> str:
-    """Every n of the last step."""
+def kill_publish(root: Path, stride: int = 1) -> str:
+    """Every n of the last step, or one of ``stride``."""
     inventory = inventory_of(pico.save("llama", root / "model"))
     searching = make_study(root / "before", inventory, state="searching")
     (root / "before" / "front" / "12345").mkdir()  # a plan that left the front
@@ -187,7 +187,8 @@ def kill_publish(root: Path) -> str:
     through = run(None)
     assert through
     expected, total, wrong = tree(root / "study"), through["changes"], []
-    for fatal in range(total):
+    fatals = range(0, total, stride)
+    for fatal in fatals:
         shutil.rmtree(root / "study")
         shutil.copytree(root / "before", root / "study")
         assert run(fatal) is None
@@ -195,7 +196,7 @@ def kill_publish(root: Path) -> str:
         if tree(root / "study") != expected:
             wrong.append(fatal)
     assert not wrong, f"another folder after kills before changes {wrong} of {total}"
-    return f"publish: {total} kills, one before each change; the same folder after each"
+    return f"publish: {len(fatals)} kills before one of {total} changes; the same folder after each"
 
 
 def search(question: dict[str, Any], folder: Path, killer: Killer) -> None:
@@ -266,7 +267,8 @@ def main(kind: str, folder: str, *kills: str) -> None:
     """The command."""
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
-    print(kill_publish(root) if kind == "publish" else kill_search(root, *map(int, kills)))
+    run = kill_publish if kind == "publish" else kill_search
+    print(run(root, *(int(each) for each in kills if each != "--draw")))
 
 
 if __name__ == "__main__":

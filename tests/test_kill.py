@@ -10,9 +10,9 @@ import pytest
 from commands import environment
 
 
-@pytest.mark.parametrize("arguments", [("publish",), ("search", 1, 1)], ids=["publish", "search"])
+@pytest.mark.parametrize("arguments", [("publish", 4), ("search", 0, 1)], ids=["publish", "search"])
 def test_a_kill_makes_no_difference(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    """Before each write of the last step; in a whole search; among its finalists, where one measurement at most is repeated."""
+    """Before writes of the last step; among the finalists of a search, of whose measurements one at most is repeated."""
     kind, *kills = map(str, arguments)
     command = [sys.executable, Path(__file__).with_name("killing.py"), kind, tmp_path, *kills]
     paths = {"PYTHONPATH": str(Path(__file__).parent)}
