@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ def collect(
         inventory: Its sites.
         tokens: Shape ``(sequences, length)``, padded on the right.
         mask: 1 where there is a token.
-        folder: Where they lie, which appears whole or not at all; read if they are there already.
+        folder: Where they lie; read if they are there already.
         progress: Called with how many of how many blocks are done.
 
     Raises:
@@ -63,8 +62,9 @@ def collect(
         made.mkdir()
         _collect(model, inventory, tokens, mask, made, progress)
         if not (folder / INDEX).is_file():  # of two processes that collect the same, the first one's stay
-            shutil.rmtree(folder, ignore_errors=True)
-            os.rename(made, folder)
+            folder.mkdir(exist_ok=True)
+            for path in sorted(made.iterdir(), key=lambda path: path.name == INDEX):  # the list last: with it they are there
+                os.replace(path, folder / path.name)
     return StatisticsFolder(folder)
 
 

@@ -149,9 +149,9 @@ class _Walk:
     def run(self, forward: Callable[[int], Tensor], meetings: Mapping[nn.Module, Meeting]) -> list[Tensor]:
         """Runs every part to its end, and each meeting when all are there; after an error no thread is left."""
         threads = [threading.Thread(target=self._part, args=(part, forward), daemon=True) for part in range(len(self._gates))]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             while True:
                 module, given = self._together()
                 if module is None:
@@ -164,7 +164,8 @@ class _Walk:
             for gate in self._gates:
                 gate.put(False)
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:  # else it could not be started
+                    thread.join()
 
     def _together(self) -> tuple[nn.Module | None, list[Tensor]]:
         """Where all parts have arrived, and with what."""

@@ -16,6 +16,7 @@ from paredown.compressors.lockstep import BLOCK, Crew, crew, parts_of, run_in_pa
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.storage import Tensors, decode_matrix, encode_matrix
 from paredown.space.choice import Choice
+from paredown.space.errors import EvaluationError
 from paredown.space.interruption import stop_if_asked
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Member, Site
@@ -172,7 +173,9 @@ class Correction:
         del differences
         damped = second_moment.to(torch.float64, copy=True)
         damped.diagonal().add_(DAMPING * damped.diagonal().mean().clamp(min=1e-30))
-        self._factor = torch.linalg.cholesky(damped)
+        self._factor, fault = torch.linalg.cholesky_ex(damped)
+        if int(fault):
+            raise EvaluationError("the compressed layers before it give a matrix inputs that are not finite, or too large to be squared")
 
     def of(self, weight: Tensor) -> Tensor:
         """The matrix in place of ``weight``, ``(out_features, in_features)``, which is not modified."""

@@ -106,7 +106,7 @@ class StatisticsFolder(Mapping[str, Statistics]):
     def _tensors(self, name: str, listed: str) -> dict[str, Tensor]:
         try:
             return checked_tensors(self.folder / name)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, FileNotFoundError) as error:  # want of memory or of open files is no damage
             (self.folder / listed).unlink(missing_ok=True)
             reason = str(error).removeprefix(f"{self.folder / name} is damaged: ")
             raise DamagedError(

@@ -14,6 +14,7 @@ from torch import Tensor
 import paredown.compressors.methods  # noqa: F401 - registers the methods
 from paredown.compressors.absent import check_places
 from paredown.compressors.assemble import reduced_config
+from paredown.compressors.bank import one_thread
 from paredown.compressors.checkpoint import config_of, config_sha256, resolve
 from paredown.compressors.origin import Origin
 from paredown.compressors.sites import inventory_of
@@ -154,7 +155,11 @@ def encoded_tensors(
     for site, choice in plan.decided(inventory):
         stop_if_asked()
         ready = tensors_of(site, choice) if tensors_of else None
-        tensors = encode_site(site, choice, parameters, statistics) if ready is None else ready
+        if ready is None:
+            with one_thread():  # as the bank has it: sums in several threads may differ in their last bits
+                tensors = encode_site(site, choice, parameters, statistics)
+        else:
+            tensors = dict(ready)
         if written:
             written.add(site, choice, tensors)
         done |= tensors.keys()

@@ -29,7 +29,7 @@ def memory_faults() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as fault:
+    except (RuntimeError, OSError) as fault:
         if isinstance(fault, EvaluationError) or not is_out_of_memory(fault):
             raise
         raise MemoryError(f"out of memory: {str(fault).splitlines()[0]}") from None

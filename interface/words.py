@@ -26,7 +26,7 @@ def of_inspection(found: Inspection) -> list[str]:
     for kind, (count, size, most) in found.kinds.items():
         lines.append(f"  {kind:<10} {count:>5} sites  {size:>15,} bytes  " + (f"up to {most} choices" if most else "always kept"))
     lines.append(f"target {found.target}: plans from {found.smallest_bytes:,} bytes ({share:.1%}) upwards")
-    lines += [f"  kept where it cannot be otherwise: {reason}" for reason in found.refusals]
+    lines += [f"  cannot be compressed: {reason}" for reason in found.refusals]
     if found.storage_only:
         lines.append(f"  {', '.join(found.storage_only)}: smaller on disk only, no faster")
     for kind in found.kinds:
@@ -102,7 +102,7 @@ def of_transfer(found: Transferred) -> list[str]:
     fitted = f", changed at {found.repaired} sites to fit" if found.repaired else ""
     moved = f", bytes moved at {found.moved}" if found.moved else ""
     times = found.anew_tokens / max(found.tokens, 1)
-    anew = f"a search anew ({found.anew_trials} trials) would read {found.anew_tokens:,}, {times:.1f} times as many"
+    anew = f"a new search ({found.anew_trials} trials) would read {found.anew_tokens:,}, {times:.1f} times as many"
     return [
         f"wrote {found.path}: {size:,} bytes ({100 * size / outcome.original_bytes:.1f}%) within {outcome.budget_bytes:,}",
         f"the plan of {found.made_for} was carried over {how} ({found.before_bytes:,} bytes){fitted}{moved}",

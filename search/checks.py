@@ -95,7 +95,7 @@ class Checks:
             if not self.clock.has(self.seconds([*asked, *guard])):
                 self.is_selected = False
                 break
-            with suppress(EvaluationError):
+            with suppress(EvaluationError, MemoryError):
                 alone = self.measure(*asked[0])
                 found[record.number] = Selected(quality=alone, alone=alone, refit=None)
                 if len(asked) > 1:
@@ -129,6 +129,6 @@ class Checks:
             self.step("held-out texts", draw * len(records) + done, self.wanted * len(records))
             if not self.clock.has(self.seconds(asked[done:])):
                 return None
-            with suppress(EvaluationError):
+            with suppress(EvaluationError, MemoryError):
                 found[record.number] = self.measure(*asked[done])
         return found

@@ -13,7 +13,7 @@ from paredown.space.study_file import StudyFile
 UNMEASURED = "no time was left for the first trial: no plan was measured"
 
 
-def completion(question: StudyFile, folder: Path, bank: Path, seconds: float = 0.0) -> str:
+def completion(question: StudyFile, folder: Path, bank: Path, seconds: float = 0.0, trials: int = 0) -> str:
     """The command that goes on with a study and has more time for it.
 
     Args:
@@ -21,12 +21,15 @@ def completion(question: StudyFile, folder: Path, bank: Path, seconds: float = 0
         folder: Its folder.
         bank: Folder of its compressed sites.
         seconds: Expected time of what is missing.
+        trials: The fewest that must be measured.
     """
     command = ["paredown", "search", str(folder / "study.yaml"), "--out", str(folder)]
     if bank != folder / "bank":
         command += ["--bank", str(bank)]
     if question.timeout is not None:
         command += ["--timeout", str(math.ceil(2 * max(question.timeout, seconds)))]
+    if question.trials is not None and question.trials < trials:
+        command += ["--trials", str(trials)]
     return shlex.join(command)
 
 

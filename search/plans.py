@@ -9,7 +9,7 @@ from typing import Any
 
 from paredown.search.outcome import Outcome, Provisional
 from paredown.search.record import Record
-from paredown.space.errors import OutputError
+from paredown.space.errors import OutputError, PlanError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, Calibration, PlanFile, Records, choices_of
 
@@ -55,25 +55,34 @@ def publish(
 
 def publish_plans(outcome: Outcome, reference: BaseModelReference, folder: Path, records_of: RecordsOf = lambda record: None) -> None:
     """Writes ``best/plan.yaml`` and a plan for every trial on the front; plans that left the front are removed."""
+    finished = outcome.state == "finished"
     if outcome.best:
-        _update(folder / "best" / PLAN, measured_file(outcome, outcome.best, reference, records_of(outcome.best)))
+        _update(folder / "best" / PLAN, measured_file(outcome, outcome.best, reference, records_of(outcome.best)), scored=finished)
     wanted = {f"{record.number:04d}": record for record in outcome.front}
     for name, record in wanted.items():
         path = folder / "front" / name / PLAN
         if outcome.state != "searching" or not path.is_file():  # while a search runs, what a trial's file says does not change
-            _update(path, measured_file(outcome, record, reference, records_of(record)))
+            _update(path, measured_file(outcome, record, reference, records_of(record)), scored=finished)
     for old in sorted((folder / "front").glob("*")):
         if old.name not in wanted and _is_of_a_trial(old):
             _remove(old)
 
 
-def _update(path: Path, file: PlanFile) -> None:
-    """Writes a plan file unless the same is there."""
+def _update(path: Path, file: PlanFile, *, scored: bool) -> None:
+    """Writes a plan file unless the same is there.
+
+    Args:
+        path: The file.
+        file: What it should hold.
+        scored: Whether digests that it has of the same plan stay: they are of what was scored, whatever the bank holds by now.
+    """
     try:
-        same = path.read_text(encoding="utf-8") == file.to_yaml()
-    except (OSError, ValueError):
-        same = False
-    if not same:
+        before = PlanFile.read(path)
+    except PlanError:
+        before = None
+    if scored and before and before.records and (before.choices, before.calibration) == (file.choices, file.calibration):
+        file = file.model_copy(update={"records": before.records})
+    if before is None or before.to_yaml() != file.to_yaml():
         file.write(path)
 
 

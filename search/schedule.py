@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from paredown.evaluators.door import memory_faults
 from paredown.evaluators.quality import Quality
 from paredown.search.checks import DRAWS
 from paredown.search.clock import Clock
@@ -99,6 +100,7 @@ class Schedule:
 
             def measure(plan: Plan, name: str, version: Version) -> Quality:
                 self.pace.made.add((plan, name, version))
-                return found(plan, name, version)
+                with memory_faults():
+                    return found(plan, name, version)
 
             return decide(outcome, measure, self.bench.is_calibrated, step, clock, self.pace.seconds)

@@ -162,7 +162,8 @@ class Session:
 
     def _offer(self, origin: str, proposal: Proposal) -> Provisional | None:
         """Writes a plan that can be applied, unless a trial was measured already."""
-        if (before := stored_outcome(self.folder)) and before.records:
+        before = stored_outcome(self.folder)
+        if before.records if before else (self.folder / "study.db").is_file():
             return None
         size = proposal.plan.size_bytes(self.bench.space.inventory)
         found = Provisional(origin=origin, label=proposal.label, size_bytes=size, predicted_loss=proposal.predicted_loss)
@@ -173,12 +174,17 @@ class Session:
 
     def _out_of_time(self) -> Outcome:
         """The end of a run whose limit came before its first trial: trials of an earlier run stand, else the plan that is offered."""
-        before = stored_outcome(self.folder) or self._outcome(state="stopped")
-        if before.records:
+        before = stored_outcome(self.folder)
+        if before and before.state == "finished":
             return before
-        self.progress.say("the limit came before the first trial: the plan is not measured")
-        outcome = replace(before, state="stopped", unguarded=UNMEASURED, seconds=dict(self.seconds))
-        outcome = replace(outcome, completion=completion(self.question, self.folder, self.bank_folder))
+        if before is None and (self.folder / "study.db").is_file():  # damaged: the trials are there, and are read with more time
+            raise StudyError(f"the limit came before {self.folder}/front.json was made again; give a longer --timeout")
+        outcome = before or self._outcome()
+        if not outcome.records:
+            self.progress.say("the limit came before the first trial: the plan is not measured")
+            outcome = replace(outcome, unguarded=UNMEASURED, seconds=dict(self.seconds))
+        command = completion(self.question, self.folder, self.bank_folder)
+        outcome = replace(outcome, state="stopped", completion=command)
         self._publish(outcome)
         return outcome
 
@@ -286,7 +292,7 @@ class Session:
         started = time.monotonic()
         outcome = unmeasured_rival(self.schedule.decided(self._outcome(race, state="finished"), self._stored), of=len(race.seeds))
         if outcome.unguarded or outcome.unselected:
-            command = completion(self.question, self.folder, self.bank_folder, self.schedule.after(outcome))
+            command = completion(self.question, self.folder, self.bank_folder, self.schedule.after(outcome), len(race.seeds))
             outcome = replace(outcome, completion=command)
         if self.latency and outcome.winner is not None:
             if self.clock.has(self.schedule.timing):

@@ -15,8 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from paredown.compressors.bank import Bank
 from paredown.compressors.checkpoint import config_of, config_sha256, load_original, parameters_of
 from paredown.compressors.sites import inventory_of
+from paredown.compressors.weights import original_weights
 from paredown.deploy import verify_process
 from paredown.deploy.apply import Applied, apply_plan, encoded
 from paredown.deploy.load import load
@@ -280,3 +282,18 @@ def test_no_difference_from_nothing_is_no_difference() -> None:
     zeros = torch.zeros(2, 3)
     assert _difference(zeros, zeros) == 0
     assert _difference(zeros + 1, zeros) > 1
+
+
+def test_what_apply_encodes_is_what_the_bank_scored_on_any_number_of_threads(tmp_path: Path) -> None:
+    """Data-free choices are encoded again by apply: sums in two threads may differ from the bank's in their last bits."""
+    source = Path(__file__).parents[1] / "studies" / "models" / "demo"  # wide enough for a product to be shared out
+    inventory, parameters = inventory_of(source), original_weights(source, config_of(source))
+    site = next(site for site in inventory.leaves if site.kind == "linear")
+    choice = parse_choice("lowrank rank=32")
+    scored = Bank(tmp_path, parameters).tensors(site, choice)
+    torch.set_num_threads(2)
+    try:
+        written = encoded(inventory, Plan.of(inventory, {site.name: choice}), parameters)
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(written[name], tensor) for name, tensor in scored.items())

@@ -12,7 +12,7 @@ from made_study import make_study
 from paredown.search.outcome import FILE, Outcome
 from paredown.search.plans import publish, publish_plans
 from paredown.space.errors import OutputError
-from paredown.space.plan_file import BaseModelReference, PlanFile
+from paredown.space.plan_file import BaseModelReference, PlanFile, Records
 from paredown.space.site import Inventory
 
 
@@ -94,3 +94,20 @@ def test_the_mark_comes_last(llama: Inventory, tmp_path: Path) -> None:
     assert Outcome.read(tmp_path) == searching
     publish(final, reference, tmp_path, lambda outcome, folder: None, lambda record: None)
     assert (tmp_path / FILE).read_bytes() == (tmp_path / "other" / FILE).read_bytes()
+
+
+def test_what_was_scored_stays_when_a_finished_study_is_published_again(llama: Inventory, tmp_path: Path) -> None:
+    """The bank may be gone, or hold records of other libraries by then; a plan of other choices has digests of its own."""
+    outcome = make_study(tmp_path, llama)
+    reference, best = reference_in(tmp_path), tmp_path / "best" / "plan.yaml"
+
+    def records(digest: str) -> Records:
+        return Records(weights="w", config="c", versions={"torch": "2.13.0"}, machine="m", sha256={"model.embed_tokens": digest})
+
+    publish_plans(outcome, reference, tmp_path, lambda record: records("0" * 16))
+    publish_plans(outcome, reference, tmp_path, lambda record: None)
+    publish_plans(outcome, reference, tmp_path, lambda record: records("1" * 16))
+    assert PlanFile.read(best).records == records("0" * 16)
+    other = next(record for record in outcome.records if record.plan != outcome.best.plan)
+    publish_plans(replace(outcome, winner=other.number), reference, tmp_path, lambda record: records("1" * 16))
+    assert PlanFile.read(best).records == records("1" * 16)

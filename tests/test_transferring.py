@@ -61,7 +61,7 @@ def test_a_plan_is_transferred_and_measured(workshop: Path, monkeypatch: pytest.
     said = capsys.readouterr().out
     assert "was carried over by relative depth and role" in said
     assert "of the best uniform plan's" in said
-    assert "a search anew (100 trials) would read" in said
+    assert "a new search (100 trials) would read" in said
     deeper = Space.build(walk(skeleton(LlamaConfig.from_pretrained(workshop / "deeper")), {}, "float32"), TARGET).inventory
     first, file = PlanFile.read(workshop / "plan.yaml"), PlanFile.read(out)
     assert file.plan_for(deeper).size_bytes(deeper) == file.size_bytes <= first.size_bytes * deeper.parameters // SMALL.parameters
