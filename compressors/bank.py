@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from paredown.compressors.digests import Digests
-from paredown.compressors.records import VERSION, record_path
+from paredown.compressors.records import VERSION, about_of, record_path
 from paredown.compressors.storage import Tensors, decode_site, encode_site
 from paredown.compressors.tensor_file import checked_tensors, stored_sha256, write_tensors
 from paredown.space.choice import KEEP, Choice
@@ -161,14 +161,7 @@ class Bank:
             return None
 
     def _about(self, site: Site, choice: Choice) -> dict[str, Any]:
-        return {
-            "version": VERSION,
-            "site": site.name,
-            "kind": site.kind,
-            "choice": str(choice),
-            "modules": {member.module: member.shape for member in site.members},
-            **({"calibration": self.calibration} if choice.needs else {}),
-        }
+        return about_of(site, choice, self.calibration)
 
 
 @contextmanager

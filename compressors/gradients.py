@@ -29,12 +29,27 @@ def statistics_for(
     Raises:
         StudyError: If the importance is asked for of an encoder, or of a model that is not in memory as a whole.
     """
-    statistics = collect(model, inventory, tokens, mask, folder)
     if "importance" not in needs:
-        return statistics
-    if any(is_placeholder(parameter) for parameter in model.parameters()):
-        raise StudyError("the importance of weights needs the whole model in memory; raise memory, or leave out what needs it")
+        return collect(model, inventory, tokens, mask, folder)
+    check_importance(inventory, whole=not any(is_placeholder(parameter) for parameter in model.parameters()))
+    collect(model, inventory, tokens, mask, folder)
     return collect_importance(model, inventory, tokens, mask, folder)
+
+
+def check_importance(inventory: Inventory, *, whole: bool) -> None:
+    """Makes sure that the importance of a model's weights can be collected.
+
+    Args:
+        inventory: Its sites.
+        whole: Whether all of it is in memory.
+
+    Raises:
+        StudyError: If it is an encoder, or not in memory as a whole.
+    """
+    if not inventory.causal:
+        raise StudyError("an encoder has no next-token loss whose gradient says what matters; leave out the choices that need importance")
+    if not whole:
+        raise StudyError("the importance of weights needs the whole model in memory; raise memory, or leave out what needs it")
 
 
 def collect_importance(
@@ -65,8 +80,7 @@ def collect_importance(
         Kim et al., 2023, "SqueezeLLM: Dense-and-Sparse Quantization", arXiv 2306.07629, for the empirical Fisher information
         as the weight of squared errors.
     """
-    if not inventory.causal:
-        raise StudyError("an encoder has no next-token loss whose gradient says what matters; leave out the choices that need importance")
+    check_importance(inventory, whole=True)
     if (folder / IMPORTANCE).is_file():
         return StatisticsFolder(folder)
     members = [member for site in inventory.leaves if site.kind == "linear" for member in site.members]

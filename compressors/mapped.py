@@ -8,18 +8,27 @@ from __future__ import annotations
 import json
 import mmap
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from paredown.space.tensors import TensorSpec
+from paredown.space.tensors import Layout, TensorSpec, total_bytes
 
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
+
+CODES = {name: code for code, name in DTYPES.items()}
+
+ORDER = (
+    "int64", "float64", "float32", "int32", "bfloat16", "float16", "int16", "float8_e4m3fn", "float8_e5m2", "int8", "uint8", "bool"
+)  # fmt: skip
+"""Types in a file, as safetensors orders them: wider ones first, so that all tensors are aligned."""
 
 Places = dict[str, tuple[TensorSpec, int]]
 
@@ -58,6 +67,23 @@ def places(path: Path) -> Places:
     if size != max((start + spec.size_bytes for spec, start in found.values()), default=8 + length):
         raise SafetensorError(f"{path} is truncated")
     return found
+
+
+def file_head(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
+    """What a file begins with, byte for byte as safetensors writes it, and where each tensor lies in the data that follows."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    starts, end = {}, 0
+    for name in sorted(layout, key=lambda name: (ORDER.index(layout[name].dtype), name)):
+        starts[name], end = end, end + layout[name].size_bytes
+        header[name] = {"dtype": CODES[layout[name].dtype], "shape": list(layout[name].shape), "data_offsets": [starts[name], end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, starts
+
+
+def file_bytes(layout: Layout, metadata: Mapping[str, str] | None = None) -> int:
+    """Size of the file that holds the tensors of a layout."""
+    return len(file_head(layout, metadata or {})[0]) + total_bytes(layout)
 
 
 def mapped_bytes(path: Path) -> Tensor:

@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from paredown.space.choice import Choice
+from paredown.space.site import Site
+
 VERSION = 8
 """Raised whenever a method gives other numbers or a record another form than before, so that old records are not found again."""
 
@@ -27,6 +30,24 @@ def record_path(folder: Path, sha256: str) -> Path:
 def is_record(folder: Path, path: Path) -> bool:
     """Whether a file lies where a bank puts a record."""
     return _NAME.fullmatch(path.relative_to(folder).as_posix()) is not None
+
+
+def about_of(site: Site, choice: Choice, calibration: str) -> dict[str, Any]:
+    """What a record is to say of itself.
+
+    Args:
+        site: Whose.
+        choice: What was done to it.
+        calibration: Fingerprint of the calibration texts, said where the choice depends on them.
+    """
+    return {
+        "version": VERSION,
+        "site": site.name,
+        "kind": site.kind,
+        "choice": str(choice),
+        "modules": {member.module: member.shape for member in site.members},
+        **({"calibration": calibration} if choice.needs else {}),
+    }
 
 
 def about(path: Path) -> dict[str, Any] | None:

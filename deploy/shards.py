@@ -7,24 +7,17 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
-from paredown.compressors.mapped import DTYPES
+from paredown.compressors.mapped import file_head
 from paredown.space.errors import VerificationError
 from paredown.space.tensors import Layout, TensorSpec, total_bytes
 
 SHARD_BYTES = 5 * 10**9
 """Most tensor bytes of a file, as transformers has it; a larger tensor has a file of its own."""
-
-ORDER = (
-    "int64", "float64", "float32", "int32", "bfloat16", "float16", "int16", "float8_e4m3fn", "float8_e5m2", "int8", "uint8", "bool"
-)  # fmt: skip
-"""Of the types in a file, as safetensors has it: wider ones first, so that all tensors are aligned."""
-
-CODES = {name: code for code, name in DTYPES.items()}
 
 
 def write_shards(folder: Path, stem: str, layout: Layout, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int = SHARD_BYTES) -> None:
@@ -80,15 +73,8 @@ def split(layout: Layout, shard_bytes: int) -> Iterator[dict[str, TensorSpec]]:
 
 
 def _begin(file: BinaryIO, layout: Layout) -> dict[str, int]:
-    """Writes the header, byte for byte as safetensors does; where each tensor begins."""
-    names = sorted(layout, key=lambda name: (ORDER.index(layout[name].dtype), name))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    starts, end = {}, 0
-    for name in names:
-        starts[name], end = end, end + layout[name].size_bytes
-        header[name] = {"dtype": CODES[layout[name].dtype], "shape": list(layout[name].shape), "data_offsets": [starts[name], end]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    file.truncate(8 + len(text) + end)
-    return {name: 8 + len(text) + start for name, start in starts.items()}
+    """Writes the header; where each tensor begins."""
+    head, starts = file_head(layout, {"format": "pt"})
+    file.write(head)
+    file.truncate(len(head) + total_bytes(layout))
+    return {name: len(head) + start for name, start in starts.items()}

@@ -85,7 +85,9 @@ if not TYPE_CHECKING:  # a type checker knows every name from the imports above
 
 
 def inspect(model: str | Study, *, target: str = "paredown", budget: str = "45%") -> Inspection:
-    """What can be decided about a model, in how many bytes, and what a search would cost; reads headers only.
+    """What can be decided about a model, in how many bytes, and what a search would cost; refuses what a search would refuse.
+
+    Of the weights only the headers are read; the texts are read as a search reads them.
 
     Args:
         model: A model folder or hub name; or a study, whose target, budget, space and tokens are taken.
@@ -93,8 +95,8 @@ def inspect(model: str | Study, *, target: str = "paredown", budget: str = "45%"
         budget: Such as ``45%``, ``3.5GB`` or ``4.25bpw``.
 
     Raises:
-        CheckpointError: If the model is missing or incomplete.
-        StudyError: If the budget or the space cannot be read.
+        CheckpointError: If the model is missing or incomplete, or has no tokenizer.
+        StudyError: If the budget or the space cannot be read, or a search could not use the texts or the settings.
     """
     from paredown.inspection import inspect_study
     from paredown.question import as_study

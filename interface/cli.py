@@ -14,6 +14,7 @@ from rich.console import Console
 import paredown
 from paredown import signals, words
 from paredown.entry import note
+from paredown.inspection import forecast, survey_study
 from paredown.question import demo_question, question_of, with_an_end
 from paredown.search.clock import process_began
 from paredown.search.counts import UNIT
@@ -107,10 +108,10 @@ def search(
     }
     flags |= {"patience": patience, "sampler": sampler, "latency": latency, "max_decode_ms": max_decode_ms, "seed": seed}
     question = question_of(study, flags)
-    if dry_run:
-        cost = paredown.inspect(with_an_end(question))
-        return print_json(asdict(cost)) if as_json else print_lines(words.of_search(cost))
     folder = expanded(out or Path("runs") / (study.stem if study else Path(question.model).name))
+    if dry_run:
+        cost = forecast(with_an_end(question), folder)
+        return print_json(asdict(cost)) if as_json else print_lines(words.of_search(cost))
     run_search(question, folder, bank, workers, fresh=fresh, adopt=adopt)
     return print((folder / "front.json").read_text()) if as_json else print_lines(summary_lines(paredown.status(folder), folder))
 
@@ -286,7 +287,7 @@ def run_search(
     from paredown.progress import telling
 
     signals.name_best(folder / "best" / "plan.yaml")
-    for line in words.of_search(paredown.inspect(with_an_end(question))):
+    for line in words.of_search(survey_study(with_an_end(question))):
         note(line)
     with telling(Console(stderr=True)) as progress:
         paredown.find_plan(question, folder, progress=progress, bank=bank, workers=workers, fresh=fresh, adopt=adopt, began=process_began())

@@ -57,7 +57,25 @@ class Inspection:
 
 
 def inspect_study(question: StudyFile) -> Inspection:
-    """What a study's model offers; reads headers only, and times small matrix products for the cost.
+    """What a study's model offers, and what a search costs; reads the model's headers and the texts, and refuses what a search refuses.
+
+    Raises:
+        CheckpointError: If the model is missing or incomplete, or has no tokenizer.
+        StudyError: If the space cannot be built, or a search could not use the texts or the settings.
+        UnknownNameError: If nobody registered the sampler or the sensitivity.
+    """
+    from paredown.compressors.checkpoint import config_of
+    from paredown.search.admission import Texts, check_study
+    from paredown.search.workbench import survey
+
+    folder, space = survey(question)
+    check_study(question, config_of(folder), space)
+    Texts.of(question, folder)
+    return survey_study(question, space)
+
+
+def survey_study(question: StudyFile, space: Space | None = None) -> Inspection:
+    """The same without the texts, which a search that follows reads itself; times small computations for the cost.
 
     Raises:
         CheckpointError: If the model is missing or incomplete.
@@ -67,7 +85,7 @@ def inspect_study(question: StudyFile) -> Inspection:
     from paredown.search.solver import Solver
     from paredown.search.workbench import survey
 
-    _, space = survey(question)
+    space = space or survey(question)[1]
     inventory = space.inventory
     used = {step for options in space.options.values() for choice in options for step in choice.steps}
     return Inspection(
@@ -134,11 +152,37 @@ def _check_plan(plan_file: PlanFile, model: str) -> None:
 
 def _check_study(question: StudyFile, *, survey_model: bool) -> None:
     from paredown.search.estimators import estimators
-    from paredown.search.refusal import refusal
     from paredown.search.samplers import samplers
 
     samplers[question.sampler], estimators[question.sensitivity]
     if survey_model:
-        found = inspect_study(question)
-        if found.budget_bytes < found.smallest_bytes:
-            raise refusal(found.budget_bytes, found.smallest_bytes, found.original_bytes, found.refusals)
+        possible(inspect_study(question))
+
+
+def forecast(question: StudyFile, folder: Path) -> Inspection:
+    """What a search in a study folder would cost; refuses what it would refuse, a limit that is too short included.
+
+    Raises:
+        BudgetError: If no plan is within the budget.
+        StudyError: If the study, its texts or its limit cannot be used.
+        CheckpointError: If the model is missing or incomplete, or has no tokenizer.
+    """
+    from paredown.search.clock import Clock, process_began
+    from paredown.search.limit import check_limit
+
+    found = possible(inspect_study(question))
+    check_limit(question, Clock.of(question, process_began()), folder)
+    return found
+
+
+def possible(found: Inspection) -> Inspection:
+    """What was found, where some plan is within the budget.
+
+    Raises:
+        BudgetError: If none is.
+    """
+    from paredown.search.refusal import refusal
+
+    if found.budget_bytes < found.smallest_bytes:
+        raise refusal(found.budget_bytes, found.smallest_bytes, found.original_bytes, found.refusals)
+    return found

@@ -47,12 +47,19 @@ def _of_cost(found: Inspection) -> list[str]:
     cost = found.cost
     low, high = cost["seconds"] or cost["around_seconds"]
     one = " to ".join(f"{seconds:.2g} s" for seconds in cost["trial_seconds"])
-    what = f"{cost['trials']} trials" if cost["seconds"] else "the steps around the trials"
+    what = f"at most {cost['trials']} trials and the steps around them" if cost["seconds"] else "the steps around the trials"
     return [
-        f"budget {found.budget} = {found.budget_bytes:,} bytes; bank {cost['bank_bytes'] / 1e6:,.1f} MB; "
-        f"memory about {cost['memory_bytes'] / 1e9:.1f} GB; {cost['tokens_per_trial']:,} tokens a trial, {cost['tokens']:,} in all",
-        f"expected time: {duration(low)} to {duration(high)} for {what}, {one} a trial",
+        f"budget {found.budget} = {found.budget_bytes:,} bytes",
+        f"disk: {amount(cost['bank_bytes'])} in the bank, {amount(cost['disk_bytes'])} at the peak; "
+        f"memory: about {amount(cost['memory_bytes'])}",
+        f"expected time on an idle machine: {duration(low)} to {duration(high)} for {what}, {one} a trial; "
+        f"{cost['tokens_per_trial']:,} tokens a trial, {cost['tokens']:,} in all",
     ]
+
+
+def amount(size_bytes: int) -> str:
+    """``345.6 MB``, ``280.1 GB``."""
+    return f"{size_bytes / 1e9:,.1f} GB" if size_bytes >= 10**9 else f"{size_bytes / 1e6:,.1f} MB"
 
 
 def of_bank(found: Holdings) -> list[str]:

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from paredown.compressors.bank import CACHE_BYTES
+from paredown.compressors.fill import cores
 from paredown.compressors.memory import memory_bytes
+from paredown.compressors.statistics_folder import IN_MEMORY
 from paredown.evaluators.quality import BATCH_TOKENS
 from paredown.search.checks import DRAWS
 from paredown.search.finalists import SEARCHED, UNIFORM
 from paredown.search.sensitivity import estimated_tokens
+from paredown.search.speed import Speed, bank_seconds, ordered_flops
 from paredown.search.uniform import uniform_plans
-from paredown.space.choice import KEEP, Choice
-from paredown.space.layouts import site_layout
+from paredown.search.writes import COMPARED, finalists_of, input_widths, pairs_of, writes_of
+from paredown.space.choice import KEEP
 from paredown.space.space import Space
-from paredown.space.statistics import Statistics
 from paredown.space.study_file import StudyFile, Tokens
-from paredown.space.tensors import total_bytes
 
-FASTEST, SLOWEST = 1.2, 4.0
-"""What attention, norms and a busy machine add to the matrix products that were timed, at best and at worst."""
+FASTEST, SLOWEST = 0.75, 4.0 / 3.0
+"""Bounds of the expected time, as factors of what was timed and counted; a machine that does other work beside takes longer."""
 
 START_SECONDS, TRIAL_SECONDS = 4.0, 0.03
-"""What a search spends beside its forward passes: on libraries and texts, and on the books of a trial."""
+"""What a search spends beside its computations: on libraries and texts, and on the books of a trial [s]."""
 
-FINALISTS, COMPARED = SEARCHED + UNIFORM + 1, 3
-LIBRARIES_BYTES = 500 << 20
+LIBRARIES_BYTES, WORKER_BYTES = 500 << 20, 250 << 20
+"""Memory of a process that searches, and of one that fills the bank, before it holds anything of the model [bytes]."""
+
+GAIN = 0.7
+"""Exponent of the number of cores: how much faster they run one pass together than one of them."""
+
+KERNEL_SECONDS, TIMED_TOKENS = 0.15, 16_000
+"""The latency table: seconds for each kernel, and tokens that its models and the deployed ones read [s], [tokens]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,18 +40,23 @@ class Cost:
     """What a search needs.
 
     Attributes:
-        bank_bytes: Of all options of all sites and of the uniform plans, exactly, file headers not counted.
-        memory_bytes: At most, roughly: as `memory` says.
-        tokens_per_trial: That one trial reads.
-        tokens: That all steps read together; without a count of trials, those of the steps around them.
-        trials: How many are asked for; None where a clock decides.
-        flops_per_second: Of matrix products of this model's shape, timed just now.
-        trial_seconds: A trial, from and to.
-        around_seconds: Bank, sensitivity and finalists, from and to.
-        seconds: Everything, from and to; None where a clock decides.
+        record_bytes: Records of all options and of the uniform plans among them, exactly.
+        bank_bytes: The bank in the end: records, statistics of all draws, finalists compressed again.
+        disk_bytes: Peak on disk: the bank, the original's inputs while plans are compressed in order, database and reports.
+        memory_bytes: Peak of all processes together, roughly.
+        tokens_per_trial: Tokens that one trial reads.
+        tokens: Tokens that all steps read together; without a count of trials, those of the steps around them.
+        trials: The most that are measured; None where a clock decides.
+        flops_per_second: Of matrix products of this model's shape, timed just now on one thread.
+        trial_seconds: Of one trial, from and to.
+        around_seconds: Of everything but the trials, from and to.
+        seconds: Of everything, from and to; None where a clock decides.
+        steps: Expected seconds of each step, by its name.
     """
 
+    record_bytes: int
     bank_bytes: int
+    disk_bytes: int
     memory_bytes: int
     tokens_per_trial: int
     tokens: int
@@ -57,18 +65,23 @@ class Cost:
     trial_seconds: tuple[float, float]
     around_seconds: tuple[float, float]
     seconds: tuple[float, float] | None
+    steps: dict[str, float]
 
 
-def bank_bytes(space: Space, budget_bytes: int) -> int:
-    """Tensor bytes of every site under every option that is not kept, and under what uniform plans take beside those."""
-    options = {(site.name, choice): site for site in space.inventory.sites for choice in space.options[site.name]}
-    for uniform in uniform_plans(space, budget_bytes):
-        options |= {(site.name, choice): site for site, choice in uniform.plan.decided(space.inventory)}
-    return sum(total_bytes(site_layout(site, choice)) for (_, choice), site in options.items() if choice != KEEP and site.kind != "block")
+def memory(question: StudyFile, space: Space, workers: int = 1) -> int:
+    """Bytes that all processes of a search take at most, roughly: the searching one, and those that fill the bank beside it."""
+    return _searching(question, space) + (workers * _filling(space) if workers > 1 else 0)
 
 
-def memory(question: StudyFile, space: Space) -> int:
-    """Bytes that a search takes at most, roughly: weights in float32, states of the original, logits, the libraries.
+def _filling(space: Space) -> int:
+    """Bytes of a process that fills the bank: statistics with their factors, and dense copies of a matrix; weights are mapped."""
+    members = [member for site in space.inventory.leaves if site.kind == "linear" for member in site.members]
+    square = max(member.shape[1] for member in members) ** 2
+    return WORKER_BYTES + IN_MEMORY * 4 * 4 * square + 6 * 4 * max(member.parameters for member in members)
+
+
+def _searching(question: StudyFile, space: Space) -> int:
+    """Bytes that the searching process takes at most, roughly: weights in float32, states of the original, logits, the libraries.
 
     Of a streamed model the weights are what lies outside the blocks, for the model and for the original's predictions, and twice a
     block; each file of statistics has its factors beside it, and a matrix compressed in order takes several of its size in float64.
@@ -93,32 +106,44 @@ def memory(question: StudyFile, space: Space) -> int:
 
 
 def estimate(question: StudyFile, space: Space) -> Cost:
-    """The cost of a study; times a few small matrix products, under a second."""
-    inventory, tokens = space.inventory, question.tokens
-    embedding = next((site.members[0] for site in inventory.leaves if site.kind == "embedding"), None)
-    vocabulary, hidden = embedding.shape if embedding else (1, max(m.shape[1] for s in inventory.leaves for m in s.members))
-    linear = [member for site in inventory.leaves if site.kind == "linear" for member in site.members]
-    tied = inventory.causal and embedding is not None and bool(embedding.tied)
-    weights = sum(member.parameters for member in linear) + (vocabulary * hidden if tied else 0)
-    largest = max(linear, key=lambda member: member.parameters).shape
-    rate = _flops(largest)
-    per_token = 2 * weights / rate
-    if inventory.causal:  # the original's logits are made again, and both distributions compared
-        per_token += 2 * vocabulary * hidden / rate + _comparison(vocabulary)
-    around = tokens_around(question, space) * per_token + _bank_seconds(space) + START_SECONDS
-    trial = tokens.search * per_token + TRIAL_SECONDS
-    trials = question.trials
-    total = None if trials is None else around + trials * trial
+    """The cost of a study; times a few small computations, a second or two."""
+    inventory, tokens, budget = space.inventory, question.tokens, space.inventory.budget_bytes(question.budget)
+    writes, pairs = writes_of(question, space), pairs_of(space)
+    speed = Speed.of(inventory)
+    filling = bank_seconds(pairs, speed.flops_per_second)
+    calibrated = writes.rebuilt > 0
+    finalists = finalists_of(question, uniform_plans(space, budget), budget)
+    together = cores() ** GAIN
+    trial = tokens.search * speed.compared / together + TRIAL_SECONDS
+    sensitive = estimated_tokens(question.sensitivity, space, tokens.search)
+    squares = sum(width**2 for width in input_widths(inventory).values())
+    collected = tokens.calibration * (speed.forward + 2 * squares / speed.flops_per_second)
+    checks = tokens_of_checks(tokens, finalists, COMPARED, calibrated=calibrated)
+    again = (finalists + (DRAWS - 1) * COMPARED) * filling / max(1.0, _choices(space)) if calibrated else 0.0
+    if calibrated:
+        again += (finalists + (DRAWS - 1) * COMPARED) * ordered_flops(inventory, tokens.calibration) / speed.flops_per_second
+        again += (DRAWS - 1) * collected + DRAWS * tokens.calibration * speed.forward  # the original's inputs
+    around = {
+        "model and texts": START_SECONDS + collected / together,
+        "bank": filling / cores(),
+        "sensitivity": (tokens.search + sensitive) * speed.compared / together,
+        "latency": _latency_seconds(space, speed) if question.latency == "measure" else 0.0,
+        "finalists": (checks * speed.compared + again) / together,
+    }
+    trials = {} if question.trials is None else {"trials": question.trials * trial}
     return Cost(
-        bank_bytes=bank_bytes(space, inventory.budget_bytes(question.budget)),
-        memory_bytes=memory(question, space),
+        record_bytes=writes.records,
+        bank_bytes=writes.bank,
+        disk_bytes=writes.peak,
+        memory_bytes=memory(question, space, cores()),
         tokens_per_trial=tokens.search,
-        tokens=tokens_of_search(question, space, trials or 0),
-        trials=trials,
-        flops_per_second=rate,
+        tokens=tokens_of_search(question, space, question.trials or 0),
+        trials=question.trials,
+        flops_per_second=speed.flops_per_second,
         trial_seconds=_range(trial),
-        around_seconds=_range(around),
-        seconds=None if total is None else _range(total),
+        around_seconds=_range(sum(around.values())),
+        seconds=_range(sum((around | trials).values())) if trials else None,
+        steps=around | trials,
     )
 
 
@@ -131,7 +156,7 @@ def tokens_around(question: StudyFile, space: Space) -> int:
     """What the steps before and after the trials read."""
     calibrated = any(choice.needs for choices in space.options.values() for choice in choices)
     before = question.tokens.calibration + round(estimated_tokens(question.sensitivity, space, question.tokens.search))
-    return before + tokens_of_checks(question.tokens, FINALISTS, COMPARED, calibrated=calibrated)
+    return before + tokens_of_checks(question.tokens, SEARCHED + UNIFORM, COMPARED, calibrated=calibrated)
 
 
 def tokens_of_checks(tokens: Tokens, finalists: int, compared: int, *, calibrated: bool) -> int:
@@ -154,48 +179,13 @@ def _range(seconds: float) -> tuple[float, float]:
     return seconds * FASTEST, seconds * SLOWEST
 
 
-def _timed(call: Callable[[], object], least_seconds: float = 0.03) -> float:
-    """Seconds of one call: the best of three groups, after one that is not counted."""
-    call()
-    best = float("inf")
-    for _ in range(3):
-        calls, started = 0, time.perf_counter()
-        while (spent := time.perf_counter() - started) < least_seconds:
-            call()
-            calls += 1
-        best = min(best, spent / calls)
-    return best
+def _choices(space: Space) -> float:
+    """Choices of a site with something to decide, on average."""
+    counts = [sum(choice != KEEP for choice in space.options[site.name]) for site in space.inventory.leaves]
+    return sum(counts) / max(1, sum(map(bool, counts)))
 
 
-def _flops(shape: tuple[int, int]) -> float:
-    """Floating-point operations a second in products of a batch with a matrix of this shape, cut to 2048 a side."""
-    rows, columns = min(shape[0], 2048), min(shape[1], 2048)
-    inputs, weight = torch.randn(256, columns), torch.randn(rows, columns)
-    return 2 * 256 * rows * columns / _timed(lambda: inputs @ weight.T)
-
-
-def _comparison(vocabulary: int) -> float:
-    """Seconds a token of comparing two distributions."""
-    logits = torch.randn(64, vocabulary)
-    return 3 * _timed(lambda: (logits - logits.logsumexp(-1, keepdim=True)).exp()) / 64
-
-
-def _bank_seconds(space: Space) -> float:
-    """Seconds to compress every option, from a piece of each kind of choice that is timed."""
-    weights: dict[tuple[str, ...], float] = {}
-    examples: dict[tuple[str, ...], Choice] = {}
-    for site in space.inventory.leaves:
-        for choice in space.options[site.name]:
-            if choice != KEEP:
-                key = tuple(f"{step.method} {getattr(step, 'algorithm', '')}" for step in choice.steps)
-                weights[key] = weights.get(key, 0.0) + sum(member.parameters for member in site.members)
-                examples.setdefault(key, choice)
-    piece = torch.randn(128, 128)
-    known = Statistics(second_moment=piece.T @ piece / 128, mean_absolute=piece.abs().mean(0), importance=piece.square())
-    seconds = 0.0
-    for key, choice in examples.items():
-        if choice.fault((128, 128)) is None:
-            started = time.perf_counter()
-            choice.encode(piece, known.only(choice.needs))
-            seconds += (time.perf_counter() - started) * weights[key] / piece.numel()
-    return seconds
+def _latency_seconds(space: Space, speed: Speed) -> float:
+    """Seconds to time every kernel, and the models of the table and of the end."""
+    kernels = {(m.shape, str(choice)) for site in space.inventory.leaves for m in site.members for choice in space.options[site.name]}
+    return len(kernels) * KERNEL_SECONDS + TIMED_TOKENS * speed.forward

@@ -47,6 +47,16 @@ class Limit:
         return all(pair in self.costs for pair in decided) and self.fixed + sum(self.costs[pair] for pair in decided) <= self.most
 
 
+def check_decoding(inventory: Inventory) -> None:
+    """Makes sure that a model decodes tokens, so that their time can be limited.
+
+    Raises:
+        StudyError: If it does not.
+    """
+    if not inventory.causal:
+        raise StudyError(f"{inventory.architecture} decodes no tokens; leave max_decode_ms out")
+
+
 def decode_limit(space: Space, table: LatencyTable, most_ms: float) -> Limit:
     """Plans whose predicted time of a decoded token is at most so long, as the target runs them.
 
@@ -54,8 +64,7 @@ def decode_limit(space: Space, table: LatencyTable, most_ms: float) -> Limit:
         StudyError: If the model decodes nothing, or the table was made for another space.
     """
     inventory = space.inventory
-    if not inventory.causal:
-        raise StudyError(f"{inventory.architecture} decodes no tokens; leave max_decode_ms out")
+    check_decoding(inventory)
     kept = {site.name: table.site_ms(site, KEEP)[0] for site in inventory.leaves}
 
     def cost(site: Site, choice: Choice) -> float:

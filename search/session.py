@@ -13,10 +13,12 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from paredown.compressors.bank_folder import bank_in_use
+from paredown.compressors.checkpoint import config_of
 from paredown.compressors.holdings import USED
 from paredown.compressors.statistics_folder import again_if_damaged
 from paredown.evaluators.latency import REMEDY, LatencyTable, deployed_plan, timing_seconds
 from paredown.search import inputs as study_inputs
+from paredown.search.admission import check_study
 from paredown.search.clock import Clock, OutOfTime
 from paredown.search.finalists import time_deployed
 from paredown.search.inputs import Inputs
@@ -40,8 +42,7 @@ from paredown.search.solver import Solver
 from paredown.search.study import Race, TrialLog, locked
 from paredown.search.study_folder import finished, keep_environment, moved_aside, same_study, tidy
 from paredown.search.uniform import uniform_plans
-from paredown.search.workbench import Workbench, environment, reference_of
-from paredown.space.errors import StudyError
+from paredown.search.workbench import Workbench, environment, reference_of, survey
 from paredown.space.files import write_atomically
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory
@@ -91,6 +92,8 @@ class Session:
             StudyError: If the folder holds another study or is in use.
             BudgetError: If nothing meets the budget; the smallest plan is in ``best/plan.yaml``.
         """
+        folder, space = survey(self.question)
+        check_study(self.question, config_of(folder), space)
         return again_if_damaged(self._run, self.progress.say)
 
     def _run(self) -> Outcome:
@@ -251,8 +254,6 @@ class Session:
         if self.question.latency == "off":
             return None
         path = self.folder / "latency.json" if self.question.latency == "measure" else Path(self.question.latency)
-        if self.question.latency != "measure" and not path.is_file():
-            raise StudyError(f"no latency table {path}; leave it out to measure one, or say off")
         plans = [plan.plan for plan in self.uniform]
         table = self.bench.latency_table(path, plans, self.clock.check)
         if lacking := table.lacking(self.bench.space, plans):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from paredown.compressors.absent import check_places
 from paredown.compressors.assemble import reduced_config
@@ -29,11 +29,11 @@ from paredown.compressors.statistics_folder import StatisticsFolder
 from paredown.compressors.weights import decoded_bytes, open_original
 from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table
 from paredown.evaluators.quality import Quality, Teacher
-from paredown.evaluators.sequences import Sequences, calibration_draw, sequence_sets
-from paredown.evaluators.sources import document_sets
+from paredown.evaluators.sequences import Sequences
+from paredown.search.admission import Texts, check_deployed, deployed_bytes, deployed_dtype
 from paredown.search.inputs import Inputs
 from paredown.search.outcome import Outcome
-from paredown.space.errors import CheckpointError, PlanError, StudyError
+from paredown.space.errors import PlanError, StudyError
 from paredown.space.files import write_json
 from paredown.space.layouts import leaves_out
 from paredown.space.plan import Plan
@@ -109,24 +109,12 @@ class Workbench:
         self.question, self.workers = question, workers or cores()
         self.folder, self.space = survey(question)
         self.config = config_of(self.folder)
-        sets = document_sets(question.data)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder)
-        except (ValueError, OSError) as error:
-            raise CheckpointError(f"{self.folder} has no tokenizer ({str(error).splitlines()[0]}); copy the original's beside it") from None
-        longest = getattr(self.config, "max_position_embeddings", None) or getattr(self.config, "n_positions", None) or 10**9
-        self.sequences: dict[str, Sequences] = sequence_sets(sets, tokenizer, question.tokens, longest, question.seed)
-        largest = max(int(part.tokens.max()) for part in self.sequences.values())
-        if largest >= self.config.vocab_size:
-            raise StudyError(
-                f"the tokenizer gives token {largest}, the model has {self.config.vocab_size}; give the tokenizer of this model"
-            )
+        self.texts = Texts.of(question, self.folder)
+        self.sequences = self.texts.sequences
         self.origin = Origin.of(self.folder, self.config, bank_folder)
         check(Inputs(texts=self.texts_sha256, origin=self.origin))
         self.memory_bytes = memory_bytes(question.memory)
         self.model, parameters = open_original(self.folder, self.config, self.memory_bytes)
-        self._draw = partial(calibration_draw, sets["calibration"], tokenizer, tokens=question.tokens.calibration, seed=question.seed)
-        self._length = min(question.tokens.sequence_length, longest)
         key, cache = self._calibration_key(0), decoded_bytes(parameters)
         self.bank = Bank(bank_folder, parameters, None, key, cache_bytes=cache, checkpoint=self.folder, say=say)
         self.planned = PlannedModel(self.model, self.space.inventory, self.bank)
@@ -135,7 +123,7 @@ class Workbench:
 
     def calibration(self, draw: int = 0) -> Sequences:
         """Calibration sequences; draw 0 are those of the study."""
-        return self._draw(length=self._length, draw=draw) if draw else self.sequences["calibration"]
+        return self.texts.draw(draw=draw) if draw else self.sequences["calibration"]
 
     def calibrated(self, draw: int) -> Bank:
         """The bank as another draw of the calibration texts would have it; its statistics are collected now if they are missing."""
@@ -151,7 +139,7 @@ class Workbench:
         return {
             "data": self.question.data,
             "tokens": self.question.tokens.calibration,
-            "sequence_length": self._length,
+            "sequence_length": self.texts.length,
             "seed": self.question.seed,
             "sha256": self.calibration().sha256(),
         }
@@ -206,12 +194,8 @@ class Workbench:
         timing."""
         if path.is_file():
             return LatencyTable.read(path)
-        if self.deployed_at_once < 1:
-            raise StudyError(
-                f"to time plans, the model is built: that takes {self._deployed_bytes:,} bytes, memory allows {self.memory_bytes:,}; "
-                "say latency: off"
-            )
-        table = measure_table(self.space, self.deployed, self.deployed_dtype, cpu_name(), beside, check)
+        check_deployed(deployed_bytes(self.config, self.space), self.memory_bytes)
+        table = measure_table(self.space, self.deployed, deployed_dtype(self.config, self.space), cpu_name(), beside, check)
         table.write(path)
         return table
 
@@ -219,22 +203,12 @@ class Workbench:
         """The model that the target runs under a plan."""
         inventory = self.space.inventory
         plan = deployed_plan(plan, inventory, self.space.target)
-        return deployed(self.bank, self.config, inventory, plan, self.deployed_dtype)
-
-    @property
-    def deployed_dtype(self) -> torch.dtype:
-        """Of the target's activations: bfloat16 for paredown's kernels, else as the original is stored."""
-        stored: torch.dtype = self.config.dtype or torch.float32
-        return torch.bfloat16 if self.space.target.name == "paredown" else stored
+        return deployed(self.bank, self.config, inventory, plan, deployed_dtype(self.config, self.space))
 
     @property
     def deployed_at_once(self) -> int:
         """How many deployed models memory holds, each counted as large as the original."""
-        return self.memory_bytes // self._deployed_bytes
-
-    @property
-    def _deployed_bytes(self) -> int:
-        return self.deployed_dtype.itemsize * self.space.inventory.parameters
+        return self.memory_bytes // deployed_bytes(self.config, self.space)
 
     def fill_bank(self, beside: Sequence[Plan] = (), progress: Callable[[int, int], None] = lambda done, of: None) -> None:
         """Compresses every site under every option, and under what these plans take, that is not in the bank yet.

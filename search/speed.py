@@ -1,0 +1,115 @@
+"""How fast this machine computes what a search consists of, timed on small pieces in one thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from paredown.compressors.bank import one_thread
+from paredown.search.writes import input_widths
+from paredown.space.choice import KEEP, Choice
+from paredown.space.site import Inventory, Site
+from paredown.space.statistics import Statistics
+
+PASSES = 2.5
+"""What attention, norms and activations add to the matrix products, in passes over the inputs and outputs of all matrices."""
+
+COMPARED_PASSES = 3
+"""Passes over two distributions to compare them, each as long as a logarithm of a softmax."""
+
+PIECE = 128
+"""Rows and columns of the matrix that a method is timed on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """Seconds of a model on this machine.
+
+    Attributes:
+        flops_per_second: Of matrix products of the model's shapes.
+        forward: A token through the blocks [s].
+        compared: A token through the model, and its distribution compared with the original's [s].
+    """
+
+    flops_per_second: float
+    forward: float
+    compared: float
+
+    @classmethod
+    @one_thread()
+    def of(cls, inventory: Inventory) -> Speed:
+        """Times a matrix product and a comparison."""
+        embedding = next((site.members[0] for site in inventory.leaves if site.kind == "embedding"), None)
+        linear = [member for site in inventory.leaves if site.kind == "linear" for member in site.members]
+        rate = _flops(max(linear, key=lambda member: member.parameters).shape)
+        inside = [m for site in inventory.leaves if site.block is not None and site.kind == "linear" for m in site.members]
+        products, elements = 2 * sum(m.parameters for m in inside) / rate, PASSES * sum(sum(m.shape) for m in inside)
+        forward = products + elements * _comparison(1024) / 1024 / COMPARED_PASSES
+        if not inventory.causal or embedding is None:
+            return cls(flops_per_second=rate, forward=forward, compared=forward)
+        vocabulary, hidden = embedding.shape  # both distributions are made from final states
+        return cls(flops_per_second=rate, forward=forward, compared=forward + 4 * vocabulary * hidden / rate + _comparison(vocabulary))
+
+
+@one_thread()
+def bank_seconds(pairs: Mapping[tuple[str, Choice], Site], flops_per_second: float) -> float:
+    """Seconds to compress every site under every choice in one thread, from pieces of each kind of choice that are timed.
+
+    A method takes its time for each weight; where it reads second moments, the errors that it passes on and the factors of
+    each matrix of moments come on top, by their number of operations.
+    """
+    weights: dict[tuple[str, ...], float] = {}
+    examples: dict[tuple[str, ...], Choice] = {}
+    seconds, factored = 0.0, set()
+    for (_, choice), site in pairs.items():
+        key = tuple(f"{step.method} {getattr(step, 'algorithm', '')}" for step in choice.steps)
+        examples.setdefault(key, choice)
+        for member in site.members:
+            weights[key] = weights.get(key, 0.0) + member.parameters
+            if "second_moment" in choice.needs:
+                width = member.shape[1]
+                seconds += 2 * member.parameters * max(0, width - PIECE) / flops_per_second
+                factored.add((member.module, width))
+    seconds += sum(2 * width**3 / flops_per_second for _, width in factored)
+    piece = torch.randn(PIECE, PIECE)
+    known = Statistics(second_moment=piece.T @ piece / PIECE, mean_absolute=piece.abs().mean(0), importance=piece.square())
+    for key, choice in examples.items():
+        step = choice.then if choice.then and "linear" not in choice.kinds else choice
+        if step != KEEP and step.fault((PIECE, PIECE)) is None:
+            each = _timed(lambda step=step: step.encode(piece, known.only(step.needs)), 2)  # type: ignore[misc]
+            seconds += each * weights[key] / piece.numel()
+    return seconds
+
+
+def ordered_flops(inventory: Inventory, tokens: int) -> float:
+    """Operations of a plan compressed in order beside its forward pass and its compression: moments, factors, corrections."""
+    linear = [member for site in inventory.leaves if site.kind == "linear" for member in site.members]
+    return sum(4.0 * tokens * width**2 + 2.0 * width**3 for width in input_widths(inventory).values()) + sum(
+        10.0 * member.parameters * member.shape[1] for member in linear
+    )
+
+
+def _timed(call: Callable[[], object], calls: int = 20) -> float:
+    """Seconds of the fastest of a few calls on one thread, without the time that other processes had the core."""
+    found = []
+    for _ in range(calls):
+        started = time.thread_time()
+        call()
+        found.append(time.thread_time() - started)
+    return min(found)
+
+
+def _flops(shape: tuple[int, int]) -> float:
+    """Floating-point operations a second in products of a batch with a matrix of this shape, cut to 2048 a side."""
+    rows, columns = min(shape[0], 2048), min(shape[1], 2048)
+    inputs, weight = torch.randn(256, columns), torch.randn(rows, columns)
+    return 2 * 256 * rows * columns / _timed(lambda: inputs @ weight.T)
+
+
+def _comparison(vocabulary: int) -> float:
+    """Seconds a token of comparing two distributions."""
+    logits = torch.randn(64, vocabulary)
+    return COMPARED_PASSES * _timed(lambda: (logits - logits.logsumexp(-1, keepdim=True)).exp()) / 64

@@ -1,0 +1,183 @@
+"""Bytes that a search writes, counted from the space before anything is compressed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from paredown.compressors.mapped import file_bytes
+from paredown.compressors.records import ABOUT, about_of
+from paredown.compressors.tensor_file import DIGEST
+from paredown.search.checks import DRAWS
+from paredown.search.finalists import SEARCHED, UNIFORM
+from paredown.search.lazy import data_free, is_lazy, narrowed
+from paredown.search.solver import Solver
+from paredown.search.uniform import UniformPlan, uniform_plans
+from paredown.space.choice import KEEP, Choice
+from paredown.space.layouts import site_layout
+from paredown.space.plan import Plan
+from paredown.space.site import Inventory, Member, Site
+from paredown.space.space import Space
+from paredown.space.study_file import StudyFile
+from paredown.space.tensors import TensorSpec, total_bytes
+
+COMPARED = 2
+"""Plans on the held-out set: the solver's plan is the search's best, as it nearly always is, or is compared beside the two."""
+
+FACT_BYTES, FINGERPRINT_BYTES = 190, 130
+"""A loss in the bank's file of facts, with its keys; the fingerprint of a tensor [bytes]."""
+
+TRIAL_BYTES, CHOICE_BYTES = 2500, 75
+"""A trial in the database beside its choices; a site with its choice in JSON or YAML [bytes]."""
+
+JOURNAL_BYTES, JOURNAL_CHOICE_BYTES = 4 << 20, 1500
+"""The database's journal at most; what a site of a trial adds to it [bytes]."""
+
+REPORT_BYTES = 600_000
+"""Reports, their pictures and an empty database [bytes]."""
+
+ANY_SHA256 = "0" * 64
+_SAID = {ABOUT: json.dumps({DIGEST: ANY_SHA256})}
+
+Pairs = dict[tuple[str, Choice], Site]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writes:
+    """Bytes of files.
+
+    Attributes:
+        records: Compressed sites on the study's own texts, exactly (a norm that a choice changes not counted); roughly where the bank
+            is filled lazily.
+        statistics: What calibrated choices need, of all draws of the calibration texts that are read; exactly.
+        rebuilt: Calibrated sites of the finalists, compressed again in order and on other draws.
+        facts: Losses and fingerprints beside these, roughly.
+        inputs: The original's inputs on one draw, on disk only while plans are compressed in order; exactly.
+        books: Database with its journal, plans and reports, roughly.
+    """
+
+    records: int
+    statistics: int
+    rebuilt: int
+    facts: int
+    inputs: int
+    books: int
+
+    @property
+    def bank(self) -> int:
+        """The bank in the end."""
+        return self.records + self.statistics + self.rebuilt + self.facts
+
+    @property
+    def peak(self) -> int:
+        """The most that lies on disk at a time."""
+        return self.bank + self.inputs + self.books
+
+
+def writes_of(question: StudyFile, space: Space) -> Writes:
+    """What a search of a study writes."""
+    inventory, budget = space.inventory, space.inventory.budget_bytes(question.budget)
+    uniform = uniform_plans(space, budget)
+    pairs = pairs_of(_filled(question, space, budget), uniform)
+    expected = expected_plan(space, budget)
+    rebuilt = sum(_file_bytes(site, choice) for site, choice in expected.decided(inventory) if choice.needs)
+    draws = DRAWS if rebuilt else 1
+    widths = input_widths(inventory)
+    has_importance = any("importance" in choice.needs for options in space.options.values() for choice in options)
+    return Writes(
+        records=record_bytes(pairs),
+        statistics=draws * (_moment_bytes(inventory, widths) + (_importance_bytes(inventory) if has_importance else 0)),
+        rebuilt=(finalists_of(question, uniform, budget) + (draws - 1) * COMPARED) * rebuilt,
+        facts=FACT_BYTES * len(pairs_of(space)) + FINGERPRINT_BYTES * len(inventory.original_layout()),
+        inputs=sum(2 * question.tokens.calibration * width + 80 for width in widths.values()) if rebuilt else 0,
+        books=_book_bytes(question, space, pairs),
+    )
+
+
+def finalists_of(question: StudyFile, uniform: Sequence[UniformPlan], budget_bytes: int) -> int:
+    """Plans that are measured on the selection set: few trials find few."""
+    fitting = sum(each.size_bytes <= budget_bytes for each in uniform)
+    found = SEARCHED if question.trials is None else min(SEARCHED, max(1, question.trials - len(uniform)))
+    return found + min(UNIFORM, fitting)
+
+
+def expected_plan(space: Space, budget_bytes: int) -> Plan:
+    """A plan of the budget if bits matter alike everywhere: its calibrated choices are as many as the finalists'."""
+    leaves = replace(space, options={site.name: space.options[site.name] if site.is_leaf else () for site in space.inventory.sites})
+    solver = Solver(leaves)
+    return solver.solve(_guessed(leaves), max(budget_bytes, solver.smallest().size_bytes(space.inventory)))
+
+
+def pairs_of(space: Space, uniform: Iterable[UniformPlan] = ()) -> Pairs:
+    """Every site and choice that has a record: the options, and what uniform plans take beside those."""
+    inventory = space.inventory
+    pairs = {(site.name, choice): site for site in inventory.sites for choice in space.options[site.name]}
+    for each in uniform:
+        pairs |= {(site.name, choice): site for site, choice in each.plan.decided(inventory)}
+    return {pair: site for pair, site in pairs.items() if pair[1] != KEEP and site.kind != "block"}
+
+
+def record_bytes(pairs: Pairs) -> int:
+    """Size of the files of these records."""
+    return sum(_file_bytes(site, choice) for (_, choice), site in pairs.items())
+
+
+def input_widths(inventory: Inventory) -> dict[str, int]:
+    """Features of the inputs that linear sites read, by the first module that reads them: makers of heads or neurons read the same."""
+    first: dict[str, Member] = {}
+    for site in inventory.parents:
+        if site.structured:
+            first |= {member.module: site.members[0] for member in site.members[:-1]}
+    linear = [member for site in inventory.leaves if site.kind == "linear" for member in site.members]
+    readers = [first.get(member.module, member) for member in linear]
+    return {member.module: member.shape[1] for member in readers}
+
+
+def _filled(question: StudyFile, space: Space, budget_bytes: int) -> Space:
+    """The space whose records are made; where the bank is filled lazily, what the front may pass if bits matter alike everywhere."""
+    if not is_lazy(question, space):
+        return space
+    free = data_free(space)
+    leaves = replace(free, options={site.name: free.options[site.name] if site.is_leaf else () for site in free.inventory.sites})
+    near = narrowed(space, leaves, _guessed(leaves), budget_bytes)
+    return replace(space, options={name: tuple(dict.fromkeys((*free.options[name], *near.options[name]))) for name in space.options})
+
+
+def _guessed(space: Space) -> dict[tuple[str, Choice], float]:
+    """Losses in proportion to the squared error of a rounded weight: a quarter for each bit more, less where texts calibrate."""
+
+    def guess(site: Site, choice: Choice) -> float:
+        weights = sum(member.parameters for member in site.members)
+        bits = 8 * total_bytes(site_layout(site, choice)) / weights
+        return 0.0 if choice == KEEP else weights * 4.0**-bits * (0.5 if choice.needs else 1.0)
+
+    return {(site.name, choice): guess(site, choice) for site in space.inventory.sites for choice in space.options[site.name]}
+
+
+def _file_bytes(site: Site, choice: Choice) -> int:
+    return file_bytes(site_layout(site, choice), {ABOUT: json.dumps(about_of(site, choice, ANY_SHA256) | {DIGEST: ANY_SHA256})})
+
+
+def _moment_bytes(inventory: Inventory, widths: Mapping[str, int]) -> int:
+    """Statistics of one draw: a file for each input, and their index."""
+    files = sum(
+        file_bytes({"second_moment": TensorSpec("float32", (width, width)), "mean_absolute": TensorSpec("float32", (width,))}, _SAID)
+        for width in widths.values()
+    )
+    modules = {member.module: "0" * 28 for site in inventory.leaves if site.kind == "linear" for member in site.members}
+    blocks = sum(site.kind == "block" for site in inventory.parents)
+    return files + len(json.dumps({"files": modules, "distances": [0.1234567890123456] * blocks, DIGEST: ANY_SHA256}))
+
+
+def _importance_bytes(inventory: Inventory) -> int:
+    members = [member for site in inventory.leaves if site.kind == "linear" for member in site.members]
+    files = sum(file_bytes({"importance": TensorSpec("float32", member.shape)}, _SAID) for member in members)
+    return files + len(json.dumps({"files": {member.module: "0" * 39 for member in members}, DIGEST: ANY_SHA256}))
+
+
+def _book_bytes(question: StudyFile, space: Space, pairs: Pairs) -> int:
+    sites, trials = len(space.inventory.leaves), question.trials or 0
+    plans = 3 * (SEARCHED + UNIFORM) + trials  # front and trials hold each plan in full
+    journal = JOURNAL_BYTES if question.trials is None else min(JOURNAL_BYTES, trials * sites * JOURNAL_CHOICE_BYTES)
+    return journal + REPORT_BYTES + (FACT_BYTES + 70) * len(pairs) + trials * TRIAL_BYTES + (plans + 10) * sites * CHOICE_BYTES
