@@ -43,6 +43,7 @@ from paredown.search.study import Race, TrialLog, locked
 from paredown.search.study_folder import finished, keep_environment, moved_aside, same_study, tidy
 from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench, environment, reference_of, survey
+from paredown.space.errors import StudyError
 from paredown.space.files import write_atomically
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory
