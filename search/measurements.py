@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel
 
-from paredown.space.errors import EvaluationError
-from paredown.space.files import write_atomically
+from paredown.space.errors import EvaluationError, StudyError
+from paredown.space.files import read_json, write_json
 from paredown.space.plan import Plan
 from paredown.space.plan_file import choices_of
 
@@ -60,8 +61,7 @@ class Measurements:
         path = self.folder / f"{_sha256(about)}.json"
         if (found := _read(path)) is None:
             found = self._made(plan, name, version)
-            content = {"about": about, "found": found}
-            write_atomically(path, json.dumps({**content, "sha256": _sha256(content)}))
+            write_json(path, {"about": about, "found": found})
         if "failure" in found:
             raise EvaluationError(found["failure"])
         return _quality(found)
@@ -80,15 +80,18 @@ class Measurements:
         }
 
 
+class _Stored(BaseModel):
+    about: dict[str, Any]
+    found: dict[str, Any]
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     """What was found, as a file holds it; None if it is missing, damaged, or of something else than its name says."""
     try:
-        stored = json.loads(path.read_bytes())
-        content = {"about": stored["about"], "found": stored["found"]}
-        is_whole = stored["sha256"] == _sha256(content) and path.stem == _sha256(stored["about"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        stored = read_json(path, _Stored, StudyError, "")
+    except StudyError:
         return None
-    return content["found"] if is_whole else None
+    return stored.found if path.stem == _sha256(stored.about) else None
 
 
 def _quality(found: Mapping[str, Any]) -> Quality:
