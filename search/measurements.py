@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from paredown.space.plan_file import choices_of
 
 if TYPE_CHECKING:
     from paredown.evaluators.quality import Quality  # imports torch
-    from paredown.search.pace import Measure
+    from paredown.search.pace import Measure, Measurement
     from paredown.search.rebuild import Version
 
 MEASUREMENTS = "finalists"
@@ -29,27 +29,47 @@ SCHEMA = 1
 
 
 class Measurements:
-    """Measures versions of plans, each once: what an earlier run measured of the same plan on the same inputs is read.
+    """Measurements of versions of plans, each made once: what an earlier run measured of the same plan on the same inputs is read.
 
     Args:
         folder: One file for each measurement, named by the hash of what it depends on.
         inputs: Fingerprints of weights, texts and whatever else decides a measurement.
         calibration_sha256: Fingerprint of a draw of the calibration texts.
-        measure: Makes a measurement.
     """
 
-    def __init__(self, folder: Path, inputs: Mapping[str, Any], calibration_sha256: Callable[[int], str], measure: Measure) -> None:
-        self.folder, self.inputs, self._measure = folder, dict(inputs), measure
+    def __init__(self, folder: Path, inputs: Mapping[str, Any], calibration_sha256: Callable[[int], str]) -> None:
+        self.folder, self.inputs = folder, dict(inputs)
         self._calibration_sha256 = cache(calibration_sha256)
 
-    def measure(self, plan: Plan, name: str, version: Version) -> Quality:
+    def holds(self, measurement: Measurement) -> bool:
+        """Whether a measurement is on disk."""
+        return self.folder.is_dir() and _read(self._path(self._about(*measurement))) is not None
+
+    def measure(self, make: Measure, plan: Plan, name: str, version: Version) -> Quality:
         """The quality of a version of a plan on a set.
+
+        Args:
+            make: Makes the measurement, where none is on disk.
+            plan: The plan.
+            name: Of the set.
+            version: Of the plan.
 
         Raises:
             EvaluationError: If a prediction is not finite; that is remembered, too.
             OutputError: If it cannot be written.
         """
-        about = {
+        about = self._about(plan, name, version)
+        path = self._path(about)
+        if (found := _read(path)) is None:
+            found = _made(partial(make, plan, name, version))
+            write_json(path, {"about": about, "found": found})
+        if "failure" in found:
+            raise EvaluationError(found["failure"])
+        return _quality(found)
+
+    def _about(self, plan: Plan, name: str, version: Version) -> dict[str, Any]:
+        """All that a measurement depends on."""
+        return {
             "schema": SCHEMA,
             "set": name,
             "in_order": version.in_order,
@@ -58,26 +78,23 @@ class Measurements:
             "inputs": self.inputs,
             "choices": choices_of(plan),
         }
-        path = self.folder / f"{_sha256(about)}.json"
-        if (found := _read(path)) is None:
-            found = self._made(plan, name, version)
-            write_json(path, {"about": about, "found": found})
-        if "failure" in found:
-            raise EvaluationError(found["failure"])
-        return _quality(found)
 
-    def _made(self, plan: Plan, name: str, version: Version) -> dict[str, Any]:
-        try:
-            made = self._measure(plan, name, version)
-        except EvaluationError as error:
-            return {"failure": str(error)}
-        return {
-            "metric": made.metric,
-            "totals": made.totals.tolist(),
-            "tokens": made.tokens.tolist(),
-            "perplexity": made.perplexity,
-            "sequences": list(made.sequences),
-        }
+    def _path(self, about: Mapping[str, Any]) -> Path:
+        return self.folder / f"{_sha256(about)}.json"
+
+
+def _made(make: Callable[[], Quality]) -> dict[str, Any]:
+    try:
+        made = make()
+    except EvaluationError as error:
+        return {"failure": str(error)}
+    return {
+        "metric": made.metric,
+        "totals": made.totals.tolist(),
+        "tokens": made.tokens.tolist(),
+        "perplexity": made.perplexity,
+        "sequences": list(made.sequences),
+    }
 
 
 class _Stored(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 
 from paredown.evaluators.door import memory_faults
@@ -11,8 +11,9 @@ from paredown.evaluators.quality import Quality
 from paredown.search.checks import DRAWS
 from paredown.search.clock import Clock
 from paredown.search.finalists import decide, measurements
+from paredown.search.measurements import Measurements
 from paredown.search.outcome import Outcome
-from paredown.search.pace import Measure, Pace
+from paredown.search.pace import Measurement, Pace
 from paredown.search.progress import Progress
 from paredown.search.rebuild import Version, rebuilder
 from paredown.search.study import Race
@@ -31,14 +32,16 @@ class Schedule:
         clock: The limit of the run.
         bench: The workbench.
         progress: Who is told.
+        stored: Measurements of the finalists that are on disk.
 
     Attributes:
         timing: Expected seconds to time the deployed models [s].
         closing: Expected seconds to write reports and plans [s].
     """
 
-    def __init__(self, clock: Clock, bench: Workbench, progress: Progress) -> None:
+    def __init__(self, clock: Clock, bench: Workbench, progress: Progress, stored: Measurements) -> None:
         self.clock, self.bench, self.progress = clock, bench, progress
+        self.stored = stored
         self.pace = Pace({name: int(part.mask.sum()) for name, part in bench.sequences.items()})
         self.timing = self.closing = 0.0
 
@@ -71,7 +74,12 @@ class Schedule:
 
     def after(self, outcome: Outcome) -> float:
         """Seconds of the steps after the trials, as far as they are not done."""
-        return self.pace.seconds(measurements(outcome, self.bench.is_calibrated)) + self.timing + self.closing
+        return self.seconds(measurements(outcome, self.bench.is_calibrated)) + self.timing + self.closing
+
+    def seconds(self, asked: Sequence[Measurement]) -> float:
+        """What measurements take that are neither made nor on disk [s]."""
+        self.pace.made.update(each for each in asked if each not in self.pace.made and self.stored.holds(each))
+        return self.pace.seconds(asked)
 
     def reserved(self, outcome: Outcome) -> float:
         """Seconds that trials leave to the steps after them."""
@@ -82,13 +90,8 @@ class Schedule:
         left = race.left(trials, patience) * race.trial_seconds + self.after(outcome)
         return min(left, max(self.clock.left(), 0.0))
 
-    def decided(self, outcome: Outcome, stored: Callable[[Measure], Measure]) -> Outcome:
-        """The outcome with its winner, as far as the time is enough.
-
-        Args:
-            outcome: Of a search whose trials are done.
-            stored: Makes of a measure one that finds what an earlier run measured.
-        """
+    def decided(self, outcome: Outcome) -> Outcome:
+        """The outcome of a search whose trials are done, with its winner as far as the time is enough."""
         clock = Clock(ends=self.clock.ends - self.closing)
 
         def step(name: str, done: int, of: int) -> None:
@@ -96,11 +99,11 @@ class Schedule:
             self.progress.step(name, done, of)
 
         with rebuilder(self.bench) as rebuild:
-            found = stored(self.pace.timed(rebuild.measure))
+            make = self.pace.timed(rebuild.measure)
 
             def measure(plan: Plan, name: str, version: Version) -> Quality:
                 self.pace.made.add((plan, name, version))
                 with memory_faults():
-                    return found(plan, name, version)
+                    return self.stored.measure(make, plan, name, version)
 
-            return decide(outcome, measure, self.bench.is_calibrated, step, clock, self.pace.seconds)
+            return decide(outcome, measure, self.bench.is_calibrated, step, clock, self.seconds)

@@ -28,7 +28,6 @@ from paredown.search.limits import decode_limit
 from paredown.search.measurements import MEASUREMENTS, Measurements
 from paredown.search.missing import UNMEASURED, completion, unmeasured_rival
 from paredown.search.outcome import Outcome, Provisional, stored_outcome
-from paredown.search.pace import Measure
 from paredown.search.plans import publish, unmeasured_file
 from paredown.search.progress import Progress
 from paredown.search.record import Record, best_within
@@ -111,7 +110,8 @@ class Session:
             inventory = self.bench.space.inventory
             self.reference = reference_of(self.question, self.bench.folder, inventory)
             write_atomically(self.folder / "inventory.json", TypeAdapter(Inventory).dump_json(inventory, indent=1))
-            self.schedule = Schedule(self.clock, self.bench, self.progress)
+            stored = Measurements(self.folder / MEASUREMENTS, self.inputs, lambda draw: self.bench.calibration(draw).sha256())
+            self.schedule = Schedule(self.clock, self.bench, self.progress, stored)
             if before := finished(self.folder, self.question):
                 self._publish(before)  # what a person or a full disk took away is there again
                 return before
@@ -292,7 +292,7 @@ class Session:
         self._keep_time("trials", started)
         self._publish(self._outcome(race))
         started = time.monotonic()
-        outcome = unmeasured_rival(self.schedule.decided(self._outcome(race, state="finished"), self._stored), of=len(race.seeds))
+        outcome = unmeasured_rival(self.schedule.decided(self._outcome(race, state="finished")), of=len(race.seeds))
         if outcome.unguarded or outcome.unselected:
             command = completion(self.question, self.folder, self.bank_folder, self.schedule.after(outcome), len(race.seeds))
             outcome = replace(outcome, completion=command)
@@ -307,14 +307,6 @@ class Session:
         outcome = replace(outcome, seconds=dict(self.seconds), prices=self.solver.prices(self.losses, self.budget_bytes))
         self._publish(outcome)
         return outcome
-
-    def _stored(self, measure: Measure) -> Measure:
-        """The finalists' measurements, which a search that was killed among them finds again."""
-
-        def texts(draw: int) -> str:
-            return self.bench.calibration(draw).sha256()
-
-        return Measurements(self.folder / MEASUREMENTS, self.inputs, texts, measure).measure
 
     def _race(self) -> Race:
         seeds = first_plans(self.solved, self.uniform, self.budget_bytes)

@@ -38,7 +38,7 @@ class World:
 
     def started(self, inputs: object = INPUTS, texts: str = "texts") -> Measurements:
         """What a process has that was just started."""
-        return Measurements(self.folder, inputs, lambda draw: f"{texts} {draw}", self.measure)  # type: ignore[arg-type]  # any mapping
+        return Measurements(self.folder, inputs, lambda draw: f"{texts} {draw}")  # type: ignore[arg-type]  # any mapping
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def values(quality: Quality) -> tuple[object, ...]:
 
 def test_a_measurement_is_found_again_to_the_last_bit(world: World) -> None:
     """Also by another process, and what it gives is what the first one saw."""
-    first = world.started().measure(PLAN, "selection", Version())
-    again = world.started().measure(PLAN, "selection", Version())
+    first = world.started().measure(world.measure, PLAN, "selection", Version())
+    again = world.started().measure(world.measure, PLAN, "selection", Version())
     assert len(world.asked) == 1
     assert values(again) == values(first)
     assert again.totals.dtype == again.tokens.dtype == np.float64
@@ -63,7 +63,20 @@ def test_a_measurement_is_found_again_to_the_last_bit(world: World) -> None:
 def test_nothing_is_asked_twice_in_one_run(world: World) -> None:
     """Three draws of a plan that no text calibrates are one measurement."""
     kept = world.started()
-    assert len({values(kept.measure(PLAN, "held-out", Version())) for _ in range(3)}) == 1
+    assert len({values(kept.measure(world.measure, PLAN, "held-out", Version())) for _ in range(3)}) == 1
+    assert len(world.asked) == 1
+
+
+def test_it_is_known_what_is_on_disk(world: World) -> None:
+    """Without a measurement, and no damaged file counts."""
+    asked = (PLAN, "selection", Version())
+    assert not world.started().holds(asked)
+    world.started().measure(world.measure, *asked)
+    assert world.started().holds(asked)
+    assert not world.started().holds((PLAN, "held-out", Version()))
+    (path,) = world.folder.iterdir()
+    path.write_text(path.read_text()[:-9])
+    assert not world.started().holds(asked)
     assert len(world.asked) == 1
 
 
@@ -71,7 +84,7 @@ def test_what_is_not_finite_is_remembered(world: World) -> None:
     """It fails again, in the same words, without a measurement."""
     for _ in range(2):
         with pytest.raises(EvaluationError, match="kl is nan"):
-            world.started().measure(OTHER, "selection", Version())
+            world.started().measure(world.measure, OTHER, "selection", Version())
     assert len(world.asked) == 1
 
 
@@ -80,11 +93,11 @@ def test_whatever_decides_a_measurement_tells_it_from_others(world: World) -> No
     asked = [(PLAN, "selection", Version()), (PLAN, "held-out", Version()), (Plan(), "selection", Version())]
     asked += [(PLAN, "selection", Version(in_order=True)), (PLAN, "selection", Version(draw=1))]
     for each in asked * 2:
-        world.started().measure(*each)
+        world.started().measure(world.measure, *each)
     assert world.asked == asked
-    world.started({**INPUTS, "weights": "3"}).measure(*asked[0])
-    world.started({**INPUTS, "config": "4"}).measure(*asked[0])
-    world.started(texts="others").measure(*asked[0])
+    world.started({**INPUTS, "weights": "3"}).measure(world.measure, *asked[0])
+    world.started({**INPUTS, "config": "4"}).measure(world.measure, *asked[0])
+    world.started(texts="others").measure(world.measure, *asked[0])
     assert len(world.asked) == len(asked) + 3
 
 
@@ -103,17 +116,17 @@ def damaged(text: str) -> Iterator[str]:
 
 def test_a_damaged_one_is_measured_again(world: World) -> None:
     """Torn, changed by a digit, of another form, or moved to another name: it is written anew, and whole from then on."""
-    world.started().measure(PLAN, "selection", Version())
+    world.started().measure(world.measure, PLAN, "selection", Version())
     (path,) = world.folder.iterdir()
     for text in damaged(path.read_text()):
         before = len(world.asked)
         path.write_text(text)
         for _ in range(2):
-            world.started().measure(PLAN, "selection", Version())
+            world.started().measure(world.measure, PLAN, "selection", Version())
         assert len(world.asked) == before + 1
-    world.started().measure(PLAN, "held-out", Version())
+    world.started().measure(world.measure, PLAN, "held-out", Version())
     (other,) = set(world.folder.iterdir()) - {path}
     path.write_bytes(other.read_bytes())
     before = len(world.asked)
-    world.started().measure(PLAN, "selection", Version())
+    world.started().measure(world.measure, PLAN, "selection", Version())
     assert len(world.asked) == before + 1
