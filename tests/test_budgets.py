@@ -61,16 +61,16 @@ def random_budget(generator: np.random.Generator, space: Space) -> str:
     return texts[int(generator.integers(len(texts)))]
 
 
-def test_a_thousand_random_budgets_are_never_overrun() -> None:
-    """Under other losses each fifty; a budget below the smallest plan is refused, any other met. A uniform plan that is said
+def test_five_hundred_random_budgets_are_never_overrun() -> None:
+    """Under other losses each twenty-five; a budget below the smallest plan is refused, any other met. A uniform plan that is said
     to fit fits."""
     generator = np.random.default_rng(0)
     met = 0
-    for turn in range(1000):
+    for turn in range(500):
         target = "paredown" if turn % 2 else "transformers"
         space, solver, smallest = demo_space(target), demo_solver(target), smallest_bytes(target)
         inventory = space.inventory
-        losses = demo_losses(target, turn // 50)
+        losses = demo_losses(target, turn // 25)
         budget = inventory.budget_bytes(random_budget(generator, space))
         if budget < smallest:
             if turn % 20 == 0:
@@ -81,7 +81,7 @@ def test_a_thousand_random_budgets_are_never_overrun() -> None:
         assert total_bytes(plan.layout(inventory)) <= budget
         assert space.allows(plan)
         met += 1
-    assert met > 500
+    assert met > 250
 
 
 @cache
@@ -113,9 +113,9 @@ def bank(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bank:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_twenty_of_them_written_are_equal_to_the_byte(demo_model: Path, bank: Bank, tmp_path: Path) -> None:
+def test_twelve_of_them_written_are_equal_to_the_byte(demo_model: Path, bank: Bank, tmp_path: Path) -> None:
     """Counted in the files: the tensors that were written are those that were predicted, and no more than was asked for."""
-    for target, shares in (("paredown", np.geomspace(0.13, 1.0, 14)), ("transformers", np.geomspace(0.4, 1.0, 6))):
+    for target, shares in (("paredown", np.geomspace(0.13, 1.0, 8)), ("transformers", np.geomspace(0.4, 1.0, 4))):
         inventory = inventory_of(demo_model)
         assert inventory.original_layout() == demo_space(target).inventory.original_layout()
         reference = BaseModelReference(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 import torch
 import toys
 import yaml
+from commands import command, environment
 
 import paredown
 from paredown.compressors.bank import Bank
@@ -30,7 +30,7 @@ from paredown.space.plan_file import PlanFile
 from paredown.space.study_file import StudyFile
 
 Folder = Callable[[str], Path]
-TRIALS = 24
+TRIALS = 12
 SPACE = {
     "choices": {
         "linear": ["quantize bits=2", "quantize bits=3 group_size=32", "quantize bits=4 group_size=32", "quantize bits=8", "keep"],
@@ -64,26 +64,6 @@ def small_table(question: dict[str, Any], root: Path) -> Path:
     return root / "table.json"
 
 
-def start(study_file: Path, out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "paredown", "search", str(study_file), "--out", str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process: subprocess.Popen[str]) -> None:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-
-
-def finished_trials(out: Path) -> int:
-    try:
-        with sqlite3.connect(f"file:{out / 'study.db'}?mode=ro", uri=True) as database:
-            count = database.execute("select count(*) from trials where state = 'COMPLETE'").fetchone()
-            return int(count[0])
-    except sqlite3.Error:
-        return 0
-
-
 def found(out: Path) -> dict[str, Any]:
     """All that a search found but for what a clock says: trials, front, finalists, intervals, winner, plan."""
     outcome = json.loads((out / "front.json").read_text())
@@ -94,22 +74,56 @@ def found(out: Path) -> dict[str, Any]:
     return {key: value for key, value in outcome.items() if key not in clock} | {"plan": (plan["choices"], plan["size_bytes"])}
 
 
-def test_two_processes_find_the_same_also_where_one_was_killed(pico: Folder, tmp_path: Path) -> None:
-    """With a trial count and a stored latency table: identical trials and plans; nothing finished is lost or repeated."""
+def trials_of(out: Path) -> dict[int, tuple[str, str]]:
+    """Finished trials by number: when they ended, and what was recorded."""
+    with sqlite3.connect(f"file:{out / 'study.db'}?mode=ro", uri=True, timeout=30) as connection:
+        rows = connection.execute(
+            "select number, datetime_complete, value_json from trials join trial_user_attributes using (trial_id) where state = 'COMPLETE'"
+        )
+        return {number: (ended, record) for number, ended, record in rows}
+
+
+def cut_off(command: list[str], out: Path, trials: int, number: int) -> tuple[int, str]:
+    """Exit code and standard error of a search that gets a signal when so many trials are finished."""
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            with suppress(sqlite3.Error):  # before its tables are made
+                if len(trials_of(out)) >= trials:
+                    break
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+def test_an_interrupted_and_killed_search_ends_as_one_that_ran_through(pico: Folder, tmp_path: Path) -> None:
+    """With a trial count and a stored latency table. Ctrl+C saves and exits with 130, a kill saves too; the same command goes on, loses no
+    finished trial and repeats none."""
     question = study(pico("llama"), tmp_path)
     question["latency"] = str(small_table(question, tmp_path))
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(question))
-    finish(start(tmp_path / "study.yaml", tmp_path / "through"))
-    killed = start(tmp_path / "study.yaml", tmp_path / "killed")
-    while finished_trials(tmp_path / "killed") < 3 and killed.poll() is None:
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    before = finished_trials(tmp_path / "killed")
-    assert 3 <= before < TRIALS
-    finish(start(tmp_path / "study.yaml", tmp_path / "killed"))
-    through = found(tmp_path / "through")
-    assert found(tmp_path / "killed") == through
+    paredown.find_plan(question, tmp_path / "through")
+    through, out = found(tmp_path / "through"), tmp_path / "out"
+    same = command("search", tmp_path / "study.yaml", "--out", out)
+
+    code, said = cut_off(same, out, 3, signal.SIGINT)
+    assert code == 130, said
+    assert "Traceback" not in said
+    assert f"the best so far is {out / 'best' / 'plan.yaml'}" in said
+    assert f"to go on: paredown search {tmp_path / 'study.yaml'} --out {out}" in said
+    assert paredown.validate(out / "best" / "plan.yaml")
+    assert paredown.status(out).state == "stopped"
+    first = trials_of(out)
+
+    code, said = cut_off(same, out, len(first) + 2, signal.SIGKILL)
+    assert code == -signal.SIGKILL, said
+    second = trials_of(out)
+    assert first.items() <= second.items()
+    assert len(second) < len(through["records"])
+
+    paredown.find_plan(question, out)
+    assert second.items() <= trials_of(out).items()
+    assert found(out) == through
     numbers = [record["number"] for record in through["records"]]
     assert numbers == sorted(set(numbers))
     assert TRIALS <= through["spent"] < TRIALS + 1  # in whole trials: some plans are stopped early
@@ -122,7 +136,7 @@ def test_two_processes_find_the_same_also_where_one_was_killed(pico: Folder, tmp
 def test_other_families_go_all_the_way(pico: Folder, tmp_path: Path, name: str) -> None:
     """Search, apply, verification in a fresh process, load: within the budget, and nearer to the original than its uniform rival or
     that rival itself."""
-    outcome = paredown.find_plan(study(pico(name), tmp_path, tokens={**TOKENS, "sequence_length": 48}), tmp_path / "study")
+    outcome = paredown.find_plan(study(pico(name), tmp_path, trials=6, tokens={**TOKENS, "sequence_length": 48}), tmp_path / "study")
     assert outcome.metric == ("kl" if name == "gpt2" else "relative-error")
     assert outcome.best and outcome.best.size_bytes <= outcome.budget_bytes
     applied, verified = paredown.apply(tmp_path / "study" / "best" / "plan.yaml", pico(name), tmp_path / "small")

@@ -10,8 +10,8 @@ from commands import environment
 
 
 def test_a_kill_makes_no_difference(tmp_path: Path) -> None:
-    """Before one in four changes of the last step; `scripts/kill_everywhere` has all of them, and those of whole searches."""
-    command = [sys.executable, Path(__file__).with_name("killing.py"), "publish", tmp_path, "4"]
+    """Before one in ten changes of the last step; `scripts/kill_everywhere` has all of them, and those of whole searches."""
+    command = [sys.executable, Path(__file__).with_name("killing.py"), "publish", tmp_path, "10"]
     paths = {"PYTHONPATH": str(Path(__file__).parent)}
     result = subprocess.run(command, capture_output=True, text=True, env=environment() | paths, check=False)
     assert result.returncode == 0, result.stderr
