@@ -70,7 +70,9 @@ def assemble(
 
 def resident_bytes(module: nn.Module) -> int:
     """Bytes that parameters and buffers of a module hold in memory, shared ones once."""
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in [*module.parameters(), *module.buffers()]}
+    storages = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in [*module.parameters(), *module.buffers()]
+    }
     return sum(storages.values())
 
 
@@ -91,11 +93,15 @@ def reduced_config(config: Any, inventory: Inventory, dropped: Sequence[int]) ->
     values[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(kept)
     changed = type(config).from_dict(values)
     if changed.num_hidden_layers != len(kept) or getattr(config, "scale_attn_by_inverse_layer_idx", False):
-        raise PlanError(f"blocks of {inventory.architecture} depend on their place; none can be dropped: take 'drop' out of the plan")
+        raise PlanError(
+            f"blocks of {inventory.architecture} depend on their place; none can be dropped: take 'drop' out of the plan"
+        )
     before, after = (blocks_of(skeleton(each))[1] for each in (config, changed))
     for new, old in enumerate(kept):
         if len(after) != len(kept) or _nature(after[new]) != _nature(before[old]):
-            raise PlanError(f"block {old} of {inventory.architecture} would be another at place {new}; drop other blocks, or none")
+            raise PlanError(
+                f"block {old} of {inventory.architecture} would be another at place {new}; drop other blocks, or none"
+            )
     return changed
 
 
@@ -121,7 +127,9 @@ def _empty(config: Any, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
-def _fill(module: Any, choice: Choice, stored: Mapping[str, Tensor], shape: Shape, bias: Tensor | None, member: Member) -> None:
+def _fill(
+    module: Any, choice: Choice, stored: Mapping[str, Tensor], shape: Shape, bias: Tensor | None, member: Member
+) -> None:
     """Puts the decoded matrix into the original's own module, narrower where rows or columns went; what is tied to it follows."""
     weight = decode_matrix(choice, stored, shape)
     weight = weight.T if member.transposed else weight
@@ -136,5 +144,9 @@ def _fill(module: Any, choice: Choice, stored: Mapping[str, Tensor], shape: Shap
 def _check_names(expected: Any, found: Any) -> None:
     missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or unexpected:
-        faults = [f"{word} {', '.join(names[:3])}" for word, names in (("lacks", missing), ("has unexpected", unexpected)) if names]
+        faults = [
+            f"{word} {', '.join(names[:3])}"
+            for word, names in (("lacks", missing), ("has unexpected", unexpected))
+            if names
+        ]
         raise CheckpointError(f"the compressed model {' and '.join(faults)}; apply the plan again")

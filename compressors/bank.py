@@ -78,7 +78,9 @@ class Bank:
             self.make(site, choice, path)
             found = self._read(site, choice, path)
         if found is None:
-            raise OutputError(f"{path} cannot be read back as it was written: check the disk, or name another folder with --bank")
+            raise OutputError(
+                f"{path} cannot be read back as it was written: check the disk, or name another folder with --bank"
+            )
         return found
 
     def make(self, site: Site, choice: Choice, path: Path) -> None:

@@ -28,7 +28,9 @@ def bank_in_use(bank: Path | None) -> Iterator[Path]:
         with system_folder("bank") as temporary:
             yield temporary
         return
-    with held(bank, StudyError(f"the bank {bank} is being cleaned; run the same command again when that is done"), shared=True):
+    with held(
+        bank, StudyError(f"the bank {bank} is being cleaned; run the same command again when that is done"), shared=True
+    ):
         for left in left_behind(bank):
             shutil.rmtree(left, ignore_errors=True)
         yield bank

@@ -63,13 +63,20 @@ def collect(
         _collect(model, inventory, tokens, mask, made, progress)
         if not (folder / INDEX).is_file():  # of two processes that collect the same, the first one's stay
             folder.mkdir(exist_ok=True)
-            for path in sorted(made.iterdir(), key=lambda path: path.name == INDEX):  # the list last: with it they are there
+            for path in sorted(
+                made.iterdir(), key=lambda path: path.name == INDEX
+            ):  # the list last: with it they are there
                 os.replace(path, folder / path.name)
     return StatisticsFolder(folder)
 
 
 def _collect(
-    model: PreTrainedModel, inventory: Inventory, tokens: Tensor, mask: Tensor, folder: Path, progress: Callable[[int, int], None]
+    model: PreTrainedModel,
+    inventory: Inventory,
+    tokens: Tensor,
+    mask: Tensor,
+    folder: Path,
+    progress: Callable[[int, int], None],
 ) -> None:
     collector = _Collector(folder, mask)
     modules = dict(model.named_modules())
@@ -119,7 +126,9 @@ class _Collector:
 
         return hook
 
-    def finish(self, index: int, progress: Callable[[int], None]) -> Callable[[nn.Module, tuple[Tensor, ...], Any], None]:
+    def finish(
+        self, index: int, progress: Callable[[int], None]
+    ) -> Callable[[nn.Module, tuple[Tensor, ...], Any], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
             stop_if_asked()
             after = output[0] if isinstance(output, tuple) else output

@@ -29,7 +29,9 @@ def resolve(name: str, revision: str | None = None) -> Path:
     folder = expanded(name)
     if not folder.exists():
         if name.count("/") != 1 or name.startswith((".", "/", "~")):
-            raise CheckpointError(f"no model folder {name}; give a folder with config.json and model.safetensors, or a hub name")
+            raise CheckpointError(
+                f"no model folder {name}; give a folder with config.json and model.safetensors, or a hub name"
+            )
         from huggingface_hub import snapshot_download
 
         patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -62,7 +64,9 @@ def shards(folder: Path, stem: str = "model") -> list[Path]:
             raise CheckpointError(f"{index} is truncated or no index ({error}); copy or download it again") from None
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
-            raise CheckpointError(f"{folder} lacks {', '.join(missing)}, which its index names; copy or download it again")
+            raise CheckpointError(
+                f"{folder} lacks {', '.join(missing)}, which its index names; copy or download it again"
+            )
         return [folder / name for name in names]
     if not (folder / f"{stem}.safetensors").is_file():
         remedy = "convert the weights with save_pretrained first" if stem == "model" else "copy it again"
@@ -81,7 +85,9 @@ def stored_layout(folder: Path) -> dict[str, TensorSpec]:
         try:
             layout |= header_of(path)
         except (SafetensorError, OSError, KeyError) as error:
-            raise CheckpointError(f"{path} is truncated or no safetensors file ({error}); copy or download it again") from None
+            raise CheckpointError(
+                f"{path} is truncated or no safetensors file ({error}); copy or download it again"
+            ) from None
     return layout
 
 
@@ -103,9 +109,13 @@ def config_of(folder: Path) -> Any:
     except Exception as error:  # faults of a configuration come as errors of the hub's own types
         raise CheckpointError(f"{folder}/config.json: {' '.join(str(error).split())[:200]}") from None
     if getattr(config, "is_encoder_decoder", False):
-        raise CheckpointError(f"{folder} is an encoder-decoder model, which cannot be compressed yet; give a causal model or an encoder")
+        raise CheckpointError(
+            f"{folder} is an encoder-decoder model, which cannot be compressed yet; give a causal model or an encoder"
+        )
     if not config.architectures:
-        raise CheckpointError(f'{folder}/config.json names no architecture; add e.g. "architectures": ["LlamaForCausalLM"]')
+        raise CheckpointError(
+            f'{folder}/config.json names no architecture; add e.g. "architectures": ["LlamaForCausalLM"]'
+        )
     if getattr(config, "quantization_config", None) or (folder / "paredown.json").exists():
         raise CheckpointError(f"{folder} is compressed already; give the original model")
     return config
@@ -124,7 +134,9 @@ def model_class(config: Any) -> Any:
     """
     name = config.architectures[0]
     if not hasattr(transformers, name):
-        raise CheckpointError(f"transformers has no class {name}; name the right one in config.json (LlamaForCausalLM, say)")
+        raise CheckpointError(
+            f"transformers has no class {name}; name the right one in config.json (LlamaForCausalLM, say)"
+        )
     return getattr(transformers, name)
 
 
@@ -179,7 +191,9 @@ def load_original(folder: Path, config: Any | None = None) -> PreTrainedModel:
         raise missing_weights(folder, config, missing)
     if report["mismatched_keys"]:
         name, found, expected = min(report["mismatched_keys"])
-        raise CheckpointError(f"{folder}: {name} has shape {tuple(found)}, its config.json asks for {tuple(expected)}; mend one of them")
+        raise CheckpointError(
+            f"{folder}: {name} has shape {tuple(found)}, its config.json asks for {tuple(expected)}; mend one of them"
+        )
     original: PreTrainedModel = model.eval()
     for name, parameter in original.named_parameters():
         if not torch.isfinite(parameter).all():
@@ -190,7 +204,9 @@ def load_original(folder: Path, config: Any | None = None) -> PreTrainedModel:
 
 def missing_weights(folder: Path, config: Any, missing: Sequence[str]) -> CheckpointError:
     """What is said of a checkpoint that lacks weights."""
-    return CheckpointError(f"{folder} lacks weights of {config.architectures[0]}: {', '.join(missing[:3])}; give the whole checkpoint")
+    return CheckpointError(
+        f"{folder} lacks weights of {config.architectures[0]}: {', '.join(missing[:3])}; give the whole checkpoint"
+    )
 
 
 def parameters_of(model: PreTrainedModel) -> Mapping[str, torch.Tensor]:

@@ -30,7 +30,9 @@ def codebook_of(values: Tensor, importance: Tensor, clusters: int) -> Tensor:
 
     distinct, place = values.double().unique(return_inverse=True)
     if len(distinct) <= clusters:
-        padded: Tensor = torch.nn.functional.pad(distinct, (0, clusters - len(distinct)), value=float(distinct[-1])).float()
+        padded: Tensor = torch.nn.functional.pad(
+            distinct, (0, clusters - len(distinct)), value=float(distinct[-1])
+        ).float()
         return padded
     mass = torch.zeros(len(distinct), dtype=torch.float64).index_add_(0, place, importance.double())
     total = _cumulated(mass)

@@ -108,7 +108,9 @@ def grouped(jobs: Sequence[Job], files: Mapping[str, str]) -> list[list[Job]]:
     for job in jobs:
         module = job[0].members[0].module
         groups.setdefault(root(files.get(module, module)), []).append(job)
-    return sorted(groups.values(), key=lambda group: -sum(member.parameters for site, _, _ in group for member in site.members))
+    return sorted(
+        groups.values(), key=lambda group: -sum(member.parameters for site, _, _ in group for member in site.members)
+    )
 
 
 def _alone(bank: Bank, groups: deque[list[Job]], goes_on: Callable[[], bool], finished: Callable[[], None]) -> None:
@@ -125,7 +127,12 @@ def _alone(bank: Bank, groups: deque[list[Job]], goes_on: Callable[[], bool], fi
 
 
 def _together(
-    bank: Bank, groups: deque[list[Job]], count: int, checkpoint: Path, statistics: Path | None, finished: Callable[[], None]
+    bank: Bank,
+    groups: deque[list[Job]],
+    count: int,
+    checkpoint: Path,
+    statistics: Path | None,
+    finished: Callable[[], None],
 ) -> None:
     """Hands a group at a time to each of several processes; works here until the first of them is ready."""
     setup = (checkpoint, statistics, bank.folder, bank.calibration)

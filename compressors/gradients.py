@@ -22,7 +22,12 @@ from paredown.space.statistics import Statistic
 
 
 def statistics_for(
-    model: PreTrainedModel, inventory: Inventory, tokens: Tensor, mask: Tensor, folder: Path, needs: frozenset[Statistic]
+    model: PreTrainedModel,
+    inventory: Inventory,
+    tokens: Tensor,
+    mask: Tensor,
+    folder: Path,
+    needs: frozenset[Statistic],
 ) -> StatisticsFolder:
     """Statistics of the calibration tokens, with the importance of weights where that is asked for.
 
@@ -47,9 +52,13 @@ def check_importance(inventory: Inventory, *, whole: bool) -> None:
         StudyError: If it is an encoder, or not in memory as a whole.
     """
     if not inventory.causal:
-        raise StudyError("an encoder has no next-token loss whose gradient says what matters; leave out the choices that need importance")
+        raise StudyError(
+            "an encoder has no next-token loss whose gradient says what matters; leave out the choices that need importance"
+        )
     if not whole:
-        raise StudyError("the importance of weights needs the whole model in memory; raise memory, or leave out what needs it")
+        raise StudyError(
+            "the importance of weights needs the whole model in memory; raise memory, or leave out what needs it"
+        )
 
 
 def collect_importance(
@@ -101,10 +110,15 @@ def collect_importance(
         for weight, before in zip(weights, asked, strict=True):
             weight.requires_grad_(before)
     predicted = int((mask.sum(1) - 1).sum())
-    files = {member.module: f"importance-{hashlib.sha256(member.module.encode()).hexdigest()[:16]}.safetensors" for member in members}
+    files = {
+        member.module: f"importance-{hashlib.sha256(member.module.encode()).hexdigest()[:16]}.safetensors"
+        for member in members
+    }
     for member, total in zip(members, sums, strict=True):
         oriented = total.T if member.transposed else total
-        write_tensors(folder / files[member.module], {"importance": (oriented / predicted).contiguous()}, bank=folder.parent)
+        write_tensors(
+            folder / files[member.module], {"importance": (oriented / predicted).contiguous()}, bank=folder.parent
+        )
     write_json(folder / IMPORTANCE, ImportanceFile(files=files).model_dump())
     return StatisticsFolder(folder)
 

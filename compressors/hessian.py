@@ -45,7 +45,9 @@ def factor_of_inverse(hessian: Tensor) -> Tensor:
     upper, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
     if failed:
         raise no_moment()
-    factor: Tensor = torch.linalg.solve_triangular(upper.flip(0, 1), torch.eye(len(hessian), dtype=hessian.dtype), upper=True)
+    factor: Tensor = torch.linalg.solve_triangular(
+        upper.flip(0, 1), torch.eye(len(hessian), dtype=hessian.dtype), upper=True
+    )
     return factor
 
 

@@ -80,7 +80,9 @@ class Holdings:
     def total(self) -> Count:
         """All records and statistics."""
         counts = [*self.methods.values(), *self.statistics.values(), self.forgotten, self.unfinished]
-        return Count(records=sum(count.records for count in self.methods.values()), bytes=sum(count.bytes for count in counts))
+        return Count(
+            records=sum(count.records for count in self.methods.values()), bytes=sum(count.bytes for count in counts)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,9 @@ def bank_folder(folder: Path) -> Path:
     """
     bank = folder / "bank" if (folder / "study.yaml").is_file() else folder
     if not bank.is_dir() or not (any(_files(bank)) or _statistics(bank)):
-        raise StudyError(f"{folder} holds no bank of compressed sites; give a study folder, or the folder that --bank named")
+        raise StudyError(
+            f"{folder} holds no bank of compressed sites; give a study folder, or the folder that --bank named"
+        )
     return bank
 
 
@@ -206,7 +210,9 @@ def _needed(study: Path) -> set[str]:
     try:
         found = read_used(study / USED)
     except StudyError:
-        raise StudyError(f"{study} names no records of a bank; give a study folder whose search filled one, or leave it out") from None
+        raise StudyError(
+            f"{study} names no records of a bank; give a study folder whose search filled one, or leave it out"
+        ) from None
     return {*found.records, found.statistics}
 
 
@@ -221,4 +227,6 @@ def _remove(path: Path, count: Count, *, dry_run: bool) -> None:
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot remove {path}: {error.strerror}; what was removed before is gone, the rest stays") from None
+        raise OutputError(
+            f"cannot remove {path}: {error.strerror}; what was removed before is gone, the rest stays"
+        ) from None

@@ -60,7 +60,9 @@ class Int4Linear(nn.Module):
         rows = x.reshape(-1, self.in_features)
         if len(rows) > FEW_ROWS and self._unpacks:
             return nn.functional.linear(x, self.dequantize(), self.bias)
-        y: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(rows.contiguous(), self.packed, self.group_size, self.grid)
+        y: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
+            rows.contiguous(), self.packed, self.group_size, self.grid
+        )
         return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.out_features)
 
 
@@ -131,7 +133,9 @@ def kernel_of(choice: Choice, shape: Shape, dtype: torch.dtype = torch.bfloat16)
     return "int8" if choice.symmetric and choice.bits > 4 and group == columns and columns % 16 == 0 else "dense"
 
 
-def runnable(choice: Choice, tensors: Mapping[str, Tensor], shape: Shape, bias: Tensor | None, dtype: torch.dtype) -> nn.Module:
+def runnable(
+    choice: Choice, tensors: Mapping[str, Tensor], shape: Shape, bias: Tensor | None, dtype: torch.dtype
+) -> nn.Module:
     """The layer that computes with a stored matrix.
 
     Args:
@@ -165,7 +169,9 @@ def _factor_kernels(choice: Factored, then: Choice, shape: Shape) -> str:
     return f"{choice.rank_of(shape)}-{kernel_of(then, parts['right'])}-{kernel_of(then, parts['left'])}"
 
 
-def _factors(choice: Factored, then: Choice, tensors: Mapping[str, Tensor], shape: Shape, bias: Tensor | None) -> nn.Module:
+def _factors(
+    choice: Factored, then: Choice, tensors: Mapping[str, Tensor], shape: Shape, bias: Tensor | None
+) -> nn.Module:
     layers = []
     for name, part_bias in (("right", None), ("left", bias)):
         stored = _part(tensors, name, then == KEEP)
@@ -179,7 +185,9 @@ def _part(tensors: Mapping[str, Tensor], name: str, dense: bool) -> dict[str, Te
     return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
 
 
-def _integer(kernel: str, choice: Quantize, tensors: Mapping[str, Tensor], shape: Shape, bias: Tensor | None) -> nn.Module:
+def _integer(
+    kernel: str, choice: Quantize, tensors: Mapping[str, Tensor], shape: Shape, bias: Tensor | None
+) -> nn.Module:
     codes = unpack(tensors["weight_packed"], choice.bits, shape[1])
     scale = tensors["weight_scale"].float()
     half = 2 ** (choice.bits - 1)

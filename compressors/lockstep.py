@@ -65,7 +65,9 @@ class Crew:
             if left is right and corner[0] != corner[1]:
                 total[down, across] = found.T
 
-        corners = [(i, j) for i in range(0, rows, BLOCK) for j in range(0, columns, BLOCK) if left is not right or i <= j]
+        corners = [
+            (i, j) for i in range(0, rows, BLOCK) for j in range(0, columns, BLOCK) if left is not right or i <= j
+        ]
         self.map(fill, corners)
         return total
 
@@ -87,7 +89,9 @@ def parts_of(tokens: Tensor) -> list[slice]:
     return [slice(start, start + size) for start in range(0, len(tokens), size)]
 
 
-def run_in_parts(planned: PlannedModel, tokens: Tensor, mask: Tensor, meetings: Mapping[nn.Module, Meeting], workers: int) -> list[Tensor]:
+def run_in_parts(
+    planned: PlannedModel, tokens: Tensor, mask: Tensor, meetings: Mapping[nn.Module, Meeting], workers: int
+) -> list[Tensor]:
     """Final hidden states by part, without a head, of the plan in place.
 
     Every part has a thread, which waits at each module with a meeting until all parts are there; of the others, ``workers`` compute
@@ -113,7 +117,9 @@ def run_in_parts(planned: PlannedModel, tokens: Tensor, mask: Tensor, meetings: 
     causal = planned.inventory.causal
     try:
         with planned.side_by_side(len(chosen)):
-            return walk.run(lambda i: run_base(planned.model, tokens[chosen[i]], mask[chosen[i]], causal=causal), meetings)
+            return walk.run(
+                lambda i: run_base(planned.model, tokens[chosen[i]], mask[chosen[i]], causal=causal), meetings
+            )
     finally:
         for hook in hooks:
             hook.remove()
@@ -148,7 +154,9 @@ class _Walk:
 
     def run(self, forward: Callable[[int], Tensor], meetings: Mapping[nn.Module, Meeting]) -> list[Tensor]:
         """Runs every part to its end, and each meeting when all are there; after an error no thread is left."""
-        threads = [threading.Thread(target=self._part, args=(part, forward), daemon=True) for part in range(len(self._gates))]
+        threads = [
+            threading.Thread(target=self._part, args=(part, forward), daemon=True) for part in range(len(self._gates))
+        ]
         try:
             for thread in threads:
                 thread.start()
@@ -178,7 +186,9 @@ class _Walk:
             found[part] = given
             places.add(module)
         if len(places) > 1:
-            raise EvaluationError("the model does not run the same layers for all texts; compress its plans without in_order")
+            raise EvaluationError(
+                "the model does not run the same layers for all texts; compress its plans without in_order"
+            )
         return places.pop(), [found[part] for part in range(len(found))]
 
     def _part(self, part: int, forward: Callable[[int], Tensor]) -> None:

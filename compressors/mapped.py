@@ -75,7 +75,11 @@ def file_head(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, dict[
     starts, end = {}, 0
     for name in sorted(layout, key=lambda name: (ORDER.index(layout[name].dtype), name)):
         starts[name], end = end, end + layout[name].size_bytes
-        header[name] = {"dtype": CODES[layout[name].dtype], "shape": list(layout[name].shape), "data_offsets": [starts[name], end]}
+        header[name] = {
+            "dtype": CODES[layout[name].dtype],
+            "shape": list(layout[name].shape),
+            "data_offsets": [starts[name], end],
+        }
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text, starts

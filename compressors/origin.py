@@ -68,7 +68,13 @@ class Origin(BaseModel):
         """What a plan file says of records that were made here, by site their digests."""
         config = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()
         short = {site: digest[:DIGITS] for site, digest in sha256.items()}
-        return Records(weights=self.weights[:DIGITS], config=config[:DIGITS], versions=self.versions, machine=machine(), sha256=short)
+        return Records(
+            weights=self.weights[:DIGITS],
+            config=config[:DIGITS],
+            versions=self.versions,
+            machine=machine(),
+            sha256=short,
+        )
 
     def named(self) -> dict[str, Any]:
         """Each value by a name that a person knows: ``weights``, ``rope_parameters.rope_theta``, ``torch``."""

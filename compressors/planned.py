@@ -49,7 +49,9 @@ class PlannedModel:
         self._attribute = name.rpartition(".")[2]
         self._blocks = list(blocks)
         self._layer_types = getattr(model.config, "layer_types", None)
-        self._in_place: dict[str, tuple[str, Choice, str]] = {site.name: (site.name, KEEP, "") for site in inventory.leaves}
+        self._in_place: dict[str, tuple[str, Choice, str]] = {
+            site.name: (site.name, KEEP, "") for site in inventory.leaves
+        }
         self.streamed = any(is_placeholder(parameter) for parameter in model.parameters())
         self._decided: dict[int | None, list[tuple[Site, Choice, Bank]]] = {}
         self._taken: list[Tensor] = []
@@ -77,7 +79,9 @@ class PlannedModel:
                 continue
             if not self.streamed or site.block is None:
                 values = self._exchanged(site, choice, bank)
-                self.forget([site])  # until all of it is in place: an error in between leaves nothing that is taken for whole
+                self.forget(
+                    [site]
+                )  # until all of it is in place: an error in between leaves nothing that is taken for whole
                 self._put(values)
             self._in_place.update(dict.fromkeys(leaves, wanted))
             touched += 1

@@ -42,7 +42,9 @@ def holds_all(bank: Bank, plan: Plan, inventory: Inventory) -> bool:
     return all(bank.holds(site, choice) for site, choice in plan.decided(inventory) if choice.needs)
 
 
-def in_order(planned: PlannedModel, plan: Plan, bank: Bank, tokens: Tensor, mask: Tensor, inputs: Inputs | None, workers: int = 1) -> Bank:
+def in_order(
+    planned: PlannedModel, plan: Plan, bank: Bank, tokens: Tensor, mask: Tensor, inputs: Inputs | None, workers: int = 1
+) -> Bank:
     """A bank whose calibrated records of the plan were made in the order of the model, in one forward pass.
 
     When a matrix is about to run, the matrices before it are compressed already. It is calibrated on the inputs x' that they give it,
@@ -65,11 +67,15 @@ def in_order(planned: PlannedModel, plan: Plan, bank: Bank, tokens: Tensor, mask
     """
     inventory = planned.inventory
     ordered = ordered_bank(bank, plan, corrected=inputs is not None)
-    missing = [(site, choice) for site, choice in plan.decided(inventory) if not ordered.holds(site, choice) and choice.needs]
+    missing = [
+        (site, choice) for site, choice in plan.decided(inventory) if not ordered.holds(site, choice) and choice.needs
+    ]
     for site, choice in missing:
         if site.kind != "linear":
             ordered.store(site, choice, bank.tensors(site, choice))
-    waiting = {site.name: (site, choice) for site, choice in missing if site.kind == "linear"}  # as they are until they are about to run
+    waiting = {
+        site.name: (site, choice) for site, choice in missing if site.kind == "linear"
+    }  # as they are until they are about to run
     if not waiting:
         return ordered
     planned.swap(Plan(tuple((name, choice) for name, choice in plan.entries if name not in waiting)), ordered)
@@ -93,8 +99,17 @@ class _Job:
 class _Refit:
     """The matrices of one pass in order."""
 
-    def __init__(self, planned: PlannedModel, bank: Bank, ordered: Bank, inputs: Inputs | None, mask: Tensor, threads: Crew) -> None:
-        self.planned, self.bank, self.ordered, self.inputs, self.mask, self.threads = planned, bank, ordered, inputs, mask, threads
+    def __init__(
+        self, planned: PlannedModel, bank: Bank, ordered: Bank, inputs: Inputs | None, mask: Tensor, threads: Crew
+    ) -> None:
+        self.planned, self.bank, self.ordered, self.inputs, self.mask, self.threads = (
+            planned,
+            bank,
+            ordered,
+            inputs,
+            mask,
+            threads,
+        )
         self.found: dict[str, Tensors] = {}
         self.done: set[str] = set()
 
@@ -107,7 +122,11 @@ class _Refit:
             for member in site.members:
                 job = _Job(site=site, member=member, choice=choice)
                 groups.setdefault(files.get(member.module, member.module), []).append(job)
-        meetings = {self.planned.module(job.member.module): partial(self._meet, jobs) for jobs in groups.values() for job in jobs}
+        meetings = {
+            self.planned.module(job.member.module): partial(self._meet, jobs)
+            for jobs in groups.values()
+            for job in jobs
+        }
         states = run_in_parts(self.planned, tokens, self.mask, meetings, self.threads.workers)
         for jobs in groups.values():  # a head is no part of the base model: it reads the final states
             self._meet(jobs, states)
@@ -168,14 +187,18 @@ class Correction:
     def __init__(self, inputs: Tensor, changed: Sequence[Tensor], second_moment: Tensor, threads: Crew) -> None:
         self._threads = threads
         pairs = list(zip(inputs.split([len(part) for part in changed]), changed, strict=True))
-        differences = threads.map(lambda pair: pair[0].float() - pair[1].to(inputs.dtype).float(), pairs)  # rounded alike: equal cancels
+        differences = threads.map(
+            lambda pair: pair[0].float() - pair[1].to(inputs.dtype).float(), pairs
+        )  # rounded alike: equal cancels
         self._cross = threads.product(differences, changed).div_(len(inputs))
         del differences
         damped = second_moment.to(torch.float64, copy=True)
         damped.diagonal().add_(DAMPING * damped.diagonal().mean().clamp(min=1e-30))
         self._factor, fault = torch.linalg.cholesky_ex(damped)
         if int(fault):
-            raise EvaluationError("the compressed layers before it give a matrix inputs that are not finite, or too large to be squared")
+            raise EvaluationError(
+                "the compressed layers before it give a matrix inputs that are not finite, or too large to be squared"
+            )
 
     def of(self, weight: Tensor) -> Tensor:
         """The matrix in place of ``weight``, ``(out_features, in_features)``, which is not modified."""

@@ -61,7 +61,9 @@ def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
         and any(isinstance(inner, (nn.Linear, Conv1D)) for inner in module[0].modules())
     ]
     if not found:
-        raise CheckpointError(f"{type(model).__name__} has no list of blocks with linear layers; it cannot be compressed")
+        raise CheckpointError(
+            f"{type(model).__name__} has no list of blocks with linear layers; it cannot be compressed"
+        )
     return max(found, key=lambda pair: (len(pair[1]), -len(pair[0])))
 
 
@@ -82,7 +84,9 @@ def inventory_of(folder: Path, config: Any | None = None, ties: Sequence[Sequenc
     return walk(skeleton(config), stored, default, ties)
 
 
-def walk(model: PreTrainedModel, stored: dict[str, TensorSpec], default: str, ties: Sequence[Sequence[str]] = ()) -> Inventory:
+def walk(
+    model: PreTrainedModel, stored: dict[str, TensorSpec], default: str, ties: Sequence[Sequence[str]] = ()
+) -> Inventory:
     """The inventory of a model, with dtypes as ``stored`` gives them by name, else ``default``.
 
     Layers behind the blocks of an encoder (poolers, heads) are no sites: it is scored by its final hidden states, which say
@@ -90,7 +94,10 @@ def walk(model: PreTrainedModel, stored: dict[str, TensorSpec], default: str, ti
     """
     prefix, blocks = blocks_of(model)
     parameters = parameters_of(model)
-    layout = {name: TensorSpec(stored[name].dtype if name in stored else default, tuple(p.shape)) for name, p in parameters.items()}
+    layout = {
+        name: TensorSpec(stored[name].dtype if name in stored else default, tuple(p.shape))
+        for name, p in parameters.items()
+    }
     names = {id(p): name for name, p in parameters.items()}
     owned: set[str] = set()
     leaves: list[Site] = []
@@ -112,7 +119,9 @@ def walk(model: PreTrainedModel, stored: dict[str, TensorSpec], default: str, ti
         transposed = isinstance(module, Conv1D)
         rows, columns = layout[weight].shape
         tied = tuple(
-            other for other, twin in model.named_modules() if other != name and names.get(id(getattr(twin, "weight", None))) == weight
+            other
+            for other, twin in model.named_modules()
+            if other != name and names.get(id(getattr(twin, "weight", None))) == weight
         )
         matrices[name] = Member(
             module=name,
@@ -124,7 +133,9 @@ def walk(model: PreTrainedModel, stored: dict[str, TensorSpec], default: str, ti
             tied=tied,
         )
         owned.update({weight} | ({f"{name}.bias"} if bias else set()))
-    leaves = _leaves(matrices, prefix, embedding_name=next((n for n, m in model.named_modules() if m is embedding), None), ties=ties)
+    leaves = _leaves(
+        matrices, prefix, embedding_name=next((n for n, m in model.named_modules() if m is embedding), None), ties=ties
+    )
     sites = list(leaves)
     for index in range(len(blocks)):
         start = f"{prefix}.{index}."
@@ -199,7 +210,9 @@ def _heads(attention: nn.Module, members: Sequence[Member]) -> tuple[int, int] |
     return members[0].shape[0] // size, members[1].shape[0] // size
 
 
-def _leaves(matrices: dict[str, Member], prefix: str, *, embedding_name: str | None, ties: Sequence[Sequence[str]]) -> list[Site]:
+def _leaves(
+    matrices: dict[str, Member], prefix: str, *, embedding_name: str | None, ties: Sequence[Sequence[str]]
+) -> list[Site]:
     leaves = []
     done: set[str] = set()
     ties = _merged(ties)
@@ -212,7 +225,9 @@ def _leaves(matrices: dict[str, Member], prefix: str, *, embedding_name: str | N
         done.update(modules)
         block = int(name[len(prefix) + 1 :].split(".")[0]) if name.startswith(f"{prefix}.") else None
         kind: Kind = "embedding" if name == embedding_name else "linear"
-        leaves.append(Site(name=joint_name(modules), kind=kind, block=block, members=tuple(matrices[m] for m in modules)))
+        leaves.append(
+            Site(name=joint_name(modules), kind=kind, block=block, members=tuple(matrices[m] for m in modules))
+        )
     return leaves
 
 

@@ -19,7 +19,12 @@ WIDTH = 1024
 
 def _matrix(name: str, kind: Kind, class_name: str, tied: tuple[str, ...] = ()) -> Site:
     member = Member(
-        module=name, shape=(WIDTH, WIDTH), dtype="bfloat16", class_name=class_name, transposed=class_name == "Conv1D", tied=tied
+        module=name,
+        shape=(WIDTH, WIDTH),
+        dtype="bfloat16",
+        class_name=class_name,
+        transposed=class_name == "Conv1D",
+        tied=tied,
     )
     return Site(name=name, kind=kind, block=0, members=(member,))
 
@@ -85,10 +90,18 @@ def runs_as(choice: Choice) -> str:
 
 def table() -> str:
     """The table in Markdown."""
-    lines = ["| choice | " + " | ".join(EXAMPLES) + " | in target `paredown` runs as |", "| --- " * (len(EXAMPLES) + 2) + "|"]
+    lines = [
+        "| choice | " + " | ".join(EXAMPLES) + " | in target `paredown` runs as |",
+        "| --- " * (len(EXAMPLES) + 2) + "|",
+    ]
     for row in rows():
-        cells = ["-" if not names else "every target" if len(names) == len(list(targets)) else ", ".join(names) for names in row.targets]
-        lines.append("| " + " | ".join(["<br>".join(f"`{choice}`" for choice in row.choices), *cells, row.runs_as]) + " |")
+        cells = [
+            "-" if not names else "every target" if len(names) == len(list(targets)) else ", ".join(names)
+            for names in row.targets
+        ]
+        lines.append(
+            "| " + " | ".join(["<br>".join(f"`{choice}`" for choice in row.choices), *cells, row.runs_as]) + " |"
+        )
     return "\n".join(lines)
 
 

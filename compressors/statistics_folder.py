@@ -98,7 +98,12 @@ class StatisticsFolder(Mapping[str, Statistics]):
 
     def _listed(self, name: str, kind: type[L]) -> L:
         try:
-            return read_json(self.folder / name, kind, DamagedError, "it was removed, so that the same command collects statistics again")
+            return read_json(
+                self.folder / name,
+                kind,
+                DamagedError,
+                "it was removed, so that the same command collects statistics again",
+            )
         except DamagedError:
             (self.folder / name).unlink(missing_ok=True)
             raise

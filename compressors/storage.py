@@ -42,7 +42,9 @@ def decode_matrix(choice: Choice, tensors: Mapping[str, Tensor], shape: Shape) -
     return choice.decode(tensors, parts, shape)
 
 
-def encode_site(site: Site, choice: Choice, parameters: Mapping[str, Tensor], statistics: StatisticsOf | None = None) -> Tensors:
+def encode_site(
+    site: Site, choice: Choice, parameters: Mapping[str, Tensor], statistics: StatisticsOf | None = None
+) -> Tensors:
     """The tensors that store a site under a choice, named as `site_layout` predicts them, and a norm that changed with them.
 
     Args:

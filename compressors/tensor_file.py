@@ -26,7 +26,9 @@ _sound: set[tuple[str, int, int, int]] = set()
 """Files that this process found undamaged, each as it was then."""
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None, bank: Path | None = None) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None, bank: Path | None = None
+) -> None:
     """Writes a file that appears whole or not at all.
 
     Args:
@@ -48,7 +50,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
             os.replace(folder / path.name, path)
     except (OSError, SafetensorError) as error:
         place = bank or path.parent
-        raise OutputError(f"cannot write to the bank {place}: {error}; free some space or name another folder with --bank") from None
+        raise OutputError(
+            f"cannot write to the bank {place}: {error}; free some space or name another folder with --bank"
+        ) from None
 
 
 def checked_tensors(path: Path) -> dict[str, Tensor]:

@@ -49,7 +49,9 @@ def traces(
         StudyError: If the model is streamed.
     """
     if any(is_placeholder(parameter) for parameter in model.parameters()):
-        raise StudyError("a backward sweep needs the whole model in memory; raise memory, or say sensitivity: single-site")
+        raise StudyError(
+            "a backward sweep needs the whole model in memory; raise memory, or say sensitivity: single-site"
+        )
     found: dict[str, tuple[Tensor, Tensor]] = {}
 
     def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:

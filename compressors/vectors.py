@@ -43,7 +43,11 @@ def k_means(vectors: Tensor, costs: Tensor, clusters: int) -> Tensor:
     nearest = torch.full((len(seeds),), torch.inf)
     for _ in range(clusters - 1):
         nearest = torch.minimum(nearest, (seed_costs * (seeds - centroids[-1]).square()).sum(1))
-        drawn = torch.multinomial(nearest, 1, generator=generator) if float(nearest.sum()) > 0 else torch.zeros(1, dtype=torch.int64)
+        drawn = (
+            torch.multinomial(nearest, 1, generator=generator)
+            if float(nearest.sum()) > 0
+            else torch.zeros(1, dtype=torch.int64)
+        )
         centroids = torch.cat([centroids, seeds[drawn]])
     weighted = costs * vectors
     features = torch.cat([costs, -2 * weighted], 1)

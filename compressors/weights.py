@@ -96,7 +96,9 @@ class Weights(Mapping[str, Tensor]):
         for name, key in sorted(self._stored.items()):
             found, expected = stored[key].shape, tuple(parameters[name].shape)
             if found != expected:
-                raise CheckpointError(f"{folder}: {name} has shape {found}, its config.json asks for {expected}; mend one of them")
+                raise CheckpointError(
+                    f"{folder}: {name} has shape {found}, its config.json asks for {expected}; mend one of them"
+                )
         self._names = [name for name in parameters if name in self._stored]
         self._places: dict[str, tuple[Path, TensorSpec, int]] = {}
         for path in shards(folder):
@@ -111,7 +113,9 @@ class Weights(Mapping[str, Tensor]):
         tensor = tensor_at(self._open[path], spec, start)
         if name not in self._finite:
             if not torch.isfinite(tensor).all():
-                raise CheckpointError(f"{self.folder}: {name} holds values that are not finite; give a sound checkpoint")
+                raise CheckpointError(
+                    f"{self.folder}: {name} holds values that are not finite; give a sound checkpoint"
+                )
             self._finite.add(name)
         return tensor
 
@@ -137,7 +141,9 @@ def _stored_names(
     A key is a parameter's name, or one of its names where it is tied; a base model's prefix may be missing or be added.
     """
     first = {id(tensor): name for name, tensor in parameters.items()}
-    known = {name: first[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in first}
+    known = {
+        name: first[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in first
+    }
     prefix = f"{model.base_model_prefix}."
     found: dict[str, str] = {}
     unused = []

@@ -105,7 +105,9 @@ def apply_plan(
     plan = plan_file.plan_for(inventory)
     predicted = plan.size_bytes(inventory)
     if config_sha256(source) == plan_file.base_model.config_sha256 and predicted != plan_file.size_bytes:
-        raise VerificationError(f"the plan file says {plan_file.size_bytes} bytes, its choices take {predicted}; set size_bytes to that")
+        raise VerificationError(
+            f"the plan file says {plan_file.size_bytes} bytes, its choices take {predicted}; set size_bytes to that"
+        )
     reduced_config(config, inventory, plan.dropped(inventory))
     check_places(config, inventory, plan)
     check_folder(out)
@@ -114,7 +116,9 @@ def apply_plan(
     written = Written(plan_file.records)
     tensors = encoded_tensors(inventory, plan, original_weights(source, config), tensors_of, statistics, written)
     with replaced(out) as folder:
-        formats[plan_file.target](folder, config=config, inventory=inventory, plan=plan, tensors=tensors, shard_bytes=shard_bytes)
+        formats[plan_file.target](
+            folder, config=config, inventory=inventory, plan=plan, tensors=tensors, shard_bytes=shard_bytes
+        )
         size, header = _check_bytes(folder, inventory, plan)
         records = (origin or Origin.of(source, config)).records(written.sha256)
         applied = Applied(
@@ -173,7 +177,9 @@ def _check_bytes(folder: Path, inventory: Inventory, plan: Plan) -> tuple[int, i
     """Tensor bytes and header bytes of a folder, once they are those of the plan."""
     found, header = read_header(folder)
     size, predicted = total_bytes(found), plan.size_bytes(inventory)
-    if size != predicted or sorted(s.size_bytes for s in found.values()) != sorted(s.size_bytes for s in plan.layout(inventory).values()):
+    if size != predicted or sorted(s.size_bytes for s in found.values()) != sorted(
+        s.size_bytes for s in plan.layout(inventory).values()
+    ):
         raise VerificationError(f"{size} tensor bytes were written, the plan says {predicted}; report this as a bug")
     return size, header
 

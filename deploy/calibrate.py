@@ -78,7 +78,9 @@ def ready(
         return
     asked = plan_file.calibration
     if asked is None:
-        raise PlanError("the plan has calibrated choices and names no calibration texts; add its calibration, as paredown search wrote it")
+        raise PlanError(
+            "the plan has calibrated choices and names no calibration texts; add its calibration, as paredown search wrote it"
+        )
     texts = _texts(asked, data, source, config)
     with bank_in_use(bank) as folder:
         origin = Origin.of(source, config, folder)
@@ -94,11 +96,15 @@ def _texts(asked: Calibration, data: Sequence[str] | None, source: Path, config:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{source} has no tokenizer ({str(error).splitlines()[0]}); copy the original's beside it") from None
+        raise CheckpointError(
+            f"{source} has no tokenizer ({str(error).splitlines()[0]}); copy the original's beside it"
+        ) from None
     documents = document_sets(data or asked.data)["calibration"]
     texts = calibration_draw(documents, tokenizer, tokens=asked.tokens, length=asked.sequence_length, seed=asked.seed)
     if int(texts.tokens.max()) >= config.vocab_size:
-        raise CheckpointError(f"the tokenizer of {source} gives tokens that the model does not have; give the tokenizer of this model")
+        raise CheckpointError(
+            f"the tokenizer of {source} gives tokens that the model does not have; give the tokenizer of this model"
+        )
     return texts
 
 

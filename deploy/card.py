@@ -18,7 +18,12 @@ LOAD = {
 def model_card(plan_file: PlanFile, metrics: Mapping[str, Any], folder: str = "path/of/this/folder") -> str:
     """The text of ``README.md``: where the model came from, its sizes, quality and speed as the plan file has them, and the plan."""
     base = plan_file.base_model
-    head = {"base_model": base.name, "base_model_relation": "quantized", "library_name": plan_file.target, "tags": ["paredown"]}
+    head = {
+        "base_model": base.name,
+        "base_model_relation": "quantized",
+        "library_name": plan_file.target,
+        "tags": ["paredown"],
+    }
     size = metrics["size"]
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
@@ -30,11 +35,20 @@ def model_card(plan_file: PlanFile, metrics: Mapping[str, Any], folder: str = "p
         f"{100 * size['share_of_original']:.2f} % of the original, {size['bits_per_weight']:.3f} stored bits per original parameter.",
     ]
     if storage := _storage_only(plan_file):
-        parts.append(f"Savings of {', '.join(storage)} are on disk only: these layers are dense in memory and no faster.")
-    for title, values in (("Quality", plan_file.quality), ("Speed", plan_file.latency), ("Compared with", plan_file.compared_with)):
+        parts.append(
+            f"Savings of {', '.join(storage)} are on disk only: these layers are dense in memory and no faster."
+        )
+    for title, values in (
+        ("Quality", plan_file.quality),
+        ("Speed", plan_file.latency),
+        ("Compared with", plan_file.compared_with),
+    ):
         text = _block(values) if values else "Not measured."
         parts += [f"## {title}", text]
-    parts += ["## Use", f"```python\n{LOAD[plan_file.target].format(folder=folder, architecture=base.architecture)}\n```"]
+    parts += [
+        "## Use",
+        f"```python\n{LOAD[plan_file.target].format(folder=folder, architecture=base.architecture)}\n```",
+    ]
     parts += ["## Plan", f"```yaml\n{plan_file.to_yaml()}```"]
     return "\n\n".join(parts) + "\n"
 

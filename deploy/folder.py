@@ -48,7 +48,9 @@ def check_folder(out: Path) -> None:
     if not ours or "plan.yaml" not in found:
         raise OutputError(f"{out} exists and was not written by paredown; choose another folder or remove it")
     if foreign := sorted(found - ours):
-        raise OutputError(f"{out} holds {', '.join(foreign[:3])} beside what paredown wrote; move that away or choose another folder")
+        raise OutputError(
+            f"{out} holds {', '.join(foreign[:3])} beside what paredown wrote; move that away or choose another folder"
+        )
 
 
 @contextmanager

@@ -63,7 +63,9 @@ def stored_plan(folder: Path, config: Any) -> tuple[Inventory, Plan]:
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); apply the plan again") from None
     if layout != LAYOUT:
-        raise CheckpointError(f"{path} has layout {layout}, this paredown reads {LAYOUT}; install the paredown that wrote it")
+        raise CheckpointError(
+            f"{path} has layout {layout}, this paredown reads {LAYOUT}; install the paredown that wrote it"
+        )
     stored = {name: TensorSpec(dtype, ()) for name, dtype in dtypes.items()}
     inventory = walk(skeleton(config), stored, default, targets["paredown"].ties)
     plan = Plan.of(inventory, {site: parse_choice(mapping) for site, mapping in choices.items()})
@@ -83,7 +85,9 @@ def _load_own(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     for name, spec in plan.layout(inventory).items():
         found = tensors.get(name)
         if found is not None and (tuple(found.shape), str(found.dtype)) != (spec.shape, f"torch.{spec.dtype}"):
-            raise CheckpointError(f"{name} is {found.dtype} {tuple(found.shape)}, expected {spec.dtype} {spec.shape}; apply the plan again")
+            raise CheckpointError(
+                f"{name} is {found.dtype} {tuple(found.shape)}, expected {spec.dtype} {spec.shape}; apply the plan again"
+            )
     return assemble(config, inventory, plan, tensors, dtype)
 
 
@@ -94,7 +98,9 @@ def _load_plain(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # shapes that differ are a RuntimeError
         raise CheckpointError(f"{folder} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
     faults = [
-        f"{kind.removesuffix('_keys')} {key}" for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report[kind]
+        f"{kind.removesuffix('_keys')} {key}"
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        for key in report[kind]
     ]
     if faults:
         raise CheckpointError(f"{folder} does not fit its configuration: {', '.join(faults[:3])}; apply the plan again")

@@ -42,7 +42,9 @@ class Written:
         """Takes note of a site; what is kept, and a block that is left out, have no tensors of their own."""
         if choice == KEEP or site.kind == "block":
             return
-        name = self._owner.get(site.name) or self._owner.get(site.members[0].module, site.name)  # one of several that were one site
+        name = self._owner.get(site.name) or self._owner.get(
+            site.members[0].module, site.name
+        )  # one of several that were one site
         self._lines.setdefault(name, []).extend(tensor_line(key, tensor) for key, tensor in tensors.items())
         if choice.needs:
             self._calibrated.add(name)
@@ -85,7 +87,9 @@ def _reasons(scored: Records, now: Records, *, calibrated: bool, other_texts: bo
         found.append("the model has another configuration")
     if calibrated and other_texts:
         found.append("other calibration texts (other files, another Python)")
-    names = [name for name in {**scored.versions, **now.versions} if scored.versions.get(name) != now.versions.get(name)]
+    names = [
+        name for name in {**scored.versions, **now.versions} if scored.versions.get(name) != now.versions.get(name)
+    ]
     found += [f"{name} {scored.versions.get(name)} -> {now.versions.get(name)}" for name in names]
     if scored.machine != now.machine:
         found.append(f"another machine ({scored.machine} -> {now.machine})")
@@ -106,7 +110,9 @@ def check_digests(folder: Path, inventory: Inventory, plan: Plan, target: str, r
         VerificationError: If one is not.
     """
     own = target == "paredown"
-    stored = {name: tensor for path in shards(folder, STEM if own else "model") for name, tensor in read_tensors(path).items()}
+    stored = {
+        name: tensor for path in shards(folder, STEM if own else "model") for name, tensor in read_tensors(path).items()
+    }
     rename, turned = renumbering(inventory, plan.dropped(inventory)), set() if own else turned_names(inventory)
 
     def line(name: str) -> str:
@@ -123,7 +129,9 @@ def check_digests(folder: Path, inventory: Inventory, plan: Plan, target: str, r
         if expected not in (joint_sha256(lines)[:DIGITS], joint_sha256([*lines, *norms])[:DIGITS]):
             wrong.append(site.name)
     if wrong:
-        raise VerificationError(f"{folder}: the tensors of {_shown(wrong)} are not those that were written; apply the plan again")
+        raise VerificationError(
+            f"{folder}: the tensors of {_shown(wrong)} are not those that were written; apply the plan again"
+        )
 
 
 def _shown(names: Sequence[str]) -> str:

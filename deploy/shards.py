@@ -20,7 +20,9 @@ SHARD_BYTES = 5 * 10**9
 """Most tensor bytes of a file, as transformers has it; a larger tensor has a file of its own."""
 
 
-def write_shards(folder: Path, stem: str, layout: Layout, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int = SHARD_BYTES) -> None:
+def write_shards(
+    folder: Path, stem: str, layout: Layout, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int = SHARD_BYTES
+) -> None:
     """Writes ``STEM.safetensors``, or files of at most ``shard_bytes`` and the index that names them; all synced to disk.
 
     Args:
@@ -34,7 +36,11 @@ def write_shards(folder: Path, stem: str, layout: Layout, tensors: Iterable[tupl
         VerificationError: If the tensors are not those of the layout.
     """
     parts = list(split(layout, shard_bytes))
-    names = [f"{stem}.safetensors"] if len(parts) == 1 else [f"{stem}-{i + 1:05}-of-{len(parts):05}.safetensors" for i in range(len(parts))]
+    names = (
+        [f"{stem}.safetensors"]
+        if len(parts) == 1
+        else [f"{stem}-{i + 1:05}-of-{len(parts):05}.safetensors" for i in range(len(parts))]
+    )
     missing = dict(layout)
     with ExitStack() as stack:
         places: dict[str, tuple[BinaryIO, int]] = {}
@@ -44,12 +50,16 @@ def write_shards(folder: Path, stem: str, layout: Layout, tensors: Iterable[tupl
         for name, tensor in tensors:
             found = TensorSpec(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
             if missing.pop(name, None) != found:
-                raise VerificationError(f"{name} is {found}, the plan says {layout.get(name, 'nothing')}; report this as a bug")
+                raise VerificationError(
+                    f"{name} is {found}, the plan says {layout.get(name, 'nothing')}; report this as a bug"
+                )
             place, start = places[name]
             place.seek(start)
             place.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         if missing:
-            raise VerificationError(f"{', '.join(list(missing)[:3])} was not made, the plan says it is there; report this as a bug")
+            raise VerificationError(
+                f"{', '.join(list(missing)[:3])} was not made, the plan says it is there; report this as a bug"
+            )
         for file in files:
             file.flush()
             os.fsync(file.fileno())

@@ -63,7 +63,12 @@ class Verified:
 
 
 def verify(
-    folder: str | Path, original: str | Path, *, tensors_of: TensorsOf | None = None, tolerance: float = TOLERANCE, seed: int = 0
+    folder: str | Path,
+    original: str | Path,
+    *,
+    tensors_of: TensorsOf | None = None,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
 ) -> Verified:
     """Checks bytes, keys, logits and cached decoding of a compressed model.
 
@@ -97,7 +102,9 @@ def verify(
     found, report = _fresh_process(folder, inputs, plan_file.target, causal=inventory.causal)
     for kind in ("missing", "unexpected"):
         if report[kind]:
-            raise VerificationError(f"{folder}: {kind} keys on loading: {', '.join(report[kind][:3])}; apply the plan again")
+            raise VerificationError(
+                f"{folder}: {kind} keys on loading: {', '.join(report[kind][:3])}; apply the plan again"
+            )
     if report["imported_paredown"] and plan_file.target != "paredown":
         raise VerificationError(f"loading {folder} imported paredown; target {plan_file.target} must do without")
     verified = Verified(
@@ -159,7 +166,9 @@ def _inputs(config: Any, seed: int) -> Tensor:
     return torch.randint(min(4, text.vocab_size - 1), text.vocab_size, (2, length), generator=generator)
 
 
-def _fresh_process(folder: Path, inputs: Tensor, target: str, *, causal: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _fresh_process(
+    folder: Path, inputs: Tensor, target: str, *, causal: bool
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with system_folder("verify") as work:
         save_file({"input_ids": inputs}, work / "inputs.safetensors")
         program = Path(verify_process.__file__)  # by path: it sees neither the package nor its folder
@@ -167,14 +176,19 @@ def _fresh_process(folder: Path, inputs: Tensor, target: str, *, causal: bool) -
         environment = {"OMP_NUM_THREADS": "1"} | os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         run = child.finished(command, environment)
         if run.returncode:
-            reason = next((line for line in reversed(run.stderr.strip().splitlines()) if line.strip()), f"exit code {run.returncode}")
+            reason = next(
+                (line for line in reversed(run.stderr.strip().splitlines()) if line.strip()),
+                f"exit code {run.returncode}",
+            )
             raise VerificationError(f"{folder} does not load and run in a fresh process: {reason}")
         return load_file(work / "outputs.safetensors"), json.loads((work / "report.json").read_text())
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:
     if found.shape != expected.shape:
-        raise VerificationError(f"the compressed model gives shape {tuple(found.shape)}, expected {tuple(expected.shape)}; apply it again")
+        raise VerificationError(
+            f"the compressed model gives shape {tuple(found.shape)}, expected {tuple(expected.shape)}; apply it again"
+        )
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=torch.finfo(torch.float32).tiny))
 
 
@@ -186,4 +200,6 @@ def _check(verified: Verified, tolerance: float) -> None:
     )
     for text, difference, limit in limits:
         if difference is not None and not difference <= limit:  # NaN fails, too
-            raise VerificationError(f"{verified.folder}: {text} by {difference:.2g} of the largest, {limit:.2g} is allowed")
+            raise VerificationError(
+                f"{verified.folder}: {text} by {difference:.2g} of the largest, {limit:.2g} is allowed"
+            )

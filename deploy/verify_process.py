@@ -27,7 +27,13 @@ def main(folder: Path, work: Path, *, own: bool, causal: bool) -> None:
         fast, _ = load(folder, torch.bfloat16, own=own, causal=causal)
         outputs["bfloat16"] = states(fast, inputs, causal=causal).float()
         if causal:
-            fast.generate(inputs[:1, :4], attention_mask=torch.ones_like(inputs[:1, :4]), max_new_tokens=4, do_sample=False, pad_token_id=0)
+            fast.generate(
+                inputs[:1, :4],
+                attention_mask=torch.ones_like(inputs[:1, :4]),
+                max_new_tokens=4,
+                do_sample=False,
+                pad_token_id=0,
+            )
     save_file({name: value.contiguous() for name, value in outputs.items()}, work / "outputs.safetensors")
     report["imported_paredown"] = any(name.partition(".")[0] == "paredown" for name in sys.modules)
     (work / "report.json").write_text(json.dumps(report))

@@ -41,9 +41,13 @@ def ratio(ours: Quality | Sequence[Quality], theirs: Quality | Sequence[Quality]
     """
     own, other = _totals(ours), _totals(theirs)
     if len(own) != len(other):
-        raise ValueError(f"expected as many draws of both plans, got {len(own)} and {len(other)}; measure the same draws")
+        raise ValueError(
+            f"expected as many draws of both plans, got {len(own)} and {len(other)}; measure the same draws"
+        )
     documents, draws = _weights(own.shape[1], len(own), seed)
-    low, high = np.quantile(_ratios(_resampled(own, documents, draws), _resampled(other, documents, draws)), [0.025, 0.975])
+    low, high = np.quantile(
+        _ratios(_resampled(own, documents, draws), _resampled(other, documents, draws)), [0.025, 0.975]
+    )
     mean = float(_ratios(own.sum(keepdims=True), other.sum(keepdims=True)).item())
     return Ratio(mean=mean, low=float(low), high=float(high), documents=own.shape[1], draws=len(own))
 
@@ -89,7 +93,10 @@ def saving(front: Sequence[tuple[int, Quality]], size_bytes: int, theirs: Qualit
     sizes = np.array([size for size, _ in ordered], dtype=np.float64)
     totals = np.stack([quality.totals for _, quality in ordered])
     documents, _ = _weights(totals.shape[1], 1, seed)
-    drawn = [_size_at(sizes, w @ totals.T, float(w @ theirs.totals)) for w in (np.ones(totals.shape[1]), *documents[:SAVING_RESAMPLES])]
+    drawn = [
+        _size_at(sizes, w @ totals.T, float(w @ theirs.totals))
+        for w in (np.ones(totals.shape[1]), *documents[:SAVING_RESAMPLES])
+    ]
     saved = 1 - np.array(drawn) / size_bytes
     low, high = np.quantile(saved[1:], [0.025, 0.975])
     return Saving(mean=float(saved[0]), low=float(low), high=float(high))
@@ -118,7 +125,9 @@ def _weights(documents: int, draws: int, seed: int) -> tuple[NDArray[np.int64], 
     return taken, generator.multinomial(draws - 1, np.full(draws, 1 / draws), size=RESAMPLES) / (draws - 1)
 
 
-def _resampled(totals: NDArray[np.float64], documents: NDArray[np.int64], draws: NDArray[np.float64]) -> NDArray[np.float64]:
+def _resampled(
+    totals: NDArray[np.float64], documents: NDArray[np.int64], draws: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Weighted sums, shape ``(resamples,)``."""
     sums: NDArray[np.float64] = ((documents @ totals.T) * draws).sum(1)
     return sums

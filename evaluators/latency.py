@@ -66,7 +66,9 @@ class LatencyTable(BaseModel):
     device: str
     threads: int
     dtype: str
-    kernels: dict[str, tuple[float, float]] = Field(description="decode of one row, and a row of a prompt [ms], by kernel and shape")
+    kernels: dict[str, tuple[float, float]] = Field(
+        description="decode of one row, and a row of a prompt [ms], by kernel and shape"
+    )
     scale: tuple[float, float]
     per_block_ms: tuple[float, float]
     calibration: dict[str, dict[str, float]] = Field(description="models that were built: measured and fitted [ms]")
@@ -78,7 +80,9 @@ class LatencyTable(BaseModel):
             return None
         blocks = sum(s.kind == "block" for s in inventory.parents) - len(plan.dropped(inventory))
         decode, prefill = np.array(self.scale) * self._sums(kernels) + np.array(self.per_block_ms) * blocks
-        return finite(decode, "predicted decode time") if inventory.causal else None, finite(prefill, "predicted prefill time")
+        return finite(decode, "predicted decode time") if inventory.causal else None, finite(
+            prefill, "predicted prefill time"
+        )
 
     def site_ms(self, site: Site, choice: Choice) -> tuple[float, float]:
         """What a site's kernels under a choice add to the times of a decoded token and of a token of a prompt [ms].
@@ -95,11 +99,15 @@ class LatencyTable(BaseModel):
     def lacking(self, space: Space, beside: Sequence[Plan] = ()) -> list[str]:
         """Kernels of a space, and of plans beside it, that were not timed."""
         pairs = _timed(space, beside)
-        names = {name for site, choice in pairs for name, _, _ in _site_kernels(site, choice, getattr(torch, self.dtype))}
+        names = {
+            name for site, choice in pairs for name, _, _ in _site_kernels(site, choice, getattr(torch, self.dtype))
+        }
         return sorted(names - self.kernels.keys())
 
     def _sums(self, kernels: Sequence[str]) -> NDArray[np.float64]:
-        sums: NDArray[np.float64] = np.array([self.kernels[kernel] for kernel in kernels], dtype=np.float64).reshape(-1, 2).sum(0)
+        sums: NDArray[np.float64] = (
+            np.array([self.kernels[kernel] for kernel in kernels], dtype=np.float64).reshape(-1, 2).sum(0)
+        )
         return sums
 
     @classmethod
@@ -123,7 +131,12 @@ Build = Callable[[Plan], PreTrainedModel]
 
 
 def measure_table(
-    space: Space, build: Build, dtype: torch.dtype, device: str, beside: Sequence[Plan] = (), check: Callable[[], None] = lambda: None
+    space: Space,
+    build: Build,
+    dtype: torch.dtype,
+    device: str,
+    beside: Sequence[Plan] = (),
+    check: Callable[[], None] = lambda: None,
 ) -> LatencyTable:
     """Times every kernel that the space can ask for, and builds models that span them for calibration.
 
@@ -152,7 +165,9 @@ def measure_table(
         blocks = sum(s.kind == "block" for s in inventory.parents) - len(plan.dropped(inventory))
         rows.append((sums, blocks))
         measured.append((timing.decode_ms or timing.prefill_ms, timing.prefill_ms))
-    scale, per_block = zip(*(_fit([r[0][i] for r in rows], [r[1] for r in rows], [m[i] for m in measured]) for i in (0, 1)), strict=True)
+    scale, per_block = zip(
+        *(_fit([r[0][i] for r in rows], [r[1] for r in rows], [m[i] for m in measured]) for i in (0, 1)), strict=True
+    )
     table = LatencyTable(
         device=device, threads=1, dtype=str(dtype).removeprefix("torch."), kernels=kernels,
         scale=scale, per_block_ms=per_block, calibration={},
@@ -266,7 +281,9 @@ def _kernels(inventory: Inventory, plan: Plan, dtype: torch.dtype) -> list[str]:
 def _time_kernel(choice: Choice, shape: Shape, dtype: torch.dtype) -> tuple[float, float]:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(shape, generator=generator)
-    white = Statistics(second_moment=torch.eye(shape[1]), mean_absolute=torch.ones(shape[1]), importance=torch.ones(shape))
+    white = Statistics(
+        second_moment=torch.eye(shape[1]), mean_absolute=torch.ones(shape[1]), importance=torch.ones(shape)
+    )
     layer = runnable(choice, encode_matrix(choice, weight, "bfloat16", white.only(choice.needs)), shape, None, dtype)
     copies = [layer, *(deepcopy(layer) for _ in range(min(COLD_BYTES // resident_bytes(layer), MOST_COPIES)))]
     times = []
@@ -289,11 +306,17 @@ def _calibration_plans(space: Space) -> dict[str, Plan]:
     for name, wanted in (("few bits", (4, 3, 2)), ("many bits", (8, 6, 5))):
         choices = {}
         for site in inventory.leaves:
-            options = [c for c in space.options[site.name] if getattr(c, "bits", None) in wanted and c.method == "quantize"]
+            options = [
+                c for c in space.options[site.name] if getattr(c, "bits", None) in wanted and c.method == "quantize"
+            ]
             if options and site.kind == "linear":
-                choices[site.name] = min(options, key=lambda c: (wanted.index(c.bits), (c.group_size == "channel") == (name == "few bits")))  # type: ignore[attr-defined]
+                choices[site.name] = min(
+                    options, key=lambda c: (wanted.index(c.bits), (c.group_size == "channel") == (name == "few bits"))
+                )  # type: ignore[attr-defined]
         plans[name] = Plan.of(inventory, choices)
-    drops = [(site.name, choice) for site in inventory.parents if site.kind == "block" for choice in space.options[site.name]]
+    drops = [
+        (site.name, choice) for site in inventory.parents if site.kind == "block" for choice in space.options[site.name]
+    ]
     if drops and space.max_drops:
         plans["kept, blocks dropped"] = Plan.of(inventory, dict(drops[-space.max_drops :]))
     return plans

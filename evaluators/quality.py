@@ -72,7 +72,9 @@ class Teacher:
         head = model.get_output_embeddings() if causal else None
         states: list[Tensor] = []
         captured: list[Tensor] = []
-        hook = head.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0])) if head is not None else None
+        hook = (
+            head.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0])) if head is not None else None
+        )
         for batch in self._batches():
             output = forward(model, batch, causal=causal)
             if not output.isfinite().all():
@@ -84,7 +86,10 @@ class Teacher:
                 assert head is not None
                 if not states:
                     bias = getattr(head, "bias", None)
-                    self._head = (head.weight.detach(), None if bias is None else bias.detach())  # plans exchange it, none writes into it
+                    self._head = (
+                        head.weight.detach(),
+                        None if bias is None else bias.detach(),
+                    )  # plans exchange it, none writes into it
                     if not torch.allclose(linear(hidden, *self._head), output, rtol=1e-4, atol=1e-4):
                         self._head = None  # something follows the head (soft caps, scales): keep the logits themselves
                 output = hidden if self._head else output
@@ -92,7 +97,9 @@ class Teacher:
         if hook:
             hook.remove()
         self._states = states
-        norms = [(state.square().sum(-1) * batch.mask).sum() for batch, state in zip(self._batches(), states, strict=True)]
+        norms = [
+            (state.square().sum(-1) * batch.mask).sum() for batch, state in zip(self._batches(), states, strict=True)
+        ]
         self._norm = torch.stack(norms).sum() / sequences.mask.sum()
 
     def _batches(self) -> list[Sequences]:

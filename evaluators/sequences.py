@@ -37,7 +37,9 @@ class Sequences:
     def head(self, sequences: int, length: int | None = None) -> Sequences:
         """The first so many sequences, cut to ``length`` tokens."""
         cut = slice(0, length)
-        return Sequences(tokens=self.tokens[:sequences, cut], mask=self.mask[:sequences, cut], document=self.document[:sequences])
+        return Sequences(
+            tokens=self.tokens[:sequences, cut], mask=self.mask[:sequences, cut], document=self.document[:sequences]
+        )
 
     def within(self, tokens: int) -> Sequences:
         """The first sequences, so many that they have no more tokens, padding left out; of the first at least the beginning."""
@@ -79,7 +81,9 @@ def cut(documents: Sequence[Document], tokenizer: Any, *, tokens: int, length: i
                 total += len(stream[depth])
         depth += 1
     if len({index for index, _ in chosen}) < 2:
-        raise StudyError(f"the text is too short: its {what} part has {total} tokens in {len(documents)} documents; give more text")
+        raise StudyError(
+            f"the text is too short: its {what} part has {total} tokens in {len(documents)} documents; give more text"
+        )
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     padded = torch.full((len(chosen), length), padding)
     mask = torch.zeros_like(padded)
@@ -105,11 +109,14 @@ def sequence_sets(
     seeds = {"search": seed, "selection": 0, "held-out": 0}
     first = calibration_draw(sets["calibration"], tokenizer, tokens=tokens.calibration, length=length, seed=seed)
     return {"calibration": first} | {
-        name: cut(_shuffled(sets[name], seeds[name]), tokenizer, tokens=count, length=length, what=name) for name, count in wanted.items()
+        name: cut(_shuffled(sets[name], seeds[name]), tokenizer, tokens=count, length=length, what=name)
+        for name, count in wanted.items()
     }
 
 
-def calibration_draw(documents: Sequence[Document], tokenizer: Any, *, tokens: int, length: int, seed: int, draw: int = 0) -> Sequences:
+def calibration_draw(
+    documents: Sequence[Document], tokenizer: Any, *, tokens: int, length: int, seed: int, draw: int = 0
+) -> Sequences:
     """Calibration sequences of a study: draw 0 is the one that plans are compressed with, others tell how much hangs on it.
 
     Raises:

@@ -43,7 +43,9 @@ def _documents(source: str) -> Iterator[Document]:
             try:
                 text = file.read_text(encoding="utf-8", errors="ignore")
             except OSError as error:
-                raise StudyError(f"data {file} cannot be read ({error.strerror}); give a text file, a folder, hub:NAME or stdlib") from None
+                raise StudyError(
+                    f"data {file} cannot be read ({error.strerror}); give a text file, a folder, hub:NAME or stdlib"
+                ) from None
             if not text.strip() and path.is_dir():
                 continue
             if not text.strip():
@@ -83,7 +85,11 @@ def _hub_rows(source: str) -> Iterator[str]:
         raise StudyError(
             f"{source}: the hub did not give it: {str(error).strip().splitlines()[0]}; download it and give the file"
         ) from None
-    column = "text" if "text" in rows.column_names else next((c for c in rows.column_names if isinstance(rows[0][c], str)), None)
+    column = (
+        "text"
+        if "text" in rows.column_names
+        else next((c for c in rows.column_names if isinstance(rows[0][c], str)), None)
+    )
     if column is None:
         raise StudyError(f"{source} has no column of text; its columns are {', '.join(rows.column_names)}")
     yield from (str(value) for value in rows[column])

@@ -231,7 +231,9 @@ def transfer(
     file, source = (plan, None) if isinstance(plan, PlanFile) else (PlanFile.read(expanded(plan)), expanded(plan))
     records = expanded(bank) if bank else None
     told = progress or Silent()
-    return transfer_plan(file, source, as_study(study), expanded(out), trials=trials, bank=records, workers=workers, progress=told)
+    return transfer_plan(
+        file, source, as_study(study), expanded(out), trials=trials, bank=records, workers=workers, progress=told
+    )
 
 
 def bank(folder: str | Path) -> Holdings:
@@ -277,7 +279,9 @@ def validate(file: str | Path, model: str | Path | None = None) -> PlanFile | St
     return validated(expanded(file), str(model) if model else None)
 
 
-def dashboard(folder: str | Path, port: int = 8080, *, allow_edits: bool = False, ready: Callable[[], None] = lambda: None) -> None:
+def dashboard(
+    folder: str | Path, port: int = 8080, *, allow_edits: bool = False, ready: Callable[[], None] = lambda: None
+) -> None:
     """Serves Optuna's dashboard of a study on this machine only, from this process, until it is interrupted.
 
     Args:

@@ -40,7 +40,9 @@ Folder = Annotated[Path, typer.Argument(help="the study folder", show_default=Fa
 Target = Annotated[str | None, typer.Option(help="transformers or paredown (default)", show_default=False)]
 BudgetText = Annotated[str | None, typer.Option(help="45% of the original, 3.5GB or 4.25bpw", show_default=False)]
 Model = Annotated[str | None, typer.Option(help="the original: a folder or a hub name", show_default=False)]
-Data = Annotated[list[str] | None, typer.Option(help="text files, folders, hub:NAME, or stdlib; may be repeated", show_default=False)]
+Data = Annotated[
+    list[str] | None, typer.Option(help="text files, folders, hub:NAME, or stdlib; may be repeated", show_default=False)
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -71,28 +73,44 @@ def search(
     budget: BudgetText = None,
     trials: Annotated[int | None, typer.Option(min=1, help=TRIALS, show_default=False)] = None,
     timeout: Annotated[
-        str | None, typer.Option(help="end the whole run after 45m, 1h30m, 90s, or a number of seconds", show_default=False)
+        str | None,
+        typer.Option(help="end the whole run after 45m, 1h30m, 90s, or a number of seconds", show_default=False),
     ] = None,
     until: Annotated[str | None, typer.Option(help="end the whole run at HH:MM", show_default=False)] = None,
     patience: Annotated[
         str | None,
         typer.Option(
-            help="end the trials when gains fall below the noise (auto), after N without a better plan, or off", show_default=False
+            help="end the trials when gains fall below the noise (auto), after N without a better plan, or off",
+            show_default=False,
         ),
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="frontier (default), evopress, amq, tpe, nsga2, nsga3, gp, random", show_default=False)
+        str | None,
+        typer.Option(help="frontier (default), evopress, amq, tpe, nsga2, nsga3, gp, random", show_default=False),
     ] = None,
-    latency: Annotated[str | None, typer.Option(help="measure (default), off, or a stored table", show_default=False)] = None,
-    max_decode_ms: Annotated[float | None, typer.Option(help="most predicted time of a token [ms]", show_default=False)] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="measure (default), off, or a stored table", show_default=False)
+    ] = None,
+    max_decode_ms: Annotated[
+        float | None, typer.Option(help="most predicted time of a token [ms]", show_default=False)
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="the study folder; runs/NAME by default", show_default=False)] = None,
-    bank: Annotated[Path | None, typer.Option(help="folder of compressed sites; OUT/bank by default", show_default=False)] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="processes that fill the bank, threads of passes in order; one a core", show_default=False)
+    bank: Annotated[
+        Path | None, typer.Option(help="folder of compressed sites; OUT/bank by default", show_default=False)
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="if model, texts or libraries changed: move OUT aside and begin again")] = False,
-    adopt: Annotated[bool, typer.Option("--adopt", help="if they changed: go on with the trials as they are, and record it")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="processes that fill the bank, threads of passes in order; one a core", show_default=False
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="if model, texts or libraries changed: move OUT aside and begin again")
+    ] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="if they changed: go on with the trials as they are, and record it")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it will cost, and stop")] = False,
     as_json: Json = False,
 ) -> None:
@@ -106,14 +124,24 @@ def search(
         "timeout": timeout,
         "until": until,
     }
-    flags |= {"patience": patience, "sampler": sampler, "latency": latency, "max_decode_ms": max_decode_ms, "seed": seed}
+    flags |= {
+        "patience": patience,
+        "sampler": sampler,
+        "latency": latency,
+        "max_decode_ms": max_decode_ms,
+        "seed": seed,
+    }
     question = question_of(study, flags)
     folder = expanded(out or Path("runs") / (study.stem if study else Path(question.model).name))
     if dry_run:
         cost = forecast(with_an_end(question), folder)
         return print_json(asdict(cost)) if as_json else print_lines(words.of_search(cost))
     run_search(question, folder, bank, workers, fresh=fresh, adopt=adopt)
-    return print((folder / "front.json").read_text()) if as_json else print_lines(summary_lines(paredown.status(folder), folder))
+    return (
+        print((folder / "front.json").read_text())
+        if as_json
+        else print_lines(summary_lines(paredown.status(folder), folder))
+    )
 
 
 @app.command()
@@ -133,7 +161,9 @@ def report(folder: Folder) -> None:
 def select(
     folder: Folder,
     budget: Annotated[str, typer.Option(help="45% of the original, 3.5GB or 4.25bpw", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="the plan file; FOLDER/select/BUDGET.yaml by default", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="the plan file; FOLDER/select/BUDGET.yaml by default", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """A plan for another budget from what a study measured; scores nothing, takes seconds."""
@@ -146,16 +176,27 @@ def select(
 def transfer(
     plan: Annotated[Path, typer.Argument(help="the plan file of another model of the family", show_default=False)],
     model: Model = None,
-    study: Annotated[Path | None, typer.Option(help="a study file of the model; flags override it", show_default=False)] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="a study file of the model; flags override it", show_default=False)
+    ] = None,
     data: Data = None,
     target: Target = None,
-    budget: Annotated[str | None, typer.Option(help="45%, 3.5GB or 4.25bpw; the plan's bytes a parameter", show_default=False)] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="45%, 3.5GB or 4.25bpw; the plan's bytes a parameter", show_default=False)
+    ] = None,
     trials: Annotated[int, typer.Option(min=0, help="moves of bytes that are measured")] = 8,
     seed: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option(help="the plan file; runs/transfer/NAME.yaml by default", show_default=False)] = None,
-    bank: Annotated[Path | None, typer.Option(help="folder of compressed sites; a temporary one by default", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="the plan file; runs/transfer/NAME.yaml by default", show_default=False)
+    ] = None,
+    bank: Annotated[
+        Path | None, typer.Option(help="folder of compressed sites; a temporary one by default", show_default=False)
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="processes that fill the bank, threads of passes in order; one a core", show_default=False)
+        int | None,
+        typer.Option(
+            min=1, help="processes that fill the bank, threads of passes in order; one a core", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -174,7 +215,9 @@ def transfer(
 def bank(
     folder: Annotated[Path, typer.Argument(help="a bank, or the study folder it lies in", show_default=False)],
     clean: Annotated[bool, typer.Option("--clean", help="say what can be removed: what no search finds again")] = False,
-    keep: Annotated[list[Path] | None, typer.Option(help="a study folder; what none of them needs goes too", show_default=False)] = None,
+    keep: Annotated[
+        list[Path] | None, typer.Option(help="a study folder; what none of them needs goes too", show_default=False)
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="remove it")] = False,
     as_json: Json = False,
 ) -> None:
@@ -189,7 +232,9 @@ def bank(
 
 
 @app.command()
-def validate(file: Annotated[Path, typer.Argument(help="a plan or a study file", show_default=False)], model: Model = None) -> None:
+def validate(
+    file: Annotated[Path, typer.Argument(help="a plan or a study file", show_default=False)], model: Model = None
+) -> None:
     """Check a plan or a study file, against a model too."""
     found = paredown.validate(file, model)
     kind = "plan" if isinstance(found, PlanFile) else "study"
@@ -201,8 +246,12 @@ def apply(
     plan: Annotated[Path, typer.Argument(help="the plan file", show_default=False)],
     model: Annotated[str, typer.Option(help="the original or a fine-tune of it", show_default=False)],
     out: Annotated[Path, typer.Option(help="the folder to write", show_default=False)],
-    bank: Annotated[Path | None, typer.Option(help="folder of compressed sites; the study's own by default", show_default=False)] = None,
-    data: Annotated[list[str] | None, typer.Option(help="calibration texts; the plan's own by default", show_default=False)] = None,
+    bank: Annotated[
+        Path | None, typer.Option(help="folder of compressed sites; the study's own by default", show_default=False)
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="calibration texts; the plan's own by default", show_default=False)
+    ] = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="do not check it in a fresh process")] = False,
     as_json: Json = False,
 ) -> None:
@@ -216,7 +265,9 @@ def apply(
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Argument(help="a compressed folder, or any model", show_default=False)],
-    data: Annotated[list[str], typer.Option(help="text files, folders, hub:NAME, or stdlib; may be repeated", show_default=False)],
+    data: Annotated[
+        list[str], typer.Option(help="text files, folders, hub:NAME, or stdlib; may be repeated", show_default=False)
+    ],
     original: Annotated[str | None, typer.Option(help="compare with this model", show_default=False)] = None,
     tokens: Annotated[int, typer.Option(min=128, help="how many are read")] = 32768,
     as_json: Json = False,
@@ -231,7 +282,9 @@ def generate(
     folder: Annotated[Path, typer.Argument(help="a compressed model", show_default=False)],
     prompt: Annotated[str, typer.Argument(help="how the text begins", show_default=False)],
     tokens: Annotated[int, typer.Option(min=1, help="most tokens to add")] = 100,
-    seed: Annotated[int | None, typer.Option(help="draw at random; without it the likeliest token is taken", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="draw at random; without it the likeliest token is taken", show_default=False)
+    ] = None,
 ) -> None:
     """Continue a text."""
     print(paredown.generate(folder, prompt, tokens=tokens, seed=seed))
@@ -241,8 +294,12 @@ def generate(
 def verify(
     folder: Annotated[Path, typer.Argument(help="a compressed model", show_default=False)],
     original: Annotated[str, typer.Option(help="the model that the plan was applied to", show_default=False)],
-    bank: Annotated[Path | None, typer.Option(help="folder of compressed sites that it was made from", show_default=False)] = None,
-    data: Annotated[list[str] | None, typer.Option(help="calibration texts, if apply was given any", show_default=False)] = None,
+    bank: Annotated[
+        Path | None, typer.Option(help="folder of compressed sites that it was made from", show_default=False)
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="calibration texts, if apply was given any", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check bytes, keys, logits and cached decoding in a fresh process."""
@@ -254,15 +311,24 @@ def verify(
 def dashboard(
     folder: Folder,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
-    allow_edits: Annotated[bool, typer.Option("--allow-edits", help="let the page change the study, and delete it")] = False,
+    allow_edits: Annotated[
+        bool, typer.Option("--allow-edits", help="let the page change the study, and delete it")
+    ] = False,
 ) -> None:
     """Optuna's dashboard of a study, on this machine only."""
-    paredown.dashboard(folder, port, allow_edits=allow_edits, ready=lambda: print(f"http://127.0.0.1:{port}/ (Ctrl+C ends it)", flush=True))
+    paredown.dashboard(
+        folder,
+        port,
+        allow_edits=allow_edits,
+        ready=lambda: print(f"http://127.0.0.1:{port}/ (Ctrl+C ends it)", flush=True),
+    )
 
 
 @app.command()
 def demo(
-    study: Annotated[Path | None, typer.Option(help="the study file; studies/demo.yaml by default", show_default=False)] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="the study file; studies/demo.yaml by default", show_default=False)
+    ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help=TRIALS, show_default=False)] = None,
     budget: BudgetText = None,
     out: Annotated[Path, typer.Option(help="the study folder")] = Path("runs/demo"),
@@ -272,7 +338,9 @@ def demo(
     run_search(question, out)
     applied, verified = paredown.apply(out / "best" / "plan.yaml", question.model, out / "model")
     print_lines(summary_lines(paredown.status(out), out))
-    print(f"wrote {out / 'model'}: {applied.size_bytes:,} tensor bytes, as predicted; the original has {applied.original_bytes:,}")
+    print(
+        f"wrote {out / 'model'}: {applied.size_bytes:,} tensor bytes, as predicted; the original has {applied.original_bytes:,}"
+    )
     print_lines(words.of_verification(verified) if verified else [])
     print(f"look at {out / 'report.html'}; try: paredown generate {out / 'model'} 'def main(' --tokens 60")
 
@@ -281,7 +349,13 @@ def demo(
 
 
 def run_search(
-    question: StudyFile, folder: Path, bank: Path | None = None, workers: int | None = None, *, fresh: bool = False, adopt: bool = False
+    question: StudyFile,
+    folder: Path,
+    bank: Path | None = None,
+    workers: int | None = None,
+    *,
+    fresh: bool = False,
+    adopt: bool = False,
 ) -> None:
     """Says what the search costs, and searches with progress on standard error."""
     from paredown.progress import telling
@@ -290,7 +364,16 @@ def run_search(
     for line in words.of_search(survey_study(with_an_end(question))):
         note(line)
     with telling(Console(stderr=True)) as progress:
-        paredown.find_plan(question, folder, progress=progress, bank=bank, workers=workers, fresh=fresh, adopt=adopt, began=process_began())
+        paredown.find_plan(
+            question,
+            folder,
+            progress=progress,
+            bank=bank,
+            workers=workers,
+            fresh=fresh,
+            adopt=adopt,
+            began=process_began(),
+        )
 
 
 def print_json(value: Any) -> None:

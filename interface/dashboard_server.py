@@ -46,7 +46,9 @@ class Guard:
         if refusal is None:
             return self.app(environ, start_response)
         text = f"{refusal}\n".encode()
-        start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(text)))])
+        start_response(
+            "403 Forbidden", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(text)))]
+        )
         return [text]
 
     def _refusal(self, environ: dict[str, Any]) -> str | None:
@@ -58,8 +60,13 @@ class Guard:
         if not self.allow_edits:
             return "this dashboard is for reading only; start it with --allow-edits to change the study"
         own = f"http://{host}"
-        if environ.get("HTTP_ORIGIN", own) != own or environ.get("HTTP_SEC_FETCH_SITE", "none") not in ("same-origin", "none"):
-            return "expected a change from a page of this dashboard, got one from another site; make it in the dashboard"
+        if environ.get("HTTP_ORIGIN", own) != own or environ.get("HTTP_SEC_FETCH_SITE", "none") not in (
+            "same-origin",
+            "none",
+        ):
+            return (
+                "expected a change from a page of this dashboard, got one from another site; make it in the dashboard"
+            )
         return None
 
 

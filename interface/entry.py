@@ -85,12 +85,16 @@ def note(text: str) -> None:
 
 def open_standard_streams() -> None:
     """Standard streams that were closed lead nowhere; standard error never fails, be it closed, full or without a reader."""
-    while (number := os.open(os.devnull, os.O_RDWR)) < 3:  # else the next file that is opened would be taken for one of them
+    while (
+        number := os.open(os.devnull, os.O_RDWR)
+    ) < 3:  # else the next file that is opened would be taken for one of them
         os.set_inheritable(number, True)
     os.close(number)
     if sys.stdout is None:
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Forgiving(1, "w", closefd=False)), line_buffering=True)
-    sys.stderr = io.TextIOWrapper(io.BufferedWriter(_Forgiving(2, "w", closefd=False)), errors="backslashreplace", line_buffering=True)
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(_Forgiving(2, "w", closefd=False)), errors="backslashreplace", line_buffering=True
+    )
 
 
 class _Forgiving(io.FileIO):

@@ -65,8 +65,12 @@ def evaluate_folder(name: str, data: list[str], original: str | None, tokens: in
     first = load(source, torch.float32)
     causal = first.get_output_embeddings() is not None and "MaskedLM" not in type(first).__name__
     if not causal and original is None:
-        raise StudyError(f"{name} is an encoder, which has no perplexity; give the model to compare it with as --original")
-    longest = getattr(first.config, "max_position_embeddings", None) or getattr(first.config, "n_positions", None) or LENGTH
+        raise StudyError(
+            f"{name} is an encoder, which has no perplexity; give the model to compare it with as --original"
+        )
+    longest = (
+        getattr(first.config, "max_position_embeddings", None) or getattr(first.config, "n_positions", None) or LENGTH
+    )
     sequences = cut(documents, tokenizer_of(source), tokens=tokens, length=min(LENGTH, longest), what="held-out")
     teacher = Teacher(first, sequences, causal=causal)
     own = teacher.measure(first)
@@ -98,14 +102,18 @@ def continuation(folder: Path, prompt: str, tokens: int, seed: int | None) -> st
     """
     model: Any = load(_local(str(folder)))
     if not model.can_generate():
-        raise CheckpointError(f"{folder} holds {type(model).__name__}, which generates no text; give a causal language model")
+        raise CheckpointError(
+            f"{folder} holds {type(model).__name__}, which generates no text; give a causal language model"
+        )
     tokenizer = tokenizer_of(folder)
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
     if seed is not None:
         torch.manual_seed(seed)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     mask = torch.ones_like(ids)
-    written = model.generate(ids, attention_mask=mask, max_new_tokens=tokens, do_sample=seed is not None, pad_token_id=padding)
+    written = model.generate(
+        ids, attention_mask=mask, max_new_tokens=tokens, do_sample=seed is not None, pad_token_id=padding
+    )
     return str(tokenizer.decode(written[0], skip_special_tokens=True))
 
 
@@ -118,7 +126,9 @@ def tokenizer_of(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{folder} has no tokenizer ({str(error).splitlines()[0]}); copy the original's beside it") from None
+        raise CheckpointError(
+            f"{folder} has no tokenizer ({str(error).splitlines()[0]}); copy the original's beside it"
+        ) from None
 
 
 def _local(name: str) -> Path:

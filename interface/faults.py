@@ -65,7 +65,9 @@ def lines_of(fault: Exception) -> list[str]:
         names = [str(name) for each in chain(fault) if (name := getattr(each, "filename", None)) is not None]
         return [f"{f'{names[0]}: ' if names else ''}{os.strerror(number)}; {REMEDIES[number]}"]
     found = next(iter(str(fault).splitlines()), "")[:200]
-    return [f"unexpected {type(fault).__name__}{f': {found}' if found else ''}; this is a bug of paredown, please report it{saved(fault)}"]
+    return [
+        f"unexpected {type(fault).__name__}{f': {found}' if found else ''}; this is a bug of paredown, please report it{saved(fault)}"
+    ]
 
 
 def chain(fault: BaseException) -> Iterator[BaseException]:

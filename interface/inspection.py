@@ -111,9 +111,15 @@ def _sites(space: Space) -> tuple[dict[str, Any], ...]:
     for site in space.inventory.sites:
         members = {member.module for member in site.members}
         prefix = f"{site.name}." if site.kind == "block" else None
-        owned = [spec for key, spec in layout.items() if key.rpartition(".")[0] in members or (prefix and key.startswith(prefix))]
+        owned = [
+            spec
+            for key, spec in layout.items()
+            if key.rpartition(".")[0] in members or (prefix and key.startswith(prefix))
+        ]
         choices = {str(choice): size for choice, size in zip(space.options[site.name], space.sizes(site), strict=True)}
-        found.append({"name": site.name, "kind": site.kind, "bytes": sum(spec.size_bytes for spec in owned), "choices": choices})
+        found.append(
+            {"name": site.name, "kind": site.kind, "bytes": sum(spec.size_bytes for spec in owned), "choices": choices}
+        )
     return tuple(found)
 
 
@@ -147,7 +153,9 @@ def _check_plan(plan_file: PlanFile, model: str) -> None:
     inventory = inventory_of(folder, ties=targets[plan_file.target].ties)
     size = plan_file.plan_for(inventory).size_bytes(inventory)
     if size != plan_file.size_bytes and config_sha256(folder) == plan_file.base_model.config_sha256:
-        raise PlanError(f"the plan says size_bytes {plan_file.size_bytes}, its choices take {size}; set size_bytes to that")
+        raise PlanError(
+            f"the plan says size_bytes {plan_file.size_bytes}, its choices take {size}; set size_bytes to that"
+        )
 
 
 def _check_study(question: StudyFile, *, survey_model: bool) -> None:

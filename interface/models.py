@@ -56,7 +56,9 @@ def apply(
 
     def applied() -> tuple[Applied, Verified | None]:
         with ready(plan_file, model, bank=folder, data=[data] if isinstance(data, str) else data, say=say) as sites:
-            found = apply_plan(plan_file, model, expanded(out), sites.tensors_of, other_texts=sites.other_texts, origin=sites.origin)
+            found = apply_plan(
+                plan_file, model, expanded(out), sites.tensors_of, other_texts=sites.other_texts, origin=sites.origin
+            )
             return found, verify_folder(expanded(out), model, tensors_of=sites.tensors_of) if check else None
 
     return again_if_damaged(applied, say)
@@ -87,7 +89,10 @@ def verify(
     from paredown.deploy.folder import put_back
     from paredown.deploy.verify import verify as verify_folder
 
-    plan_file, texts = PlanFile.read(put_back(expanded(folder)) / "plan.yaml"), [data] if isinstance(data, str) else data
+    plan_file, texts = (
+        PlanFile.read(put_back(expanded(folder)) / "plan.yaml"),
+        [data] if isinstance(data, str) else data,
+    )
 
     def verified() -> Verified:
         with ready(plan_file, original, bank=expanded(bank) if bank else None, data=texts, say=say) as sites:
@@ -113,7 +118,9 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrainedMode
     return load_folder(expanded(folder), dtype or torch.bfloat16)
 
 
-def evaluate(model: str | Path, data: str | list[str], *, original: str | Path | None = None, tokens: int = 32768) -> Evaluation:
+def evaluate(
+    model: str | Path, data: str | list[str], *, original: str | Path | None = None, tokens: int = 32768
+) -> Evaluation:
     """Perplexity of a model on the held-out part of a text, and its distance from the original where that is given.
 
     Args:
@@ -128,7 +135,9 @@ def evaluate(model: str | Path, data: str | list[str], *, original: str | Path |
     """
     from paredown.evaluation import evaluate_folder
 
-    return evaluate_folder(str(model), [data] if isinstance(data, str) else data, str(original) if original else None, tokens)
+    return evaluate_folder(
+        str(model), [data] if isinstance(data, str) else data, str(original) if original else None, tokens
+    )
 
 
 def generate(folder: str | Path, prompt: str, *, tokens: int = 100, seed: int | None = None) -> str:

@@ -46,7 +46,9 @@ class Silent:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Nothing is open."""
 
 
@@ -76,7 +78,9 @@ class Plain(Silent):
         is_last = of is not None and spent >= of
         if now - self._last > PLAIN_SECONDS or self._step != "trials" or record == best or is_last:
             self._step, self._last = "trials", now
-            self.say(f"{worth(spent, of)}; trial {record.number}, {described(record)}; {best_so_far(best)}{self._clock.left()}")
+            self.say(
+                f"{worth(spent, of)}; trial {record.number}, {described(record)}; {best_so_far(best)}{self._clock.left()}"
+            )
 
     def expect(self, seconds: float) -> None:
         """The time left, from now on."""
@@ -96,7 +100,13 @@ class Live(Silent):
 
     def __init__(self, console: Console) -> None:
         super().__init__()
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=16), TaskProgressColumn(), TimeElapsedColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+        )
         self.bars = Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console)
         self._best = ""
         self._task = self.bars.add_task("beginning", total=None, note="")
@@ -107,7 +117,9 @@ class Live(Silent):
         self.bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """The last state stays on the screen."""
         self.bars.stop()
 

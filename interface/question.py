@@ -32,7 +32,10 @@ def as_study(study: Study) -> StudyFile:
     try:
         return StudyFile.model_validate(dict(study))
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()]
+        faults = [
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        ]
         raise StudyError("; ".join(faults)) from None
 
 
@@ -77,9 +80,13 @@ def demo_study() -> Path:
         StudyError: If it is in none of them.
     """
     folders = [Path.cwd(), *Path.cwd().parents, Path(__file__).parents[1]]
-    found = next((folder / "studies" / "demo.yaml" for folder in folders if (folder / "studies" / "demo.yaml").is_file()), None)
+    found = next(
+        (folder / "studies" / "demo.yaml" for folder in folders if (folder / "studies" / "demo.yaml").is_file()), None
+    )
     if found is None:
-        raise StudyError("no studies/demo.yaml from here upwards; run it in the project's folder, or name it with --study")
+        raise StudyError(
+            "no studies/demo.yaml from here upwards; run it in the project's folder, or name it with --study"
+        )
     return found
 
 

@@ -58,7 +58,11 @@ def last_words() -> str:
     again = f"to go on: {shlex.join(['paredown', *sys.argv[1:]])}"
     if _best is None:
         return f"stopped; {again}"
-    return f"stopped; the best so far is {_best}; {again}" if os.path.isfile(_best) else f"stopped before the first trial; {again}"
+    return (
+        f"stopped; the best so far is {_best}; {again}"
+        if os.path.isfile(_best)
+        else f"stopped before the first trial; {again}"
+    )
 
 
 def end(*, abruptly: bool = False) -> NoReturn:

@@ -108,7 +108,12 @@ def transfer_plan(
         measured = again_if_damaged(run, progress.say)
     outcome = measured.outcome
     anew = tokens_of_search(question, space, question.trials or DEFAULT_TRIALS)
-    known = {"plan": str(source) if source else None, "made_for": plan_file.base_model.name, "tokens": measured.tokens, "tokens_anew": anew}
+    known = {
+        "plan": str(source) if source else None,
+        "made_for": plan_file.base_model.name,
+        "tokens": measured.tokens,
+        "tokens_anew": anew,
+    }
     file = _written(outcome, reference, {key: value for key, value in known.items() if value is not None})
     file.write(path)
     searched = outcome[outcome.searched].plan if outcome.searched is not None else plan
@@ -140,10 +145,14 @@ def original_of(plan_file: PlanFile, source: Path | None) -> Inventory | None:
     if (expanded(plan_file.base_model.name) / "config.json").is_file():
         with suppress(CheckpointError):
             found.append(inventory_of(expanded(plan_file.base_model.name)))
-    return next((inventory for inventory in found if inventory.shapes_sha256() == plan_file.base_model.shapes_sha256), None)
+    return next(
+        (inventory for inventory in found if inventory.shapes_sha256() == plan_file.base_model.shapes_sha256), None
+    )
 
 
-def budget_of(question: StudyFile, plan_file: PlanFile, original: Inventory | None, plan: Plan, inventory: Inventory) -> int:
+def budget_of(
+    question: StudyFile, plan_file: PlanFile, original: Inventory | None, plan: Plan, inventory: Inventory
+) -> int:
     """Bytes that the plan may take: what the study says; else as many a parameter as the first plan took; those of the plan as it is
     where both models have the same shapes, or the first one is not known."""
     if "budget" in question.model_fields_set:

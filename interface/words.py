@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 def of_inspection(found: Inspection) -> list[str]:
     """A model's sites, their choices and bytes, and what a search would cost."""
     share = found.smallest_bytes / found.original_bytes
-    lines = [f"{found.model}: {found.architecture}, {found.parameters:,} parameters, {found.original_bytes:,} tensor bytes"]
+    lines = [
+        f"{found.model}: {found.architecture}, {found.parameters:,} parameters, {found.original_bytes:,} tensor bytes"
+    ]
     for kind, (count, size, most) in found.kinds.items():
-        lines.append(f"  {kind:<10} {count:>5} sites  {size:>15,} bytes  " + (f"up to {most} choices" if most else "always kept"))
+        lines.append(
+            f"  {kind:<10} {count:>5} sites  {size:>15,} bytes  " + (f"up to {most} choices" if most else "always kept")
+        )
     lines.append(f"target {found.target}: plans from {found.smallest_bytes:,} bytes ({share:.1%}) upwards")
     lines += [f"  cannot be compressed: {reason}" for reason in found.refusals]
     if found.storage_only:
@@ -47,7 +51,11 @@ def _of_cost(found: Inspection) -> list[str]:
     cost = found.cost
     low, high = cost["seconds"] or cost["around_seconds"]
     one = " to ".join(f"{seconds:.2g} s" for seconds in cost["trial_seconds"])
-    what = f"at most {cost['trials']} trials and the steps around them" if cost["seconds"] else "the steps around the trials"
+    what = (
+        f"at most {cost['trials']} trials and the steps around them"
+        if cost["seconds"]
+        else "the steps around the trials"
+    )
     return [
         f"budget {found.budget} = {found.budget_bytes:,} bytes",
         f"disk: {amount(cost['bank_bytes'])} in the bank, {amount(cost['disk_bytes'])} at the peak; "
@@ -84,7 +92,11 @@ def of_cleaning(found: Cleaning) -> list[str]:
         "of records that are never read any more": found.forgotten,
         "that no kept study needs": found.unneeded,
     }
-    lines = [f"  {count.bytes:>15,} bytes in {count.records:,} files {text}" for text, count in counts.items() if count.records]
+    lines = [
+        f"  {count.bytes:>15,} bytes in {count.records:,} files {text}"
+        for text, count in counts.items()
+        if count.records
+    ]
     head = f"freed {found.bytes:,} bytes" if found.removed else f"{found.bytes:,} bytes can be freed"
     return [head, *lines, *(["add --yes to remove them"] if lines and not found.removed else [])]
 
@@ -94,7 +106,9 @@ def of_selection(found: Selected) -> list[str]:
     size, share = found.plan_file.size_bytes, 100 * found.plan_file.size_bytes / found.original_bytes
     lines = [f"wrote {found.path}: {size:,} bytes ({share:.1f}%), loss predicted: {found.predicted_loss:.4g}"]
     if found.measured:
-        lines.append(f"this very plan was measured on the search set as trial {found.measured.number}: {found.measured.loss:.4g}")
+        lines.append(
+            f"this very plan was measured on the search set as trial {found.measured.number}: {found.measured.loss:.4g}"
+        )
     elif best := found.alternative:
         lines.append(
             f"the best measured plan of no more bytes is trial {best.number}: {best.size_bytes:,} bytes, loss {best.loss:.4g} (search set)"
@@ -129,7 +143,9 @@ def _of_gain(outcome: Outcome) -> str:
         return f"{loss}; there is no other uniform plan within the budget to compare it with"
     spread = f"95% interval {against.low:.3f} to {against.high:.3f} over {outcome.held_out[outcome.searched].documents} documents"
     ratio = f"{against.mean:.3f} of the best uniform plan's ({outcome[outcome.uniform].label}), {spread}"
-    return f"{loss}, {ratio}" if outcome.gains else f"{loss}, {ratio}; no significant gain: the uniform plan was written"
+    return (
+        f"{loss}, {ratio}" if outcome.gains else f"{loss}, {ratio}; no significant gain: the uniform plan was written"
+    )
 
 
 def of_application(applied: Applied, verified: Verified | None, out: Path) -> list[str]:
@@ -140,13 +156,19 @@ def of_application(applied: Applied, verified: Verified | None, out: Path) -> li
     if applied.differences:
         lines += [*applied.differences, "paredown eval tells the quality of what was written"]
     elif applied.other_texts:
-        lines.append("calibrated on other texts than the plan was measured with (other files, another Python): eval tells its quality")
+        lines.append(
+            "calibrated on other texts than the plan was measured with (other files, another Python): eval tells its quality"
+        )
     return lines
 
 
 def of_verification(found: Verified) -> list[str]:
     """What a fresh process found."""
-    cached = "" if found.incremental_difference is None else f", cached decoding from the full pass {found.incremental_difference:.1g}"
+    cached = (
+        ""
+        if found.incremental_difference is None
+        else f", cached decoding from the full pass {found.incremental_difference:.1g}"
+    )
     return [
         f"verified in a fresh process: {found.size_bytes:,} tensor bytes, no missing or unexpected key; largest difference, as a "
         f"share of the largest logit: from the scored model {found.difference:.1g}{cached}, loaded in bfloat16 {found.fast_difference:.1g}"

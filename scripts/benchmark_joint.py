@@ -29,9 +29,15 @@ from paredown.space.study_file import StudyFile
 
 def main() -> int:
     parser = problem_parser(__doc__)
-    parser.add_argument("--evaluations", type=int, default=300, help="what each search may cost, sensitivities included")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the joint search; those over one technique take the first"
+        "--evaluations", type=int, default=300, help="what each search may cost, sensitivities included"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        help="of the joint search; those over one technique take the first",
     )
     parser.add_argument("--budgets", type=int, default=10)
     parser.add_argument("--runs", type=Path, help="where runs are kept; by default none is")
@@ -43,7 +49,9 @@ def main() -> int:
         print(
             f"{options.problem.name}, {bench.question.model}: {len(bench.space.searched)} sites; {machine['cpu']}, torch {machine['torch']}"
         )
-        print(f"an evaluation: {bench.question.tokens.search} tokens forward, 1 thread; each search costs {options.evaluations}")
+        print(
+            f"an evaluation: {bench.question.tokens.search} tokens forward, 1 thread; each search costs {options.evaluations}"
+        )
         alone = {name: over_one(bench, name, folder, options) for name in techniques(bench.question)}
         contest = Contest(bench, options.runs)
         runs = [searched(contest, options.evaluations, seed) for seed in options.seeds]
@@ -67,7 +75,9 @@ def over_one(bench: Workbench, technique: str, folder: Path, options: argparse.N
         choices: list[Choice] = [parse_choice(text) for text in texts]  # type: ignore[arg-type]
         return [choice.to_mapping() for choice in choices if choice.method == technique or choice == KEEP]
 
-    kinds = {kind: list(texts) if kind == "embedding" else offered(texts) for kind, texts in study.space.choices.items()}
+    kinds = {
+        kind: list(texts) if kind == "embedding" else offered(texts) for kind, texts in study.space.choices.items()
+    }
     space = study.space.model_copy(update={"choices": kinds, "max_drops": None if technique == "drop" else 0})
     restricted = Workbench(study.model_copy(update={"space": space}), folder / "bank")
     restricted.fill_bank()
@@ -99,7 +109,9 @@ def show(contest: Contest, alone: dict[str, Run], runs: list[Run], budgets: list
         against = [ratio(contest.fresh(record.plan), theirs) for record in joint if record]
         chosen = [ratio(contest.fresh(contest.selected(run, budget).plan), theirs) for run in runs]
         beside = [ratio(contest.fresh(record.plan), contest.fresh(solved.plan)) for record in joint if record]
-        taken = [choice.method for _, choice in joint[0].plan.decided(contest.bench.space.inventory)] if joint[0] else []
+        taken = (
+            [choice.method for _, choice in joint[0].plan.decided(contest.bench.space.inventory)] if joint[0] else []
+        )
         words = ", ".join(f"{taken.count(each)} {each}" for each in dict.fromkeys(sorted(taken)))
         cells = [
             f"{budget:,}",

@@ -55,7 +55,10 @@ TOKENS = {"calibration": 128, "search": 128, "selection": 128, "held_out": 128, 
 SPACE = {
     "choices": {"linear": ["keep"], "embedding": ["keep", "quantize bits=8"], "ffn": [], "attention": [], "block": []},
     "overrides": [
-        {"match": r"re:.*[05]\.mlp\.down_proj", "choices": ["keep", "quantize bits=4 group_size=64 algorithm=gptq", "quantize bits=8"]},
+        {
+            "match": r"re:.*[05]\.mlp\.down_proj",
+            "choices": ["keep", "quantize bits=4 group_size=64 algorithm=gptq", "quantize bits=8"],
+        },
     ],
     "max_drops": 0,
 }
@@ -124,7 +127,9 @@ def watched(target: Callable[..., None], *arguments: Any) -> Peak:
     if process.exitcode:
         raise SystemExit(f"{target.__name__}{arguments} ended with exit code {process.exitcode}")
     seconds, counted = time.perf_counter() - started, peak["VmData"]
-    return Peak(seconds=seconds, before=before, resident=peak["RssAnon"], counted=counted, worker=worker, together=together)
+    return Peak(
+        seconds=seconds, before=before, resident=peak["RssAnon"], counted=counted, worker=worker, together=together
+    )
 
 
 def _run(ready: Any, target: Callable[..., None], *arguments: Any) -> None:
@@ -153,7 +158,14 @@ def _children(pid: int | None) -> list[int]:
 def search_and_apply(model: Path, out: Path, trials: int, cap: int) -> None:
     """All under the cap; whatever goes beyond it is refused by the system, and ends the process."""
     resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
-    study = {"model": str(model), "budget": "98.5%", "trials": trials, "latency": "off", "tokens": TOKENS, "space": SPACE}
+    study = {
+        "model": str(model),
+        "budget": "98.5%",
+        "trials": trials,
+        "latency": "off",
+        "tokens": TOKENS,
+        "space": SPACE,
+    }
     outcome = paredown.find_plan(study, out / "study", workers=1)
     if outcome.winner is None:
         raise SystemExit("no plan won")
@@ -175,17 +187,32 @@ def statistics_and_bank(model: Path, out: Path, settings: dict[str, Any], worker
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--shape", type=int, nargs=3, default=(40, 1024, 1024), help="layers, hidden size, size of the feed-forward network"
+        "--shape",
+        type=int,
+        nargs=3,
+        default=(40, 1024, 1024),
+        help="layers, hidden size, size of the feed-forward network",
     )
     parser.add_argument("--cap", type=int, default=640, help="MB that the process may take")
     parser.add_argument("--trials", type=int, default=2)
-    parser.add_argument("--depths", type=int, nargs="*", default=(4, 8, 16), help="of the second part; none leaves it out")
-    parser.add_argument("--width", type=int, nargs=2, default=(128, 256), help="hidden size, size of the feed-forward network")
-    parser.add_argument("--bank", type=Path, default=DEMO, help="model of the third part; a folder that is none leaves it out")
-    parser.add_argument("--folder", type=Path, default=Path(), help="where the temporary folder is made; it must be on a disk")
+    parser.add_argument(
+        "--depths", type=int, nargs="*", default=(4, 8, 16), help="of the second part; none leaves it out"
+    )
+    parser.add_argument(
+        "--width", type=int, nargs=2, default=(128, 256), help="hidden size, size of the feed-forward network"
+    )
+    parser.add_argument(
+        "--bank", type=Path, default=DEMO, help="model of the third part; a folder that is none leaves it out"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=Path(), help="where the temporary folder is made; it must be on a disk"
+    )
     options = parser.parse_args()
     machine, failed = environment(), False
-    print(f"{machine['cpu']}, torch {machine['torch']}, one thread a process; bfloat16 on disk, scored in float32", flush=True)
+    print(
+        f"{machine['cpu']}, torch {machine['torch']}, one thread a process; bfloat16 on disk, scored in float32",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory(dir=options.folder, prefix=".benchmark-") as name:
         root = Path(name).absolute()
         if options.shape[0]:
@@ -200,9 +227,14 @@ def main() -> int:
 def larger_than_memory(root: Path, shape: tuple[int, int, int], cap: int, trials: int) -> bool:
     """The first part; whether the weights are as much larger than the cap as they shall be."""
     dense = make_model(root / "model", *shape)
-    print(f"search and apply: {shape[0]} layers of width {shape[1]}, {trials} trials of {TOKENS['search']} tokens", flush=True)
+    print(
+        f"search and apply: {shape[0]} layers of width {shape[1]}, {trials} trials of {TOKENS['search']} tokens",
+        flush=True,
+    )
     peak = watched(search_and_apply, root / "model", root, trials, cap)
-    print(f"  weights in float32 {dense / MB:.0f} MB, {dense / cap:.2f} times the cap of {cap / MB:.0f} MB; {peak.seconds:.0f} s")
+    print(
+        f"  weights in float32 {dense / MB:.0f} MB, {dense / cap:.2f} times the cap of {cap / MB:.0f} MB; {peak.seconds:.0f} s"
+    )
     resident = f"{peak.resident / MB:.0f} MB resident, {peak.before / MB:.0f} MB of it libraries"
     print(f"  peak {peak.counted / MB:.0f} MB as the cap counts; {resident}")
     return dense >= TIMES * cap
@@ -210,11 +242,16 @@ def larger_than_memory(root: Path, shape: tuple[int, int, int], cap: int, trials
 
 def flat_in_depth(root: Path, depths: Sequence[int], width: tuple[int, int]) -> bool:
     """The second part; whether the deepest model takes no more than the shallowest."""
-    print(f"statistics of {TOKENS['calibration']} tokens and default bank: width {width[0]}, feed-forward {width[1]}", flush=True)
+    print(
+        f"statistics of {TOKENS['calibration']} tokens and default bank: width {width[0]}, feed-forward {width[1]}",
+        flush=True,
+    )
     peaks = []
     for depth in depths:
         dense = make_model(root / f"deep-{depth}", depth, *width)
-        peak = watched(statistics_and_bank, root / f"deep-{depth}", root / f"bank-{depth}", {"tokens": TOKENS, "memory": "1MB"}, 1)
+        peak = watched(
+            statistics_and_bank, root / f"deep-{depth}", root / f"bank-{depth}", {"tokens": TOKENS, "memory": "1MB"}, 1
+        )
         peaks.append(peak.resident - peak.before)
         print(
             f"  {depth:>2} layers: weights in float32 {dense / MB:.1f} MB; peak {peaks[-1] / MB:.1f} MB above the libraries' "

@@ -35,11 +35,21 @@ SETTINGS: dict[Kind, list[str]] = {
         *(
             f"quantize bits={bits} group_size=64 algorithm={algorithm}"
             for bits in (3, 4)
-            for algorithm in ("round-to-nearest", "search", "hqq symmetric=false", "gptq", "gptq symmetric=false", "coordinate-descent")
+            for algorithm in (
+                "round-to-nearest",
+                "search",
+                "hqq symmetric=false",
+                "gptq",
+                "gptq symmetric=false",
+                "coordinate-descent",
+            )
         ),
         "quantize bits=4 group_size=64 algorithm=nf4",
         *(f"prune sparsity=0.5 algorithm={algorithm} {ROUNDED}" for algorithm in ("magnitude", "wanda", "sparsegpt")),
-        *(f"prune sparsity=0.5 pattern=2:4 algorithm={algorithm} {ROUNDED}" for algorithm in ("magnitude", "wanda", "sparsegpt")),
+        *(
+            f"prune sparsity=0.5 pattern=2:4 algorithm={algorithm} {ROUNDED}"
+            for algorithm in ("magnitude", "wanda", "sparsegpt")
+        ),
         *(f"cluster clusters={clusters} weighting={w}" for clusters in (8, 16) for w in ("none", "inputs", "fisher")),
         *(f"vector-quantize centroids={centroids}" for centroids in (16, 64)),
         *(f"lowrank rank_fraction=0.3333 algorithm={algorithm}" for algorithm in ("svd", "whitened")),
@@ -47,12 +57,18 @@ SETTINGS: dict[Kind, list[str]] = {
         "lowrank-residual rank=8 algorithm=whitened then quantize bits=3 group_size=64 algorithm=gptq",
     ],
     "ffn": [
-        *(f"prune-neurons sparsity=0.25 algorithm={algorithm}" for algorithm in ("magnitude", "activation", "reconstruct")),
+        *(
+            f"prune-neurons sparsity=0.25 algorithm={algorithm}"
+            for algorithm in ("magnitude", "activation", "reconstruct")
+        ),
         "prune-neurons sparsity=0.25 algorithm=reconstruct then quantize bits=4 group_size=32 algorithm=gptq",
         "awq then quantize bits=3 group_size=64",
     ],
     "attention": [
-        *(f"prune-heads sparsity=0.5 algorithm={algorithm}" for algorithm in ("magnitude", "activation", "reconstruct")),
+        *(
+            f"prune-heads sparsity=0.5 algorithm={algorithm}"
+            for algorithm in ("magnitude", "activation", "reconstruct")
+        ),
         "awq then quantize bits=3 group_size=64",
     ],
 }
@@ -92,12 +108,25 @@ def measured(bench: Workbench, kind: Kind, text: str, name: str) -> Row:
     for site in sites:
         bench.bank.tensors(site, canonical[site.name])
     seconds = time.perf_counter() - started
-    return Row(kind=kind, choice=choice, size_bytes=plan.size_bytes(inventory), quality=bench.measure(plan, name), seconds=seconds)
+    return Row(
+        kind=kind,
+        choice=choice,
+        size_bytes=plan.size_bytes(inventory),
+        quality=bench.measure(plan, name),
+        seconds=seconds,
+    )
 
 
 def line(row: Row) -> str:
     """A line of the table."""
-    cells = [f"`{row.choice}`", row.kind, f"{row.size_bytes:,}", f"{row.quality.mean:.5f}", f"{row.seconds:.1f}", runs_as(row.choice)]
+    cells = [
+        f"`{row.choice}`",
+        row.kind,
+        f"{row.size_bytes:,}",
+        f"{row.quality.mean:.5f}",
+        f"{row.seconds:.1f}",
+        runs_as(row.choice),
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -117,8 +146,13 @@ def main() -> int:
     bench = Workbench(study, options.out / "bank", workers=1)
     machine = environment()
     print(f"{options.model}, embedding in every row: {EMBEDDING}; {machine['cpu']}, 1 thread, torch {machine['torch']}")
-    print(f"calibration {tokens.calibration} tokens, loss on {tokens.held_out} held-out tokens [nats/token], each matrix for itself\n")
-    print("| choice | sites | bytes | held-out loss | s | target paredown runs it as |\n| --- | --- | --- | --- | --- | --- |", flush=True)
+    print(
+        f"calibration {tokens.calibration} tokens, loss on {tokens.held_out} held-out tokens [nats/token], each matrix for itself\n"
+    )
+    print(
+        "| choice | sites | bytes | held-out loss | s | target paredown runs it as |\n| --- | --- | --- | --- | --- | --- |",
+        flush=True,
+    )
     rows = {}
     for kind, settings in SETTINGS.items():
         for text in settings:
@@ -129,7 +163,9 @@ def main() -> int:
     for ours, theirs, limit in EXPECTED:
         found: Ratio = ratio(rows[ours].quality, rows[theirs].quality)
         failures += found.mean > limit
-        print(f"{ours}\n  over {theirs}: {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}], expected at most {limit}")
+        print(
+            f"{ours}\n  over {theirs}: {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}], expected at most {limit}"
+        )
     return int(failures > 0)
 
 

@@ -72,7 +72,9 @@ class Pair:
     seconds: float
 
     def __str__(self) -> str:
-        spreads = [f"{found[1]:.3f} [{found[0]:.3f}, {found[2]:.3f}]" if found else "" for found in (self.before, self.after)]
+        spreads = [
+            f"{found[1]:.3f} [{found[0]:.3f}, {found[2]:.3f}]" if found else "" for found in (self.before, self.after)
+        ]
         cells = [self.budget, str(self.seed), *spreads, f"{100 * max(self.half_widths):.1f} %", f"{self.seconds:.0f}"]
         return "| " + " | ".join(cells) + " |"
 
@@ -101,7 +103,10 @@ def measured(study: StudyFile, folder: Path, bank: Path) -> Pair:
 def elsewhere(study: StudyFile, outcome: Outcome, bank: Path) -> tuple[float, float, float]:
     """The winner over the best uniform plan on documents that the held-out set of a study does not hold."""
     tokens = study.tokens.model_copy(update={"held_out": 2 * study.tokens.held_out})
-    held, bench = Workbench(study, bank).sequences["held-out"], Workbench(study.model_copy(update={"tokens": tokens}), bank)
+    held, bench = (
+        Workbench(study, bank).sequences["held-out"],
+        Workbench(study.model_copy(update={"tokens": tokens}), bank),
+    )
     bench.sequences["held-out"] = others(bench.sequences["held-out"], held.documents)
     assert outcome.best is not None and outcome.uniform is not None
     with rebuilder(bench) as rebuild:
@@ -116,7 +121,9 @@ def others(sequences: Sequences, documents: int) -> Sequences:
     rows = sequences.document >= documents
     if int(rows.sum()) < 2:
         raise SystemExit("the text has no other held-out documents; give more --data, or fewer --held-out tokens")
-    return Sequences(tokens=sequences.tokens[rows], mask=sequences.mask[rows], document=sequences.document[rows] - documents)
+    return Sequences(
+        tokens=sequences.tokens[rows], mask=sequences.mask[rows], document=sequences.document[rows] - documents
+    )
 
 
 def spread(comparison: Comparison | None) -> tuple[float, float, float] | None:
@@ -128,7 +135,9 @@ def read(path: Path) -> list[Pair]:
     """The pairs of a file; none if there is none."""
     lists = ("before", "after", "half_widths")
     stored: list[Mapping[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
-    return [Pair(**{key: tuple(value) if key in lists and value else value for key, value in row.items()}) for row in stored]
+    return [
+        Pair(**{key: tuple(value) if key in lists and value else value for key, value in row.items()}) for row in stored
+    ]
 
 
 def faults(pairs: list[Pair]) -> list[str]:
@@ -139,8 +148,12 @@ def faults(pairs: list[Pair]) -> list[str]:
     wide = sum(max(pair.half_widths) > WIDEST for pair in pairs)
     right = sum(pair.before is not None and pair.before[2] < 1 for pair in pairs)
     widths = np.array([max(pair.half_widths) for pair in pairs])
-    print(f"\n{len(pairs)} pairs; the search's best is better beyond the interval in {right}, worse in {wrong}; budgets overrun: {overrun}")
-    print(f"winners that are not the uniform plan: {sum(pair.after is not None for pair in pairs)}, worse on other documents: {worse}")
+    print(
+        f"\n{len(pairs)} pairs; the search's best is better beyond the interval in {right}, worse in {wrong}; budgets overrun: {overrun}"
+    )
+    print(
+        f"winners that are not the uniform plan: {sum(pair.after is not None for pair in pairs)}, worse on other documents: {worse}"
+    )
     print(f"half-widths of losses: median {100 * np.median(widths):.1f} %, widest {100 * widths.max():.1f} %")
     told = {"intervals on the wrong side": max(0, wrong - int(WRONG_SHARE * len(pairs))), "worse winners": worse}
     told |= {"budgets overrun": overrun, f"intervals wider than {100 * WIDEST:.0f} %": wide}
@@ -149,23 +162,38 @@ def faults(pairs: list[Pair]) -> list[str]:
 
 def main() -> int:
     parser = model_parser(__doc__, Tokens(calibration=4096, search=4096, selection=8192, held_out=32768))
-    parser.add_argument("--out", type=Path, default=Path("runs/never-worse"), help="study folders; the same one goes on")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/never-worse"), help="study folders; the same one goes on"
+    )
     parser.add_argument("--pairs", type=int, default=50)
-    parser.add_argument("--budgets", type=float, nargs=2, default=[2.5, 6.0], metavar=("LOW", "HIGH"), help="bits a weight")
-    parser.add_argument("--trials", type=int, default=32, help="of a study; about 24 are there before the sampler's first")
+    parser.add_argument(
+        "--budgets", type=float, nargs=2, default=[2.5, 6.0], metavar=("LOW", "HIGH"), help="bits a weight"
+    )
+    parser.add_argument(
+        "--trials", type=int, default=32, help="of a study; about 24 are there before the sampler's first"
+    )
     parser.add_argument("--data-free", action="store_true", help="offer nothing that texts calibrate")
     options = parser.parse_args()
     torch.set_num_threads(1)
     tokens = tokens_asked(options)
-    study = StudyFile(model=options.model, data=options.data, trials=options.trials, patience="off", latency="off", tokens=tokens)
+    study = StudyFile(
+        model=options.model, data=options.data, trials=options.trials, patience="off", latency="off", tokens=tokens
+    )
     if options.data_free:
         study = study.model_copy(update={"space": SpaceFile(choices=data_free_choices(study))})
     machine, path = environment(), options.out / "pairs.json"
-    print(f"{options.model}, {machine['cpu']}, 1 thread, torch {machine['torch']}; {options.trials} trials; tokens: {tokens}")
-    print("\n| budget | seed | search's best over uniform, 95 % | winner over uniform, other documents | half-width | s |")
+    print(
+        f"{options.model}, {machine['cpu']}, 1 thread, torch {machine['torch']}; {options.trials} trials; tokens: {tokens}"
+    )
+    print(
+        "\n| budget | seed | search's best over uniform, 95 % | winner over uniform, other documents | half-width | s |"
+    )
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
     generator, pairs = np.random.default_rng(0), read(path)
-    drawn = [(f"{generator.uniform(*options.budgets):.3f}bpw", int(generator.integers(1 << 20))) for _ in range(options.pairs)]
+    drawn = [
+        (f"{generator.uniform(*options.budgets):.3f}bpw", int(generator.integers(1 << 20)))
+        for _ in range(options.pairs)
+    ]
     for number, (budget, seed) in enumerate(drawn):
         if number >= len(pairs):
             asked = study.model_copy(update={"budget": budget, "seed": seed})

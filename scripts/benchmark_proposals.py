@@ -34,7 +34,9 @@ PARENTS, PROPOSALS = 40, 20
 
 def recorded(number: int, plan: Plan, size: int, found: Losses, space: Space, generator: np.random.Generator) -> Record:
     """A trial of a plan as it might have been measured."""
-    loss = sum(found[site.name, choice] for site, choice in plan.decided(space.inventory)) * float(np.exp(generator.normal(0, 0.05)))
+    loss = sum(found[site.name, choice] for site, choice in plan.decided(space.inventory)) * float(
+        np.exp(generator.normal(0, 0.05))
+    )
     return Record(
         number=number,
         origin="frontier",
@@ -73,7 +75,9 @@ def measured(space: Space, count: int, focus: str) -> str:
     records = list(history(solver, found, count, generator))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     study = optuna.create_study(directions=["minimize", "minimize"])
-    sampler = FrontierSampler(Question(space=space, solver=solver, losses=found, budget_bytes=budget, seed=0, focus=focus))
+    sampler = FrontierSampler(
+        Question(space=space, solver=solver, losses=found, budget_bytes=budget, seed=0, focus=focus)
+    )
     seconds = []
     for _ in range(1 + PROPOSALS):
         trial = study.ask()
@@ -91,7 +95,9 @@ def main() -> None:
     print(f"300 sites x 12 choices, {count} trials")
     choices = [f"quantize bits={bits} group_size={group}" for bits, group in product((2, 3, 4, 5, 6, 8), (64, 128))]
     for drops, focus in product((0, 18), ("budget", "front")):
-        wishes = SpaceFile.model_validate({"choices": {"linear": choices, "block": ["drop"] if drops else []}, "max_drops": drops})
+        wishes = SpaceFile.model_validate(
+            {"choices": {"linear": choices, "block": ["drop"] if drops else []}, "max_drops": drops}
+        )
         space = Space.build(inventory(75, 8192, 28672, 1024), targets["paredown"], wishes)
         print(f"{drops} drops at most, focus {focus}: {measured(space, count, focus)}", flush=True)
 

@@ -78,15 +78,23 @@ def main() -> int:
         print(
             f"{options.problem.name}, {bench.question.model}: {len(bench.space.searched)} sites; {machine['cpu']}, torch {machine['torch']}"
         )
-        print(f"{tokens.search} search and {tokens.held_out} held-out tokens; a search costs {options.evaluations} evaluations")
-        print("\n| bits | rival | bytes | held-out loss | " + " | ".join(f"saved, seed {seed}" for seed in options.seeds) + " |")
+        print(
+            f"{tokens.search} search and {tokens.held_out} held-out tokens; a search costs {options.evaluations} evaluations"
+        )
+        print(
+            "\n| bits | rival | bytes | held-out loss | "
+            + " | ".join(f"saved, seed {seed}" for seed in options.seeds)
+            + " |"
+        )
         print("| --- | --- | --- | --- |" + " --- |" * len(options.seeds))
         for bits in options.bits:
             for rival in (strongest(contest, uniform(contest, bits)), by_scores(contest, options.scores, bits)):
                 savings = [saved(contest, rival, options.evaluations, seed) for seed in options.seeds]
                 cells = [f"{100 * each.mean:.1f} % [{100 * each.low:.1f}, {100 * each.high:.1f}]" for each in savings]
                 loss = contest.fresh(rival.plan).mean
-                print(f"| {bits:g} | {rival.name} | {rival.size_bytes:,} | {loss:.5f} | {' | '.join(cells)} |", flush=True)
+                print(
+                    f"| {bits:g} | {rival.name} | {rival.size_bytes:,} | {loss:.5f} | {' | '.join(cells)} |", flush=True
+                )
     return 0
 
 
@@ -112,9 +120,16 @@ def by_scores(contest: Contest, scores: list[str], bits: float) -> Rival:
     budget = bench.space.inventory.budget_bytes(budget_of(bench.space, bits))
     found = []
     for score in scores:
-        losses = estimated(score, Evidence(bench.space, bench.planned, bench.bank, bench.sequences["search"], facts_of(bench.bank)))
+        losses = estimated(
+            score, Evidence(bench.space, bench.planned, bench.bank, bench.sequences["search"], facts_of(bench.bank))
+        )
         plan = contest.solver.solve(losses, budget)
-        found.append((contest.measure(plan, None).mean, Rival(f"knapsack by {score}", plan, plan.size_bytes(bench.space.inventory))))
+        found.append(
+            (
+                contest.measure(plan, None).mean,
+                Rival(f"knapsack by {score}", plan, plan.size_bytes(bench.space.inventory)),
+            )
+        )
     return min(found, key=lambda pair: pair[0])[1]
 
 
@@ -136,7 +151,11 @@ def saved(contest: Contest, rival: Rival, evaluations: int, seed: int) -> Saving
     ours, held_out = [first, second], contest.fresh(rival.plan).mean
     if all(contest.fresh(record.plan).mean > held_out for record in ours):
         ours.append(winner(contest, int(max(record.size_bytes for record in ours) * (1 + LEAST)), evaluations, seed))
-    return saving([(record.size_bytes, contest.fresh(record.plan)) for record in ours], rival.size_bytes, contest.fresh(rival.plan))
+    return saving(
+        [(record.size_bytes, contest.fresh(record.plan)) for record in ours],
+        rival.size_bytes,
+        contest.fresh(rival.plan),
+    )
 
 
 def winner(contest: Contest, size_bytes: int, evaluations: int, seed: int) -> Record:

@@ -78,23 +78,40 @@ def main() -> int:
     parser.add_argument("--front", nargs="*", default=[], type=Engine.parse, metavar="ENGINE=N")
     parser.add_argument("--at-budgets", nargs="*", default=[], type=Engine.parse, metavar="ENGINE=N")
     parser.add_argument(
-        "--bits", nargs="+", type=float, help="budgets, in stored bits a weight of the linear layers; else the problem's own"
+        "--bits",
+        nargs="+",
+        type=float,
+        help="budgets, in stored bits a weight of the linear layers; else the problem's own",
     )
     parser.add_argument("--budgets", nargs="+", default=[], help="budgets as studies say them")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--evaluations", type=int, nargs="+", default=[32, 64, 128], help="at which the engines are compared")
-    parser.add_argument("--solver-front", type=float, nargs="+", help="budgets in bits at which the solver's first front is measured")
-    parser.add_argument("--selected", action="store_true", help="what `select` answers at each budget after a search for the whole front")
-    parser.add_argument("--held-out", action="store_true", help="compare each engine's best plans on texts that nothing saw")
+    parser.add_argument(
+        "--evaluations", type=int, nargs="+", default=[32, 64, 128], help="at which the engines are compared"
+    )
+    parser.add_argument(
+        "--solver-front", type=float, nargs="+", help="budgets in bits at which the solver's first front is measured"
+    )
+    parser.add_argument(
+        "--selected",
+        action="store_true",
+        help="what `select` answers at each budget after a search for the whole front",
+    )
+    parser.add_argument(
+        "--held-out", action="store_true", help="compare each engine's best plans on texts that nothing saw"
+    )
     parser.add_argument("--runs", type=Path, help="where runs are kept; by default none is")
-    parser.add_argument("--freeze", action="store_true", help="make the best known front of all runs, and of the front that there is")
+    parser.add_argument(
+        "--freeze", action="store_true", help="make the best known front of all runs, and of the front that there is"
+    )
     parser.add_argument("--csv", type=Path, help="every trial")
     parser.add_argument("--picture", type=Path, help="a PNG")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         bench = opened(options, options.runs or Path(temporary))
         contest, machine = Contest(bench, options.runs), environment()
-        budgets = {f"{bits:g} bits": budget_of(bench.space, bits) for bits in options.bits or ()} | {b: b for b in options.budgets}
+        budgets = {f"{bits:g} bits": budget_of(bench.space, bits) for bits in options.bits or ()} | {
+            b: b for b in options.budgets
+        }
         budgets = budgets or {"the budget": bench.question.budget}
         print(
             f"{options.problem.name}, {bench.question.model}: {len(bench.space.searched)} sites; {machine['cpu']}, torch {machine['torch']}"
@@ -134,7 +151,10 @@ def run_all(options: argparse.Namespace, contest: Contest, budgets: dict[str, st
             runs: dict[str, list[Run]] = {}
             for name, budget in budgets.items():
                 asked = middle if focus == "front" else budget
-                tasks = [Task(engine=engine.name, evaluations=engine.evaluations, focus=focus, budget=asked, seed=s) for s in options.seeds]
+                tasks = [
+                    Task(engine=engine.name, evaluations=engine.evaluations, focus=focus, budget=asked, seed=s)
+                    for s in options.seeds
+                ]
                 again = focus == "front" and runs
                 runs[name] = next(iter(runs.values())) if again else [contest.run(task) for task in tasks]
             entry = Entry(engine, focus, runs)
@@ -167,8 +187,17 @@ def show_shares(entries: list[Entry], truth: Truth, evaluations: list[int]) -> N
     rows = []
     for entry in fronts:
         runs = next(iter(entry.runs.values()))
-        shares = {count: [truth.share(run.points(count)) for run in runs] for count in evaluations if count <= entry.engine.evaluations}
-        rows.append([entry.title, *(f"{np.mean(shares[n]):.4f} ({min(shares[n]):.4f})" if n in shares else "" for n in evaluations)])
+        shares = {
+            count: [truth.share(run.points(count)) for run in runs]
+            for count in evaluations
+            if count <= entry.engine.evaluations
+        }
+        rows.append(
+            [
+                entry.title,
+                *(f"{np.mean(shares[n]):.4f} ({min(shares[n]):.4f})" if n in shares else "" for n in evaluations),
+            ]
+        )
     rows.append(["so many plans of that front", *(f"{truth.bound(count):.4f}" for count in evaluations)])
     table(["engine", *map(str, evaluations)], rows)
 
@@ -180,8 +209,13 @@ def show_losses(entries: list[Entry], truth: Truth, sizes: dict[str, int], evalu
     rows = []
     for entry in entries:
         for count in (count for count in evaluations if count <= entry.engine.evaluations):
-            ratios = {name: [run.loss(count, size) / truth.at(size) for run in entry.runs[name]] for name, size in sizes.items()}
-            rows.append([entry.title, str(count), *(f"{np.mean(found):.4f} ({max(found):.4f})" for found in ratios.values())])
+            ratios = {
+                name: [run.loss(count, size) / truth.at(size) for run in entry.runs[name]]
+                for name, size in sizes.items()
+            }
+            rows.append(
+                [entry.title, str(count), *(f"{np.mean(found):.4f} ({max(found):.4f})" for found in ratios.values())]
+            )
     table(["engine", "evaluations", *sizes], rows)
 
 
@@ -190,28 +224,40 @@ def show_selected(contest: Contest, entries: list[Entry], truth: Truth, sizes: d
     print("\nloss of what `select` answers after the search over the best known, mean over seeds (worst)\n")
     rows = []
     for entry in (entry for entry in entries if entry.focus == "front"):
-        ratios = [[contest.selected(run, size).loss / truth.at(size) for run in entry.runs[name]] for name, size in sizes.items()]
+        ratios = [
+            [contest.selected(run, size).loss / truth.at(size) for run in entry.runs[name]]
+            for name, size in sizes.items()
+        ]
         rows.append([entry.title, *(f"{np.mean(found):.4f} ({max(found):.4f})" for found in ratios)])
     table(["engine", *sizes], rows)
 
 
 def show_costs(entries: list[Entry], truth: Truth, sizes: dict[str, int]) -> None:
     """What it takes to come near the best known."""
-    print("\nevaluations, and seconds of the engine's own, to a loss within 5 % / 2 % of the best known, median over seeds\n")
+    print(
+        "\nevaluations, and seconds of the engine's own, to a loss within 5 % / 2 % of the best known, median over seeds\n"
+    )
     rows = []
     for entry in entries:
         cells = []
         for name, size in sizes.items():
-            costs = [float(np.median([run.cost_of(near * truth.at(size), size) for run in entry.runs[name]])) for near in NEAR]
+            costs = [
+                float(np.median([run.cost_of(near * truth.at(size), size) for run in entry.runs[name]]))
+                for near in NEAR
+            ]
             each = float(np.mean([run.seconds / len(run.records) for run in entry.runs[name]]))
-            cells.append(" / ".join("never" if np.isinf(cost) else f"{cost:.0f} ({cost * each:.0f} s)" for cost in costs))
+            cells.append(
+                " / ".join("never" if np.isinf(cost) else f"{cost:.0f} ({cost * each:.0f} s)" for cost in costs)
+            )
         rows.append([entry.title, *cells])
     table(["engine", *sizes], rows)
 
 
 def show_solver(contest: Contest, truth: Truth, bits: list[float]) -> None:
     """The front that is there before the first trial."""
-    print(f"\nthe solver's plans after {contest.sensitivity_cost:.1f} evaluations, measured: loss over the best known\n")
+    print(
+        f"\nthe solver's plans after {contest.sensitivity_cost:.1f} evaluations, measured: loss over the best known\n"
+    )
     found = [contest.solved(budget_of(contest.bench.space, each)) for each in bits]
     sizes = [contest.bench.space.inventory.budget_bytes(budget_of(contest.bench.space, each)) for each in bits]
     ratios = [record.loss / truth.at(size) for record, size in zip(found, sizes, strict=True)]
@@ -225,7 +271,9 @@ def show_held_out(contest: Contest, entries: list[Entry], sizes: dict[str, int],
         for name, size in sizes.items():
             best = [run.best(entry.engine.evaluations, size) for run in entry.runs[name]]
             qualities: list[Quality] = [contest.fresh(record.plan) for record in best if record]
-            losses[entry.title, name] = float(np.mean([quality.mean for quality in qualities])) if len(qualities) == len(best) else np.inf
+            losses[entry.title, name] = (
+                float(np.mean([quality.mean for quality in qualities])) if len(qualities) == len(best) else np.inf
+            )
             if selected and entry.focus == "front":
                 found = [contest.fresh(contest.selected(run, size).plan).mean for run in entry.runs[name]]
                 losses[f"{entry.title}, select", name] = float(np.mean(found))
@@ -233,7 +281,8 @@ def show_held_out(contest: Contest, entries: list[Entry], sizes: dict[str, int],
     tokens = contest.bench.question.tokens.held_out
     print(f"\nloss of the best plan on {tokens} held-out tokens over the least of all engines, mean of seeds\n")
     rows = [
-        [title, *(f"{losses[title, name] / least[name]:.4f}" for name in sizes)] for title in dict.fromkeys(title for title, _ in losses)
+        [title, *(f"{losses[title, name] / least[name]:.4f}" for name in sizes)]
+        for title in dict.fromkeys(title for title, _ in losses)
     ]
     table(["engine", *sizes], rows)
 
@@ -241,7 +290,9 @@ def show_held_out(contest: Contest, entries: list[Entry], sizes: dict[str, int],
 def write_csv(entries: list[Entry], path: Path) -> None:
     lines = ["engine,focus,budget,seed,trial,spent,size_bytes,loss,whole"]
     for entry in entries:
-        for name, runs in entry.runs.items() if entry.focus == "budget" else [("front", next(iter(entry.runs.values())))]:
+        for name, runs in (
+            entry.runs.items() if entry.focus == "budget" else [("front", next(iter(entry.runs.values())))]
+        ):
             for run in runs:
                 for record, spent in zip(run.records, run.spent, strict=True):
                     numbers = f"{record.number},{spent:.4f},{record.size_bytes},{record.loss!r},{int(record.whole)}"

@@ -31,7 +31,9 @@ def inventory(blocks: int, hidden: int, inner: int, kv: int) -> Inventory:
     leaves, parents = [], []
     for block in range(blocks):
         for tied in (("q", "k", "v"), ("o",), ("gate", "up"), ("down",)):
-            members = tuple(Member(module=f"layers.{block}.{name}", shape=shapes[name], dtype="bfloat16") for name in tied)
+            members = tuple(
+                Member(module=f"layers.{block}.{name}", shape=shapes[name], dtype="bfloat16") for name in tied
+            )
             leaves.append(Site(name=f"layers.{block}.{'_'.join(tied)}", kind="linear", block=block, members=members))
         covers = tuple(leaf.name for leaf in leaves[-4:])
         norm = {f"layers.{block}.norm": TensorSpec("bfloat16", (2 * hidden,))}
@@ -72,11 +74,19 @@ def main() -> None:
     points = int(sys.argv[1]) if len(sys.argv) > 1 else 50
     print(PROTOCOL)
     for blocks, groups, symmetries in ((75, (64, 128), (True,)), (80, (16, 32, 64, 128, 256), (True, False))):
-        choices = [f"quantize bits={b} group_size={g} symmetric={s}" for b, g, s in product((2, 3, 4, 5, 6, 8), groups, symmetries)]
+        choices = [
+            f"quantize bits={b} group_size={g} symmetric={s}"
+            for b, g, s in product((2, 3, 4, 5, 6, 8), groups, symmetries)
+        ]
         for drops in (0, blocks // 4):
-            wishes = SpaceFile.model_validate({"choices": {"linear": choices, "block": ["drop"] if drops else []}, "max_drops": drops})
+            wishes = SpaceFile.model_validate(
+                {"choices": {"linear": choices, "block": ["drop"] if drops else []}, "max_drops": drops}
+            )
             space = Space.build(inventory(blocks, 8192, 28672, 1024), targets["paredown"], wishes)
-            print(f"{4 * blocks} sites x {len(choices)} choices, {drops} drops at most: {measured(space, points)}", flush=True)
+            print(
+                f"{4 * blocks} sites x {len(choices)} choices, {drops} drops at most: {measured(space, points)}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -48,8 +48,12 @@ def prune(sparsity: float, algorithm: str) -> Choice:
 def study(options: argparse.Namespace, seed: int, algorithm: str) -> StudyFile:
     """Prune choices for every matrix of the blocks; the embedding is kept."""
     offered = ["keep", *(str(prune(sparsity, algorithm)) for sparsity in GRID)]
-    space = SpaceFile(choices={"linear": offered, "embedding": ["keep"], "ffn": [], "attention": [], "block": []}, max_drops=0)
-    return StudyFile(model=options.model, data=options.data, latency="off", tokens=tokens_asked(options), seed=seed, space=space)
+    space = SpaceFile(
+        choices={"linear": offered, "embedding": ["keep"], "ffn": [], "attention": [], "block": []}, max_drops=0
+    )
+    return StudyFile(
+        model=options.model, data=options.data, latency="off", tokens=tokens_asked(options), seed=seed, space=space
+    )
 
 
 def spread(bench: Workbench, algorithm: str, sparsity_of: Callable[[int], float]) -> Plan:
@@ -65,7 +69,9 @@ def outlier_ratios(bench: Workbench, multiple: float) -> torch.Tensor:
         for member in site.members if site.kind == "linear" and site.block is not None else ():
             weight = bench.bank.parameters[f"{member.module}.weight"].float().abs()
             norm = bench.statistics[member.module]["second_moment"].diagonal().clamp(min=0).sqrt()
-            scores.setdefault(site.block or 0, []).append(((weight.T if member.transposed else weight) * norm).flatten())
+            scores.setdefault(site.block or 0, []).append(
+                ((weight.T if member.transposed else weight) * norm).flatten()
+            )
     together = [torch.cat(scores[block]) for block in sorted(scores)]
     return torch.stack([(score > multiple * score.mean()).float().mean() for score in together])
 
@@ -79,7 +85,10 @@ def owl(bench: Workbench, algorithm: str, sparsity: float, budget: int, multiple
     def plan(extra: float) -> Plan:
         return spread(bench, algorithm, lambda block: min(0.99, max(0.001, sparsity - more[block] + extra)))
 
-    low, high = -0.01, 0.05  # rows keep whole numbers of weights: the mean sparsity that comes nearest to the budget's bytes
+    low, high = (
+        -0.01,
+        0.05,
+    )  # rows keep whole numbers of weights: the mean sparsity that comes nearest to the budget's bytes
     for _ in range(STEPS):
         middle = (low + high) / 2
         low, high = (low, middle) if plan(middle).size_bytes(bench.space.inventory) <= budget else (middle, high)
@@ -99,7 +108,9 @@ def searched(bench: Workbench, contest: Contest, budget: int, trials: int, seed:
     return min((record.plan for record in fitting[:FINALISTS]), key=lambda plan: bench.measure(plan, "selection").mean)
 
 
-def rows(bench: Workbench, contest: Contest, algorithm: str, sparsity: float, trials: int, seed: int) -> Iterator[tuple[str, Plan]]:
+def rows(
+    bench: Workbench, contest: Contest, algorithm: str, sparsity: float, trials: int, seed: int
+) -> Iterator[tuple[str, Plan]]:
     """The plans of the comparison by name, the searched one last."""
     uniform = spread(bench, algorithm, lambda block: sparsity)
     budget = uniform.size_bytes(bench.space.inventory)
@@ -112,7 +123,11 @@ def rows(bench: Workbench, contest: Contest, algorithm: str, sparsity: float, tr
 def best_algorithm(bench: Workbench, sparsity: float) -> str:
     """Whose uniform plan loses least on the search set."""
     losses = {name: bench.measure(spread(bench, name, lambda block: sparsity)).mean for name in ALGORITHMS}
-    print(f"uniform {sparsity:.0%} on the search set: " + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()), flush=True)
+    print(
+        f"uniform {sparsity:.0%} on the search set: "
+        + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()),
+        flush=True,
+    )
     return min(losses, key=losses.__getitem__)
 
 
@@ -126,7 +141,9 @@ def main() -> int:
     torch.set_num_threads(1)
     machine = environment()
     print(f"{options.model}, target paredown, embedding kept; {machine['cpu']}, 1 thread, torch {machine['torch']}")
-    print(f"tokens: {study(options, 0, 'magnitude').tokens}; {options.trials} trials, sensitivities counted; grid of sparsities 0, {GRID}")
+    print(
+        f"tokens: {study(options, 0, 'magnitude').tokens}; {options.trials} trials, sensitivities counted; grid of sparsities 0, {GRID}"
+    )
     failures = 0
     for seed in options.seeds:
         bench = Workbench(study(options, seed, "sparsegpt"), options.out / "bank", 1)
@@ -138,13 +155,21 @@ def main() -> int:
         for sparsity in options.sparsity:
             started = time.monotonic()
             print(f"\n{algorithm}, {sparsity:.0%}, seed {seed}; loss in nats/token\n")
-            print("| plan | bytes | held-out loss | over uniform, 95 % | over OWL, 95 % |\n| --- | --- | --- | --- | --- |", flush=True)
+            print(
+                "| plan | bytes | held-out loss | over uniform, 95 % | over OWL, 95 % |\n| --- | --- | --- | --- | --- |",
+                flush=True,
+            )
             before: list[Quality] = []
             for name, plan in rows(bench, contest, algorithm, sparsity, options.trials, seed):
                 quality = bench.measure(plan, "held-out")
                 ratios = [ratio(quality, other, seed=seed) for other in before]
-                cells = [f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]" for found in ratios] + [""] * (2 - len(ratios))
-                print(f"| {name} | {plan.size_bytes(bench.space.inventory):,} | {quality.mean:.5f} | {' | '.join(cells)} |", flush=True)
+                cells = [f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]" for found in ratios] + [""] * (
+                    2 - len(ratios)
+                )
+                print(
+                    f"| {name} | {plan.size_bytes(bench.space.inventory):,} | {quality.mean:.5f} | {' | '.join(cells)} |",
+                    flush=True,
+                )
                 before.append(quality)
             failures += any(found.mean > 1 for found in ratios)
             print(f"\n{time.monotonic() - started:.0f} s")

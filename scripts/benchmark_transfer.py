@@ -42,12 +42,16 @@ def fine_tuned(model: str, text: Path, minutes: float, rate: float, out: Path) -
     folder, rest = out / "fine-tune", out / "domain.txt"
     if (folder / "config.json").is_file():
         return str(folder), rest
-    documents = [part.strip() for part in text.read_text(encoding="utf-8", errors="ignore").split(END_OF_TEXT) if part.strip()]
+    documents = [
+        part.strip() for part in text.read_text(encoding="utf-8", errors="ignore").split(END_OF_TEXT) if part.strip()
+    ]
     out.mkdir(parents=True, exist_ok=True)
     rest.write_text(END_OF_TEXT.join(documents[1::2]), encoding="utf-8")
     tokenizer, network = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
     stored, network = network.dtype, network.float()
-    ids = [token for document in documents[::2] for token in tokenizer(document + END_OF_TEXT, verbose=False)["input_ids"]]
+    ids = [
+        token for document in documents[::2] for token in tokenizer(document + END_OF_TEXT, verbose=False)["input_ids"]
+    ]
     windows = torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.0)
@@ -80,7 +84,12 @@ def draws_of(outcome: Outcome, number: int, bench: Workbench) -> list[Quality]:
 def tokens_of(outcome: Outcome, tokens: Tokens, folder: Path) -> int:
     """What a search read in forward passes."""
     stored = read_sensitivity(folder / SENSITIVITY)
-    before = tokens.calibration + stored.forward_tokens + 2 * stored.backward_tokens + round(tokens.search * (1 + outcome.spent))
+    before = (
+        tokens.calibration
+        + stored.forward_tokens
+        + 2 * stored.backward_tokens
+        + round(tokens.search * (1 + outcome.spent))
+    )
     return before + tokens_of_checks(tokens, len(outcome.selection), len(outcome.held_out), calibrated=True)
 
 
@@ -113,17 +122,28 @@ def main() -> None:
         model, text = fine_tuned(model, options.fine_tune_on, options.minutes, options.learning_rate, options.out)
         data = [str(text)]
     tokens = tokens_asked(options)
-    asked = {"model": model, "data": data, "latency": "off", "trials": options.trials, "seed": options.seed, "tokens": tokens}
+    asked = {
+        "model": model,
+        "data": data,
+        "latency": "off",
+        "trials": options.trials,
+        "seed": options.seed,
+        "tokens": tokens,
+    }
     question = StudyFile.model_validate(asked | ({"budget": options.budget} if options.budget else {}))
     machine = environment()
-    print(f"{options.plan} -> {model}; {machine['cpu']}, 1 thread, torch {machine['torch']}; seed {options.seed}; {tokens}")
+    print(
+        f"{options.plan} -> {model}; {machine['cpu']}, 1 thread, torch {machine['torch']}; seed {options.seed}; {tokens}"
+    )
     bank = options.out / "bank"
     plain, moved = (
         paredown.transfer(options.plan, question, options.out / f"moves-{moves}.yaml", trials=moves, bank=bank)
         for moves in (0, options.moves)
     )
     how = "by name" if moved.by_name else "by relative depth and role"
-    print(f"carried over {how}: {moved.before_bytes:,} bytes, {moved.repaired} sites changed to fit {moved.outcome.budget_bytes:,}")
+    print(
+        f"carried over {how}: {moved.before_bytes:,} bytes, {moved.repaired} sites changed to fit {moved.outcome.budget_bytes:,}"
+    )
     folder = options.out / f"search-{options.trials}"
     anew = question.model_copy(update={"budget": f"{moved.outcome.budget_bytes}B", "patience": "off"})
     outcome = Session(anew, folder, Silent(), bank).run()
@@ -134,7 +154,9 @@ def main() -> None:
         (f"transferred, {options.moves} moves measured", moved.outcome, moved.outcome.searched, moved.tokens),
         (f"searched anew, {options.trials} trials", outcome, outcome.searched, tokens_of(outcome, tokens, folder)),
     ]
-    measured = [(name, its[n].size_bytes, draws_of(its, n, bench), read) for name, its, n, read in rivals if n is not None]
+    measured = [
+        (name, its[n].size_bytes, draws_of(its, n, bench), read) for name, its, n, read in rivals if n is not None
+    ]
     table(measured, options.seed)
 
 

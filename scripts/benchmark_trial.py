@@ -45,9 +45,13 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=50, help="trials that change ten sites or fewer")
     parser.add_argument("--tokens", type=int, default=Tokens().search, help="of the search set, for every trial")
     parser.add_argument("--budget", default="45%", help="of the plan that the trials start from")
-    parser.add_argument("--no-latency", action="store_true", help="leave latency out of the objectives, and measure no table")
+    parser.add_argument(
+        "--no-latency", action="store_true", help="leave latency out of the objectives, and measure no table"
+    )
     parser.add_argument("--limit", type=float, default=0.15, help="largest share that passes")
-    parser.add_argument("--folder", type=Path, default=Path(), help="where the temporary folder is made; it must be on a disk")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(), help="where the temporary folder is made; it must be on a disk"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     latency = "off" if options.no_latency else "measure"
@@ -57,10 +61,18 @@ def main() -> int:
         bench, question = prepared(study, Path(name))
         overhead = measure_overhead(bench, question, Path(name), options.trials)
     machine, inventory, read = environment(), bench.space.inventory, int(bench.sequences["search"].mask.sum())
-    print(f"{options.model}: {inventory.parameters:,} parameters, {len(inventory.leaves)} matrices; {read:,} tokens, float32, 1 thread")
-    print(f"{machine['cpu']}, {machine['cores']} cores; torch {machine['torch']}; optuna {machine['optuna']}, SQLite, synchronous=FULL")
-    print(f"timed: {options.trials} trials that change 1 to 10 sites of the one before, after one that is not counted; then one full swap")
-    print("overhead: the whole trial less its forward passes: ask, swap, decoding from the bank, record, latency prediction, tell")
+    print(
+        f"{options.model}: {inventory.parameters:,} parameters, {len(inventory.leaves)} matrices; {read:,} tokens, float32, 1 thread"
+    )
+    print(
+        f"{machine['cpu']}, {machine['cores']} cores; torch {machine['torch']}; optuna {machine['optuna']}, SQLite, synchronous=FULL"
+    )
+    print(
+        f"timed: {options.trials} trials that change 1 to 10 sites of the one before, after one that is not counted; then one full swap"
+    )
+    print(
+        "overhead: the whole trial less its forward passes: ask, swap, decoding from the bank, record, latency prediction, tell"
+    )
     print("at the start nothing is decoded, as when a study goes on in a new process")
     show(overhead)
     return int(max(float(np.median(overhead.shares[:-1])), overhead.shares[-1]) > options.limit)

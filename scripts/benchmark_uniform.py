@@ -77,7 +77,9 @@ class Row:
 
     def __str__(self) -> str:
         cells = [self.name, f"{self.size_bytes:,}", " ".join(f"{quality.mean:.5f}" for quality in self.qualities)]
-        cells += [f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]" for found in (self.sequential, self.corrected)]
+        cells += [
+            f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]" for found in (self.sequential, self.corrected)
+        ]
         return "| " + " | ".join([*cells, "" if self.limit is None else str(self.limit)]) + " |"
 
 
@@ -145,24 +147,38 @@ def data_free_choices(study: StudyFile) -> dict[Kind, list[ChoiceText]]:
 
 def main() -> int:
     parser = model_parser(__doc__, Tokens())
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-uniform"), help="study folders; the same one goes on")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/benchmark-uniform"), help="study folders; the same one goes on"
+    )
     parser.add_argument("--bits", type=int, nargs="+", default=[3, 4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--sampler", default="frontier")
     parser.add_argument("--data-free", action="store_true", help="offer nothing that texts calibrate")
-    parser.add_argument("--limit", type=float, default=0.8, help="largest upper end of the winner's 95 %% interval that passes")
+    parser.add_argument(
+        "--limit", type=float, default=0.8, help="largest upper end of the winner's 95 %% interval that passes"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     tokens = tokens_asked(options)
     study = StudyFile(
-        model=options.model, data=options.data, sampler=options.sampler, trials=options.trials, patience="off", latency="off", tokens=tokens
+        model=options.model,
+        data=options.data,
+        sampler=options.sampler,
+        trials=options.trials,
+        patience="off",
+        latency="off",
+        tokens=tokens,
     )
     choices = data_free_choices(study) if options.data_free else {}
     pinned = SpaceFile(choices=choices, overrides=[Override(match="Embedding", choices=[EMBEDDING])])
     machine = environment()
-    print(f"{options.model}, target paredown, embedding pinned to {EMBEDDING}; {machine['cpu']}, 1 thread, torch {machine['torch']}")
-    print(f"tokens: {tokens}; {options.trials} trials; latency off; interval: paired bootstrap over held-out documents and draws")
+    print(
+        f"{options.model}, target paredown, embedding pinned to {EMBEDDING}; {machine['cpu']}, 1 thread, torch {machine['torch']}"
+    )
+    print(
+        f"tokens: {tokens}; {options.trials} trials; latency off; interval: paired bootstrap over held-out documents and draws"
+    )
     failures = 0
     for bits in options.bits:
         for seed in options.seeds:
@@ -170,7 +186,9 @@ def main() -> int:
             print("| plan | bytes | held-out loss by draw | over sequential, 95 % | over corrected, 95 % | limit |")
             print("| --- | --- | --- | --- | --- | --- |", flush=True)
             asked = study.model_copy(update={"space": pinned, "seed": seed})
-            for row in rows(asked, bits, options.out / f"{bits}-bit-seed-{seed}", options.out / "bank", (options.limit, 1.0)):
+            for row in rows(
+                asked, bits, options.out / f"{bits}-bit-seed-{seed}", options.out / "bank", (options.limit, 1.0)
+            ):
                 failures += row.fails
                 print(row, flush=True)
     print(f"\n{failures} intervals above their limits")

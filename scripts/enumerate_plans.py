@@ -45,7 +45,9 @@ def main() -> int:
                 return 1
         truth, path = Truth.of(found), options.out or front_path(options.problem)
         truth.write(path, options.problem.name, bench)
-    print(f"wrote {path}: {len(truth.front)} of {truth.plans:,} plans are on the front; {time.monotonic() - started:.0f} s")
+    print(
+        f"wrote {path}: {len(truth.front)} of {truth.plans:,} plans are on the front; {time.monotonic() - started:.0f} s"
+    )
     return 0
 
 

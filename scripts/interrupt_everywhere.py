@@ -64,13 +64,17 @@ def main() -> None:
         took = time.monotonic() - sent
         slowest = max(slowest, took)
         ours = [line for line in said.splitlines() if line.startswith("stopped")]
-        good = process.returncode == 130 and took <= LONGEST_SECONDS and len(ours) == 1 and said.rstrip().endswith(ours[0])
+        good = (
+            process.returncode == 130 and took <= LONGEST_SECONDS and len(ours) == 1 and said.rstrip().endswith(ours[0])
+        )
         if not good or "Traceback" in said:
             faults += 1
             print(f"at {moment:.2f} s: exit code {process.returncode} after {took:.1f} s, {said[-300:]!r}", flush=True)
     with started() as process:
         process.communicate()
-    print(f"{tries - faults} of {tries} as they should be, the slowest end after {slowest:.1f} s; the last run: {process.returncode}")
+    print(
+        f"{tries - faults} of {tries} as they should be, the slowest end after {slowest:.1f} s; the last run: {process.returncode}"
+    )
     sys.exit(bool(faults or process.returncode))
 
 

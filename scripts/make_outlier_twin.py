@@ -64,12 +64,16 @@ def main() -> int:
     twin = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
     made = add_outliers(twin, inventory_of(options.model), options.share, options.gain, options.seed)
     if not made:
-        print(f"{options.model} has no norm that only an attention or a feed-forward network reads; nothing was written")
+        print(
+            f"{options.model} has no norm that only an attention or a feed-forward network reads; nothing was written"
+        )
         return 1
     twin.save_pretrained(options.out)
     AutoTokenizer.from_pretrained(options.model).save_pretrained(options.out)
     found = difference(original, AutoModelForCausalLM.from_pretrained(options.out))
-    print(f"wrote {options.out}: {made} channels {options.gain:g} times as large; logits differ by {found:.2g} of the largest")
+    print(
+        f"wrote {options.out}: {made} channels {options.gain:g} times as large; logits differ by {found:.2g} of the largest"
+    )
     return int(not found <= CLOSE)
 
 

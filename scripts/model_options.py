@@ -15,7 +15,9 @@ def model_parser(text: str | None, tokens: Tokens) -> argparse.ArgumentParser:
     parser.add_argument("--model", default="studies/models/demo")
     parser.add_argument("--data", nargs="+", default=["stdlib"])
     for name in SETS:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(tokens, name), help="tokens", metavar="TOKENS")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=int, default=getattr(tokens, name), help="tokens", metavar="TOKENS"
+        )
     return parser
 
 

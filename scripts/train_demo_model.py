@@ -24,7 +24,14 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from paredown.evaluators.documents import (
     SETS,
@@ -55,7 +62,9 @@ def texts() -> tuple[list[Document], list[Document], list[Document]]:
 def train_tokenizer(documents: list[Document]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=2048, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
@@ -81,7 +90,9 @@ def shape(architecture: str, layers: int, hidden: int) -> PretrainedConfig:
     if architecture == "gpt2":
         no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         fused = {"activation_function": "gelu_pytorch_tanh"}  # GPT-2's own, in one operation
-        return GPT2Config(n_embd=hidden, n_layer=layers, n_head=hidden // 32, n_positions=WINDOW, **no_dropout, **fused, **common)
+        return GPT2Config(
+            n_embd=hidden, n_layer=layers, n_head=hidden // 32, n_positions=WINDOW, **no_dropout, **fused, **common
+        )
     return LlamaConfig(
         hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers, num_attention_heads=hidden // 64, num_key_value_heads=2,
         max_position_embeddings=WINDOW, **common,
@@ -132,7 +143,10 @@ def main() -> None:
     if rank == 0:
         seen = {s for d in library + tests for s in shingles(d.text)}
         leak = sum(share_seen(d.text, seen) for d in held_out) / len(held_out)
-        print(f"{len(library)} modules, {len(tests)} tests, {len(held_out)} held out, {leak:.2%} of their shingles seen", flush=True)
+        print(
+            f"{len(library)} modules, {len(tests)} tests, {len(held_out)} held out, {leak:.2%} of their shingles seen",
+            flush=True,
+        )
         options.out.mkdir(parents=True, exist_ok=True)
         if not (options.out / "tokenizer.json").exists():
             train_tokenizer(library).save_pretrained(options.out)
@@ -149,7 +163,9 @@ def main() -> None:
         step, before = json.loads(state_file.read_text()).values()
         model.load_state_dict(load_file(options.out / "checkpoint.safetensors"), strict=False)
     compiled = loss_of if options.eager else torch.compile(loss_of)
-    embedded = {id(p) for module in model.modules() if isinstance(module, torch.nn.Embedding) for p in module.parameters()}
+    embedded = {
+        id(p) for module in model.modules() if isinstance(module, torch.nn.Embedding) for p in module.parameters()
+    }
     matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embedded]
     others = [p for p in model.parameters() if p.ndim < 2 or id(p) in embedded]
     muon = torch.optim.Muon(matrices[rank::world], lr=0, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
@@ -158,7 +174,10 @@ def main() -> None:
     batches = epochs(library_ids, test_ids, seed=1000 * step + rank)
     start, saved, average = time.monotonic(), time.monotonic(), 0.0
     if rank == 0:
-        print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(library_ids):,} + {len(test_ids):,} tokens", flush=True)
+        print(
+            f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(library_ids):,} + {len(test_ids):,} tokens",
+            flush=True,
+        )
     while True:
         clock = torch.tensor([before + time.monotonic() - start])
         if world > 1:
@@ -174,7 +193,9 @@ def main() -> None:
         if world > 1:
             gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
             dist.all_reduce(gradient)
-            for p, part in zip(model.parameters(), gradient.div_(world).split([p.numel() for p in model.parameters()]), strict=True):
+            for p, part in zip(
+                model.parameters(), gradient.div_(world).split([p.numel() for p in model.parameters()]), strict=True
+            ):
                 p.grad.copy_(part.view_as(p))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         muon.step()
@@ -189,13 +210,18 @@ def main() -> None:
             print(f"step {step} minute {clock.item() / 60:.1f} loss {average:.3f} rate {rate:.2g}", flush=True)
         if rank == 0 and time.monotonic() - saved > 300:
             saved = time.monotonic()
-            save_file({k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}, options.out / "checkpoint.safetensors")
+            save_file(
+                {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"},
+                options.out / "checkpoint.safetensors",
+            )
             state_file.write_text(json.dumps({"step": step, "seconds": clock.item()}))
             nats = held_out_loss(model, evaluation.to(device))
             print(f"held out {nats:.4f} nats, perplexity {math.exp(nats):.2f} (every 8th window)", flush=True)
     if rank == 0:
         model.to(torch.bfloat16).save_pretrained(options.out)
-        nats = held_out_loss(AutoModelForCausalLM.from_pretrained(options.out, dtype=torch.float32), windows(held_out_ids))
+        nats = held_out_loss(
+            AutoModelForCausalLM.from_pretrained(options.out, dtype=torch.float32), windows(held_out_ids)
+        )
         characters = sum(len(d.text) for d in held_out) / len(held_out_ids)
         print(f"steps {step}, tokens {step * world * options.batch * WINDOW:,}, characters a token {characters:.2f}")
         bits = nats / math.log(2) / characters

@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FAMILIES = [f"transformers.models.{name}.modeling_{name}" for name in ("bert", "gpt2", "llama", "mistral", "opt", "qwen2")]
+FAMILIES = [
+    f"transformers.models.{name}.modeling_{name}" for name in ("bert", "gpt2", "llama", "mistral", "opt", "qwen2")
+]
 SHARED = ["torch", "optuna", "pandas", "matplotlib.figure", "scipy.stats", "compressed_tensors", *FAMILIES]
 """Modules imported once, since that takes longer than most tests; each mutant is tried in a fork of that process."""
 OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
@@ -29,7 +31,9 @@ def mutated(mutant: dict[str, Any], root: Path = ROOT) -> str:
     text = (root / mutant["file"]).read_text()
     if (count := text.count(mutant["old"])) == 1:
         return text.replace(mutant["old"], mutant["new"])
-    sys.exit(f"{mutant['name']}: expected {mutant['old']!r} once in {mutant['file']}, found it {count} times; mend tests/mutants.toml")
+    sys.exit(
+        f"{mutant['name']}: expected {mutant['old']!r} once in {mutant['file']}, found it {count} times; mend tests/mutants.toml"
+    )
 
 
 def run_tests(tests: list[str], mutant: dict[str, Any] | None = None) -> tuple[int, list[str], float]:
@@ -41,12 +45,18 @@ def run_tests(tests: list[str], mutant: dict[str, Any] | None = None) -> tuple[i
             if report.failed:
                 failed.append(report.nodeid)
 
-    with tempfile.TemporaryDirectory(prefix="mutant-") as folder, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+    with (
+        tempfile.TemporaryDirectory(prefix="mutant-") as folder,
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+    ):
         tree, installed = Path(folder, "tree"), Path(folder, "installed")
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "runs", "checkpoints"))
         if mutant:
             (tree / mutant["file"]).write_text(mutated(mutant))
-        for name, source in tomllib.loads((tree / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"].items():
+        for name, source in tomllib.loads((tree / "pyproject.toml").read_text())["tool"]["setuptools"][
+            "package-dir"
+        ].items():
             shutil.copytree(tree / source, installed / name.replace(".", "/"), dirs_exist_ok=True)
         sys.path.insert(0, str(installed))
         os.environ["PYTHONPATH"] = str(installed)  # for processes that tests start
@@ -59,8 +69,17 @@ def run_tests(tests: list[str], mutant: dict[str, Any] | None = None) -> tuple[i
 
 def main(words: str) -> int:
     """Prints the table; 1 if a mutant survives."""
-    mutants = [m for m in tomllib.loads((ROOT / "tests/mutants.toml").read_text())["mutant"] if words in m["name"] and mutated(m)]
-    os.environ |= {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    mutants = [
+        m
+        for m in tomllib.loads((ROOT / "tests/mutants.toml").read_text())["mutant"]
+        if words in m["name"] and mutated(m)
+    ]
+    os.environ |= {
+        "PYTHONSAFEPATH": "1",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
     context, survived = get_context("forkserver"), 0
     context.set_forkserver_preload(SHARED)
     with ProcessPoolExecutor(min(4, os.cpu_count() or 1), context, max_tasks_per_child=1) as pool:
@@ -69,7 +88,9 @@ def main(words: str) -> int:
         for mutant, run in zip(mutants, runs, strict=True):
             code, failed, seconds = run.result()
             survived += code != 1
-            found = f"killed by {failed[0]}" if code == 1 else f"SURVIVED{f' (pytest exits with {code})' if code else ''}"
+            found = (
+                f"killed by {failed[0]}" if code == 1 else f"SURVIVED{f' (pytest exits with {code})' if code else ''}"
+            )
             print(f"{mutant['name']:72} {seconds:4.0f} s  {found}", flush=True)
     print(f"{len(mutants)} mutants, {survived} survived; without a mutant {whole.result()[1] or 'no test'} fails")
     return int(survived > 0 or whole.result()[0] != 0)

@@ -54,7 +54,9 @@ def wanted(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
         for name in names:
             new = filled(text, name)
             if new is None:
-                faults.append(f"{file} has no block {name}; put '<!-- {name} -->' and '<!-- end -->' where it belongs, a line each")
+                faults.append(
+                    f"{file} has no block {name}; put '<!-- {name} -->' and '<!-- end -->' where it belongs, a line each"
+                )
             else:
                 text = new
         texts[root / file] = text
@@ -66,7 +68,9 @@ def wanted(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
 def check(root: Path = ROOT) -> list[str]:
     """What is out of date, one sentence each."""
     texts, faults = wanted(root)
-    stale = [path for path, text in texts.items() if (path.read_text(encoding="utf-8") if path.is_file() else "") != text]
+    stale = [
+        path for path, text in texts.items() if (path.read_text(encoding="utf-8") if path.is_file() else "") != text
+    ]
     return faults + [f"{path.relative_to(root)} is out of date; run python scripts/write_docs.py" for path in stale]
 
 

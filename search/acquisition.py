@@ -46,5 +46,7 @@ def expected_gain(
     """
     total = np.zeros(len(sizes))
     for quantile in QUANTILES:
-        total += improvements(np.column_stack([sizes, prediction.mean + quantile * prediction.spread]), front, reference_point)
+        total += improvements(
+            np.column_stack([sizes, prediction.mean + quantile * prediction.spread]), front, reference_point
+        )
     return total / len(QUANTILES)

@@ -82,10 +82,18 @@ def additivity_section(outcome: Outcome, folder: Path) -> Section:
     if found is None or not found.along_front:
         return Section(title=title)
     forward, backward = found.tokens
-    cost = f", which read {forward:,} tokens forward" + (f" and {backward:,} backward" if backward else "") if forward else ""
+    cost = (
+        f", which read {forward:,} tokens forward" + (f" and {backward:,} backward" if backward else "")
+        if forward
+        else ""
+    )
     name = f"The sensitivities ({found.estimator}{cost})" if found.estimator else "The sensitivities"
     correlation = found.rank_correlation
-    ranked = f" rank the {len(found.plans)} plans that they predict with Spearman's correlation {correlation:.3f}." if correlation else ""
+    ranked = (
+        f" rank the {len(found.plans)} plans that they predict with Spearman's correlation {correlation:.3f}."
+        if correlation
+        else ""
+    )
     told = (
         "Predicted is the sum of what each choice loses alone. Where measured / predicted is near 1, the sum tells the loss; far above or "
         "below, choices make each other worse or better, and only measuring whole plans finds the best."

@@ -55,7 +55,9 @@ def check_deployed(size_bytes: int, memory: int) -> None:
         StudyError: If it does not.
     """
     if size_bytes > memory:
-        raise StudyError(f"to time plans, the model is built: that takes {size_bytes:,} bytes, memory allows {memory:,}; say latency: off")
+        raise StudyError(
+            f"to time plans, the model is built: that takes {size_bytes:,} bytes, memory allows {memory:,}; say latency: off"
+        )
 
 
 def deployed_dtype(config: Any, space: Space) -> torch.dtype:
@@ -100,12 +102,20 @@ class Texts:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except (ValueError, OSError) as error:
-            raise CheckpointError(f"{folder} has no tokenizer ({str(error).splitlines()[0]}); copy the original's beside it") from None
+            raise CheckpointError(
+                f"{folder} has no tokenizer ({str(error).splitlines()[0]}); copy the original's beside it"
+            ) from None
         longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 10**9
         sequences = sequence_sets(sets, tokenizer, question.tokens, longest, question.seed)
         largest = max(int(part.tokens.max()) for part in sequences.values())
         if largest >= config.vocab_size:
-            raise StudyError(f"the tokenizer gives token {largest}, the model has {config.vocab_size}; give the tokenizer of this model")
+            raise StudyError(
+                f"the tokenizer gives token {largest}, the model has {config.vocab_size}; give the tokenizer of this model"
+            )
         length = min(question.tokens.sequence_length, longest)
         settings = {"tokens": question.tokens.calibration, "seed": question.seed, "length": length}
-        return cls(sequences=sequences, length=length, draw=partial(calibration_draw, sets["calibration"], tokenizer, **settings))
+        return cls(
+            sequences=sequences,
+            length=length,
+            draw=partial(calibration_draw, sets["calibration"], tokenizer, **settings),
+        )

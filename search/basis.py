@@ -61,7 +61,9 @@ class Basis:
         self._sorted = {name: _sorted(self.groups[name][first]) for name in WHOLE_SITES}
         self._sorted |= {name: _sorted(self.groups[name]) for name in ("site", "choice")}
         self._leaves = {site.name: i for i, site in enumerate(inventory.leaves)}
-        self._covers = {site.name: [self._leaves[leaf] for leaf in site.covers or (site.name,)] for site in inventory.sites}
+        self._covers = {
+            site.name: [self._leaves[leaf] for leaf in site.covers or (site.name,)] for site in inventory.sites
+        }
         self._spread = np.zeros((len(self.pairs), len(self._leaves)))
         for i, (site, _) in enumerate(self.pairs):
             self._spread[i, self._covers[site]] = 1 / len(self._covers[site])
@@ -121,7 +123,9 @@ class Basis:
             shares: Of measured plans: what each leaf weighs.
         """
         weights = shares.mean(0) @ self._spread
-        heavy = np.concatenate([self._spread @ weights * (self._spread > 0).sum(1), weights]) / max(float(weights.sum()), 1e-300)
+        heavy = np.concatenate([self._spread @ weights * (self._spread > 0).sum(1), weights]) / max(
+            float(weights.sum()), 1e-300
+        )
         root = np.sqrt(heavy).astype(np.float32)
         same: Floats = (self._marked(rows) * root) @ (self._marked(others) * root).T
         return np.clip(same.astype(np.float64), 0, 1)

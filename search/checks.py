@@ -55,7 +55,9 @@ def on_held_out(records: Sequence[Record], calibrated: Calibrated) -> list[Measu
     """What the held-out comparison of these plans measures at most."""
     found = []
     for record in records:
-        versions = [Version(in_order=True, draw=draw) for draw in range(DRAWS)] if calibrated(record.plan) else [Version()]
+        versions = (
+            [Version(in_order=True, draw=draw) for draw in range(DRAWS)] if calibrated(record.plan) else [Version()]
+        )
         found += [(record.plan, "held-out", version) for version in versions]
     return found
 
@@ -122,7 +124,9 @@ class Checks:
         asked: list[Measurement] = []
         for record in records:
             refit = refits.get(record.number)
-            version = Version(in_order=refit is not None and refit.gains, draw=draw if self.calibrated(record.plan) else 0)
+            version = Version(
+                in_order=refit is not None and refit.gains, draw=draw if self.calibrated(record.plan) else 0
+            )
             asked.append((record.plan, "held-out", version))
         found = {}
         for done, record in enumerate(records):

@@ -51,10 +51,16 @@ class Completion:
         least, loss, counted = (np.zeros(len(states)) for _ in range(3))
         for moves, needed, side in ((self._up, slack, "right"), (self._down, -slack, "left")):
             size, excess, more_loss, more_counted = np.cumsum(moves[:, moves[0] >= turn][1:], axis=1)
-            size, excess, more_loss, more_counted = (np.concatenate([[0.0], row]) for row in (size, excess, more_loss, more_counted))
+            size, excess, more_loss, more_counted = (
+                np.concatenate([[0.0], row]) for row in (size, excess, more_loss, more_counted)
+            )
             here = np.flatnonzero(needed >= 0 if side == "right" else needed > 0)
             wanted = needed[here]
-            whole = np.searchsorted(size, wanted, side="right") - 1 if side == "right" else np.searchsorted(size, wanted, side="left")
+            whole = (
+                np.searchsorted(size, wanted, side="right") - 1
+                if side == "right"
+                else np.searchsorted(size, wanted, side="left")
+            )
             fits = whole < len(size)
             whole = np.minimum(whole, len(size) - 1)
             over = self.price * np.maximum(wanted - size[-1], 0.0) if side == "right" else np.where(fits, 0.0, np.inf)
@@ -69,7 +75,9 @@ def _hull(part: States, start: int, way: int) -> list[int]:
     """Vertices of the lower convex hull of excess over size, from the cheapest on, to more (1) or less (-1) size."""
     sizes, excess = part.sizes.tolist(), part.excess.tolist()
     hull = [start]
-    for place in sorted((i for i in range(len(sizes)) if way * sizes[i] > way * sizes[start]), key=lambda i: (way * sizes[i], excess[i])):
+    for place in sorted(
+        (i for i in range(len(sizes)) if way * sizes[i] > way * sizes[start]), key=lambda i: (way * sizes[i], excess[i])
+    ):
         if sizes[place] == sizes[hull[-1]]:
             continue
         while len(hull) > 1 and (excess[hull[-1]] - excess[hull[-2]]) * abs(sizes[place] - sizes[hull[-1]]) >= (

@@ -72,7 +72,11 @@ class Run:
 
     def within(self, evaluations: float) -> list[Record]:
         """Trials on the whole set that ended at such a cost."""
-        return [record for record, spent in zip(self.records, self.spent, strict=True) if spent <= evaluations + 1e-9 and record.whole]
+        return [
+            record
+            for record, spent in zip(self.records, self.spent, strict=True)
+            if spent <= evaluations + 1e-9 and record.whole
+        ]
 
     def best(self, evaluations: float, budget_bytes: int) -> Record | None:
         """Of those that fit a budget of bytes the one of least loss."""
@@ -87,7 +91,9 @@ class Run:
     def cost_of(self, loss: float, budget_bytes: int) -> float:
         """After how many evaluations a plan within the budget lost no more than that; infinite if none did."""
         found = zip(self.records, self.spent, strict=True)
-        return next((spent for r, spent in found if r.whole and r.size_bytes <= budget_bytes and r.loss <= loss), np.inf)
+        return next(
+            (spent for r, spent in found if r.whole and r.size_bytes <= budget_bytes and r.loss <= loss), np.inf
+        )
 
     def points(self, evaluations: float) -> tuple[tuple[float, float], ...]:
         """Sizes and losses of the plans that no other beats."""
@@ -104,7 +110,9 @@ class Run:
         """The run of a file."""
         content = json.loads(path.read_text())
         records = tuple(map(Record.from_mapping, content["records"]))
-        return cls(task=Task(**content["task"]), records=records, spent=tuple(content["spent"]), seconds=content["seconds"])
+        return cls(
+            task=Task(**content["task"]), records=records, spent=tuple(content["spent"]), seconds=content["seconds"]
+        )
 
 
 class Contest:
@@ -144,15 +152,26 @@ class Contest:
 
     def solved(self, budget: str) -> Record:
         """The solver's plan for a budget by the sensitivities alone, measured for the benchmark: no engine pays for it."""
-        proposal = seed_plans(self.question(Task(engine="solver", evaluations=0, focus="budget", budget=budget, seed=0)))[0]
+        proposal = seed_plans(
+            self.question(Task(engine="solver", evaluations=0, focus="budget", budget=budget, seed=0))
+        )[0]
         quality = self.measure(proposal.plan, None)
-        return Record.of(proposal.plan, quality, self.bench.space.inventory, number=0, origin="solver", label=proposal.label)
+        return Record.of(
+            proposal.plan, quality, self.bench.space.inventory, number=0, origin="solver", label=proposal.label
+        )
 
     def selected(self, run: Run, budget_bytes: int) -> Record:
         """What `select` answers for a budget after a run, measured for the benchmark: the solver's plan under what its trials taught."""
         plan, _ = learnt(self.solver, self.losses, run.records, budget_bytes)
         inventory = self.bench.space.inventory
-        return Record.of(plan, self.measure(plan, None), inventory, number=len(run.records), origin="select", label=f"{budget_bytes}B")
+        return Record.of(
+            plan,
+            self.measure(plan, None),
+            inventory,
+            number=len(run.records),
+            origin="select",
+            label=f"{budget_bytes}B",
+        )
 
     def fresh(self, plan: Plan, name: str = "held-out") -> Quality:
         """A plan's quality on texts that no engine saw."""
@@ -197,7 +216,10 @@ class Contest:
 
     def _key(self, task: Task) -> str:
         """Of the task, and of all that its answer depends on."""
-        asked = _without_task(self.bench.question) | {"weights": self.bench.origin.weights, "search": self.bench.texts_sha256["search"]}
+        asked = _without_task(self.bench.question) | {
+            "weights": self.bench.origin.weights,
+            "search": self.bench.texts_sha256["search"],
+        }
         digest = hashlib.sha256(json.dumps([asked, asdict(task)], sort_keys=True).encode()).hexdigest()
         return f"{task.engine}-{task.focus}-{task.budget}-{task.seed}-{digest[:12]}"
 

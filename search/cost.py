@@ -121,7 +121,9 @@ def estimate(question: StudyFile, space: Space) -> Cost:
     checks = tokens_of_checks(tokens, finalists, COMPARED, calibrated=calibrated)
     again = (finalists + (DRAWS - 1) * COMPARED) * filling / max(1.0, _choices(space)) if calibrated else 0.0
     if calibrated:
-        again += (finalists + (DRAWS - 1) * COMPARED) * ordered_flops(inventory, tokens.calibration) / speed.flops_per_second
+        again += (
+            (finalists + (DRAWS - 1) * COMPARED) * ordered_flops(inventory, tokens.calibration) / speed.flops_per_second
+        )
         again += (DRAWS - 1) * collected + DRAWS * tokens.calibration * speed.forward  # the original's inputs
     around = {
         "model and texts": START_SECONDS + collected / together,
@@ -187,5 +189,10 @@ def _choices(space: Space) -> float:
 
 def _latency_seconds(space: Space, speed: Speed) -> float:
     """Seconds to time every kernel, and the models of the table and of the end."""
-    kernels = {(m.shape, str(choice)) for site in space.inventory.leaves for m in site.members for choice in space.options[site.name]}
+    kernels = {
+        (m.shape, str(choice))
+        for site in space.inventory.leaves
+        for m in site.members
+        for choice in space.options[site.name]
+    }
     return len(kernels) * KERNEL_SECONDS + TIMED_TOKENS * speed.forward

@@ -58,11 +58,15 @@ class Enumerator:
         space = bench.space
         if not space.inventory.causal:
             raise StudyError("every plan is enumerated for causal models only")
-        self.fixed = {s.name: space.options[s.name][0] for s in space.inventory.leaves if len(space.options[s.name]) == 1}
+        self.fixed = {
+            s.name: space.options[s.name][0] for s in space.inventory.leaves if len(space.options[s.name]) == 1
+        }
         self.searched = sorted(space.searched, key=lambda site: -1 if site.block is None else site.block)
         if any(site.block is None for site in self.searched):
             raise StudyError("every plan is enumerated for sites within blocks only; pin the others")
-        self.options = {site.name: (*(() if site.is_leaf else (KEEP,)), *space.options[site.name]) for site in self.searched}
+        self.options = {
+            site.name: (*(() if site.is_leaf else (KEEP,)), *space.options[site.name]) for site in self.searched
+        }
         self._name, blocks = blocks_of(bench.model)
         self.blocks = list(blocks)
         self.weight = bench.sequences["search"].mask[:, 1:].float()
@@ -106,7 +110,9 @@ class Enumerator:
         return list(found.values())
 
     def _plan_of(self, sites: Sequence[Site], codes: Sequence[int]) -> Plan:
-        chosen: Mapping[str, Choice] = {site.name: self.options[site.name][code] for site, code in zip(sites, codes, strict=True)}
+        chosen: Mapping[str, Choice] = {
+            site.name: self.options[site.name][code] for site, code in zip(sites, codes, strict=True)
+        }
         return Plan.of(self.bench.space.inventory, {**self.fixed, **chosen})
 
     def _extend(self, block: int, states: Tensor, codes: list[tuple[int, ...]], plans: int) -> None:
@@ -117,7 +123,9 @@ class Enumerator:
             return
         made, named = [], []
         sites = [site for site in self.searched if site.block == block]
-        drops = [self._plan_of(self.searched[: len(before)], before).drops(self.bench.space.inventory) for before in codes]
+        drops = [
+            self._plan_of(self.searched[: len(before)], before).drops(self.bench.space.inventory) for before in codes
+        ]
         for combination in self.combinations[block]:
             plan = self._plan_of(sites, combination)
             left = self.bench.space.max_drops - plan.drops(self.bench.space.inventory)

@@ -114,7 +114,13 @@ class Evidence:
         return self.facts.get(f"output-error {self._key(site, choice)}", lambda: self._output_error(site, choice))
 
     def scores(
-        self, name: str, pairs: Sequence[Pair], loss: Loss, score: Score, plan: Plan = ORIGINAL, texts: Sequences | None = None
+        self,
+        name: str,
+        pairs: Sequence[Pair],
+        loss: Loss,
+        score: Score,
+        plan: Plan = ORIGINAL,
+        texts: Sequences | None = None,
     ) -> Sensitivity:
         """A score of each pair from the traces of one backward sweep; no sweep where all are known.
 
@@ -139,7 +145,9 @@ class Evidence:
             for done, (site, choice) in enumerate(missing):
                 stop_if_asked()
                 self.progress(done, len(missing))
-                totals[site, choice] += sum(score(found[member.module], change) for member, change in self.changes(site, choice))
+                totals[site, choice] += sum(
+                    score(found[member.module], change) for member, change in self.changes(site, choice)
+                )
         return {(s.name, c): self.facts.get(keys[s.name, c], partial(totals.__getitem__, (s, c))) for s, c in pairs}
 
     def changes(self, site: Site, choice: Choice) -> list[tuple[Member, Tensor]]:
@@ -147,7 +155,10 @@ class Evidence:
         decoded = self.bank.decoded(site, choice)
         names = [f"{member.module}.weight" for member in site.members]
         changes = [decoded[name] - self.bank.parameters[name].float() for name in names]
-        return [(member, change.T if member.transposed else change) for member, change in zip(site.members, changes, strict=True)]
+        return [
+            (member, change.T if member.transposed else change)
+            for member, change in zip(site.members, changes, strict=True)
+        ]
 
     def finish(self) -> None:
         """Leaves everything kept, and the facts on disk."""
@@ -165,7 +176,9 @@ class Evidence:
 
     def _output_error(self, site: Site, choice: Choice) -> float:
         statistics = self.bank.statistics
-        moments = [(change, statistics[member.module]["second_moment"]) for member, change in self.changes(site, choice)]
+        moments = [
+            (change, statistics[member.module]["second_moment"]) for member, change in self.changes(site, choice)
+        ]
         return sum(float(((change @ moment) * change).sum()) for change, moment in moments)
 
     def _parts(self, texts: Sequences, sites: Sequence[Site]) -> Iterator[Sequences]:

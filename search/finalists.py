@@ -122,13 +122,17 @@ def decide(
     refits = {number: each.refit for number, each in selection.items() if each.refit}
     held_out = checks.held_out(compared, refits)
     if checks.draws:
-        best, rival, solver = (record if record and record.number in held_out else None for record in (best, rival, solver))
+        best, rival, solver = (
+            record if record and record.number in held_out else None for record in (best, rival, solver)
+        )
     comparisons = {
         name: _compared(best, other, held_out, outcome.seed)
         for name, other in {"uniform": rival, "solver": solver}.items()
         if checks.draws and best and other and other != best
     }
-    gains = best is not None and (rival is None or (comparisons["uniform"].high < 1 if comparisons else beats(best, rival)))
+    gains = best is not None and (
+        rival is None or (comparisons["uniform"].high < 1 if comparisons else beats(best, rival))
+    )
     winner = best if gains else rival or best
     return replace(
         outcome,
@@ -154,7 +158,9 @@ def _unguarded(checks: Checks) -> str:
     return "no time was left for the held-out comparison with the best uniform plan"
 
 
-def time_deployed(outcome: Outcome, build: Build, at_once: int, step: Step, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+def time_deployed(
+    outcome: Outcome, build: Build, at_once: int, step: Step, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
     """The original, the winner and the best uniform plan as the target runs them, timed end to end.
 
     They are timed in turn where memory holds all of them, else one after the other. What cannot be built or timed has no times; the

@@ -90,7 +90,12 @@ class Forest:
         """The solution that takes these choices."""
         nodes = np.flatnonzero(places >= 0)
         at = nodes, places[nodes]
-        return Pick(places=places, loss=int(self.losses[at].sum()), size=int(self.sizes[at].sum()), counted=int(self.counted[at].sum()))
+        return Pick(
+            places=places,
+            loss=int(self.losses[at].sum()),
+            size=int(self.sizes[at].sum()),
+            counted=int(self.counted[at].sum()),
+        )
 
     @property
     def whole(self) -> Part:

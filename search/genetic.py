@@ -53,11 +53,17 @@ def evolved(
 
 
 def _children(
-    population: Integers, rank: Integers, crowding: Floats, bounds: tuple[Integers, Integers], generator: np.random.Generator
+    population: Integers,
+    rank: Integers,
+    crowding: Floats,
+    bounds: tuple[Integers, Integers],
+    generator: np.random.Generator,
 ) -> Integers:
     """As many as a population holds, each of two winners of tournaments, or drawn anew."""
     draws = generator.integers(0, len(population), (2, 2, POPULATION))
-    better = (rank[draws[0]] < rank[draws[1]]) | ((rank[draws[0]] == rank[draws[1]]) & (crowding[draws[0]] > crowding[draws[1]]))
+    better = (rank[draws[0]] < rank[draws[1]]) | (
+        (rank[draws[0]] == rank[draws[1]]) & (crowding[draws[0]] > crowding[draws[1]])
+    )
     mothers, fathers = population[np.where(better, draws[0], draws[1])]
     shape = mothers.shape
     crossed = (generator.random((len(mothers), 1)) < CROSSOVER) & (generator.random(shape) < 0.5)

@@ -55,7 +55,9 @@ def changes(folder: Path, inputs: Inputs) -> list[str]:
         before = read_json(folder / FILE, Inputs, StudyError, "")
     except StudyError:
         known = (folder / FILE).is_file()
-        return [f"{FILE} is {'damaged or of an older version' if known else 'missing'}, so what was measured with is not known"]
+        return [
+            f"{FILE} is {'damaged or of an older version' if known else 'missing'}, so what was measured with is not known"
+        ]
     return differences(before.named(), inputs.named())
 
 

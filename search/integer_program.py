@@ -63,7 +63,10 @@ class IntegerProgram:
                 values / (np.abs(values).max(initial=0.0) or 1.0) * 1e3,
                 integrality=np.ones(len(values)),
                 bounds=Bounds(0, 1.0 - self._beaten(values)),
-                constraints=[LinearConstraint(self._one_each, 1, 1), LinearConstraint(self._most, -np.inf, self._upper(rooms))],
+                constraints=[
+                    LinearConstraint(self._one_each, 1, 1),
+                    LinearConstraint(self._most, -np.inf, self._upper(rooms)),
+                ],
                 options={"mip_rel_gap": gap, "time_limit": SECONDS},
             )
         if result.x is None and result.status == OUT_OF_TIME:
@@ -77,7 +80,11 @@ class IntegerProgram:
         bounded = np.isfinite(upper)
         with _silent():
             result = linprog(
-                values / scale, A_ub=self._most[bounded], b_ub=upper[bounded], A_eq=self._one_each, b_eq=np.ones(self._one_each.shape[0])
+                values / scale,
+                A_ub=self._most[bounded],
+                b_ub=upper[bounded],
+                A_eq=self._one_each,
+                b_eq=np.ones(self._one_each.shape[0]),
             )
         if result.x is None:
             return None

@@ -34,7 +34,9 @@ class Core:
         most_states: Most sums that are held at a time.
     """
 
-    def __init__(self, forest: Forest, part: Part, least: Bound, room: int, best: Pick | None, most_states: int) -> None:
+    def __init__(
+        self, forest: Forest, part: Part, least: Bound, room: int, best: Pick | None, most_states: int
+    ) -> None:
         self.forest, self.part, self.least, self.room, self.most_states = forest, part, least, room, most_states
         known = float(np.abs(forest.losses).max(1).sum() if best is None else best.loss)
         magnitude = abs(least.loss) + least.price * (abs(room) + float(np.abs(forest.sizes).max(1).sum()))

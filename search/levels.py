@@ -54,12 +54,16 @@ class Levels:
                     self._left_out[place, level] = leaves_out(site, choice)
         self._fixed = total_bytes(inventory.rest) + sum(total_bytes(site.rest) for site in inventory.parents)
         self._is_block = np.array([site.kind == "block" for site in self.sites])
-        self.covers = np.array([[_overrules(over, site) for site in self.sites] for over in self.sites]).reshape(len(self.sites), -1)
+        self.covers = np.array([[_overrules(over, site) for site in self.sites] for over in self.sites]).reshape(
+            len(self.sites), -1
+        )
         self._rows = np.arange(len(self.sites))
 
     def plan(self, levels: Integers) -> Plan:
         """The plan of a vector."""
-        chosen = {site.name: choices[level] for site, choices, level in zip(self.sites, self.choices, levels, strict=True)}
+        chosen = {
+            site.name: choices[level] for site, choices, level in zip(self.sites, self.choices, levels, strict=True)
+        }
         return Plan.of(self.space.inventory, chosen)
 
     def vector(self, plan: Plan) -> Integers:
@@ -118,7 +122,12 @@ def _levels(space: Space, site: Site, losses: Losses) -> list[Choice]:
     kept: list[Choice] = []
     least = np.inf
     options = sorted(
-        zip(space.sizes(site), (losses[site.name, choice] for choice in space.options[site.name]), space.options[site.name], strict=True),
+        zip(
+            space.sizes(site),
+            (losses[site.name, choice] for choice in space.options[site.name]),
+            space.options[site.name],
+            strict=True,
+        ),
         key=lambda option: option[:2],
     )
     for _, loss, choice in options:

@@ -39,12 +39,17 @@ class Limit:
     def __post_init__(self) -> None:
         wrong = [f"{site}: {choice}" for (site, choice), cost in self.costs.items() if not math.isfinite(cost)]
         if wrong or not math.isfinite(self.most + self.fixed):
-            raise StudyError(f"limit {self.name} has a number that is not finite ({', '.join(wrong[:3]) or 'most or fixed'}); leave it out")
+            raise StudyError(
+                f"limit {self.name} has a number that is not finite ({', '.join(wrong[:3]) or 'most or fixed'}); leave it out"
+            )
 
     def allows(self, plan: Plan, inventory: Inventory) -> bool:
         """Whether a plan keeps to it; not where it takes a choice of unknown cost."""
         decided = [(site.name, choice) for site, choice in plan.decided(inventory)]
-        return all(pair in self.costs for pair in decided) and self.fixed + sum(self.costs[pair] for pair in decided) <= self.most
+        return (
+            all(pair in self.costs for pair in decided)
+            and self.fixed + sum(self.costs[pair] for pair in decided) <= self.most
+        )
 
 
 def check_decoding(inventory: Inventory) -> None:

@@ -40,6 +40,10 @@ def unmeasured_rival(outcome: Outcome, of: int) -> Outcome:
         outcome: With its winner.
         of: Plans that every study measures first.
     """
-    if outcome.uniform is not None or outcome.unguarded or len(outcome.records) + outcome.stopped_early + outcome.failed >= of:
+    if (
+        outcome.uniform is not None
+        or outcome.unguarded
+        or len(outcome.records) + outcome.stopped_early + outcome.failed >= of
+    ):
         return outcome
     return replace(outcome, unguarded="the trials ended before a uniform plan within the budget was measured")

@@ -45,7 +45,9 @@ class Moves:
         self._places = {site.name: place for place, site in enumerate(self.space.inventory.sites)}
         self._sites = [site.name for site in self.space.inventory.leaves if len(self.space.options[site.name]) > 1]
 
-    def drawn(self, generator: np.random.Generator, parents: Mapping[Plan, int], room: int, count: int) -> Iterator[Move]:
+    def drawn(
+        self, generator: np.random.Generator, parents: Mapping[Plan, int], room: int, count: int
+    ) -> Iterator[Move]:
         """Moves from plans of the space whose children take no more bytes than there is room.
 
         Args:

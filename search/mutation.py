@@ -88,7 +88,9 @@ class Mutation:
     def _switch(self, vector: Integers, active: int, generator: np.random.Generator) -> None:
         """Another site of the kind is overruled in place of this one, whose leaves take the levels of the other's."""
         levels = self.levels
-        alike = [p for p in self._parents if levels.sites[p].kind == levels.sites[active].kind and vector[p] == levels.top[p]]
+        alike = [
+            p for p in self._parents if levels.sites[p].kind == levels.sites[active].kind and vector[p] == levels.top[p]
+        ]
         alike = [p for p in alike if levels.top[p] == levels.top[active]]
         if not alike:
             return
@@ -98,7 +100,9 @@ class Mutation:
         if len(ours) == len(theirs):
             vector[ours] = np.minimum(vector[theirs], levels.top[ours])
 
-    def _lowered(self, vector: Integers, generator: np.random.Generator, spared: Sequence[int] = ()) -> tuple[Integers | None, int]:
+    def _lowered(
+        self, vector: Integers, generator: np.random.Generator, spared: Sequence[int] = ()
+    ) -> tuple[Integers | None, int]:
         """Random leaves a level lower until the budget holds, and how often; where they are all at their lowest, others are overruled."""
         levels, changes = self.levels, 0
         spare = np.isin(np.arange(len(vector)), spared)

@@ -16,7 +16,10 @@ from paredown.space.files import read_stored, write_atomically
 from paredown.space.plan_file import Calibration
 
 FILE = "front.json"
-METRICS = {"kl": ("KL divergence to the original", "nats/token"), "relative-error": ("relative error of the final hidden states", "")}
+METRICS = {
+    "kl": ("KL divergence to the original", "nats/token"),
+    "relative-error": ("relative error of the final hidden states", ""),
+}
 """What a loss is and its unit, by metric."""
 
 STATES = ("searching", "stopped", "finished")
@@ -244,13 +247,23 @@ class Outcome:
         records = [Record.from_mapping(record) for record in mapping["records"]]
         outcome: Outcome = TypeAdapter(cls).validate_python({**mapping, "records": records})
         compared = {comparison.number for comparison in outcome.comparisons.values()}
-        named = {outcome.winner, outcome.uniform, outcome.searched, *outcome.selection, *outcome.refits, *outcome.held_out, *compared}
+        named = {
+            outcome.winner,
+            outcome.uniform,
+            outcome.searched,
+            *outcome.selection,
+            *outcome.refits,
+            *outcome.held_out,
+            *compared,
+        }
         if unknown := named - {None, *(record.number for record in records)}:
             raise ValueError(f"it names trial {min(filter(None, unknown), default=0)} and does not hold it")
         if not compared <= set(outcome.held_out):
             raise ValueError("it compares plans that it has no held-out measurement of")
         if outcome.metric not in METRICS or outcome.state not in STATES or outcome.original_bytes < 1:
-            raise ValueError(f"metric {outcome.metric}, state {outcome.state}, {outcome.original_bytes} bytes of the original")
+            raise ValueError(
+                f"metric {outcome.metric}, state {outcome.state}, {outcome.original_bytes} bytes of the original"
+            )
         if any(not set(times) >= TIMES for times in outcome.timed.values()):
             raise ValueError("it lacks times of a deployed model")
         if outcome.calibration:

@@ -47,7 +47,10 @@ class Overhead:
     @property
     def shares(self) -> list[float]:
         """Of each trial: the whole less its forward passes, as a share of these."""
-        return [(whole - forward) / forward for whole, forward in zip(self.seconds["trial"], self.seconds["forward passes"], strict=True)]
+        return [
+            (whole - forward) / forward
+            for whole, forward in zip(self.seconds["trial"], self.seconds["forward passes"], strict=True)
+        ]
 
 
 class Clock:
@@ -100,8 +103,12 @@ def measure_overhead(bench: Workbench, question: Question, folder: Path, trials:
 
 def moved(space: Space, plan: Plan, sites: int, generator: np.random.Generator) -> Plan:
     """The plan with another choice, which nothing overrules, at this many sites."""
-    decided = {site.name: choice for site, choice in plan.decided(space.inventory) if site.kind in ("linear", "embedding")}
-    choices: dict[str, Choice] = {name: plan[name] for name in (site.name for site in space.inventory.sites) if plan[name] != KEEP}
+    decided = {
+        site.name: choice for site, choice in plan.decided(space.inventory) if site.kind in ("linear", "embedding")
+    }
+    choices: dict[str, Choice] = {
+        name: plan[name] for name in (site.name for site in space.inventory.sites) if plan[name] != KEEP
+    }
     free = [name for name in decided if len(space.options[name]) > 1]
     for index in generator.choice(len(free), min(sites, len(free)), replace=False):
         options = [choice for choice in space.options[free[index]] if choice != decided[free[index]]]

@@ -60,7 +60,9 @@ def improvements(
         Shape ``(n,)``, at or above 0.
     """
     stairs = _stairs(points, reference_point)
-    left = np.concatenate([[-np.inf], stairs[:, 0]])  # between one step and the next the least second objective so far holds
+    left = np.concatenate(
+        [[-np.inf], stairs[:, 0]]
+    )  # between one step and the next the least second objective so far holds
     right = np.concatenate([stairs[:, 0], [reference_point[0]]])
     height = np.concatenate([[reference_point[1]], stairs[:, 1]])
     width = np.maximum(right - np.maximum(left, candidates[:, :1]), 0)
@@ -70,5 +72,9 @@ def improvements(
 
 def _stairs(points: Sequence[Sequence[float]], reference_point: Sequence[float]) -> NDArray[np.float64]:
     """The front below the reference point, ascending in the first objective; ``(n, 2)``."""
-    inside = [(point[0], point[1]) for point in points if all(x < limit for x, limit in zip(point, reference_point, strict=True))]
+    inside = [
+        (point[0], point[1])
+        for point in points
+        if all(x < limit for x, limit in zip(point, reference_point, strict=True))
+    ]
     return np.array([inside[i] for i in lower_left(inside)], dtype=np.float64).reshape(-1, 2)

@@ -51,7 +51,9 @@ class Patience:
 
     def left(self, history: Sequence[Record], failed: Collection[int] = ()) -> float:
         """Whole trials after which they are over at the latest, if none brings a better plan; those before ``first`` included."""
-        return max(self.first - len(history) - len(failed), 0) + max(self._most - self._since_better(history, failed), 0.0)
+        return max(self.first - len(history) - len(failed), 0) + max(
+            self._most - self._since_better(history, failed), 0.0
+        )
 
     @property
     def _most(self) -> int:
@@ -59,7 +61,9 @@ class Patience:
 
     def _promises_little(self, history: Sequence[Record]) -> str:
         latest = [record for record in history if record.expected_gain is not None][-PROPOSALS:]
-        fitting = sorted((record for record in history if self._fits(record)), key=lambda record: (record.loss, record.number))
+        fitting = sorted(
+            (record for record in history if self._fits(record)), key=lambda record: (record.loss, record.number)
+        )
         errors = []
         for record in latest:
             rival = next((other for other in fitting if other.plan != record.plan), None)
@@ -95,7 +99,11 @@ class Patience:
     def _fits(self, record: Record) -> bool:
         """Whether a whole trial may be the answer."""
         question = self.question
-        if not record.whole or record.loss <= 0 or (question.focus == "budget" and record.size_bytes > question.budget_bytes):
+        if (
+            not record.whole
+            or record.loss <= 0
+            or (question.focus == "budget" and record.size_bytes > question.budget_bytes)
+        ):
             return False
         return all(limit.allows(record.plan, question.space.inventory) for limit in question.solver.limits)
 

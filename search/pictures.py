@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 FRONT, CHOICES, SENSITIVITY = "front.png", "choices.png", "sensitivity.png"
 
 BLUE, ORANGE, RED, GRAY, INK = "#2a6fbb", "#e08a1e", "#c0392b", "#9aa3ad", "#26323d"
-AXES = {"kl": "KL divergence to the original [nats/token]", "relative-error": "relative error of the final hidden states"}
+AXES = {
+    "kl": "KL divergence to the original [nats/token]",
+    "relative-error": "relative error of the final hidden states",
+}
 LOWEST = 1e-7
 """Losses below it are drawn at it: a logarithmic axis has no zero."""
 
@@ -50,30 +53,44 @@ def draw_front(outcome: Outcome, path: Path) -> None:
         return [r.size_bytes / unit for r in records], [max(r.loss, LOWEST) for r in records]
 
     def colours(records: Sequence[Record]) -> dict[str, Any]:
-        return {"c": [float(r.decode_ms or 0) for r in records], "norm": norm, "cmap": "viridis_r"} if norm else {"color": BLUE}
+        return (
+            {"c": [float(r.decode_ms or 0) for r in records], "norm": norm, "cmap": "viridis_r"}
+            if norm
+            else {"color": BLUE}
+        )
 
     uniform = [r for r in outcome.records if r.origin == "uniform"]
     others = [r for r in outcome.records if r.origin != "uniform"]
     norm = time_scale(outcome.records)
     bars = [1.96 * r.standard_error if np.isfinite(r.standard_error) else 0.0 for r in outcome.records]
     lower = [min(bar, 0.999 * max(r.loss, LOWEST)) for bar, r in zip(bars, outcome.records, strict=True)]
-    axes.errorbar(*place(outcome.records), yerr=[lower, bars], fmt="none", ecolor=GRAY, elinewidth=0.8, alpha=0.7, zorder=1)
+    axes.errorbar(
+        *place(outcome.records), yerr=[lower, bars], fmt="none", ecolor=GRAY, elinewidth=0.8, alpha=0.7, zorder=1
+    )
     dots = axes.scatter(*place(others), **colours(others), s=26, linewidths=0, zorder=3, label="searched plans")
     inside = colours(uniform) if norm else {"facecolors": "white"}
-    axes.scatter(*place(uniform), **inside, s=46, marker="s", edgecolors=ORANGE, linewidths=1.5, zorder=3, label="uniform plans")
+    axes.scatter(
+        *place(uniform), **inside, s=46, marker="s", edgecolors=ORANGE, linewidths=1.5, zorder=3, label="uniform plans"
+    )
     if norm:
         figure.colorbar(dots, ax=axes, label="decoding, predicted [ms/token]", pad=0.02)
     line: dict[str, Any] = {"color": BLUE, "linewidth": 1.3, "alpha": 0.6, "zorder": 2}
     axes.step(*place(size_front(outcome.records)), where="post", label="front of size and loss", **line)
-    axes.axvline(outcome.budget_bytes / unit, color=RED, linestyle="--", linewidth=1.2, label=f"budget {outcome.budget}")
+    axes.axvline(
+        outcome.budget_bytes / unit, color=RED, linestyle="--", linewidth=1.2, label=f"budget {outcome.budget}"
+    )
     shown = [r.size_bytes for r in outcome.records]
     if shown and outcome.original_bytes < 1.4 * max(shown):
         axes.axvline(outcome.original_bytes / unit, color=INK, linestyle=":", linewidth=1.2, label="original")
     if best := outcome.best:
         label = f"{'winner' if outcome.winner is not None else 'best so far'} (trial {best.number})"
-        axes.scatter(*place([best]), s=230, marker="*", color=RED, edgecolors="white", linewidths=0.9, zorder=5, label=label)
+        axes.scatter(
+            *place([best]), s=230, marker="*", color=RED, edgecolors="white", linewidths=0.9, zorder=5, label=label
+        )
     axes.set_yscale("log")
-    axes.set_xlabel(f"size of the written tensors [{name}]; the original has {outcome.original_bytes / unit:,.3g} {name}")
+    axes.set_xlabel(
+        f"size of the written tensors [{name}]; the original has {outcome.original_bytes / unit:,.3g} {name}"
+    )
     axes.set_ylabel(AXES[outcome.metric])
     name = Path(outcome.model).name
     title = f"{shortened(name)}, target {outcome.target}: {len(outcome.records)} measured plans, search set, bars: 95 % interval"
@@ -110,11 +127,15 @@ def draw_choices(outcome: Outcome, inventory: Inventory, path: Path) -> None:
     cells: dict[tuple[str, int | None], tuple[float, str]] = {}
     for site in inventory.leaves:
         cells[role(site), site.block] = cell(site, best.plan, decided, inventory)
-    title = f"{'Winner' if outcome.winner is not None else 'Best so far'}: trial {best.number}, {best.size_bytes:,} bytes"
+    title = (
+        f"{'Winner' if outcome.winner is not None else 'Best so far'}: trial {best.number}, {best.size_bytes:,} bytes"
+    )
     draw_map(cells, path, title=title, label="stored bits per original weight", colours="YlGnBu", logarithmic=False)
 
 
-def draw_sensitivity(losses: Mapping[tuple[str, Choice], float], outcome: Outcome, inventory: Inventory, path: Path) -> None:
+def draw_sensitivity(
+    losses: Mapping[tuple[str, Choice], float], outcome: Outcome, inventory: Inventory, path: Path
+) -> None:
     """How much each site matters: its predicted loss alone, at the choice nearest to 3 bits."""
     cells: dict[tuple[str, int | None], tuple[float, str]] = {}
     for site in inventory.leaves:
@@ -151,15 +172,25 @@ def short(choice: Choice) -> str:
     """A choice in a few characters: ``4b g32``, ``prune 50%``, ``rank 16 > 8b``."""
     knobs = choice.knobs
     if choice.method == "quantize":
-        text = f"{knobs.get('bits', '')}b g{knobs['group_size']}" if "group_size" in knobs else f"{knobs.get('bits', '')}b"
+        text = (
+            f"{knobs.get('bits', '')}b g{knobs['group_size']}" if "group_size" in knobs else f"{knobs.get('bits', '')}b"
+        )
         text += "" if knobs.get("symmetric", True) else " a"
     else:
-        text = " ".join([choice.method, *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in knobs.values())])
+        text = " ".join(
+            [choice.method, *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in knobs.values())]
+        )
     return f"{text} > {short(choice.then)}" if choice.then else text
 
 
 def draw_map(
-    cells: Mapping[tuple[str, int | None], tuple[float, str]], path: Path, *, title: str, label: str, colours: str, logarithmic: bool
+    cells: Mapping[tuple[str, int | None], tuple[float, str]],
+    path: Path,
+    *,
+    title: str,
+    label: str,
+    colours: str,
+    logarithmic: bool,
 ) -> None:
     """A heat map of layers (rows) by roles (columns), and of what stands outside the layers in a strip of its own."""
     blocks = sorted({block for _, block in cells if block is not None})
@@ -179,7 +210,9 @@ def draw_map(
     low, high = (max(float(np.nanmin(values)), high - 3), high) if logarithmic else (0.0, max(8.0, high))
     rows, columns = values.shape
     edges = np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5
-    image = axes.pcolormesh(*edges, values, cmap=colours, vmin=low, vmax=high if high > low else low + 1)  # imshow: 35 bytes a pixel more
+    image = axes.pcolormesh(
+        *edges, values, cmap=colours, vmin=low, vmax=high if high > low else low + 1
+    )  # imshow: 35 bytes a pixel more
     axes.set_ylim(rows - 0.5, -0.5)
     figure.colorbar(image, ax=axes, label=label, pad=0.015, fraction=0.04)
     if len(values) <= ROWS:
@@ -192,7 +225,9 @@ def draw_map(
     names = [*outside, *(f"layer {block}" for block in blocks)]
     every = max(1, len(names) // ROWS)
     axes.set_yticks(range(0, len(names), every), names[::every], fontsize=8)
-    axes.set_xticks(range(len(roles)), [name.replace("self_attn.", "").replace("mlp.", "") for name in roles], fontsize=8)
+    axes.set_xticks(
+        range(len(roles)), [name.replace("self_attn.", "").replace("mlp.", "") for name in roles], fontsize=8
+    )
     axes.set_xticks(np.arange(len(roles) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(values) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1.5)
@@ -205,7 +240,9 @@ def draw_map(
 
 def byte_unit(size: int) -> tuple[float, str]:
     """The unit in which sizes read well."""
-    return next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size >= unit), (1.0, "bytes"))
+    return next(
+        ((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size >= unit), (1.0, "bytes")
+    )
 
 
 def new_figure(width: float, height: float) -> Figure:

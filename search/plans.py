@@ -34,7 +34,11 @@ RecordsOf = Callable[[Record], Records | None]
 
 
 def publish(
-    outcome: Outcome, reference: BaseModelReference, folder: Path, reports: Callable[[Outcome, Path], None], records_of: RecordsOf
+    outcome: Outcome,
+    reference: BaseModelReference,
+    folder: Path,
+    reports: Callable[[Outcome, Path], None],
+    records_of: RecordsOf,
 ) -> None:
     """Writes all that people read of a study; what ``front.json`` calls finished is written before it says so.
 
@@ -53,15 +57,23 @@ def publish(
     outcome.write(folder)
 
 
-def publish_plans(outcome: Outcome, reference: BaseModelReference, folder: Path, records_of: RecordsOf = lambda record: None) -> None:
+def publish_plans(
+    outcome: Outcome, reference: BaseModelReference, folder: Path, records_of: RecordsOf = lambda record: None
+) -> None:
     """Writes ``best/plan.yaml`` and a plan for every trial on the front; plans that left the front are removed."""
     finished = outcome.state == "finished"
     if outcome.best:
-        _update(folder / "best" / PLAN, measured_file(outcome, outcome.best, reference, records_of(outcome.best)), scored=finished)
+        _update(
+            folder / "best" / PLAN,
+            measured_file(outcome, outcome.best, reference, records_of(outcome.best)),
+            scored=finished,
+        )
     wanted = {f"{record.number:04d}": record for record in outcome.front}
     for name, record in wanted.items():
         path = folder / "front" / name / PLAN
-        if outcome.state != "searching" or not path.is_file():  # while a search runs, what a trial's file says does not change
+        if (
+            outcome.state != "searching" or not path.is_file()
+        ):  # while a search runs, what a trial's file says does not change
             _update(path, measured_file(outcome, record, reference, records_of(record)), scored=finished)
     for old in sorted((folder / "front").glob("*")):
         if old.name not in wanted and _is_of_a_trial(old):
@@ -80,7 +92,12 @@ def _update(path: Path, file: PlanFile, *, scored: bool) -> None:
         before = PlanFile.read(path)
     except PlanError:
         before = None
-    if scored and before and before.records and (before.choices, before.calibration) == (file.choices, file.calibration):
+    if (
+        scored
+        and before
+        and before.records
+        and (before.choices, before.calibration) == (file.choices, file.calibration)
+    ):
         file = file.model_copy(update={"records": before.records})
     if before is None or before.to_yaml() != file.to_yaml():
         file.write(path)
@@ -102,31 +119,50 @@ def _remove(folder: Path) -> None:
 
 def unmeasured_file(outcome: Outcome, provisional: Provisional, plan: Plan, reference: BaseModelReference) -> PlanFile:
     """The plan file of a plan that can be applied before the first trial; its loss is predicted, or not known."""
-    quality = {"metric": outcome.metric, "unit": UNITS[outcome.metric], "measured_on": "predicted", "mean": provisional.predicted_loss}
+    quality = {
+        "metric": outcome.metric,
+        "unit": UNITS[outcome.metric],
+        "measured_on": "predicted",
+        "mean": provisional.predicted_loss,
+    }
     return plan_file(
         plan,
         reference,
         outcome.target,
         provisional.size_bytes,
         calibration=calibration_of(outcome, plan, in_order=False),
-        quality=quality if provisional.predicted_loss is not None else {"metric": outcome.metric, "measured_on": "nothing"},
+        quality=quality
+        if provisional.predicted_loss is not None
+        else {"metric": outcome.metric, "measured_on": "nothing"},
         compared_with={"unguarded": "not measured yet"},
         provenance=_provenance(outcome, provisional.origin),
     )
 
 
-def measured_file(outcome: Outcome, record: Record, reference: BaseModelReference, records: Records | None = None) -> PlanFile:
+def measured_file(
+    outcome: Outcome, record: Record, reference: BaseModelReference, records: Records | None = None
+) -> PlanFile:
     """The plan file of a trial, with the best that is known of its quality."""
     held_out, selection = outcome.held_out.get(record.number), outcome.selection.get(record.number)
     quality: dict[str, Any] = {"metric": outcome.metric, "unit": UNITS[outcome.metric]}
     finding = held_out or selection
     if finding:
         name = "held-out" if held_out else "selection"
-        quality |= {"measured_on": name, "mean": finding.mean, "ci95": [finding.low, finding.high], "documents": finding.documents}
+        quality |= {
+            "measured_on": name,
+            "mean": finding.mean,
+            "ci95": [finding.low, finding.high],
+            "documents": finding.documents,
+        }
         quality |= {"perplexity": finding.perplexity}
     else:
         name = "search"
-        quality |= {"measured_on": name, "mean": record.loss, "standard_error": record.standard_error, "perplexity": record.perplexity}
+        quality |= {
+            "measured_on": name,
+            "mean": record.loss,
+            "standard_error": record.standard_error,
+            "perplexity": record.perplexity,
+        }
     quality["data_sha256"] = outcome.data_sha256.get(name)
     compared: dict[str, Any] | None = None
     if (against := outcome.comparisons.get("uniform")) and record.number == outcome.searched:
@@ -148,7 +184,11 @@ def measured_file(outcome: Outcome, record: Record, reference: BaseModelReferenc
         timed = outcome.timed.get(str(record.number), {})
         latency = {name: {"unit": "ms/token", "predicted": value} for name, value in known.items()}
         for name in known if timed else ():
-            latency[name] |= {"measured": timed[f"{name}_ms"], "iqr": timed[f"{name}_iqr"], "device": outcome.environment.get("cpu")}
+            latency[name] |= {
+                "measured": timed[f"{name}_ms"],
+                "iqr": timed[f"{name}_iqr"],
+                "device": outcome.environment.get("cpu"),
+            }
     return plan_file(
         record.plan,
         reference,
@@ -165,4 +205,8 @@ def measured_file(outcome: Outcome, record: Record, reference: BaseModelReferenc
 
 def _provenance(outcome: Outcome, origin: str, **known: Any) -> dict[str, Any]:
     made = {"study": outcome.model, **known, "origin": origin, "seed": outcome.seed}
-    return made | {key: outcome.environment[key] for key in ("paredown", "torch", "transformers", "cpu") if key in outcome.environment}
+    return made | {
+        key: outcome.environment[key]
+        for key in ("paredown", "torch", "transformers", "cpu")
+        if key in outcome.environment
+    }

@@ -80,7 +80,10 @@ class Rebuilder:
         if self._inputs is None or self._inputs[0] != draw:
             for old in self.work.iterdir():
                 old.unlink()
-            self._inputs = draw, original_inputs(self.bench.planned, part.tokens, part.mask, self.work, self.bench.workers)
+            self._inputs = (
+                draw,
+                original_inputs(self.bench.planned, part.tokens, part.mask, self.work, self.bench.workers),
+            )
         return self._inputs[1]
 
 

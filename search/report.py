@@ -61,7 +61,9 @@ def write_report(outcome: Outcome, folder: Path, *, draw: bool = True) -> None:
         draw_pictures(outcome, folder)
     title, sections = f"{outcome.model} at {outcome.budget}", sections_of(outcome, folder)
     write_atomically(folder / "report.md", as_markdown(title, sections))
-    write_atomically(folder / "report.html", as_html(title, sections, folder, f"paredown {outcome.environment.get('paredown', '')}"))
+    write_atomically(
+        folder / "report.html", as_html(title, sections, folder, f"paredown {outcome.environment.get('paredown', '')}")
+    )
 
 
 def write_trials(outcome: Outcome, path: Path) -> None:
@@ -71,7 +73,9 @@ def write_trials(outcome: Outcome, path: Path) -> None:
     front = {record.number for record in outcome.front}
     rows = [
         {
-            **{key: value for key, value in record.to_mapping().items() if key not in ("choices", "sequences", "whole")},
+            **{
+                key: value for key, value in record.to_mapping().items() if key not in ("choices", "sequences", "whole")
+            },
             "share_of_original": record.size_bytes / outcome.original_bytes,
             "within_budget": outcome.allows(record),
             "on_front": record.number in front,
@@ -97,14 +101,22 @@ def draw_pictures(outcome: Outcome, folder: Path) -> None:
 def sections_of(outcome: Outcome, folder: Path) -> list[Section]:
     """The report, in order; a section that has nothing to show is left out."""
     sections = [
-        Section(title="Result", paragraphs=[verdict(outcome), *early_words(outcome), *price_words(outcome)], table=_facts(outcome)),
+        Section(
+            title="Result",
+            paragraphs=[verdict(outcome), *early_words(outcome), *price_words(outcome)],
+            table=_facts(outcome),
+        ),
         _pictured("The front", pictures.FRONT, folder),
     ]
     if outcome.best:
-        sections.append(Section(title="Where the loss was measured", paragraphs=_curse(outcome), table=_sets(outcome, outcome.best)))
+        sections.append(
+            Section(title="Where the loss was measured", paragraphs=_curse(outcome), table=_sets(outcome, outcome.best))
+        )
     sections.append(survival_section(outcome))
     if outcome.comparisons:
-        sections.append(Section(title="Against plans made without a search", paragraphs=_guard(outcome), table=_compared(outcome)))
+        sections.append(
+            Section(title="Against plans made without a search", paragraphs=_guard(outcome), table=_compared(outcome))
+        )
     if outcome.refits:
         sections.append(Section(title="Compressed in order", paragraphs=_refit_words(outcome), table=_refits(outcome)))
     sections.append(_pictured("The layers", pictures.CHOICES, folder, _storage(outcome)))
@@ -131,7 +143,10 @@ def _facts(outcome: Outcome) -> Table:
     rows = [
         ["model", f"{outcome.model} ({outcome.architecture}, {outcome.parameters:,} parameters)"],
         ["target", outcome.target],
-        ["budget", f"{outcome.budget} = {outcome.budget_bytes:,} tensor bytes; the original has {outcome.original_bytes:,}"],
+        [
+            "budget",
+            f"{outcome.budget} = {outcome.budget_bytes:,} tensor bytes; the original has {outcome.original_bytes:,}",
+        ],
         ["state", f"{outcome.state}; {counts(outcome)}; seed {outcome.seed}"],
         ["loss", f"{METRICS[outcome.metric][0]} [{METRICS[outcome.metric][1] or 'share'}]; lower is better"],
     ]
@@ -147,7 +162,11 @@ def _curse(outcome: Outcome) -> list[str]:
         "The search set chose among all trials, so the winner's number there is flattered by luck; the selection set chose among a few "
         "finalists; the held-out set chose nothing but whether the search's best or the uniform plan is given."
     )
-    return [text] if outcome.selection else ["Only the search set was read so far, and it chose this plan: luck flatters its number."]
+    return (
+        [text]
+        if outcome.selection
+        else ["Only the search set was read so far, and it chose this plan: luck flatters its number."]
+    )
 
 
 def _sets(outcome: Outcome, best: Record) -> Table:
@@ -163,7 +182,13 @@ def _sets(outcome: Outcome, best: Record) -> Table:
     for name, findings in (("selection", outcome.selection), ("held-out", outcome.held_out)):
         if finding := findings.get(best.number):
             rows.append(
-                [name, f"{finding.mean:.4g}", f"{finding.low:.4g} to {finding.high:.4g}", str(finding.documents), _perplexity(finding)]
+                [
+                    name,
+                    f"{finding.mean:.4g}",
+                    f"{finding.low:.4g} to {finding.high:.4g}",
+                    str(finding.documents),
+                    _perplexity(finding),
+                ]
             )
     if best.predicted_loss is not None:
         rows.append(["predicted, not measured", f"{best.predicted_loss:.4g}", "", "", ""])
@@ -192,12 +217,18 @@ def _blocks(folder: Path) -> Table | None:
         stored = read_sensitivity(folder / SENSITIVITY)
     except (OSError, ValueError):
         return None
-    dropped = [(site, loss) for site, choice, loss in stored.losses if choice == "drop" and site.rpartition(".")[2].isdigit()]
+    dropped = [
+        (site, loss) for site, choice, loss in stored.losses if choice == "drop" and site.rpartition(".")[2].isdigit()
+    ]
     distances = stored.angular_distances
     if not dropped or len(distances) != len(dropped):
         return None
     rows = [[site, f"{distance:.3f}", f"{loss:.4g}"] for (site, loss), distance in zip(dropped, distances, strict=True)]
-    return ["block", "angle between its input and output [half turns]", "loss without it, predicted from short sequences"], rows
+    return [
+        "block",
+        "angle between its input and output [half turns]",
+        "loss without it, predicted from short sequences",
+    ], rows
 
 
 def _refit_words(outcome: Outcome) -> list[str]:
@@ -233,7 +264,10 @@ def _compared(outcome: Outcome) -> Table:
     rows = [row(name, comparison) for name, comparison in outcome.comparisons.items()]
     if outcome.searched is not None and (finding := outcome.held_out.get(outcome.searched)):
         ours = outcome[outcome.searched]
-        rows.insert(0, [f"search's best: {ours.label} (trial {ours.number})", f"{ours.size_bytes:,}", f"{finding.mean:.4g}", "1"])
+        rows.insert(
+            0,
+            [f"search's best: {ours.label} (trial {ours.number})", f"{ours.size_bytes:,}", f"{finding.mean:.4g}", "1"],
+        )
     return ["plan", "bytes", "held-out loss", "search's best over it (95 % interval)"], rows
 
 
@@ -244,17 +278,32 @@ def _storage(outcome: Outcome) -> list[str]:
     used = sorted({step.method for _, choice in best.plan.entries for step in choice.steps if step.storage_only})
     if not used:
         return []
-    return [f"Storage only: what {' and '.join(used)} saves is saved on disk; those layers are dense in memory and run no faster."]
+    return [
+        f"Storage only: what {' and '.join(used)} saves is saved on disk; those layers are dense in memory and run no faster."
+    ]
 
 
 def _front(outcome: Outcome) -> Table:
     timed = any(record.decode_ms is not None for record in outcome.front)
-    head = ["trial", "bytes", "of the original", "loss ± 95 %", "perplexity", "plan", *(["decode, predicted [ms/token]"] if timed else [])]
+    head = [
+        "trial",
+        "bytes",
+        "of the original",
+        "loss ± 95 %",
+        "perplexity",
+        "plan",
+        *(["decode, predicted [ms/token]"] if timed else []),
+    ]
     rows = []
     for record in outcome.front:
         mark = " (winner)" if record.number == outcome.winner else ""
         spread = f"{record.loss:.4g} ± {1.96 * record.standard_error:.1g}"
-        row = [f"{record.number}{mark}", f"{record.size_bytes:,}", f"{100 * record.size_bytes / outcome.original_bytes:.1f} %", spread]
+        row = [
+            f"{record.number}{mark}",
+            f"{record.size_bytes:,}",
+            f"{100 * record.size_bytes / outcome.original_bytes:.1f} %",
+            spread,
+        ]
         row += [_perplexity(record), f"{record.origin}: {record.label}"]
         rows.append(row + ([f"{record.decode_ms:.3g}" if record.decode_ms is not None else ""] if timed else []))
     return head, rows

@@ -32,7 +32,9 @@ def on_whole_set(records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArra
         Cochran, 1977, "Sampling Techniques", 3rd edition, chapter 6: ratio estimators.
     """
     whole = [record for record in records if record.whole and record.sequences][-REFERENCES:]
-    ratios = {count: _ratio(whole, count) for count in {len(record.sequences) for record in records if not record.whole}}
+    ratios = {
+        count: _ratio(whole, count) for count in {len(record.sequences) for record in records if not record.whole}
+    }
     logs = np.array([np.log(max(record.loss, 1e-300)) for record in records])
     spreads = np.zeros(len(records))
     for index, record in enumerate(records):
@@ -44,5 +46,7 @@ def on_whole_set(records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArra
 
 def _ratio(whole: Sequence[Record], count: int) -> tuple[float, float]:
     """Mean and spread of the log of a whole trial's loss over its sum on the first so many sequences."""
-    logs = np.array([np.log(max(record.loss, 1e-300)) - np.log(max(sum(record.sequences[:count]), 1e-300)) for record in whole])
+    logs = np.array(
+        [np.log(max(record.loss, 1e-300)) - np.log(max(sum(record.sequences[:count]), 1e-300)) for record in whole]
+    )
     return float(logs.mean()), float(logs.std(ddof=1)) if len(logs) >= LEAST else SPREAD

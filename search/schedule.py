@@ -49,7 +49,9 @@ class Schedule:
         """The original on the search set."""
         started = time.monotonic()
         quality = self.bench.teacher("search").measure(self.bench.model)
-        self.pace.read(2 * self.pace.tokens["search"], time.monotonic() - started)  # the first pass made its predictions
+        self.pace.read(
+            2 * self.pace.tokens["search"], time.monotonic() - started
+        )  # the first pass made its predictions
         return quality
 
     def measure_rung(self, plan: Plan, sequences: int | None) -> Quality:
@@ -63,7 +65,9 @@ class Schedule:
     def rehearse(self, plan: Plan) -> None:
         """Compresses the solver's plan in order, as the finalists need it: what that takes is known before the trials."""
         versions = [Version(in_order=True, draw=draw) for draw in range(DRAWS)]
-        if not self.bench.is_calibrated(plan) or not self.clock.has(2 * self.pace.seconds([(plan, "selection", versions[0])])):
+        if not self.bench.is_calibrated(plan) or not self.clock.has(
+            2 * self.pace.seconds([(plan, "selection", versions[0])])
+        ):
             return
         self.progress.step("the solver's plan in order", 0, None)
         with rebuilder(self.bench) as rebuild, suppress(EvaluationError):

@@ -13,6 +13,10 @@ from paredown.space.plan_file import Records
 def scored_records(bench: Workbench, outcome: Outcome, record: Record) -> Records:
     """Digests of the records that a trial's plan was scored with, in order where that won; what the bank lacks is left out."""
     bank = ordered_bank(bench.bank, record.plan) if outcome.in_order(record) else bench.bank
-    decided = [(site, choice) for site, choice in record.plan.decided(bench.space.inventory) if choice != KEEP and site.kind != "block"]
+    decided = [
+        (site, choice)
+        for site, choice in record.plan.decided(bench.space.inventory)
+        if choice != KEEP and site.kind != "block"
+    ]
     found = {site.name: bank.sha256(site, choice) for site, choice in decided}
     return bench.origin.records({name: digest for name, digest in found.items() if digest})

@@ -46,7 +46,9 @@ def seed_plans(question: Question, sizes: Sequence[int] = ()) -> list[Proposal]:
     ]
 
 
-def first_plans(solved: Sequence[Proposal], uniform: Sequence[UniformPlan], budget_bytes: int) -> list[tuple[str, Proposal]]:
+def first_plans(
+    solved: Sequence[Proposal], uniform: Sequence[UniformPlan], budget_bytes: int
+) -> list[tuple[str, Proposal]]:
     """What every study measures first, each with its origin: the solver's plan for the budget, uniform plans, those within the budget
     first, so that a short run has something to be compared with, then the solver's plans along the front."""
     ordered = sorted(uniform, key=lambda plan: plan.size_bytes > budget_bytes)

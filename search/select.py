@@ -67,7 +67,9 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     inventory: Inventory = read_stored(folder / "inventory.json", TypeAdapter(Inventory).validate_python, AGAIN)
     losses = read_losses(read_sensitivity(folder / SENSITIVITY))
     built = Space.build(inventory, targets[question.target], question.space)
-    scored = {name: tuple(choice for choice in choices if (name, choice) in losses) for name, choices in built.options.items()}
+    scored = {
+        name: tuple(choice for choice in choices if (name, choice) in losses) for name, choices in built.options.items()
+    }
     space = replace(built, options=scored)
     solver = _solver(space, folder, question)
     reference = _reference(folder)
@@ -116,8 +118,15 @@ def _solver(space: Space, folder: Path, question: StudyFile) -> Solver:
     return Solver(space, limits=[decode_limit(space, table, question.max_decode_ms)])
 
 
-def _quality(outcome: Outcome, predicted: float, record: Record | None, reference: BaseModelReference) -> dict[str, Any]:
-    quality: dict[str, Any] = {"metric": outcome.metric, "unit": UNITS[outcome.metric], "measured_on": "predicted", "mean": predicted}
+def _quality(
+    outcome: Outcome, predicted: float, record: Record | None, reference: BaseModelReference
+) -> dict[str, Any]:
+    quality: dict[str, Any] = {
+        "metric": outcome.metric,
+        "unit": UNITS[outcome.metric],
+        "measured_on": "predicted",
+        "mean": predicted,
+    }
     quality["trials"] = len(outcome.records)
     if record:
         quality["measured"] = measured_file(outcome, record, reference).quality

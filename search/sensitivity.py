@@ -95,12 +95,16 @@ def estimated(estimator: str, evidence: Evidence) -> Sensitivity:
         losses = estimators[estimator].losses(evidence)
     finally:
         evidence.finish()
-    found = {(name, choice): losses[name, choice] for name, choices in evidence.space.options.items() for choice in choices}
+    found = {
+        (name, choice): losses[name, choice] for name, choices in evidence.space.options.items() for choice in choices
+    }
     return {pair: loss if math.isfinite(loss) else UNUSABLE for pair, loss in found.items()}
 
 
 def estimated_tokens(estimator: str, space: Space, text_tokens: int) -> float:
     """What an estimator will read, in tokens of forward passes of the whole model; a backward one counts as two."""
     found = estimators[estimator]
-    alone = sum(passes(site, space) * (found.sequences if is_swept(site) else SEQUENCES) for site, _ in found.alone(space))
+    alone = sum(
+        passes(site, space) * (found.sequences if is_swept(site) else SEQUENCES) for site, _ in found.alone(space)
+    )
     return alone * SEQUENCE_TOKENS + 3 * found.sweeps(space) * min(text_tokens, found.tokens)

@@ -110,7 +110,9 @@ class Session:
             inventory = self.bench.space.inventory
             self.reference = reference_of(self.question, self.bench.folder, inventory)
             write_atomically(self.folder / "inventory.json", TypeAdapter(Inventory).dump_json(inventory, indent=1))
-            stored = Measurements(self.folder / MEASUREMENTS, self.inputs, lambda draw: self.bench.calibration(draw).sha256())
+            stored = Measurements(
+                self.folder / MEASUREMENTS, self.inputs, lambda draw: self.bench.calibration(draw).sha256()
+            )
             self.schedule = Schedule(self.clock, self.bench, self.progress, stored)
             if before := finished(self.folder, self.question):
                 self._publish(before)  # what a person or a full disk took away is there again
@@ -170,7 +172,9 @@ class Session:
         if before.records if before else (self.folder / "study.db").is_file():
             return None
         size = proposal.plan.size_bytes(self.bench.space.inventory)
-        found = Provisional(origin=origin, label=proposal.label, size_bytes=size, predicted_loss=proposal.predicted_loss)
+        found = Provisional(
+            origin=origin, label=proposal.label, size_bytes=size, predicted_loss=proposal.predicted_loss
+        )
         self.outcome = self._outcome(state="searching", provisional=found)
         unmeasured_file(self.outcome, found, proposal.plan, self.reference).write(self.folder / "best" / "plan.yaml")
         self._publish(self.outcome)
@@ -181,7 +185,9 @@ class Session:
         before = stored_outcome(self.folder)
         if before and before.state == "finished":
             return before
-        if before is None and (self.folder / "study.db").is_file():  # damaged: the trials are there, and are read with more time
+        if (
+            before is None and (self.folder / "study.db").is_file()
+        ):  # damaged: the trials are there, and are read with more time
             raise StudyError(f"the limit came before {self.folder}/front.json was made again; give a longer --timeout")
         outcome = before or self._outcome()
         if not outcome.records:
@@ -249,7 +255,9 @@ class Session:
         self.bench.space = narrowed(offered, free, losses, self.budget_bytes)
         self.solver = Solver(self.bench.space)
         before, now = (sum(map(len, space.options.values())) for space in (offered, self.bench.space))
-        self.progress.say(f"lazy bank: {now:,} of {before:,} choices lie near the budget; the calibrated ones of the others are not made")
+        self.progress.say(
+            f"lazy bank: {now:,} of {before:,} choices lie near the budget; the calibrated ones of the others are not made"
+        )
 
     def _latency(self) -> LatencyTable | None:
         if self.question.latency == "off":
@@ -273,7 +281,9 @@ class Session:
 
         def measured(record: Record) -> None:
             best = best_within(race.measured, self.budget_bytes, self.question.max_decode_ms)
-            self.progress.expect(self.schedule.left(self._outcome(race), race, self.question.trials, self.question.patience))
+            self.progress.expect(
+                self.schedule.left(self._outcome(race), race, self.question.trials, self.question.patience)
+            )
             self.progress.trial(record, best, race.spent, self.question.trials)
             if time.monotonic() - self._published > PUBLISH_SECONDS:
                 self._publish(self._outcome(race))
@@ -294,7 +304,9 @@ class Session:
         started = time.monotonic()
         outcome = unmeasured_rival(self.schedule.decided(self._outcome(race, state="finished")), of=len(race.seeds))
         if outcome.unguarded or outcome.unselected:
-            command = completion(self.question, self.folder, self.bank_folder, self.schedule.after(outcome), len(race.seeds))
+            command = completion(
+                self.question, self.folder, self.bank_folder, self.schedule.after(outcome), len(race.seeds)
+            )
             outcome = replace(outcome, completion=command)
         if self.latency and outcome.winner is not None:
             if self.clock.has(self.schedule.timing):
@@ -304,7 +316,9 @@ class Session:
             else:
                 self.progress.say("no time was left to time the deployed models: their times stay predicted")
         self._keep_time("finalists", started)
-        outcome = replace(outcome, seconds=dict(self.seconds), prices=self.solver.prices(self.losses, self.budget_bytes))
+        outcome = replace(
+            outcome, seconds=dict(self.seconds), prices=self.solver.prices(self.losses, self.budget_bytes)
+        )
         self._publish(outcome)
         return outcome
 
@@ -315,7 +329,11 @@ class Session:
 
     def _predicted_times(self, plan: Plan) -> tuple[float | None, float] | None:
         inventory = self.bench.space.inventory
-        return self.latency.predict(inventory, deployed_plan(plan, inventory, self.bench.space.target)) if self.latency else None
+        return (
+            self.latency.predict(inventory, deployed_plan(plan, inventory, self.bench.space.target))
+            if self.latency
+            else None
+        )
 
     def _outcome(self, race: Race | None = None, *, state: str = "searching", **known: Any) -> Outcome:
         if race:
@@ -336,7 +354,9 @@ class Session:
         started = time.monotonic()
         self.outcome = outcome
         self.bench.name_records(self.folder / USED)
-        publish(outcome, self.reference, self.folder, self.progress.publish, partial(scored_records, self.bench, outcome))
+        publish(
+            outcome, self.reference, self.folder, self.progress.publish, partial(scored_records, self.bench, outcome)
+        )
         self._published = time.monotonic()
         self.schedule.closing = max(self.schedule.closing, self._published - started)
 

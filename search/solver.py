@@ -68,7 +68,10 @@ class Solver:
     def _arrange(self) -> None:
         """The forest of the sites: leaves first, then those that overrule few, then those that overrule more."""
         inventory, options = self.space.inventory, self.space.options
-        sites = [*inventory.leaves, *sorted((s for s in inventory.parents if options[s.name]), key=lambda s: len(s.covers))]
+        sites = [
+            *inventory.leaves,
+            *sorted((s for s in inventory.parents if options[s.name]), key=lambda s: len(s.covers)),
+        ]
         column: dict[str, int] = {}
         for i, (name, _) in enumerate(self.variables):
             column.setdefault(name, i)
@@ -146,7 +149,9 @@ class Solver:
             row = np.array([values[variable] for variable in self.variables], dtype=np.float64)
         except KeyError as error:
             site, choice = error.args[0]
-            raise StudyError(f"{what}: nothing is said of {choice} at {site}; give a number for every choice of the space") from None
+            raise StudyError(
+                f"{what}: nothing is said of {choice} at {site}; give a number for every choice of the space"
+            ) from None
         if not np.isfinite(row).all():
             site, choice = self.variables[int(np.flatnonzero(~np.isfinite(row))[0])]
             raise EvaluationError(f"{what}: {choice} at {site} is not finite; leave it out of the space")
@@ -179,7 +184,10 @@ class Solver:
     @cached_property
     def _program(self) -> IntegerProgram:
         index = {variable: i for i, variable in enumerate(self.variables)}
-        rows = {site.name: [index[site.name, c] for c in self.space.options[site.name]] for site in self.space.inventory.leaves}
+        rows = {
+            site.name: [index[site.name, c] for c in self.space.options[site.name]]
+            for site in self.space.inventory.leaves
+        }
         for site in self.space.inventory.parents:
             for leaf in site.covers:
                 rows[leaf] += [index[site.name, choice] for choice in self.space.options[site.name]]
@@ -187,7 +195,10 @@ class Solver:
         return IntegerProgram(list(rows.values()), sites, [self.sizes, *self._costs], self._drops, self.space.max_drops)
 
     def _rooms(self, budget_bytes: int | None) -> list[float]:
-        return [np.inf if budget_bytes is None else budget_bytes - self.fixed, *(limit.most - limit.fixed for limit in self.limits)]
+        return [
+            np.inf if budget_bytes is None else budget_bytes - self.fixed,
+            *(limit.most - limit.fixed for limit in self.limits),
+        ]
 
     def _plan(self, taken: NDArray[np.int64]) -> Plan:
         return Plan(tuple(self.variables[i] for i in taken if self.variables[i][1] != KEEP))

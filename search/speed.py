@@ -45,13 +45,19 @@ class Speed:
         embedding = next((site.members[0] for site in inventory.leaves if site.kind == "embedding"), None)
         linear = [member for site in inventory.leaves if site.kind == "linear" for member in site.members]
         rate = _flops(max(linear, key=lambda member: member.parameters).shape)
-        inside = [m for site in inventory.leaves if site.block is not None and site.kind == "linear" for m in site.members]
+        inside = [
+            m for site in inventory.leaves if site.block is not None and site.kind == "linear" for m in site.members
+        ]
         products, elements = 2 * sum(m.parameters for m in inside) / rate, PASSES * sum(sum(m.shape) for m in inside)
         forward = products + elements * _comparison(1024) / 1024 / COMPARED_PASSES
         if not inventory.causal or embedding is None:
             return cls(flops_per_second=rate, forward=forward, compared=forward)
         vocabulary, hidden = embedding.shape  # both distributions are made from final states
-        return cls(flops_per_second=rate, forward=forward, compared=forward + 4 * vocabulary * hidden / rate + _comparison(vocabulary))
+        return cls(
+            flops_per_second=rate,
+            forward=forward,
+            compared=forward + 4 * vocabulary * hidden / rate + _comparison(vocabulary),
+        )
 
 
 @one_thread()
@@ -75,7 +81,9 @@ def bank_seconds(pairs: Mapping[tuple[str, Choice], Site], flops_per_second: flo
                 factored.add((member.module, width))
     seconds += sum(2 * width**3 / flops_per_second for _, width in factored)
     piece = torch.randn(PIECE, PIECE)
-    known = Statistics(second_moment=piece.T @ piece / PIECE, mean_absolute=piece.abs().mean(0), importance=piece.square())
+    known = Statistics(
+        second_moment=piece.T @ piece / PIECE, mean_absolute=piece.abs().mean(0), importance=piece.square()
+    )
     for key, choice in examples.items():
         step = choice.then if choice.then and "linear" not in choice.kinds else choice
         if step != KEEP and step.fault((PIECE, PIECE)) is None:

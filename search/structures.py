@@ -63,7 +63,8 @@ class Structures:
         dear = FORBIDDEN * sum(map(abs, losses.values()))
         overruled = {leaf for name, _ in structure for leaf in self.parents[name].covers}
         weighed = {
-            (name, choice): loss + dear * ((name, choice) not in structure if name in self.parents else name in overruled)
+            (name, choice): loss
+            + dear * ((name, choice) not in structure if name in self.parents else name in overruled)
             for (name, choice), loss in losses.items()
         }
         try:

@@ -89,7 +89,10 @@ class TrialLog:
         with _database(self.path):
             trials = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
             choices = {trial.number: trial.user_attrs["choices"] for trial in trials if "choices" in trial.user_attrs}
-            return {number: Plan(tuple((site, parse_choice(c)) for site, c in named.items())) for number, named in choices.items()}
+            return {
+                number: Plan(tuple((site, parse_choice(c)) for site, c in named.items()))
+                for number, named in choices.items()
+            }
 
     def ask(self) -> optuna.Trial:
         """A new trial."""
@@ -101,9 +104,13 @@ class TrialLog:
         excess = float(record.size_bytes - budget_bytes)
         with _database(self.path):
             trial.set_user_attr(ATTRIBUTE, record.to_mapping())
-            if "budget" not in trial.constraints:  # else the process died after this line; Optuna warns of a second call
+            if (
+                "budget" not in trial.constraints
+            ):  # else the process died after this line; Optuna warns of a second call
                 trial.set_constraint("budget", excess)
-            self.study._storage.set_trial_system_attr(trial._trial_id, "constraints", [excess])  # what the dashboard reads
+            self.study._storage.set_trial_system_attr(
+                trial._trial_id, "constraints", [excess]
+            )  # what the dashboard reads
             if record.whole:
                 self.study.tell(trial, record.objectives(timed=self.with_latency))
             else:
@@ -134,7 +141,13 @@ class Race:
     """
 
     def __init__(
-        self, log: TrialLog, question: Question, sampler: str, seeds: Sequence[tuple[str, Proposal]], measure: Measure, latency: Latency
+        self,
+        log: TrialLog,
+        question: Question,
+        sampler: str,
+        seeds: Sequence[tuple[str, Proposal]],
+        measure: Measure,
+        latency: Latency,
     ) -> None:
         self.log, self.question, self.seeds = log, question, seeds
         self.origin = sampler
@@ -170,7 +183,9 @@ class Race:
         pending = self.log.open_trials()
         failures = 0
         longest = 0.0
-        while (trials is None or self.spent < trials) and clock.has(longest + (reserved() if clock.is_limited else 0.0)):
+        while (trials is None or self.spent < trials) and clock.has(
+            longest + (reserved() if clock.is_limited else 0.0)
+        ):
             stop_if_asked()
             if self._is_out_of(patience):
                 break
@@ -184,7 +199,9 @@ class Race:
                 self.log.fail(trial, str(error) or "out of memory", proposal.plan)
                 self.failed[trial.number] = proposal.plan
                 if failures >= MOST_FAILURES:
-                    raise EvaluationError(f"{failures} trials in a row failed, the last one: {error}; what was measured is kept") from None
+                    raise EvaluationError(
+                        f"{failures} trials in a row failed, the last one: {error}; what was measured is kept"
+                    ) from None
             else:
                 failures = 0
                 self.log.tell(trial, record, self.question.budget_bytes)
@@ -240,7 +257,9 @@ class Race:
     def _evaluate(self, number: int, origin: str, proposal: Proposal, started: float) -> Record:
         plan = proposal.plan
         rung = proposal.sequences if (proposal.sequences or self.question.sequences) < self.question.sequences else None
-        same = next((record for record in self.history.values() if record.plan == plan and record.whole and rung is None), None)
+        same = next(
+            (record for record in self.history.values() if record.plan == plan and record.whole and rung is None), None
+        )
         with memory_faults():
             found = same or self.measure(plan, rung)
         decode_ms, prefill_ms = self.latency(plan) or (None, None)
@@ -260,7 +279,10 @@ def locked(folder: Path) -> Iterator[None]:
         StudyError: If another process holds it.
         OutputError: If the folder cannot be written.
     """
-    with held(folder, StudyError(f"another search runs in {folder}; wait for it, stop it, or choose another folder with --out")):
+    with held(
+        folder,
+        StudyError(f"another search runs in {folder}; wait for it, stop it, or choose another folder with --out"),
+    ):
         yield
 
 
@@ -272,9 +294,13 @@ def _database(path: Path) -> Iterator[None]:
         cause = error.__cause__ or error
         found = getattr(cause, "orig", None) or cause
         reason = str(found).splitlines()[0]
-        if "no such" in reason or (isinstance(found, sqlite3.DatabaseError) and not isinstance(found, sqlite3.OperationalError)):
+        if "no such" in reason or (
+            isinstance(found, sqlite3.DatabaseError) and not isinstance(found, sqlite3.OperationalError)
+        ):
             raise damaged(path, reason) from None
-        raise OutputError(f"cannot write {path}: {reason}; free some space, then run the same command again: it goes on") from None
+        raise OutputError(
+            f"cannot write {path}: {reason}; free some space, then run the same command again: it goes on"
+        ) from None
     except DAMAGE as error:
         raise damaged(path, reason_of(error)) from None
 

@@ -57,7 +57,9 @@ def moved_aside(folder: Path) -> Path:
     try:
         folder.rename(aside)
     except OSError as error:
-        raise OutputError(f"cannot move {folder} to {aside}: {error.strerror}; choose another folder with --out") from None
+        raise OutputError(
+            f"cannot move {folder} to {aside}: {error.strerror}; choose another folder with --out"
+        ) from None
     return aside
 
 

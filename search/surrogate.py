@@ -82,7 +82,9 @@ class Surrogate:
     def __init__(self, basis: Basis, records: Sequence[Record]) -> None:
         self.basis = basis
         self.widths = dict(WIDTHS)
-        self._multipliers: Floats = np.zeros((2, len(basis.pairs)))  # their logarithms at the middle level, and what a level adds
+        self._multipliers: Floats = np.zeros(
+            (2, len(basis.pairs))
+        )  # their logarithms at the middle level, and what a level adds
         self._middle = 0.0
         self._front = np.zeros((1, 2))
         most = min(max(SHARES // max(len(basis.pairs), 1), FEWEST), MOST)
@@ -110,7 +112,9 @@ class Surrogate:
         if not self._rows:
             return self._scaled(drawn, size_bytes)
         rest = np.linalg.cholesky(self._unexplained) @ generator.standard_normal(len(self._rows))
-        return self._scaled(drawn + self._back(cho_solve(self._factor, self._targets - self._explained(drawn) - rest)), size_bytes)
+        return self._scaled(
+            drawn + self._back(cho_solve(self._factor, self._targets - self._explained(drawn) - rest)), size_bytes
+        )
 
     def predict(self, plans: Sequence[Plan]) -> Prediction:
         """Of plans whose choices all have a sensitivity."""
@@ -118,7 +122,9 @@ class Surrogate:
         levels = self.basis.levels(rows) - self._middle if self._rows else np.zeros(len(rows))
         shares, sums = self.basis.shares(rows, self._multipliers, levels)
         summed = self._summed(shares, levels)
-        variance = self.widths["remainder"] ** 2 + sum(self.widths[name] ** 2 * np.square(each).sum(1) for name, each in summed.items())
+        variance = self.widths["remainder"] ** 2 + sum(
+            self.widths[name] ** 2 * np.square(each).sum(1) for name, each in summed.items()
+        )
         if not self._rows:
             return Prediction(mean=sums, spread=np.sqrt(variance))
         remainder = self.widths["remainder"] ** 2 * self._alike(rows, self._rows)
@@ -167,7 +173,10 @@ class Surrogate:
     def _summed(self, shares: Floats, levels: Floats) -> dict[str, Floats]:
         """What the log multipliers of each kind add to plans' log losses, to first order: ``(n, groups)`` each."""
         summed = self.basis.summed(shares)
-        return {name: summed[group] * levels[:, None] if by_level else summed[group] for name, group, by_level in self._kinds}
+        return {
+            name: summed[group] * levels[:, None] if by_level else summed[group]
+            for name, group, by_level in self._kinds
+        }
 
     def _explained(self, multipliers: Floats) -> Floats:
         """What log multipliers add to the measured plans' log losses, to first order."""
@@ -185,7 +194,9 @@ class Surrogate:
         total = np.zeros_like(self._multipliers)
         for name, group, by_level in self._kinds:
             members = self.basis.groups[group]
-            total[by_level] += self.widths[name] ** 2 * np.bincount(members, pulled[by_level], minlength=len(members))[members]
+            total[by_level] += (
+                self.widths[name] ** 2 * np.bincount(members, pulled[by_level], minlength=len(members))[members]
+            )
         return total
 
     def _scaled(self, multipliers: Floats, size_bytes: int) -> dict[tuple[str, Choice], float]:

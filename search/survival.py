@@ -18,7 +18,9 @@ def survival_words(outcome: Outcome) -> str:
     told += f"{len(outcome.records) + outcome.stopped_early} plans, {left:.1f} % are left on fresh texts ({spread})"
     if left <= 0:
         return f"{told}: none of the gain survived."
-    return f"{told}: " + (f"{100 * (1 - left / gained):.0f} % of the gain did not survive." if left < gained else "all of it survived.")
+    return f"{told}: " + (
+        f"{100 * (1 - left / gained):.0f} % of the gain did not survive." if left < gained else "all of it survived."
+    )
 
 
 def luck_words(outcome: Outcome) -> str:
@@ -41,10 +43,18 @@ def survival_section(outcome: Outcome) -> Section:
         if solver and solver.loss > 0 and fresh[solver.number] > 0:
             row += [f"{record.loss / solver.loss:.3f}", f"{fresh[record.number] / fresh[solver.number]:.3f}"]
         rows.append(row)
-    over = [f"over trial {solver.number}, the solver's: search set", "fresh texts"] if rows and solver and len(rows[0]) > 3 else []
+    over = (
+        [f"over trial {solver.number}, the solver's: search set", "fresh texts"]
+        if rows and solver and len(rows[0]) > 3
+        else []
+    )
     told = "Each finalist compressed as the trials had it, on the set that chose it and on the selection set, which no trial read."
     words = survival_words(outcome)
-    return Section(title=title, paragraphs=[told, *([words] if words else [])], table=(["trial", "search set", "fresh texts", *over], rows))
+    return Section(
+        title=title,
+        paragraphs=[told, *([words] if words else [])],
+        table=(["trial", "search set", "fresh texts", *over], rows),
+    )
 
 
 def _alone(outcome: Outcome, record: Record) -> float:

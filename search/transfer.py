@@ -98,7 +98,9 @@ class Transfer:
             self._move(first, trials)
         self._uniform()
         if not self.records:
-            raise EvaluationError("neither the plan nor a uniform one gives finite predictions on this model; search it anew")
+            raise EvaluationError(
+                "neither the plan nor a uniform one gives finite predictions on this model; search it anew"
+            )
         outcome = replace(self._outcome(), records=tuple(self._promising()))
         with rebuilder(self.bench) as rebuild:
             outcome = decide(outcome, rebuild.measure, self.bench.is_calibrated, self.progress.step)
@@ -136,7 +138,9 @@ class Transfer:
 
     def _uniform(self) -> None:
         """The best few uniform plans within the budget, told by data-free siblings on a part of the search set."""
-        fitting = [found for found in uniform_plans(self.space, self.budget_bytes) if found.size_bytes <= self.budget_bytes]
+        fitting = [
+            found for found in uniform_plans(self.space, self.budget_bytes) if found.size_bytes <= self.budget_bytes
+        ]
         rung = max(1, len(self.bench.sequences["search"]) // RUNG)
         ranks: dict[Plan, float] = {}
         for done, found in enumerate(fitting if len(fitting) > UNIFORM + 1 else ()):
@@ -161,8 +165,13 @@ class Transfer:
             stop_if_asked()
             self.progress.step("moves", done, trials)
             parents = {best.plan: best.size_bytes}
-            drawn = sorted(moves.drawn(generator, parents, self.budget_bytes, MOVES), key=lambda move: (move.loss, move.size_bytes))
-            wanted = [(solver.solve(losses, self.budget_bytes), None), *((moves.plan(move), move.loss) for move in drawn)]
+            drawn = sorted(
+                moves.drawn(generator, parents, self.budget_bytes, MOVES), key=lambda move: (move.loss, move.size_bytes)
+            )
+            wanted = [
+                (solver.solve(losses, self.budget_bytes), None),
+                *((moves.plan(move), move.loss) for move in drawn),
+            ]
             found = next(((plan, loss) for plan, loss in wanted if plan not in tried), None)
             if found is None:
                 return
@@ -176,7 +185,10 @@ class Transfer:
         near, inventory = nearby(self.space, self.plan), self.space.inventory
         options = dict(near.options)
         for site, own in self.plan.decided(inventory):
-            sizes = {choice: stored_bytes(site, choice) / max(stored_bytes(site, own), 1) for choice in near.options[site.name]}
+            sizes = {
+                choice: stored_bytes(site, choice) / max(stored_bytes(site, own), 1)
+                for choice in near.options[site.name]
+            }
             alike = [choice for choice, size in sizes.items() if LEAST <= size <= MOST]
             options[site.name] = tuple(dict.fromkeys([own, *(alike if site.is_leaf and own != KEEP else ())]))
         return replace(near, options=options)
@@ -191,18 +203,26 @@ class Transfer:
         self.bench.fill(pairs)
         texts = self.bench.sequences["search"]
         evidence = Evidence(space, self.bench.planned, self.bench.bank, texts, facts_of(self.bench.bank))
-        alone = evidence.losses_alone([(site, choice) for site, choice in pairs if site.kind != "linear" or choice == decided[site.name]])
+        alone = evidence.losses_alone(
+            [(site, choice) for site, choice in pairs if site.kind != "linear" or choice == decided[site.name]]
+        )
         forbidden = 1e3 * sum(alone.values()) + 1.0
         losses = {(name, choice): forbidden for name, choices in space.options.items() for choice in choices} | alone
         losses |= {(name, KEEP): 0.0 for name in decided if KEEP in space.options[name]}
         for name, own in decided.items():
             if own != KEEP and (site := inventory[name]).kind == "linear":
                 scale = alone[name, own] / max(evidence.output_error(site, own), 1e-30)
-                losses |= {(name, other): scale * evidence.output_error(site, other) for other in space.options[name] if other != own}
+                losses |= {
+                    (name, other): scale * evidence.output_error(site, other)
+                    for other in space.options[name]
+                    if other != own
+                }
         evidence.finish()
         self._alone_tokens = evidence.forward_tokens
         return losses
 
     def _outcome(self) -> Outcome:
         records, budget = tuple(self.records), self.budget_bytes
-        return self.bench.outcome(state="finished", budget_bytes=budget, original_perplexity=None, records=records, spent=self.passes)
+        return self.bench.outcome(
+            state="finished", budget_bytes=budget, original_perplexity=None, records=records, spent=self.passes
+        )

@@ -53,8 +53,13 @@ class Truth:
             StudyError: If it was measured on other weights or texts.
         """
         content = json.loads(path.read_text())
-        if [content[name] for name in ("weights_sha256", "search_sha256")] != [bench.origin.weights, bench.texts_sha256["search"]]:
-            raise StudyError(f"{path} was measured on other weights or texts; name the same model and data, or make it again")
+        if [content[name] for name in ("weights_sha256", "search_sha256")] != [
+            bench.origin.weights,
+            bench.texts_sha256["search"],
+        ]:
+            raise StudyError(
+                f"{path} was measured on other weights or texts; name the same model and data, or make it again"
+            )
         front = tuple((size, loss) for size, loss in content["front"])
         return cls(front=front, plans=content["plans"], exhaustive=content["exhaustive"])
 
@@ -97,7 +102,9 @@ class Truth:
         """Sizes, and logarithms of losses, each from 0 to 1 over the front."""
         (low, worst), (high, best) = self.front[0], self.front[-1]
         most = np.log(max(worst, LEAST) / max(best, LEAST))
-        return [((size - low) / (high - low), np.log(max(loss, LEAST) / max(best, LEAST)) / most) for size, loss in points]
+        return [
+            ((size - low) / (high - low), np.log(max(loss, LEAST) / max(best, LEAST)) / most) for size, loss in points
+        ]
 
 
 def best_points(points: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:

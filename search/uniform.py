@@ -35,7 +35,10 @@ def uniform_plan(space: Space, bits: int, group_size: int, embedding: Choice) ->
     for site in space.inventory.leaves:
         options = space.options[site.name]
         # The algorithm that the study offers at the site, so that the search is compared with its like.
-        algorithm = next((getattr(option, "algorithm", None) for option in options if option.method == "quantize"), None) or "search"
+        algorithm = (
+            next((getattr(option, "algorithm", None) for option in options if option.method == "quantize"), None)
+            or "search"
+        )
         knobs = {"bits": bits, "algorithm": algorithm}
         candidates = [quantize.build({**knobs, "group_size": group}) for group in (group_size, "channel")]
         if len(options) == 1:

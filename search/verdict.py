@@ -25,7 +25,11 @@ def verdict(outcome: Outcome) -> str:
     if comparison is None and outcome.unguarded:
         return f"The winner is trial {best.number} ({share}), unguarded: {outcome.unguarded}."
     if comparison is None:
-        where = "no other uniform plan is that small" if outcome.uniform is None else "the search's best is the uniform plan itself"
+        where = (
+            "no other uniform plan is that small"
+            if outcome.uniform is None
+            else "the search's best is the uniform plan itself"
+        )
         if outcome.winner == outcome.uniform and outcome.searched is None:
             where = "no searched plan is within the budget"
         return f"The winner is trial {best.number} ({share}); {where}, so there is no comparison with one."
@@ -33,16 +37,16 @@ def verdict(outcome: Outcome) -> str:
     interval = f"{comparison.mean:.3f} of the best uniform plan's, {spread}"
     if outcome.gains:
         return f"The winner is trial {best.number} ({share}). Its held-out loss is {interval}.{against_solver(outcome)}"
-    return (
-        f"No significant gain: the uniform plan wins (trial {best.number}, {share}). The search's best has a held-out loss of {interval}."
-    )
+    return f"No significant gain: the uniform plan wins (trial {best.number}, {share}). The search's best has a held-out loss of {interval}."
 
 
 def provisional_words(outcome: Outcome, plan: Provisional) -> str:
     """In one sentence, what the plan is that can be applied before the first trial."""
     share = f"{plan.size_bytes:,} bytes, {100 * plan.size_bytes / outcome.original_bytes:.1f} % of the original"
     if plan.predicted_loss is None:
-        return f"No plan was measured yet. The plan is the largest uniform one within the budget ({plan.label}; {share})."
+        return (
+            f"No plan was measured yet. The plan is the largest uniform one within the budget ({plan.label}; {share})."
+        )
     return f"No plan was measured yet. The plan is the solver's ({share}): its loss is predicted, {plan.predicted_loss:.3g}."
 
 
@@ -75,10 +79,14 @@ def price_words(outcome: Outcome) -> list[str]:
     """In one sentence, what one percent more of each budget would buy; nothing where that is not known."""
     solved = next((record.predicted_loss for record in outcome.records if record.origin == "solver"), None)
     budgets = {"size_bytes": ("bytes", outcome.budget_bytes), "decode_ms": ("decode time", outcome.max_decode_ms)}
-    bought = {budgets[name][0]: price * (budgets[name][1] or 0) for name, price in outcome.prices.items() if name in budgets}
+    bought = {
+        budgets[name][0]: price * (budgets[name][1] or 0) for name, price in outcome.prices.items() if name in budgets
+    }
     if not solved or solved < 0 or not bought:
         return []
-    told = " and ".join(f"1 % more {name} would buy about {share / solved:.2g} % less loss" for name, share in bought.items())
+    told = " and ".join(
+        f"1 % more {name} would buy about {share / solved:.2g} % less loss" for name, share in bought.items()
+    )
     return [f"At this budget {told}, as the search predicted it before the first trial."]
 
 
@@ -119,4 +127,6 @@ def finding_text(outcome: Outcome, finding: Finding) -> str:
     name, unit = METRICS[outcome.metric]
     perplexity = f"; perplexity {finding.perplexity:.4g}" if finding.perplexity is not None else ""
     value = f"{name} {finding.mean:.4g} {unit}".rstrip()
-    return f"{value}, 95 % interval over {finding.documents} documents {finding.low:.4g} to {finding.high:.4g}{perplexity}"
+    return (
+        f"{value}, 95 % interval over {finding.documents} documents {finding.low:.4g} to {finding.high:.4g}{perplexity}"
+    )

@@ -77,7 +77,13 @@ def _droppable(space: Space, config: Any) -> Space:
             reduced_config(config, space.inventory, (site.block,) if site.block is not None else ())
     except PlanError:
         space = replace(space, options={**space.options, **{site.name: () for site in blocks}})
-    drops = [(s, c) for s in space.inventory.parents if s.kind == "attention" for c in space.options[s.name] if leaves_out(s, c)]
+    drops = [
+        (s, c)
+        for s in space.inventory.parents
+        if s.kind == "attention"
+        for c in space.options[s.name]
+        if leaves_out(s, c)
+    ]
     try:
         for site, choice in drops[:1]:
             check_places(config, space.inventory, Plan.of(space.inventory, {site.name: choice}))
@@ -152,7 +158,9 @@ class Workbench:
         part, inventory = self.calibration(draw), self.space.inventory
         folder = self.bank.folder / "statistics" / self._calibration_key(draw)
         self.planned.swap(Plan())
-        needs = frozenset(need for options in self.space.options.values() for choice in options for need in choice.needs)
+        needs = frozenset(
+            need for options in self.space.options.values() for choice in options for need in choice.needs
+        )
         return statistics_for(self.model, inventory, part.tokens, part.mask, folder, needs)
 
     def teacher(self, name: str) -> Teacher:
@@ -189,13 +197,17 @@ class Workbench:
         self.planned.swap(plan, bank)
         return teacher.measure(self.model)
 
-    def latency_table(self, path: Path, beside: Sequence[Plan] = (), check: Callable[[], None] = lambda: None) -> LatencyTable:
+    def latency_table(
+        self, path: Path, beside: Sequence[Plan] = (), check: Callable[[], None] = lambda: None
+    ) -> LatencyTable:
         """The table of a file, measured now if it is missing, for the space and for plans beside it; ``check`` is called before each
         timing."""
         if path.is_file():
             return LatencyTable.read(path)
         check_deployed(deployed_bytes(self.config, self.space), self.memory_bytes)
-        table = measure_table(self.space, self.deployed, deployed_dtype(self.config, self.space), cpu_name(), beside, check)
+        table = measure_table(
+            self.space, self.deployed, deployed_dtype(self.config, self.space), cpu_name(), beside, check
+        )
         table.write(path)
         return table
 
@@ -210,7 +222,9 @@ class Workbench:
         """How many deployed models memory holds, each counted as large as the original."""
         return self.memory_bytes // deployed_bytes(self.config, self.space)
 
-    def fill_bank(self, beside: Sequence[Plan] = (), progress: Callable[[int, int], None] = lambda done, of: None) -> None:
+    def fill_bank(
+        self, beside: Sequence[Plan] = (), progress: Callable[[int, int], None] = lambda done, of: None
+    ) -> None:
         """Compresses every site under every option, and under what these plans take, that is not in the bank yet.
 
         Raises:

@@ -104,7 +104,9 @@ def finalists_of(question: StudyFile, uniform: Sequence[UniformPlan], budget_byt
 
 def expected_plan(space: Space, budget_bytes: int) -> Plan:
     """A plan of the budget if bits matter alike everywhere: its calibrated choices are as many as the finalists'."""
-    leaves = replace(space, options={site.name: space.options[site.name] if site.is_leaf else () for site in space.inventory.sites})
+    leaves = replace(
+        space, options={site.name: space.options[site.name] if site.is_leaf else () for site in space.inventory.sites}
+    )
     solver = Solver(leaves)
     return solver.solve(_guessed(leaves), max(budget_bytes, solver.smallest().size_bytes(space.inventory)))
 
@@ -139,9 +141,14 @@ def _filled(question: StudyFile, space: Space, budget_bytes: int) -> Space:
     if not is_lazy(question, space):
         return space
     free = data_free(space)
-    leaves = replace(free, options={site.name: free.options[site.name] if site.is_leaf else () for site in free.inventory.sites})
+    leaves = replace(
+        free, options={site.name: free.options[site.name] if site.is_leaf else () for site in free.inventory.sites}
+    )
     near = narrowed(space, leaves, _guessed(leaves), budget_bytes)
-    return replace(space, options={name: tuple(dict.fromkeys((*free.options[name], *near.options[name]))) for name in space.options})
+    return replace(
+        space,
+        options={name: tuple(dict.fromkeys((*free.options[name], *near.options[name]))) for name in space.options},
+    )
 
 
 def _guessed(space: Space) -> dict[tuple[str, Choice], float]:
@@ -152,17 +159,26 @@ def _guessed(space: Space) -> dict[tuple[str, Choice], float]:
         bits = 8 * total_bytes(site_layout(site, choice)) / weights
         return 0.0 if choice == KEEP else weights * 4.0**-bits * (0.5 if choice.needs else 1.0)
 
-    return {(site.name, choice): guess(site, choice) for site in space.inventory.sites for choice in space.options[site.name]}
+    return {
+        (site.name, choice): guess(site, choice)
+        for site in space.inventory.sites
+        for choice in space.options[site.name]
+    }
 
 
 def _file_bytes(site: Site, choice: Choice) -> int:
-    return file_bytes(site_layout(site, choice), {ABOUT: json.dumps(about_of(site, choice, ANY_SHA256) | {DIGEST: ANY_SHA256})})
+    return file_bytes(
+        site_layout(site, choice), {ABOUT: json.dumps(about_of(site, choice, ANY_SHA256) | {DIGEST: ANY_SHA256})}
+    )
 
 
 def _moment_bytes(inventory: Inventory, widths: Mapping[str, int]) -> int:
     """Statistics of one draw: a file for each input, and their index."""
     files = sum(
-        file_bytes({"second_moment": TensorSpec("float32", (width, width)), "mean_absolute": TensorSpec("float32", (width,))}, _SAID)
+        file_bytes(
+            {"second_moment": TensorSpec("float32", (width, width)), "mean_absolute": TensorSpec("float32", (width,))},
+            _SAID,
+        )
         for width in widths.values()
     )
     modules = {member.module: "0" * 28 for site in inventory.leaves if site.kind == "linear" for member in site.members}
@@ -180,4 +196,10 @@ def _book_bytes(question: StudyFile, space: Space, pairs: Pairs) -> int:
     sites, trials = len(space.inventory.leaves), question.trials or 0
     plans = 3 * (SEARCHED + UNIFORM) + trials  # front and trials hold each plan in full
     journal = JOURNAL_BYTES if question.trials is None else min(JOURNAL_BYTES, trials * sites * JOURNAL_CHOICE_BYTES)
-    return journal + REPORT_BYTES + (FACT_BYTES + 70) * len(pairs) + trials * TRIAL_BYTES + (plans + 10) * sites * CHOICE_BYTES
+    return (
+        journal
+        + REPORT_BYTES
+        + (FACT_BYTES + 70) * len(pairs)
+        + trials * TRIAL_BYTES
+        + (plans + 10) * sites * CHOICE_BYTES
+    )

@@ -77,7 +77,10 @@ class Choice(BaseModel):
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
-        return {**state, "__dict__": {knob: state["__dict__"][knob] for knob in type(self).model_fields}}  # strings hash anew elsewhere
+        return {
+            **state,
+            "__dict__": {knob: state["__dict__"][knob] for knob in type(self).model_fields},
+        }  # strings hash anew elsewhere
 
     @field_validator("then", mode="before")
     @classmethod
@@ -150,7 +153,9 @@ class Choice(BaseModel):
         """Whether this step saves on disk only: no runtime computes faster for it."""
         return False
 
-    def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
+    def encode(
+        self, weight: Tensor, statistics: Statistics = NO_STATISTICS
+    ) -> tuple[dict[str, Tensor], dict[str, Part]]:
         """Own tensors and dense parts of a float32 matrix ``(out_features, in_features)``; not modified.
 
         Args:
@@ -193,7 +198,9 @@ class Choice(BaseModel):
         return {"method": self.method, **self.knobs, **then}
 
     def __str__(self) -> str:
-        knobs = "".join(f" {name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in self.knobs.items())
+        knobs = "".join(
+            f" {name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in self.knobs.items()
+        )
         return f"{self.method}{knobs}" + (f" then {self.then}" if self.then else "")
 
     @classmethod
@@ -207,7 +214,8 @@ class Choice(BaseModel):
             return cls(**knobs)
         except ValidationError as error:
             faults = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'knobs'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+                f"{'.'.join(map(str, e['loc'])) or 'knobs'}: {e['msg'].removeprefix('Value error, ')}"
+                for e in error.errors()
             )
             known = ", ".join(cls.model_fields)
             raise PlanError(f"{cls.method}: {faults} (its knobs: {known})") from None
@@ -240,7 +248,9 @@ class Keep(Choice):
         """The matrix itself."""
         return {"weight": shape}
 
-    def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
+    def encode(
+        self, weight: Tensor, statistics: Statistics = NO_STATISTICS
+    ) -> tuple[dict[str, Tensor], dict[str, Part]]:
         """The matrix itself."""
         return {}, {"weight": Part(matrix=weight, statistics=statistics)}
 

@@ -54,7 +54,9 @@ class _Loader(yaml.SafeLoader):
                 if not isinstance(key, yaml.ScalarNode):
                     continue  # the constructor refuses it
                 if key.value in seen:
-                    self.faults.append(f"{self.source}:{key.start_mark.line + 1}: duplicate key {key.value!r}; remove one")
+                    self.faults.append(
+                        f"{self.source}:{key.start_mark.line + 1}: duplicate key {key.value!r}; remove one"
+                    )
                 seen.add(key.value)
                 self.note(value, (*place, key.value))
                 self.lines[(*place, key.value)] = key.start_mark.line + 1

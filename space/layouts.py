@@ -42,7 +42,10 @@ def site_layout(site: Site, choice: Choice) -> dict[str, TensorSpec]:
     """Tensors by name that store a site under a choice; biases included, norms left to the block."""
     layout: dict[str, TensorSpec] = {}
     for member, shape in choice_members(site, choice):
-        layout |= {f"{member.module}.{key}": spec for key, spec in matrix_layout(inner(site, choice), shape, member.dtype).items()}
+        layout |= {
+            f"{member.module}.{key}": spec
+            for key, spec in matrix_layout(inner(site, choice), shape, member.dtype).items()
+        }
         if member.bias:
             layout[f"{member.module}.bias"] = TensorSpec(member.bias.dtype, (shape[0],))
     return layout
@@ -61,7 +64,9 @@ def choice_members(site: Site, choice: Choice) -> list[tuple[Member, Shape]]:
 def site_fault(site: Site, choice: Choice, target: Target) -> str | None:
     """Why a site cannot take a choice under a target, with the remedy; None where it can."""
     if site.kind not in choice.kinds:
-        return f"'{choice.method}' is for {' and '.join(sorted(choice.kinds))} sites; {site.name} is of kind {site.kind}"
+        return (
+            f"'{choice.method}' is for {' and '.join(sorted(choice.kinds))} sites; {site.name} is of kind {site.kind}"
+        )
     if reason := next((reason for step in choice.steps if (reason := step.supports(site, target))), None):
         return reason
     if fault := choice.site_fault(site):

@@ -33,7 +33,9 @@ def held(folder: Path, refusal: ParedownError, *, shared: bool = False) -> Itera
         if shared and error.errno in (errno.EROFS, errno.EACCES):
             yield  # nobody can remove anything there either
             return
-        raise OutputError(f"cannot write {folder}: {error.strerror}; free some space or choose another folder") from None
+        raise OutputError(
+            f"cannot write {folder}: {error.strerror}; free some space or choose another folder"
+        ) from None
     with file:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

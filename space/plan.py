@@ -91,7 +91,9 @@ class Plan:
 
     def attentions(self, inventory: Inventory) -> tuple[int, ...]:
         """Indices of the blocks whose attention is left out, but not all of the block."""
-        left = (site for site, choice in self.decided(inventory) if site.kind == "attention" and leaves_out(site, choice))
+        left = (
+            site for site, choice in self.decided(inventory) if site.kind == "attention" and leaves_out(site, choice)
+        )
         return tuple(site.block for site in left if site.block is not None)
 
     def layout(self, inventory: Inventory) -> dict[str, TensorSpec]:

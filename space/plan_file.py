@@ -37,7 +37,9 @@ class BaseModelReference(BaseModel):
     revision: str | None = None
     architecture: str
     config_sha256: str
-    shapes_sha256: str = Field(description="fingerprint of module names and shapes: what a model must share to take the plan")
+    shapes_sha256: str = Field(
+        description="fingerprint of module names and shapes: what a model must share to take the plan"
+    )
 
 
 class Default(BaseModel):
@@ -58,7 +60,9 @@ class Calibration(BaseModel):
     sequence_length: int = Field(ge=1)
     seed: int = Field(ge=0)
     sha256: str = Field(description="fingerprint of the tokens")
-    in_order: bool = Field(description="whether each matrix was compressed on the inputs that the compressed ones before it give")
+    in_order: bool = Field(
+        description="whether each matrix was compressed on the inputs that the compressed ones before it give"
+    )
 
 
 class Records(BaseModel):
@@ -155,7 +159,9 @@ def _regrouped(choices: Mapping[str, Choice], inventory: Inventory) -> dict[str,
     for site in inventory.leaves if by_module else ():
         asked = {by_module.pop(member.module, None) for member in site.members}
         if len(asked) > 1:
-            raise PlanError(f"the target needs one choice for all of {site.name}, the plan has several; give them the same one")
+            raise PlanError(
+                f"the target needs one choice for all of {site.name}, the plan has several; give them the same one"
+            )
         if (choice := asked.pop()) is not None:
             found[site.name] = choice
     return found | by_module  # what no site has is refused with its name

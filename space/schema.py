@@ -35,7 +35,9 @@ def study_schema() -> dict[str, Any]:
     properties["target"]["enum"] = list(targets)
     properties["data"] = {"anyOf": [properties["data"], {"type": "string"}], "default": properties["data"]["default"]}
     properties["budget"] = {**properties["budget"], "type": ["string", "number"]}
-    properties["until"]["anyOf"].append({"type": "integer", "description": "07:30 without quotes, as YAML 1.1 reads it"})
+    properties["until"]["anyOf"].append(
+        {"type": "integer", "description": "07:30 without quotes, as YAML 1.1 reads it"}
+    )
     return {"$schema": DIALECT, **schema, "title": "paredown study"}
 
 

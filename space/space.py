@@ -44,11 +44,18 @@ class Space:
         patterns = [*(override.match for override in wishes.overrides), *(rule.match for rule in wishes.at_least)]
         unused = [pattern for pattern in patterns if not any(_matches(pattern, site) for site in inventory.sites)]
         if unused:
-            raise StudyError(f"no site matches {', '.join(map(repr, unused))}; `paredown inspect` lists the sites and classes")
-        options = {site.name: _options(site, target, wishes) if _is_scored(site, inventory) else (KEEP,) for site in inventory.sites}
+            raise StudyError(
+                f"no site matches {', '.join(map(repr, unused))}; `paredown inspect` lists the sites and classes"
+            )
+        options = {
+            site.name: _options(site, target, wishes) if _is_scored(site, inventory) else (KEEP,)
+            for site in inventory.sites
+        }
         options = {site.name: _held(site, options[site.name], inventory, wishes.at_least) for site in inventory.sites}
         one: dict[Choice, Choice] = {}  # equal choices are one object, which compares at once
-        options = {name: tuple(one.setdefault(choice, choice) for choice in choices) for name, choices in options.items()}
+        options = {
+            name: tuple(one.setdefault(choice, choice) for choice in choices) for name, choices in options.items()
+        }
         blocks = sum(site.kind == "block" for site in inventory.parents)
         max_drops = blocks // 4 if wishes.max_drops is None else min(wishes.max_drops, blocks - 1)
         return cls(inventory=inventory, target=target, options=options, max_drops=max_drops)
@@ -67,16 +74,21 @@ class Space:
     def remarks(self, wishes: SpaceFile) -> list[str]:
         """What a study asks for in vain, and what it does not say; a line each."""
         lists = [
-            (f"override {o.match!r}", o.choices, [s for s in self.inventory.sites if _override(s, wishes) == o]) for o in wishes.overrides
+            (f"override {o.match!r}", o.choices, [s for s in self.inventory.sites if _override(s, wishes) == o])
+            for o in wishes.overrides
         ]
         plain = [site for site in self.inventory.sites if _override(site, wishes) is None]
-        lists += [(f"{kind} sites", choices, [s for s in plain if s.kind == kind]) for kind, choices in wishes.choices.items()]
+        lists += [
+            (f"{kind} sites", choices, [s for s in plain if s.kind == kind]) for kind, choices in wishes.choices.items()
+        ]
         lines = [line for name, choices, sites in lists for line in _untaken(name, choices, sites, self.target)]
         kinds = dict.fromkeys(site.kind for site in plain if len(default_choices(site)) > site.is_leaf)
         unsaid = [kind for kind in kinds if kind not in wishes.choices]
         if wishes.choices and unsaid:
             named = ", ".join(wishes.choices)
-            lines.append(f"space.choices names {named}; {', '.join(unsaid)} sites keep their default choices ([] or [keep] turns them off)")
+            lines.append(
+                f"space.choices names {named}; {', '.join(unsaid)} sites keep their default choices ([] or [keep] turns them off)"
+            )
         return lines
 
     def sizes(self, site: Site) -> list[int]:
@@ -113,7 +125,9 @@ def _options(site: Site, target: Target, wishes: SpaceFile) -> tuple[Choice, ...
         return tuple(dict.fromkeys(choice for choice in fitting if choice != KEEP))
     if not fitting and override:
         reason = next((fault for fault in faults.values() if fault), "none was given")
-        raise StudyError(f"{site.name} has no choice left of override {override.match!r}: {reason}; add one that fits, e.g. keep")
+        raise StudyError(
+            f"{site.name} has no choice left of override {override.match!r}: {reason}; add one that fits, e.g. keep"
+        )
     return tuple(dict.fromkeys(fitting)) or (KEEP,)
 
 
@@ -129,7 +143,9 @@ def _untaken(name: str, choices: Sequence[ChoiceText], sites: Sequence[Site], ta
             yield f"{name}: none takes '{choice}'" + (f" ({faults[0]})" if faults else "; the model has no such site")
 
 
-def _held(site: Site, choices: tuple[Choice, ...], inventory: Inventory, rules: Sequence[AtLeast]) -> tuple[Choice, ...]:
+def _held(
+    site: Site, choices: tuple[Choice, ...], inventory: Inventory, rules: Sequence[AtLeast]
+) -> tuple[Choice, ...]:
     """The choices that store as many bits a weight as the rules for the site, or for a leaf that it overrules, ask for."""
     leaves = [leaf for leaf in inventory.leaves if leaf.name in site.covers] if site.covers else [site]
     least = max((rule.bits for rule in rules for one in (site, *leaves) if _matches(rule.match, one)), default=0.0)
@@ -140,7 +156,9 @@ def _held(site: Site, choices: tuple[Choice, ...], inventory: Inventory, rules: 
     held = tuple(choice for choice, bits in found.items() if bits >= least)
     if site.is_leaf and not held:
         most = max(found.values())
-        raise StudyError(f"{site.name} has no choice of {least:g} bits a weight (at_least): its largest has {most:.4g}; add one, e.g. keep")
+        raise StudyError(
+            f"{site.name} has no choice of {least:g} bits a weight (at_least): its largest has {most:.4g}; add one, e.g. keep"
+        )
     return held
 
 

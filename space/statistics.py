@@ -39,7 +39,9 @@ class Statistics:
         """
         found: Tensor | None = getattr(self, name)
         if found is None:
-            raise PlanError(f"no {name} of the inputs is known: the method is calibrated, give calibration texts (--data)")
+            raise PlanError(
+                f"no {name} of the inputs is known: the method is calibrated, give calibration texts (--data)"
+            )
         if f"sound {name}" not in self.derived:
             squares = found.diagonal() if name == "second_moment" else found
             if not (found.isfinite().all() and (squares >= 0).all()):

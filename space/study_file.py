@@ -43,7 +43,9 @@ def _checked(choices: list[ChoiceText]) -> list[ChoiceText]:
 class Override(_Strict):
     """Choices for the sites that match; the first override that matches a site wins. A single choice pins the site."""
 
-    match: str = Field(description="a site's name, a class (Linear, Conv1D, Embedding), or re:PATTERN over the whole name")
+    match: str = Field(
+        description="a site's name, a class (Linear, Conv1D, Embedding), or re:PATTERN over the whole name"
+    )
     choices: list[ChoiceText] = Field(min_length=1)
 
     _check = field_validator("choices")(_checked)
@@ -52,22 +54,30 @@ class Override(_Strict):
 class AtLeast(_Strict):
     """A rule for the sites that match, and for what overrules them: no choice that stores fewer bits a weight."""
 
-    match: str = Field(description="a site's name, a class (Linear, Conv1D, Embedding), or re:PATTERN over the whole name")
+    match: str = Field(
+        description="a site's name, a class (Linear, Conv1D, Embedding), or re:PATTERN over the whole name"
+    )
     bits: float = Field(gt=0, description="stored bits over weights, scales counted")
 
 
 class SpaceFile(_Strict):
     """What may be done to the model."""
 
-    choices: dict[Kind, list[ChoiceText]] = Field(default_factory=dict, description="in place of the defaults, by kind of site")
+    choices: dict[Kind, list[ChoiceText]] = Field(
+        default_factory=dict, description="in place of the defaults, by kind of site"
+    )
     overrides: list[Override] = Field(default_factory=list, description="for single sites; the first that matches wins")
     ties: list[list[str]] = Field(
         default_factory=list,
         description="groups of modules of a block, each by the last part of its name, that take one choice: a smaller space",
     )
-    at_least: list[AtLeast] = Field(default_factory=list, description="fewest bits a weight of single sites; the strictest rule counts")
+    at_least: list[AtLeast] = Field(
+        default_factory=list, description="fewest bits a weight of single sites; the strictest rule counts"
+    )
     max_drops: int | None = Field(
-        default=None, ge=0, description="blocks and halves of blocks that may be dropped; a quarter of the blocks by default"
+        default=None,
+        ge=0,
+        description="blocks and halves of blocks that may be dropped; a quarter of the blocks by default",
     )
 
     @field_validator("choices")
@@ -94,18 +104,32 @@ class StudyFile(_Strict):
     revision: str | None = Field(default=None, description="of a repository on the hub")
     data: list[str] = Field(default=["stdlib"], description="text files, folders, hub:NAME[:CONFIG[:SPLIT]], or stdlib")
     target: str = Field(default="paredown", description="the runtime: paredown or transformers")
-    budget: str = Field(default="45%", description="45% of the original's tensor bytes, 3.5GB, or 4.25bpw; never without a unit")
-    trials: int | None = Field(default=None, ge=1, description="most trials: the tokens of that many plans on the whole search set")
-    timeout: float | None = Field(default=None, description="end each run after 45m, 1h30m, 90s, or a number of seconds, all steps counted")
+    budget: str = Field(
+        default="45%", description="45% of the original's tensor bytes, 3.5GB, or 4.25bpw; never without a unit"
+    )
+    trials: int | None = Field(
+        default=None, ge=1, description="most trials: the tokens of that many plans on the whole search set"
+    )
+    timeout: float | None = Field(
+        default=None, description="end each run after 45m, 1h30m, 90s, or a number of seconds, all steps counted"
+    )
     until: str | None = Field(default=None, description="time of day at which a run ends, HH:MM")
     patience: Literal["auto", "off"] | int = Field(
         default="auto",
         description="ends the trials early: auto when expected gains are below the noise, N without a better plan, or off",
     )
-    latency: str = Field(default="measure", description="measure a table of this machine, off, or the file of a table measured before")
-    max_decode_ms: float | None = Field(default=None, gt=0, description="most predicted time of a decoded token [ms], by the latency table")
-    memory: str = Field(default="auto", description="for the weights in float32, such as 8GB; a larger model is streamed")
-    seed: int = Field(default=0, ge=0, description="of the sampler, and of which calibration and search documents are read")
+    latency: str = Field(
+        default="measure", description="measure a table of this machine, off, or the file of a table measured before"
+    )
+    max_decode_ms: float | None = Field(
+        default=None, gt=0, description="most predicted time of a decoded token [ms], by the latency table"
+    )
+    memory: str = Field(
+        default="auto", description="for the weights in float32, such as 8GB; a larger model is streamed"
+    )
+    seed: int = Field(
+        default=0, ge=0, description="of the sampler, and of which calibration and search documents are read"
+    )
     bank: Literal["auto", "all", "lazy"] = Field(
         default="auto",
         description="all compresses every choice; lazy the calibrated ones only near the budget, by auto above 1B parameters",
@@ -115,10 +139,12 @@ class StudyFile(_Strict):
         description="what predicts the loss of a choice: single-site, single-site-full, combined, fisher, gradient, autoscheme, angular",
     )
     sampler: str = Field(
-        default="frontier", description="frontier; or evopress, evopress-solver, amq, or Optuna's tpe, nsga2, nsga3, gp, random"
+        default="frontier",
+        description="frontier; or evopress, evopress-solver, amq, or Optuna's tpe, nsga2, nsga3, gp, random",
     )
     focus: Literal["budget", "front"] = Field(
-        default="budget", description="what the trials are spent on: the best plan within the budget, or the whole front"
+        default="budget",
+        description="what the trials are spent on: the best plan within the budget, or the whole front",
     )
     tokens: Tokens = Tokens()
     space: SpaceFile = SpaceFile()
@@ -191,7 +217,14 @@ class StudyFile(_Strict):
         if isinstance(value, int):  # YAML 1.1 reads 07:30 as sixties
             value = f"{value // 60:02d}:{value % 60:02d}"
         hours, colon, minutes = str(value).partition(":")
-        if not (colon and hours.isdigit() and minutes.isdigit() and int(hours) < 24 and int(minutes) < 60 and len(minutes) == 2):
+        if not (
+            colon
+            and hours.isdigit()
+            and minutes.isdigit()
+            and int(hours) < 24
+            and int(minutes) < 60
+            and len(minutes) == 2
+        ):
             raise ValueError(f"expected a time of day such as 07:00, got {value!r}")
         return str(value)
 

@@ -61,7 +61,9 @@ def by_depth(block: int, blocks: int, others: int) -> list[int]:
 def same_share(gone: Collection[int], others: int, blocks: int) -> list[int]:
     """As great a share of ``blocks`` as ``gone`` is of ``others``, rounded, nearest to those in relative depth, nearest first."""
     count = (2 * len(gone) * blocks + others) // (2 * others) if gone else 0
-    return sorted(range(blocks), key=lambda b: (min((_apart(b, blocks, other, others) for other in gone), default=0), b))[:count]
+    return sorted(
+        range(blocks), key=lambda b: (min((_apart(b, blocks, other, others) for other in gone), default=0), b)
+    )[:count]
 
 
 def _apart(block: int, blocks: int, other: int, others: int) -> int:
@@ -98,7 +100,9 @@ class _Transfer:
         known = [(site, choice) for site, choice in Plan.of(inventory, found).decided(inventory) if site not in unknown]
         weights = sum(_weights(site, self.space.inventory) for site, _ in known)
         mean = sum(total_bytes(site_layout(site, choice)) for site, choice in known) / max(weights, 1)
-        return Plan.of(inventory, found | {site.name: self._nearest(site, self.space.options[site.name], mean) for site in unknown})
+        return Plan.of(
+            inventory, found | {site.name: self._nearest(site, self.space.options[site.name], mean) for site in unknown}
+        )
 
     # -- what the first model decided ------------------------------------------------------------------------------------------
 
@@ -113,7 +117,11 @@ class _Transfer:
         own = sum(site.kind == "block" for site in self.space.inventory.parents)
         if self.original:
             return sum(site.kind == "block" for site in self.original.parents), own
-        named = [name[len(self._prefix) + 1 :].partition(".")[0] for name in self.choices if name.startswith(f"{self._prefix}.")]
+        named = [
+            name[len(self._prefix) + 1 :].partition(".")[0]
+            for name in self.choices
+            if name.startswith(f"{self._prefix}.")
+        ]
         return max((int(index) for index in named if index.isdigit()), default=0) + 1, own
 
     @cached_property
@@ -122,7 +130,9 @@ class _Transfer:
         structures = {self._role(site.name) for site in self.space.inventory.parents}
         inside = [name for name in self.choices if name.startswith(f"{self._prefix}.")]
         whole = {name for name in inside if self._role(name) in structures}
-        return {module: choice for name, choice in self.choices.items() if name not in whole for module in modules_of(name)}
+        return {
+            module: choice for name, choice in self.choices.items() if name not in whole for module in modules_of(name)
+        }
 
     @cached_property
     def _methods(self) -> set[str]:
@@ -132,7 +142,11 @@ class _Transfer:
     @cached_property
     def _members(self) -> Mapping[str, Member] | None:
         """The first model's matrices by module."""
-        return {member.module: member for site in self.original.leaves for member in site.members} if self.original else None
+        return (
+            {member.module: member for site in self.original.leaves for member in site.members}
+            if self.original
+            else None
+        )
 
     def _role(self, name: str) -> str:
         """The name of a site or module within its block."""
@@ -178,13 +192,19 @@ class _Transfer:
         others, blocks = self._blocks
         found: dict[str, Choice] = {}
         gone: set[int] = set()
-        for role in sorted({self._role(site.name) for site in self.space.inventory.parents}):  # blocks, whose role is empty, come first
+        for role in sorted(
+            {self._role(site.name) for site in self.space.inventory.parents}
+        ):  # blocks, whose role is empty, come first
             sites = {site.block: site for site in self.space.inventory.parents if self._role(site.name) == role}
             said = {other: self.choices.get(self._there(other, role), KEEP) for other in range(others)}
             there = [other for other, choice in said.items() if leaves_out(next(iter(sites.values())), choice)]
             places = same_share(there, others, blocks)
             most = blocks - len(gone) - 1
-            fitting = [b for b in places if b not in gone and b in sites and said[there[0]] in self.space.options[sites[b].name]][:most]
+            fitting = [
+                b
+                for b in places
+                if b not in gone and b in sites and said[there[0]] in self.space.options[sites[b].name]
+            ][:most]
             found |= {sites[block].name: said[there[0]] for block in fitting}
             gone |= set(fitting) if not role else set()
         return found
@@ -193,7 +213,10 @@ class _Transfer:
         """What is done to an attention or a feed-forward network as a whole; None where its matrices are decided on alone."""
         if site.kind == "block" or site.block is None:
             return None
-        said = [(other, self.choices.get(self._there(other, self._role(site.name)), KEEP)) for other in self._near(site.block)]
+        said = [
+            (other, self.choices.get(self._there(other, self._role(site.name)), KEEP))
+            for other in self._near(site.block)
+        ]
         dropped = {other for other in range(self._blocks[0]) if self.choices.get(self._there(other, ""), KEEP) != KEEP}
         choice = next((choice for other, choice in said if other not in dropped and not leaves_out(site, choice)), KEEP)
         if choice == KEEP or site_fault(site, choice, self.space.target) is None:
@@ -228,7 +251,10 @@ class _Transfer:
     def _nearest(site: Site, options: Sequence[Choice], wanted: float, choice: Choice = KEEP) -> Choice:
         """The option nearest in bytes a weight; of equal ones one of the same algorithm."""
         algorithm = getattr(choice, "algorithm", None)
-        return min(options, key=lambda o: (abs(_per_weight(site, o) - wanted), getattr(o, "algorithm", None) != algorithm, str(o)))
+        return min(
+            options,
+            key=lambda o: (abs(_per_weight(site, o) - wanted), getattr(o, "algorithm", None) != algorithm, str(o)),
+        )
 
 
 def _scaled(choice: Choice, shape: Shape, other: Shape) -> Choice:

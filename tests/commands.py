@@ -12,7 +12,24 @@ import pytest
 from paredown import cli
 from paredown.entry import exit_code
 
-WORDS = ("the", "fox", "old", "tree", "saw", "a", "river", "and", "ran", "home", "with", "blue", "stone", "where", "nine", "birds")
+WORDS = (
+    "the",
+    "fox",
+    "old",
+    "tree",
+    "saw",
+    "a",
+    "river",
+    "and",
+    "ran",
+    "home",
+    "with",
+    "blue",
+    "stone",
+    "where",
+    "nine",
+    "birds",
+)
 TOKENS = "tokens: {calibration: 512, search: 512, selection: 512, held_out: 1024, sequence_length: 48}"
 SPACE = """space:
   choices:
@@ -33,7 +50,9 @@ def write_study(folder: Path, model: Path) -> Path:
     """A study file of a pico model, with its text beside it."""
     text = write_text(folder / "text.txt")
     path = folder / "study.yaml"
-    path.write_text(f"model: {model}\ndata: {text}\nbudget: 40%\ntrials: 16\npatience: 'off'\nlatency: 'off'\n{TOKENS}\n{SPACE}\n")
+    path.write_text(
+        f"model: {model}\ndata: {text}\nbudget: 40%\ntrials: 16\npatience: 'off'\nlatency: 'off'\n{TOKENS}\n{SPACE}\n"
+    )
     return path
 
 

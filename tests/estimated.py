@@ -30,11 +30,15 @@ SEQUENCES = Sequences(
 )
 
 
-def prepared(folder: Path, bank: Path, data: Sequences = SEQUENCES, records: Path | None = None) -> tuple[Space, PlannedModel]:
+def prepared(
+    folder: Path, bank: Path, data: Sequences = SEQUENCES, records: Path | None = None
+) -> tuple[Space, PlannedModel]:
     """Space and model; statistics lie in the bank's folder, records too unless another is given."""
     model = load_original(folder)
     parameters = {name: tensor.detach() for name, tensor in parameters_of(model).items()}
-    space = Space.build(inventory_of(folder), targets["paredown"], SpaceFile.model_validate({"choices": CHOICES, "max_drops": 1}))
+    space = Space.build(
+        inventory_of(folder), targets["paredown"], SpaceFile.model_validate({"choices": CHOICES, "max_drops": 1})
+    )
     statistics = collect(model, space.inventory, data.tokens, data.mask, bank / "statistics")
     return space, PlannedModel(model, space.inventory, Bank(records or bank, parameters, statistics, "test"))
 

@@ -40,7 +40,10 @@ from paredown.space.temporary import UNFINISHED
 
 WATCHED = ("mkdir", "rmdir", "unlink", "remove", "rename", "replace", "fsync")
 CALIBRATED = "quantize bits=3 group_size=32 algorithm=gptq"
-SPACE = {"choices": {"linear": ["quantize bits=2", CALIBRATED, "keep"], "embedding": ["quantize bits=8"], "ffn": []}, "max_drops": 1}
+SPACE = {
+    "choices": {"linear": ["quantize bits=2", CALIBRATED, "keep"], "embedding": ["quantize bits=8"], "ffn": []},
+    "max_drops": 1,
+}
 TOKENS = {"calibration": 256, "search": 256, "selection": 256, "held_out": 256, "sequence_length": 32}
 TRIALS = 9
 
@@ -166,7 +169,13 @@ def last_step(folder: Path, final: Outcome, killer: Killer) -> None:
     question = StudyFile.read(folder / "study.yaml")
     tidy(folder)
     reference = PlanFile.read(folder / "best" / "plan.yaml").base_model
-    publish(finished(folder, question) or final, reference, folder, partial(write_report, draw="--draw" in sys.argv), lambda record: None)
+    publish(
+        finished(folder, question) or final,
+        reference,
+        folder,
+        partial(write_report, draw="--draw" in sys.argv),
+        lambda record: None,
+    )
 
 
 def kill_publish(root: Path, stride: int = 1) -> str:
@@ -249,7 +258,9 @@ def kill_search(root: Path, whole: int, finalists: int, seed: int = 0) -> str:
     assert resumed
     early = draw.sample(range(through["changes"]), whole)
     late = draw.sample(range(resumed["finalists"], resumed["changes"]), finalists)
-    for number, (fatal, begins) in enumerate([*((fatal, None) for fatal in early), *((fatal, "begun") for fatal in late)]):
+    for number, (fatal, begins) in enumerate(
+        [*((fatal, None) for fatal in early), *((fatal, "begun") for fatal in late)]
+    ):
         name = f"killed-{number}"
         if begins:
             shutil.copytree(root / begins, root / name)

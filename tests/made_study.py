@@ -51,7 +51,9 @@ def record_of(number: int, origin: str, label: str, plan: Plan, space: Space, lo
     )
 
 
-def make_study(folder: Path, inventory: Inventory, *, budget: str = "30%", ratio: float = 0.8, state: str = "finished") -> Outcome:
+def make_study(
+    folder: Path, inventory: Inventory, *, budget: str = "30%", ratio: float = 0.8, state: str = "finished"
+) -> Outcome:
     """Writes the folder; the winner's held-out loss is ``ratio`` of the best uniform plan's, give or take a tenth."""
     question = StudyFile(model="models/made", data=["text.txt"], budget=budget, trials=20)
     space = Space.build(inventory, targets[question.target], question.space)
@@ -60,7 +62,8 @@ def make_study(folder: Path, inventory: Inventory, *, budget: str = "30%", ratio
     allowed = inventory.budget_bytes(budget)
     plans = [("solver", "solver at the budget", solver.solve(losses, allowed))]
     plans += [
-        ("uniform", uniform.label, uniform.plan) for uniform in uniform_plans(space, allowed)[:4] + uniform_plans(space, allowed)[-2:]
+        ("uniform", uniform.label, uniform.plan)
+        for uniform in uniform_plans(space, allowed)[:4] + uniform_plans(space, allowed)[-2:]
     ]
     plans += [("frontier", "moved bytes", solver.solve(losses, int(allowed * share))) for share in (0.8, 1.3, 1.6)]
     records = [record_of(number, *plan, space, losses) for number, plan in enumerate(plans)]
@@ -69,7 +72,11 @@ def make_study(folder: Path, inventory: Inventory, *, budget: str = "30%", ratio
     rival = min(fitting, key=lambda r: r.loss)
     found = {
         record.number: Finding(
-            mean=record.loss, low=record.loss * 0.95, high=record.loss * 1.05, documents=64, perplexity=record.perplexity
+            mean=record.loss,
+            low=record.loss * 0.95,
+            high=record.loss * 1.05,
+            documents=64,
+            perplexity=record.perplexity,
         )
         for record in (best, rival)
     }
@@ -98,11 +105,16 @@ def make_study(folder: Path, inventory: Inventory, *, budget: str = "30%", ratio
     question.write(folder / "study.yaml")
     (folder / "inventory.json").write_bytes(TypeAdapter(Inventory).dump_json(inventory))
     rows = [(site, str(choice), loss) for (site, choice), loss in losses.items()]
-    known = SensitivityFile(key="made", estimator="", forward_tokens=0, backward_tokens=0, losses=rows, angular_distances=[])
+    known = SensitivityFile(
+        key="made", estimator="", forward_tokens=0, backward_tokens=0, losses=rows, angular_distances=[]
+    )
     write_json(folder / "sensitivity.json", known.model_dump())
     outcome.write(folder)
     reference = BaseModelReference(
-        name="models/made", architecture=inventory.architecture, config_sha256="00", shapes_sha256=inventory.shapes_sha256()
+        name="models/made",
+        architecture=inventory.architecture,
+        config_sha256="00",
+        shapes_sha256=inventory.shapes_sha256(),
     )
     publish_plans(outcome, reference, folder)
     return outcome

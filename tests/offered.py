@@ -68,15 +68,23 @@ WRITTEN = {"ffn": FFN, "attention": ATTENTION, "block": ["drop"]}
 def offered(kind: str) -> list[Choice]:
     """What the methods put into the default space, for usual and for awkward shapes, and the compositions."""
     members = [
-        Member(module="m", shape=shape, dtype=dtype) for shape in [(64, 128), (96, 172), (64, 64)] for dtype in ("float32", "bfloat16")
+        Member(module="m", shape=shape, dtype=dtype)
+        for shape in [(64, 128), (96, 172), (64, 64)]
+        for dtype in ("float32", "bfloat16")
     ]
     offers = [
-        choice for name in methods for member in members for choice in methods[name].offers(member, kind) if kind in methods[name].kinds
+        choice
+        for name in methods
+        for member in members
+        for choice in methods[name].offers(member, kind)
+        if kind in methods[name].kinds
     ]
     return list(dict.fromkeys([*offers, *map(parse_choice, COMPOSITIONS if kind == "linear" else ())]))
 
 
 def offered_to(site: Site) -> list[Choice]:
     """The same for a site whose structure may change."""
-    offers = [choice for name in methods if site.kind in methods[name].kinds for choice in methods[name].site_offers(site)]
+    offers = [
+        choice for name in methods if site.kind in methods[name].kinds for choice in methods[name].site_offers(site)
+    ]
     return list(dict.fromkeys([*offers, *map(parse_choice, WRITTEN[site.kind])]))

@@ -25,16 +25,34 @@ from transformers import (
 
 LAYERS = 2
 VOCABULARY = 128
-_GATED = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2}
-_OLDER = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "max_position_embeddings": 64}
+_GATED = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+_OLDER = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
 _ENDS = {"bos_token_id": 0, "eos_token_id": 0}
 
 FAMILIES = {
     "llama": (LlamaForCausalLM, LlamaConfig(**_GATED, **_ENDS, intermediate_size=64, tie_word_embeddings=True)),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config(**_GATED, **_ENDS, intermediate_size=64, tie_word_embeddings=False)),
     # 86 is divided by no usual group size, nor by 32.
-    "mistral": (MistralForCausalLM, MistralConfig(**_GATED, **_ENDS, intermediate_size=86, head_dim=8, tie_word_embeddings=False)),
-    "gpt2": (GPT2LMHeadModel, GPT2Config(**_ENDS, vocab_size=VOCABULARY, n_embd=32, n_layer=LAYERS, n_head=4, n_positions=64)),
+    "mistral": (
+        MistralForCausalLM,
+        MistralConfig(**_GATED, **_ENDS, intermediate_size=86, head_dim=8, tie_word_embeddings=False),
+    ),
+    "gpt2": (
+        GPT2LMHeadModel,
+        GPT2Config(**_ENDS, vocab_size=VOCABULARY, n_embd=32, n_layer=LAYERS, n_head=4, n_positions=64),
+    ),
     "opt": (OPTForCausalLM, OPTConfig(**_OLDER, **_ENDS, ffn_dim=64, word_embed_proj_dim=32)),
     "bert": (BertForMaskedLM, BertConfig(**_OLDER, intermediate_size=64)),
 }

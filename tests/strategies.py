@@ -51,7 +51,9 @@ lowrank_residual = st.builds(
     st.one_of(quantize, cluster, cast),
 )
 vector_quantize = st.builds(
-    lambda dimensions, centroids: parse_choice({"method": "vector-quantize", "dimensions": dimensions, "centroids": centroids}),
+    lambda dimensions, centroids: parse_choice(
+        {"method": "vector-quantize", "dimensions": dimensions, "centroids": centroids}
+    ),
     st.sampled_from([2, 4, 8]),
     st.sampled_from([2, 9, 40]),
 )
@@ -59,11 +61,19 @@ prune = st.builds(
     lambda knobs, then: _then({"method": "prune", **knobs}, then),
     st.one_of(
         st.floats(0.01, 0.99).map(lambda sparsity: {"sparsity": sparsity}),
-        st.sampled_from([{"sparsity": 0.75, "pattern": "1:4"}, {"sparsity": 0.5, "pattern": "2:4"}, {"sparsity": 0.5, "pattern": "4:8"}]),
+        st.sampled_from(
+            [
+                {"sparsity": 0.75, "pattern": "1:4"},
+                {"sparsity": 0.5, "pattern": "2:4"},
+                {"sparsity": 0.5, "pattern": "4:8"},
+            ]
+        ),
     ),
     last,
 )
-prune_neurons = st.builds(lambda sparsity, then: _then({"method": "prune-neurons", "sparsity": sparsity}, then), st.floats(0.2, 0.9), last)
+prune_neurons = st.builds(
+    lambda sparsity, then: _then({"method": "prune-neurons", "sparsity": sparsity}, then), st.floats(0.2, 0.9), last
+)
 linear_choices = st.one_of(st.just(KEEP), quantize, cluster, cast, lowrank, lowrank_residual, prune)
 choices = st.one_of(linear_choices, prune_neurons, st.just(parse_choice("drop")))
 
@@ -101,11 +111,20 @@ def toy_inventory(blocks: int = 2, dtype: str = "bfloat16") -> Inventory:
     for index in range(blocks):
         start = f"layers.{index}"
         attention = Member(module=f"{start}.attention", shape=(32, 32), dtype=dtype, bias=TensorSpec(dtype, (32,)))
-        up, down = (Member(module=f"{start}.{name}", shape=shape, dtype=dtype) for name, shape in (("up", (64, 32)), ("down", (32, 64))))
+        up, down = (
+            Member(module=f"{start}.{name}", shape=shape, dtype=dtype)
+            for name, shape in (("up", (64, 32)), ("down", (32, 64)))
+        )
         inside = [Site(name=m.module, kind="linear", block=index, members=(m,)) for m in (attention, up, down)]
         leaves += inside
         parents += [
-            Site(name=f"{start}.{{up,down}}", kind="ffn", block=index, members=(up, down), covers=(up.module, down.module)),
+            Site(
+                name=f"{start}.{{up,down}}",
+                kind="ffn",
+                block=index,
+                members=(up, down),
+                covers=(up.module, down.module),
+            ),
             Site(
                 name=start,
                 kind="block",

@@ -21,5 +21,7 @@ def test_the_expected_improvement_is_the_mean_of_what_draws_gain() -> None:
 def test_the_expected_gain_is_the_mean_of_what_draws_add() -> None:
     """To the hypervolume of the front; the quantiles stand for the draws."""
     front, corner, sizes = [(1.0, 1.5), (2.0, 0.0), (3.0, -2.0)], (4.0, 3.0), np.array([1.5, 2.5, 0.5])
-    drawn = np.mean([improvements(np.column_stack([sizes, losses]), front, corner) for losses in DRAWS[:20_000]], axis=0)
+    drawn = np.mean(
+        [improvements(np.column_stack([sizes, losses]), front, corner) for losses in DRAWS[:20_000]], axis=0
+    )
     assert expected_gain(sizes, CLOUD, front, corner) == pytest.approx(drawn, rel=0.05, abs=0.01)

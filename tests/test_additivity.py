@@ -18,7 +18,9 @@ from paredown.space.plan import Plan
 from paredown.space.site import Inventory
 
 
-def test_the_ratio_of_measured_and_predicted_is_told_along_the_front(inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
+def test_the_ratio_of_measured_and_predicted_is_told_along_the_front(
+    inventory: Callable[[str], Inventory], tmp_path: Path
+) -> None:
     """The made study's trials lose 1.2 times the sum of their sensitivities and 0.0001 more. Told are plans that no other beats,
     smallest first; plans with a choice that has no sensitivity are left out."""
     llama = inventory("llama")
@@ -27,7 +29,9 @@ def test_the_ratio_of_measured_and_predicted_is_told_along_the_front(inventory: 
     losses = {(site, choice): loss for site, choice, loss in stored["losses"]}
     found = additivity(outcome, tmp_path)
     assert found is not None
-    known = [r for r in outcome.records if all(c == KEEP or (s.name, str(c)) in losses for s, c in r.plan.decided(llama))]
+    known = [
+        r for r in outcome.records if all(c == KEEP or (s.name, str(c)) in losses for s, c in r.plan.decided(llama))
+    ]
     assert [record for record, _ in found.plans] == known
     for record, predicted in found.plans:
         assert predicted == pytest.approx(sum(losses[s.name, str(c)] for s, c in record.plan.decided(llama)))
@@ -46,7 +50,15 @@ def test_the_report_says_it_in_one_line(inventory: Callable[[str], Inventory], t
     """Rank correlation and cost; of a folder without sensitivities, and of few plans, nothing."""
     outcome = make_study(tmp_path, inventory("llama"))
     path = tmp_path / "sensitivity.json"
-    write_json(path, {**read_sensitivity(path).model_dump(), "estimator": "fisher", "forward_tokens": 12345, "backward_tokens": 4096})
+    write_json(
+        path,
+        {
+            **read_sensitivity(path).model_dump(),
+            "estimator": "fisher",
+            "forward_tokens": 12345,
+            "backward_tokens": 4096,
+        },
+    )
     section = additivity_section(outcome, tmp_path)
     plans = len(additivity(outcome, tmp_path).plans)  # type: ignore[union-attr]
     assert section.paragraphs[0] == (

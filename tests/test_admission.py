@@ -31,11 +31,19 @@ def without_tokenizer(model: Path, copy: Path) -> Path:
         ("timeout: 0.1", "too short to begin"),
         ("model: TMP/dumb", "has no tokenizer"),
         ("model: BERT\nlatency: measure\nmax_decode_ms: 1", "decodes no tokens"),
-        ("model: BERT\nspace: {choices: {linear: [cluster clusters=16 weighting=fisher]}}", "an encoder has no next-token loss"),
+        (
+            "model: BERT\nspace: {choices: {linear: [cluster clusters=16 weighting=fisher]}}",
+            "an encoder has no next-token loss",
+        ),
     ],
 )
 def test_a_dry_run_refuses_what_a_search_refuses(
-    pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, message: str
+    pico: Folder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    line: str,
+    message: str,
 ) -> None:
     """In the same words, with the same exit code; nothing is written."""
     study = commands.write_study(tmp_path, pico("llama"))

@@ -34,7 +34,9 @@ def measured(question: Question, plan: Plan, number: int, origin: str = "amq", l
     return replace(toys.record_of(question.space, plan, loss, number), origin=origin, label=label)
 
 
-def searched(question: Question, length: int, propose: Callable[[int, list[Record]], Plan] | None = None) -> list[Record]:
+def searched(
+    question: Question, length: int, propose: Callable[[int, list[Record]], Plan] | None = None
+) -> list[Record]:
     sampler, history = samplers["amq"](question), list[Record]()
     while len(history) < length:
         asked = sampler.propose(trial(len(history)), history)
@@ -95,7 +97,9 @@ def test_it_finds_more_of_the_front_than_random_plans_do() -> None:
     corner = (2.0 * QUESTION.budget_bytes, 1.0)
 
     def share(records: Sequence[Record]) -> float:
-        volume, whole = (hypervolume([(r.size_bytes, np.log(r.loss)) for r in rs], corner) for rs in (records, everything))
+        volume, whole = (
+            hypervolume([(r.size_bytes, np.log(r.loss)) for r in rs], corner) for rs in (records, everything)
+        )
         return volume / whole
 
     generator = np.random.default_rng(0)
@@ -129,7 +133,9 @@ def test_sensitive_sites_do_without_their_lowest_level() -> None:
         leaves = [site.name for site in space.inventory.leaves if site.kind == "linear"]
         weight = {name: 1 + 0.01 * place for place, name in enumerate(leaves)} | {leaves[3]: 2.5, leaves[5]: 1.9}
         losses = {
-            (name, c): weight.get(name, 0) * 2.0**-place for name, options in space.options.items() for place, c in enumerate(options)
+            (name, c): weight.get(name, 0) * 2.0**-place
+            for name, options in space.options.items()
+            for place, c in enumerate(options)
         }
         question = replace(toys.question_of(space, share=0.5), losses=losses)
         sampler = AmqSampler(question)

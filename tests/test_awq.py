@@ -54,7 +54,9 @@ def output_error(site: Site, choice: str, bank: structured.Bank, inputs: torch.T
     total = 0.0
     for member in site.members[:-2]:  # the last maker's rows may have another scale
         key = f"{member.module}.weight"
-        total += float(((inputs * decoded[name]) @ decoded[key].T - (inputs * norm) @ bank.parameters[key].T).square().sum())
+        total += float(
+            ((inputs * decoded[name]) @ decoded[key].T - (inputs * norm) @ bank.parameters[key].T).square().sum()
+        )
     return total
 
 
@@ -85,16 +87,22 @@ def test_a_calibrated_step_gets_the_statistics_of_what_it_rounds(pico: Folder, t
         known = [bank.statistics[member.module] for member in site.members]
         matrices = structured.matrices_of(site, bank)
         rest = {name: bank.parameters[name] for name in site.norm}
-        changed = choice.restructure(site, Structure(matrices=matrices, biases=[None] * len(matrices), statistics=known, rest=rest))
+        changed = choice.restructure(
+            site, Structure(matrices=matrices, biases=[None] * len(matrices), statistics=known, rest=rest)
+        )
         for before, after, old, new in zip(matrices, changed.matrices, known, changed.statistics, strict=True):
             energy = ((before @ old["second_moment"]) * before).sum(1)
             rows = (after @ new["second_moment"] * after).sum(1)
             scale = rows / energy  # rows of the last maker are scaled, those of the others are not
             assert torch.allclose(scale, torch.ones_like(scale), rtol=1e-3) == (before is not matrices[-2])
-            torch.testing.assert_close(new["mean_absolute"].log(), (old["mean_absolute"] * (before / after)[0] * scale[0].sqrt()).log())
+            torch.testing.assert_close(
+                new["mean_absolute"].log(), (old["mean_absolute"] * (before / after)[0] * scale[0].sqrt()).log()
+            )
 
 
-@pytest.mark.parametrize(("dtype", "bias"), [("bfloat16", False), ("bfloat16", True), ("float16", True), ("float32", True)])
+@pytest.mark.parametrize(
+    ("dtype", "bias"), [("bfloat16", False), ("bfloat16", True), ("float16", True), ("float32", True)]
+)
 def test_a_norm_is_folded_exactly_in_its_own_type(dtype: str, bias: bool) -> None:
     """What is stored times the effective scale is the norm as it was, zero and tiny weights too; the type holds it."""
     generator = torch.Generator().manual_seed(0)
@@ -122,7 +130,9 @@ def test_scales_have_one_in_their_middle_and_no_zero() -> None:
 def test_without_a_norm_of_its_own_a_site_is_refused(inventory: Callable[[str], Inventory]) -> None:
     """BERT's norms go to the sum as well; every target runs it where what follows runs."""
     for site in (site for site in inventory("bert").parents if site.structured):
-        assert "no norm is known that only its matrices read" in str(site_fault(site, parse_choice("awq"), targets["paredown"]))
+        assert "no norm is known that only its matrices read" in str(
+            site_fault(site, parse_choice("awq"), targets["paredown"])
+        )
     for name, kind in (("llama", "Linear"), ("gpt2", "Conv1D")):
         site = next(site for site in inventory(name).parents if site.structured)
         fault = site_fault(site, parse_choice("awq then quantize bits=4"), targets["transformers"])

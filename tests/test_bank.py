@@ -98,7 +98,9 @@ def test_a_torn_record_is_made_again(bank: Bank, inventory: Inventories, length:
     assert path.read_bytes() == data
 
 
-def test_a_record_appears_whole_or_not_at_all(bank: Bank, inventory: Inventories, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_appears_whole_or_not_at_all(
+    bank: Bank, inventory: Inventories, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped before it was named, it is not there, and the next fill makes it."""
     site = inventory("llama")[SITE]
 

@@ -35,12 +35,17 @@ def test_nobody_cleans_what_a_search_uses(tmp_path: Path) -> None:
     """In whatever process it runs; when it is killed, what it was writing goes at once, with the next search or clean-up."""
     bank = filled(tmp_path / "bank")
     users = [
-        subprocess.Popen([sys.executable, "-c", USER, bank], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", USER, bank], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
     ]
     left = [Path(user.stdout.readline().strip()) for user in users if user.stdout]
     for user in users:  # two at a time are fine, and one is enough to refuse
-        assert clean(bank).bytes == holdings(bank).unfinished.bytes == sum(not folder.parent.is_dir() for folder in left)
-        with pytest.raises(StudyError, match=f"a search or an apply uses the bank {bank}; wait for it or stop it, then clean"):
+        assert (
+            clean(bank).bytes == holdings(bank).unfinished.bytes == sum(not folder.parent.is_dir() for folder in left)
+        )
+        with pytest.raises(
+            StudyError, match=f"a search or an apply uses the bank {bank}; wait for it or stop it, then clean"
+        ):
             clean(bank, dry_run=False)
         with bank_in_use(bank):
             assert left[-1].is_dir()
@@ -59,7 +64,9 @@ def test_nobody_uses_what_is_cleaned(tmp_path: Path) -> None:
     bank = filled(tmp_path / "bank")
     with (
         bank_alone(bank),
-        pytest.raises(StudyError, match=f"the bank {bank} is being cleaned; run the same command again when that is done"),
+        pytest.raises(
+            StudyError, match=f"the bank {bank} is being cleaned; run the same command again when that is done"
+        ),
         bank_in_use(bank),
     ):
         pass

@@ -73,7 +73,9 @@ def test_what_is_no_budget_is_refused(text: str) -> None:
 def test_a_number_without_a_unit_is_refused(text: str, tmp_path: Path) -> None:
     """However large, in flags and in files; the message shows each way to write it."""
     number = text.strip()
-    message = f"{number} has no unit; write {number}% .*, {number}bpw .*, or bytes as {number}B, {number}MB or {number}GB"
+    message = (
+        f"{number} has no unit; write {number}% .*, {number}bpw .*, or bytes as {number}B, {number}MB or {number}GB"
+    )
     with pytest.raises(StudyError, match=message):
         Budget.parse(text)
     for line in (f"budget: {text}", f"budget: '{text}'"):

@@ -34,7 +34,12 @@ def demo_config() -> LlamaConfig:
         return config
     heads = {"num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2}
     return LlamaConfig(
-        **heads, vocab_size=2048, hidden_size=256, intermediate_size=512, tie_word_embeddings=True, architectures=["LlamaForCausalLM"]
+        **heads,
+        vocab_size=2048,
+        hidden_size=256,
+        intermediate_size=512,
+        tie_word_embeddings=True,
+        architectures=["LlamaForCausalLM"],
     )
 
 
@@ -107,8 +112,12 @@ def demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bank(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bank:
     folder, model = tmp_path_factory.mktemp("bank"), load_original(demo_model)
     tokens = torch.randint(0, 512, (1, 64), generator=torch.Generator().manual_seed(0))
-    needs = frozenset(need for options in demo_space("paredown").options.values() for choice in options for need in choice.needs)
-    statistics = statistics_for(model, inventory_of(demo_model), tokens, torch.ones_like(tokens), folder / "statistics", needs)
+    needs = frozenset(
+        need for options in demo_space("paredown").options.values() for choice in options for need in choice.needs
+    )
+    statistics = statistics_for(
+        model, inventory_of(demo_model), tokens, torch.ones_like(tokens), folder / "statistics", needs
+    )
     return Bank(folder, dict(parameters_of(model)), statistics, "test")
 
 

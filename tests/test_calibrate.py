@@ -53,11 +53,18 @@ def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def file_of(folder: Path, plan: Plan, texts: Path, *, in_order: bool = True, sha256: str = "0") -> PlanFile:
     inventory = inventory_of(folder)
     base = BaseModelReference(
-        name=str(folder), architecture=inventory.architecture, config_sha256=config_sha256(folder), shapes_sha256=inventory.shapes_sha256()
+        name=str(folder),
+        architecture=inventory.architecture,
+        config_sha256=config_sha256(folder),
+        shapes_sha256=inventory.shapes_sha256(),
     )
-    calibration = Calibration(data=[str(texts)], tokens=1024, sequence_length=32, seed=0, sha256=sha256, in_order=in_order)
+    calibration = Calibration(
+        data=[str(texts)], tokens=1024, sequence_length=32, seed=0, sha256=sha256, in_order=in_order
+    )
     size = plan.size_bytes(inventory)
-    return PlanFile(base_model=base, target="paredown", choices=choices_of(plan), size_bytes=size, calibration=calibration)
+    return PlanFile(
+        base_model=base, target="paredown", choices=choices_of(plan), size_bytes=size, calibration=calibration
+    )
 
 
 def uniform(folder: Path, choice: str = GPTQ) -> Plan:
@@ -75,10 +82,13 @@ def mixed(folder: Path) -> Plan:
         block.format(0) + ".self_attn.k_proj": f"quantize bits=8 {gptq}",
         block.format(0) + ".self_attn.v_proj": "quantize bits=5 group_size=32 algorithm=coordinate-descent",
         block.format(0) + ".self_attn.o_proj": f"lowrank rank=16 algorithm=whitened then quantize bits=8 {gptq}",
-        block.format(0) + ".mlp.up_proj": f"lowrank-residual rank=8 algorithm=whitened then quantize bits=3 group_size=32 {gptq}",
+        block.format(0)
+        + ".mlp.up_proj": f"lowrank-residual rank=8 algorithm=whitened then quantize bits=3 group_size=32 {gptq}",
         block.format(0) + ".mlp.down_proj": "cast",
-        block.format(1) + ".self_attn": f"prune-heads sparsity=0.5 algorithm=reconstruct then quantize bits=4 group_size=32 {gptq}",
-        block.format(1) + ".mlp": f"prune-neurons sparsity=0.25 algorithm=reconstruct then quantize bits=4 group_size=32 {gptq}",
+        block.format(1)
+        + ".self_attn": f"prune-heads sparsity=0.5 algorithm=reconstruct then quantize bits=4 group_size=32 {gptq}",
+        block.format(1)
+        + ".mlp": f"prune-neurons sparsity=0.25 algorithm=reconstruct then quantize bits=4 group_size=32 {gptq}",
         block.format(2) + ".self_attn": f"awq then quantize bits=4 group_size=32 {gptq}",
         block.format(2) + ".mlp": "awq then quantize bits=3 group_size=32",
         block.format(3): "drop",
@@ -118,7 +128,9 @@ def test_a_bank_changes_nothing(pico: Folder, texts: Path, tmp_path: Path, in_or
     file = file_of(pico("llama"), uniform(pico("llama")), texts, in_order=in_order)
     for name, bank in (("here", None), ("made", tmp_path / "bank"), ("there", tmp_path / "bank")):
         paredown.apply(file, pico("llama"), tmp_path / name, check=name == "here", bank=bank)
-    here, made, there = (load_file(tmp_path / name / "model.paredown.safetensors") for name in ("here", "made", "there"))
+    here, made, there = (
+        load_file(tmp_path / name / "model.paredown.safetensors") for name in ("here", "made", "there")
+    )
     assert here.keys() == made.keys() == there.keys()
     assert all(torch.equal(here[key], made[key]) and torch.equal(here[key], there[key]) for key in here)
 
@@ -130,9 +142,13 @@ def test_order_and_texts_decide_what_is_stored(pico: Folder, texts: Path, tmp_pa
     stored = {}
     for name, in_order, data in (("order", True, None), ("alone", False, None), ("other", True, [str(other)])):
         file = file_of(pico("llama"), plan, texts, in_order=in_order)
-        applied, _ = paredown.apply(file, pico("llama"), tmp_path / name, check=False, bank=tmp_path / "bank", data=data)
+        applied, _ = paredown.apply(
+            file, pico("llama"), tmp_path / name, check=False, bank=tmp_path / "bank", data=data
+        )
         assert applied.other_texts
-        stored[name] = load_file(tmp_path / name / "model.paredown.safetensors")["model.layers.1.mlp.down_proj.weight_packed"]
+        stored[name] = load_file(tmp_path / name / "model.paredown.safetensors")[
+            "model.layers.1.mlp.down_proj.weight_packed"
+        ]
     assert not torch.equal(stored["order"], stored["alone"])
     assert not torch.equal(stored["order"], stored["other"])
 

@@ -63,7 +63,9 @@ def test_what_is_no_model_folder_is_refused(tmp_path: Path, pico: Callable[[str]
     with pytest.raises(CheckpointError, match="has no config.json"):
         resolve(str(tmp_path))
     (tmp_path / "config.json").write_bytes((pico("llama") / "config.json").read_bytes())
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}}))
+    (tmp_path / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}})
+    )
     with pytest.raises(CheckpointError, match="lacks model-00001-of-00002.safetensors"):
         stored_layout(tmp_path)
     (tmp_path / "paredown.json").write_text("{}")

@@ -51,7 +51,10 @@ def test_there_is_one_canonical_text(written: str, canonical: str) -> None:
         ("quantize bits=4 bits=8", "expected 'method knob=value ...'.*bits=8"),
         ("quantize bits", "expected 'method knob=value ...'"),
         ("quantize bits=four", "quantize: bits: .*valid integer"),
-        ("quantize bits=4 groupsize=64", r"groupsize: Extra inputs are not permitted \(its knobs: then, bits, group_size"),
+        (
+            "quantize bits=4 groupsize=64",
+            r"groupsize: Extra inputs are not permitted \(its knobs: then, bits, group_size",
+        ),
         ("cluster clusters=1 size=3", "clusters: .*greater than or equal to 2.*; size: Extra inputs"),
         ("lowrank rank=0", "rank: .*greater than or equal to 1"),
         ("lowrank rank=3 then nonsense", "unknown method 'nonsense'"),
@@ -86,7 +89,9 @@ def test_compositions_without_sense_are_refused(choice: str, fault: str) -> None
     assert fault in str(matrix_fault(parse_choice(choice), (32, 64)))
 
 
-@pytest.mark.parametrize(("choice", "kind"), [("drop", "linear"), ("quantize bits=4", "block"), ("prune sparsity=0.5", "embedding")])
+@pytest.mark.parametrize(
+    ("choice", "kind"), [("drop", "linear"), ("quantize bits=4", "block"), ("prune sparsity=0.5", "embedding")]
+)
 def test_a_method_goes_where_it_belongs(choice: str, kind: str) -> None:
     """A layer is not dropped, a block is not quantized, an embedding is not pruned."""
     members = () if kind == "block" else (Member(module="m", shape=(32, 64), dtype="float32"),)

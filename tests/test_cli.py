@@ -32,7 +32,9 @@ def workshop(pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def finished(workshop: Path) -> Path:
     """A small study that came to its end, made once."""
-    paredown.find_plan(paredown.StudyFile.read(workshop / "study.yaml").model_copy(update={"trials": 22}), workshop / "finished")
+    paredown.find_plan(
+        paredown.StudyFile.read(workshop / "study.yaml").model_copy(update={"trials": 22}), workshop / "finished"
+    )
     return workshop / "finished"
 
 
@@ -40,7 +42,11 @@ def finished(workshop: Path) -> Path:
 
 
 def test_apply_verifies_and_the_result_is_used(
-    finished: Path, pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Path,
+    pico: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """apply --json tells equal bytes and what a fresh process found; the folder is evaluated and writes text."""
     small = tmp_path / "small"
@@ -56,7 +62,9 @@ def test_apply_verifies_and_the_result_is_used(
     assert capsys.readouterr().out.startswith("f")
 
 
-def test_json_is_what_the_file_holds(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_what_the_file_holds(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """status --json and front.json are the same; in words the verdict is given."""
     assert call(monkeypatch, "status", finished, "--json") == 0
     assert json.loads(capsys.readouterr().out) == json.loads((finished / "front.json").read_text())
@@ -127,7 +135,10 @@ def test_a_bank_is_shown_and_cleaned(
     for arguments, message in (
         ((workshop,), "holds no bank of compressed sites; give a study folder"),
         ((study, "--yes"), "say what --clean removes; add --clean"),
-        ((study, "--clean", "--keep", workshop), "names no records of a bank; give a study folder whose search filled one"),
+        (
+            (study, "--clean", "--keep", workshop),
+            "names no records of a bank; give a study folder whose search filled one",
+        ),
     ):
         assert call(monkeypatch, "bank", *arguments) == 2
         lines = capsys.readouterr().err.splitlines()
@@ -148,7 +159,9 @@ def test_the_number_of_workers_is_no_part_of_the_question(finished: Path, monkey
 def test_a_misspelt_key_in_a_process_of_its_own(tmp_path: Path) -> None:
     """Exit code 2, a line on standard error for each, no traceback."""
     (tmp_path / "wrong.yaml").write_text("model: x\nbudgett: 40%\ntokens: {serach: 4}\n")
-    result = subprocess.run(command("search", tmp_path / "wrong.yaml"), capture_output=True, text=True, env=environment(), check=False)
+    result = subprocess.run(
+        command("search", tmp_path / "wrong.yaml"), capture_output=True, text=True, env=environment(), check=False
+    )
     assert result.returncode == 2
     assert result.stdout == ""
     assert "wrong.yaml:2: budgett: unknown key" in result.stderr
@@ -156,7 +169,9 @@ def test_a_misspelt_key_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert all(line.startswith("paredown: ") for line in result.stderr.splitlines())
 
 
-def test_an_impossible_budget(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_impossible_budget(
+    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit code 3, and the smallest plan is on disk."""
     assert call(monkeypatch, "search", workshop / "study.yaml", "--budget", "1%", "--out", tmp_path / "out") == 3
     said = capsys.readouterr().err
@@ -224,18 +239,29 @@ def test_budget_above_the_original(
 
 
 def test_plan_for_another_model(
-    finished: Path, pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Path,
+    pico: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It is refused before anything is written."""
     plan = finished / "best" / "plan.yaml"
-    for arguments in (("apply", plan, "--model", pico("mistral"), "--out", tmp_path / "x"), ("validate", plan, "--model", pico("gpt2"))):
+    for arguments in (
+        ("apply", plan, "--model", pico("mistral"), "--out", tmp_path / "x"),
+        ("validate", plan, "--model", pico("gpt2")),
+    ):
         assert call(monkeypatch, *arguments) == 2
         assert "the plan was made for LlamaForCausalLM" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 
 def test_folder_of_others_is_left_alone(
-    finished: Path, pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Path,
+    pico: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """apply refuses a folder that it did not write, and changes nothing in it."""
     (tmp_path / "theirs.txt").write_text("mine")

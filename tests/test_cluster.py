@@ -46,9 +46,14 @@ def test_k_means_is_as_good_as_scikit_learns(clusters: int, power: int, importan
     """No worse than from where it starts, evenly spaced quantiles, nor than the best of five starts of its own."""
     values, weights = points(clusters, power, importance)
     ours = loss(values, weights, codebook_of(values, weights, clusters))
-    samples, quantiles = values.numpy()[:, None], values[torch.linspace(0, len(values) - 1, 2 * clusters + 1)[1::2].long()]
+    samples, quantiles = (
+        values.numpy()[:, None],
+        values[torch.linspace(0, len(values) - 1, 2 * clusters + 1)[1::2].long()],
+    )
     for start in (quantiles.numpy()[:, None], "k-means++"):
-        oracle = KMeans(clusters, init=start, n_init=5 if isinstance(start, str) else 1, max_iter=100, tol=0, random_state=0)
+        oracle = KMeans(
+            clusters, init=start, n_init=5 if isinstance(start, str) else 1, max_iter=100, tol=0, random_state=0
+        )
         assert ours <= oracle.fit(samples, sample_weight=weights.numpy()).inertia_ * 1.0005
 
 
@@ -116,7 +121,8 @@ def test_each_weighting_is_best_at_its_own_error(clusters: int) -> None:
     weight = normal((12, 96)) * torch.arange(1, 13)[:, None]
     statistics = statistics_of((12, 96))
     decoded = {
-        name: clustered(f"cluster clusters={clusters} weighting={name}", weight, statistics) for name in ("none", "inputs", "fisher")
+        name: clustered(f"cluster clusters={clusters} weighting={name}", weight, statistics)
+        for name in ("none", "inputs", "fisher")
     }
     for name in decoded:
         errors = {other: weighted_error(name, weight, decoded[other], statistics) for other in decoded}
@@ -129,7 +135,9 @@ def test_more_never_hurts(weighting: str, seed: int) -> None:
     """The error that the weighting counts does not grow with more clusters, nor with more codebooks."""
     weight, statistics = normal((32, 64), seed), statistics_of((32, 64), seed)
     for form, values in (("clusters={}", (2, 3, 5, 8, 16, 64)), ("clusters=6 rows={}", ("all", 8))):
-        decoded = [clustered(f"cluster {form.format(value)} weighting={weighting}", weight, statistics) for value in values]
+        decoded = [
+            clustered(f"cluster {form.format(value)} weighting={weighting}", weight, statistics) for value in values
+        ]
         errors = [weighted_error(weighting, weight, matrix, statistics) for matrix in decoded]
         assert all(finer <= coarser * (1 + 1e-6) for coarser, finer in pairwise(errors)), errors
 
@@ -146,7 +154,9 @@ def test_rows_that_share_a_codebook_are_a_matrix_of_their_own() -> None:
     weight, statistics = normal((8, 40)), statistics_of((8, 40))
     whole = clustered("cluster clusters=4 rows=3 weighting=fisher", weight, statistics)
     apart = [
-        clustered("cluster clusters=4 weighting=fisher", weight[part], Statistics(importance=statistics["importance"][part]))
+        clustered(
+            "cluster clusters=4 weighting=fisher", weight[part], Statistics(importance=statistics["importance"][part])
+        )
         for part in (slice(0, 3), slice(3, 6), slice(6, 8))
     ]
     assert torch.equal(whole, torch.cat(apart))
@@ -169,7 +179,9 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
     """Nothing that counts leaves the codebook finite."""
     weight = normal((4, 16))
     for choice in ("cluster clusters=3 weighting=inputs", "cluster clusters=3 weighting=fisher"):
-        decoded = clustered(choice, weight, Statistics(second_moment=torch.zeros(16, 16), importance=torch.zeros(4, 16)))
+        decoded = clustered(
+            choice, weight, Statistics(second_moment=torch.zeros(16, 16), importance=torch.zeros(4, 16))
+        )
         assert torch.isfinite(decoded).all()
         assert decoded.abs().max() <= weight.abs().max() * 1.01
 
@@ -189,4 +201,8 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(PlanError, match="rows"):
         parse_choice("cluster clusters=8 rows=0")
     with pytest.raises(PlanError, match="no importance of the inputs is known"):
-        clustered("cluster clusters=8 weighting=fisher", normal((2, 4)), statistics_of((2, 4)).only(frozenset({"second_moment"})))
+        clustered(
+            "cluster clusters=8 weighting=fisher",
+            normal((2, 4)),
+            statistics_of((2, 4)).only(frozenset({"second_moment"})),
+        )

@@ -58,7 +58,9 @@ def test_calibration_draws_are_paired() -> None:
     """A draw that is bad for both plans alike leaves no doubt about their ratio."""
     totals, tokens = documents(np.random.default_rng(0))
     draws = (0.5, 1.0, 2.0)
-    found = ratio([quality(totals * draw / 2, tokens) for draw in draws], [quality(totals * draw, tokens) for draw in draws])
+    found = ratio(
+        [quality(totals * draw / 2, tokens) for draw in draws], [quality(totals * draw, tokens) for draw in draws]
+    )
     assert (found.mean, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
 
 
@@ -115,7 +117,9 @@ def test_a_front_saves_the_bytes_at_which_its_loss_is_the_other_plans() -> None:
     for size in (500, 600, 650):
         found = saving(front, 800, quality(totals * 2.0 ** (-size / 100), tokens))
         assert (found.mean, found.low, found.high) == pytest.approx((1 - size / 800,) * 3)
-    assert saving(front, 800, quality(totals * 9, tokens)).mean == pytest.approx(1 - 300 / 800)  # not below what was measured
+    assert saving(front, 800, quality(totals * 9, tokens)).mean == pytest.approx(
+        1 - 300 / 800
+    )  # not below what was measured
     assert saving(front, 800, quality(totals * 1e-9, tokens)).mean == pytest.approx(1 - 900 / 800)
 
 

@@ -20,7 +20,9 @@ def needed(name: str, extras: frozenset[str] = frozenset()) -> Iterator[Requirem
         found = [Requirement(line) for line in requires(name) or ()]
     except PackageNotFoundError:
         return
-    yield from (each for each in found if each.marker is None or any(each.marker.evaluate({"extra": e}) for e in extras or {""}))
+    yield from (
+        each for each in found if each.marker is None or any(each.marker.evaluate({"extra": e}) for e in extras or {""})
+    )
 
 
 def test_every_dependency_is_pinned_to_one_release() -> None:
@@ -44,4 +46,8 @@ def test_pins_lie_in_the_ranges() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = [Requirement(line) for line in [*project["dependencies"], *project["optional-dependencies"]["dev"]]]
     pins = {canonicalize_name(each.name): str(each.specifier).removeprefix("==") for each in PINNED}
-    assert not [f"{each}, tested with {pin}" for each in asked if (pin := pins[canonicalize_name(each.name)]) not in each.specifier]
+    assert not [
+        f"{each}, tested with {pin}"
+        for each in asked
+        if (pin := pins[canonicalize_name(each.name)]) not in each.specifier
+    ]

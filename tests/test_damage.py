@@ -133,7 +133,9 @@ def test_damaged_statistics_are_collected_again(pico: Folder, tmp_path: Path) ->
             path.write_bytes(damaged(data, seed))
         if seed % 4 > 1 and _same(path, data):
             continue
-        with pytest.raises(DamagedError, match=r"(is damaged|cannot be read) \(.*\); .* the same command collects statistics again"):
+        with pytest.raises(
+            DamagedError, match=r"(is damaged|cannot be read) \(.*\); .* the same command collects statistics again"
+        ):
             StatisticsFolder(folder)[SITE]
         assert not (folder / "index.json").exists()
         again = collect(planned.model, space.inventory, SEQUENCES.tokens, SEQUENCES.mask, folder)
@@ -145,7 +147,10 @@ def _same(path: Path, data: bytes) -> bool:
     if path.suffix == ".json":
         return _or_none(path) == json.loads(data)
     try:
-        return all(torch.equal(tensor, other) for tensor, other in zip(load_file(path).values(), _load(data, path), strict=True))
+        return all(
+            torch.equal(tensor, other)
+            for tensor, other in zip(load_file(path).values(), _load(data, path), strict=True)
+        )
     except Exception:  # whatever a damaged header makes of it
         return False
 
@@ -230,7 +235,9 @@ def test_damaged_sensitivities_are_made_again_by_a_search_and_refused_by_select(
     data = (tmp_path / "made" / "sensitivity.json").read_bytes()
     for each in (data[:-40], data.replace(b"0.", b"1.", 1), b"[]"):
         (tmp_path / "made" / "sensitivity.json").write_bytes(each)
-        with pytest.raises(StudyError, match=r"sensitivity\.json is damaged \(.*\); run the search again: it makes it again"):
+        with pytest.raises(
+            StudyError, match=r"sensitivity\.json is damaged \(.*\); run the search again: it makes it again"
+        ):
             select_plan(tmp_path / "made", "40%")
 
 

@@ -40,16 +40,40 @@ def broken_fronts(text: str) -> Iterator[str]:
         return json.dumps({**content, **changes})
 
     yield from ("", text[:-200], "\0" * 50, "null", "[]", "3", "[" * 100_000)
-    yield from (json.dumps({key: value for key, value in content.items() if key != left}) for left in ("records", "state", "budget_bytes"))
-    yield from (changed(winner=999), changed(winner="none"), changed(metric="joy"), changed(state="happy"), changed(original_bytes=0))
-    yield from (changed(budget_bytes="many"), changed(held_out={"0": {"mean": 1}}), changed(held_out={}), changed(selection={"x": {}}))
-    yield from (changed(comparisons=[1]), changed(timed={"0": {}}), changed(survival={"number": 1}), changed(records=[None]))
+    yield from (
+        json.dumps({key: value for key, value in content.items() if key != left})
+        for left in ("records", "state", "budget_bytes")
+    )
+    yield from (
+        changed(winner=999),
+        changed(winner="none"),
+        changed(metric="joy"),
+        changed(state="happy"),
+        changed(original_bytes=0),
+    )
+    yield from (
+        changed(budget_bytes="many"),
+        changed(held_out={"0": {"mean": 1}}),
+        changed(held_out={}),
+        changed(selection={"x": {}}),
+    )
+    yield from (
+        changed(comparisons=[1]),
+        changed(timed={"0": {}}),
+        changed(survival={"number": 1}),
+        changed(records=[None]),
+    )
     yield from (changed(calibration={"data": "x"}), changed(records=[{**record, "loss": "low"}]), changed(records={}))
-    yield from (changed(records=[{**record, "choices": {"site": {"method": "magic"}}}]), changed(records=[{**record, "choices": [1]}]))
+    yield from (
+        changed(records=[{**record, "choices": {"site": {"method": "magic"}}}]),
+        changed(records=[{**record, "choices": [1]}]),
+    )
     yield changed(records=[{key: value for key, value in record.items() if key != "size_bytes"}])
 
 
-def test_a_damaged_front_is_refused_in_one_line(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_front_is_refused_in_one_line(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """By every command that reads it, with the remedy; a search takes the study for unfinished and writes it again."""
     path = made / "front.json"
     text = path.read_text()
@@ -106,7 +130,10 @@ def broken_databases(path: Path) -> Iterator[tuple[bytes, str]]:
     yield whole[:20_000] + b"\x55" * 20_000 + whole[40_000:], ""
     yield b"", "it is empty"
     yield spoilt(path, f"delete from trial_user_attributes {of_second}"), "'paredown' is missing"
-    yield spoilt(path, f"update trial_user_attributes set value_json = '{{\"number\": 1}}' {of_second}"), "'choices' is missing"
+    yield (
+        spoilt(path, f"update trial_user_attributes set value_json = '{{\"number\": 1}}' {of_second}"),
+        "'choices' is missing",
+    )
     yield spoilt(path, f"update trial_user_attributes set value_json = '{{{{{{' {of_second}"), ""
     yield spoilt(path, "drop table trial_user_attributes"), ""
 
@@ -116,7 +143,10 @@ def test_a_damaged_database_is_refused_in_one_line(
 ) -> None:
     """Garbage, torn, empty, changed: the remedy is said, and with it the study goes on from the beginning."""
     before = run(tmp_path / "first.db", 4)
-    with closing(sqlite3.connect(tmp_path / "first.db")) as opened, closing(sqlite3.connect(tmp_path / "whole.db")) as copy:
+    with (
+        closing(sqlite3.connect(tmp_path / "first.db")) as opened,
+        closing(sqlite3.connect(tmp_path / "whole.db")) as copy,
+    ):
         opened.backup(copy)
         copy.execute("pragma journal_mode=delete")
     for number, (broken, reason) in enumerate(broken_databases(tmp_path / "whole.db")):
@@ -124,7 +154,9 @@ def test_a_damaged_database_is_refused_in_one_line(
         path.parent.mkdir()
         path.write_bytes(broken)
         (path.parent / "front.json").write_text("{}")
-        with pytest.raises(StudyError, match=rf"study.db is damaged \(.*{reason}.*\); move it elsewhere and run the same") as caught:
+        with pytest.raises(
+            StudyError, match=rf"study.db is damaged \(.*{reason}.*\); move it elsewhere and run the same"
+        ) as caught:
             TrialLog(path, with_latency=False).records()
         assert "\n" not in str(caught.value)
     assert call(monkeypatch, "dashboard", tmp_path / "0") == 2

@@ -59,7 +59,9 @@ def studies(port: int) -> list[str]:
 def served(study: Path, *, allow_edits: bool) -> Iterator[int]:
     """The port of a server in this process."""
     port = free_port()
-    with make_server(HOST, port, Guard(wsgi(database_url(study / "study.db")), port, allow_edits=allow_edits), _Server, _Quiet) as server:
+    with make_server(
+        HOST, port, Guard(wsgi(database_url(study / "study.db")), port, allow_edits=allow_edits), _Server, _Quiet
+    ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield port
         server.shutdown()
@@ -94,7 +96,12 @@ def test_edits_are_for_pages_of_its_own(study: Path) -> None:
     """Where they are allowed at all: not for other sites, nor for others on this machine; programs send no origin."""
     with served(study, allow_edits=True) as port:
         own, other = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
-        for headers in ({"Origin": "http://evil.example"}, {"Origin": other}, {"Origin": "null"}, {"Sec_Fetch_Site": "cross-site"}):
+        for headers in (
+            {"Origin": "http://evil.example"},
+            {"Origin": other},
+            {"Origin": "null"},
+            {"Sec_Fetch_Site": "cross-site"},
+        ):
             status, said = asked(port, "DELETE", "/api/studies/1", **headers)
             assert (status, said.count("\n")) == (403, 1), headers
         assert asked(port, "POST", "/api/studies", Host="evil.example", Origin=own)[0] == 403
@@ -111,5 +118,8 @@ def test_what_cannot_be_served_is_refused(study: Path, tmp_path: Path) -> None:
     """A folder of no study, and a port that is taken."""
     with pytest.raises(StudyError, match="holds no study.db; give the folder of a search"):
         serve(tmp_path, free_port())
-    with served(study, allow_edits=False) as port, pytest.raises(StudyError, match=f"port {port} .*choose another with --port"):
+    with (
+        served(study, allow_edits=False) as port,
+        pytest.raises(StudyError, match=f"port {port} .*choose another with --port"),
+    ):
         serve(study, port)

@@ -49,7 +49,8 @@ MIXED = (
     "keep",
 )
 SYMMETRIC = tuple(
-    f"quantize bits={bits} group_size={g}" for bits, g in ((2, 32), (3, "channel"), (4, 16), (5, "channel"), (6, 32), (8, 32))
+    f"quantize bits={bits} group_size={g}"
+    for bits, g in ((2, 32), (3, "channel"), (4, 16), (5, "channel"), (6, 32), (8, 32))
 )
 
 
@@ -71,12 +72,17 @@ def plan_of(inventory: Inventory, target: str, *, drop: int | None, narrow: bool
 def file_of(folder: Path, plan: Plan, target: str) -> PlanFile:
     inventory = inventory_of(folder)
     base = BaseModelReference(
-        name=str(folder), architecture=inventory.architecture, config_sha256=config_sha256(folder), shapes_sha256=inventory.shapes_sha256()
+        name=str(folder),
+        architecture=inventory.architecture,
+        config_sha256=config_sha256(folder),
+        shapes_sha256=inventory.shapes_sha256(),
     )
     return PlanFile(base_model=base, target=target, choices=choices_of(plan), size_bytes=plan.size_bytes(inventory))
 
 
-def applied(folder: Path, out: Path, target: str, *, drop: int | None = 0, narrow: bool = True) -> tuple[Applied, Plan, Inventory]:
+def applied(
+    folder: Path, out: Path, target: str, *, drop: int | None = 0, narrow: bool = True
+) -> tuple[Applied, Plan, Inventory]:
     inventory = inventory_of(folder)
     plan = plan_of(inventory, target, drop=drop, narrow=narrow)
     return apply_plan(file_of(folder, plan, target), folder, out), plan, inventory
@@ -96,7 +102,9 @@ def tokens() -> Tensor:
 @pytest.mark.parametrize(("drop", "narrow"), [(0, True), (None, False)])
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
-def test_own_layout_computes_what_was_scored(pico: Folder, tmp_path: Path, name: str, drop: int | None, narrow: bool) -> None:
+def test_own_layout_computes_what_was_scored(
+    pico: Folder, tmp_path: Path, name: str, drop: int | None, narrow: bool
+) -> None:
     result, plan, inventory = applied(pico(name), tmp_path / "out", "paredown", drop=drop, narrow=narrow)
     assert result.size_bytes == plan.size_bytes(inventory) < result.original_bytes
     model = load(result.folder, torch.float32)
@@ -128,7 +136,10 @@ def test_transformers_loads_what_was_scored(pico: Folder, tmp_path: Path, name: 
 
 STRUCTURES = {
     "paredown": (
-        {"attention": "prune-heads sparsity=0.5 algorithm=reconstruct", "ffn": "prune-neurons sparsity=0.5 algorithm=reconstruct"},
+        {
+            "attention": "prune-heads sparsity=0.5 algorithm=reconstruct",
+            "ffn": "prune-neurons sparsity=0.5 algorithm=reconstruct",
+        },
         {"attention": "awq then quantize bits=3 algorithm=gptq", "ffn": "awq then quantize bits=3 algorithm=gptq"},
         {"attention": "prune-heads sparsity=0.5 then quantize bits=8", "ffn": "drop"},
     ),
@@ -138,7 +149,9 @@ STRUCTURES = {
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize(("target", "index"), [(target, i) for target, all_of in STRUCTURES.items() for i in range(len(all_of))])
+@pytest.mark.parametrize(
+    ("target", "index"), [(target, i) for target, all_of in STRUCTURES.items() for i in range(len(all_of))]
+)
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_structures_compute_what_was_scored(pico: Folder, tmp_path: Path, name: str, target: str, index: int) -> None:
@@ -146,13 +159,18 @@ def test_structures_compute_what_was_scored(pico: Folder, tmp_path: Path, name: 
     folder, bank = pico(name), structured.bank_of(pico(name), tmp_path)
     inventory = inventory_of(folder)
     wanted = {site.name: parse_choice(STRUCTURES[target][index].get(site.kind, "keep")) for site in inventory.sites}
-    plan = Plan.of(inventory, {n: choice for n, choice in wanted.items() if site_fault(inventory[n], choice, targets[target]) is None})
+    plan = Plan.of(
+        inventory,
+        {n: choice for n, choice in wanted.items() if site_fault(inventory[n], choice, targets[target]) is None},
+    )
     plan.check(inventory, targets[target])
     result = apply_plan(file_of(folder, plan, target), folder, tmp_path / "out", tensors_of=bank.tensors)
     assert result.size_bytes == plan.size_bytes(inventory)
     model = load(result.folder, torch.float32)
     logits = verify_process.states(model, tokens(), causal=inventory.causal)
-    reference = scored_model(load_original(folder), inventory, plan, encoded(inventory, plan, bank.parameters, bank.tensors))
+    reference = scored_model(
+        load_original(folder), inventory, plan, encoded(inventory, plan, bank.parameters, bank.tensors)
+    )
     assert structured.relative(logits, verify_process.states(reference, tokens(), causal=inventory.causal)) < 1e-5
     if inventory.causal:
         assert structured.relative(verify_process.incremental(model, tokens()), logits) < 1e-5
@@ -173,12 +191,16 @@ def test_a_changed_scale_does_not_verify(digests: bool, pico: Folder, tmp_path: 
     """By the digests of what was written; by the logits where the plan is of before there were any."""
     result, _, _ = applied(pico("llama"), tmp_path / "out", "paredown", drop=None)
     if not digests:
-        PlanFile.read(result.folder / "plan.yaml").model_copy(update={"records": None}).write(result.folder / "plan.yaml")
+        PlanFile.read(result.folder / "plan.yaml").model_copy(update={"records": None}).write(
+            result.folder / "plan.yaml"
+        )
     path = result.folder / "model.paredown.safetensors"
     stored = load_file(path)
     scale = next(name for name in stored if "mlp" in name and name.endswith("weight_scale"))
     save_file(stored | {scale: stored[scale] * 1.5}, path)
-    with pytest.raises(VerificationError, match="are not those that were written" if digests else "logits in float32 differ"):
+    with pytest.raises(
+        VerificationError, match="are not those that were written" if digests else "logits in float32 differ"
+    ):
         verify(result.folder, pico("llama"))
 
 

@@ -55,7 +55,9 @@ def test_a_stale_page_is_noticed(tmp_path: Path) -> None:
     assert any(fault.startswith("docs/study.md has no block study-keys; put '<!-- study-keys -->'") for fault in faults)
 
 
-@pytest.mark.parametrize(("place", "text"), blocks("yaml"), ids=lambda value: value if ":" in value and "\n" not in value else "")
+@pytest.mark.parametrize(
+    ("place", "text"), blocks("yaml"), ids=lambda value: value if ":" in value and "\n" not in value else ""
+)
 def test_every_example_file_is_valid(place: str, text: str, tmp_path: Path) -> None:
     """Each block of YAML is a whole plan or a whole study, and its schema knows every key of it."""
     path = tmp_path / "example.yaml"
@@ -72,7 +74,12 @@ def test_the_reader_of_the_format_page_reads() -> None:
     space: dict[str, Any] = {}
     exec(code, space)
     weight = torch.randn(24, 96, generator=torch.Generator().manual_seed(0))
-    for text in ("quantize bits=3 group_size=32", "quantize bits=5 group_size=48 symmetric=false", "quantize bits=8", "quantize bits=6"):
+    for text in (
+        "quantize bits=3 group_size=32",
+        "quantize bits=5 group_size=48 symmetric=false",
+        "quantize bits=8",
+        "quantize bits=6",
+    ):
         choice = parse_choice(text)
         stored = encode_matrix(choice, weight, "bfloat16")
         named = {f"m.{name}": tensor for name, tensor in stored.items()}
@@ -95,7 +102,10 @@ def test_the_method_of_the_contributors_page_works(tmp_path: Path, monkeypatch: 
     import_example('@methods.register("sign")', tmp_path, monkeypatch)
     choice = parse_choice("sign weighting=inputs")
     generator = torch.Generator().manual_seed(0)
-    weight, inputs = torch.randn(24, 96, generator=generator), torch.randn(200, 96, generator=generator) * torch.arange(96)
+    weight, inputs = (
+        torch.randn(24, 96, generator=generator),
+        torch.randn(200, 96, generator=generator) * torch.arange(96),
+    )
     statistics = Statistics(second_moment=inputs.T @ inputs / 200)
     losses = []
     for one in (choice, choice.data_free):
@@ -155,7 +165,10 @@ def test_a_schema_knows_every_method_and_knob() -> None:
         for name in methods:
             method = known[f"method-{name}"]
             assert set(method["properties"]) - {"then"} == {"method", *methods[name].model_fields} - {"then"}
-            assert set(method["required"]) == {"method", *(k for k, f in methods[name].model_fields.items() if f.is_required())}
+            assert set(method["required"]) == {
+                "method",
+                *(k for k, f in methods[name].model_fields.items() if f.is_required()),
+            }
             assert method["properties"]["method"] == {"const": name}
             assert method["additionalProperties"] is False
         for reference in references(schema):

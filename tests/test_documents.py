@@ -64,7 +64,9 @@ def test_no_measured_set_holds_what_another_has(split: Split) -> None:
 def test_the_training_part_holds_no_passage_that_is_measured(split: Split) -> None:
     """Once the passages of all measured sets are cut from it, as the demo model's training does: far under 1 %."""
     measured = {shingle for name in SETS for document in split[name] for shingle in shingles(document.text)}
-    kept = {shingle for document in split["training"] for shingle in shingles(without_passages(document.text, measured))}
+    kept = {
+        shingle for document in split["training"] for shingle in shingles(without_passages(document.text, measured))
+    }
     for name in SETS:
         own = [shingle for document in split[name] for shingle in shingles(document.text)]
         assert sum(shingle in kept for shingle in own) <= 0.001 * len(own)
@@ -77,8 +79,12 @@ def test_the_split_is_the_same_in_every_process(split: Split, tmp_path: Path) ->
         "print([(k, d.name) for k, v in split_documents(standard_library()).items() for d in v])"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == str([(name, document.name) for name, documents in split.items() for document in documents])
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == str(
+        [(name, document.name) for name, documents in split.items() for document in documents]
+    )
 
 
 def test_the_place_of_a_name_is_fixed() -> None:

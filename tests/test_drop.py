@@ -32,7 +32,9 @@ Folder = Callable[[str], Path]
 
 
 def dropping(inventory: Inventory, *which: tuple[str, int]) -> Plan:
-    return Plan.of(inventory, {site.name: parse_choice("drop") for site in inventory.parents if (site.kind, site.block) in which})
+    return Plan.of(
+        inventory, {site.name: parse_choice("drop") for site in inventory.parents if (site.kind, site.block) in which}
+    )
 
 
 @torch.no_grad()
@@ -42,12 +44,16 @@ def without(folder: Path, *which: tuple[str, int]) -> Tensor:
     inventory = structured.inventory_of(folder)
     for site in inventory.parents:
         if (site.kind, site.block) in which:
-            model.get_submodule(site.members[-1].module).register_forward_hook(lambda module, inputs, output: torch.zeros_like(output))
+            model.get_submodule(site.members[-1].module).register_forward_hook(
+                lambda module, inputs, output: torch.zeros_like(output)
+            )
     return verify_process.states(model, structured.TOKENS, causal=inventory.causal)
 
 
 @pytest.mark.parametrize(
-    "which", [[("attention", 0)], [("ffn", 0)], [("attention", 1), ("ffn", 1)], [("attention", 0), ("ffn", 0), ("ffn", 1)]], ids=str
+    "which",
+    [[("attention", 0)], [("ffn", 0)], [("attention", 1), ("ffn", 1)], [("attention", 0), ("ffn", 0), ("ffn", 1)]],
+    ids=str,
 )
 @pytest.mark.parametrize("name", families.PICO_NAMES)
 @torch.no_grad()
@@ -60,10 +66,17 @@ def test_what_is_left_out_adds_nothing(pico: Folder, tmp_path: Path, name: str, 
     expected = without(folder, *which)
     assert structured.relative(structured.states(folder, plan, bank), expected) < 1e-5
     tensors = encoded(inventory, plan, bank.parameters)
-    gone = {member.module for site, _ in plan.decided(inventory) if str(plan[site.name]) == "drop" for member in site.members}
+    gone = {
+        member.module
+        for site, _ in plan.decided(inventory)
+        if str(plan[site.name]) == "drop"
+        for member in site.members
+    }
     assert not any(key.rpartition(".")[0] in gone for key in tensors)
     model = assemble(config_of(folder), inventory, plan, tensors)
-    assert structured.relative(verify_process.states(model, structured.TOKENS, causal=inventory.causal), expected) < 1e-5
+    assert (
+        structured.relative(verify_process.states(model, structured.TOKENS, causal=inventory.causal), expected) < 1e-5
+    )
     if inventory.causal:
         assert structured.relative(verify_process.incremental(model, structured.TOKENS), expected) < 1e-5
         found = model.generate(structured.TOKENS[:1, :4], max_new_tokens=3, do_sample=False)
@@ -73,7 +86,13 @@ def test_what_is_left_out_adds_nothing(pico: Folder, tmp_path: Path, name: str, 
 def three_layers(folder: Path, **options: object) -> Path:
     """A model of three blocks, so that a block and an attention may go together."""
     config = Qwen2Config(
-        vocab_size=128, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64, **options
+        vocab_size=128,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        **options,
     )
     torch.manual_seed(0)
     Qwen2ForCausalLM(config).save_pretrained(folder)

@@ -50,7 +50,9 @@ def test_a_duration_comes_back_from_its_text(thousandths: int) -> None:
     assert parse_duration(duration_text(thousandths / 1000)) == pytest.approx(thousandths / 1000, abs=1e-9)
 
 
-@pytest.mark.parametrize(("written", "shown"), [("45m", "45m"), ("5400", "1h30m"), ("90s", "1m30s"), ("'20'", "20s"), ("1.5h", "1h30m")])
+@pytest.mark.parametrize(
+    ("written", "shown"), [("45m", "45m"), ("5400", "1h30m"), ("90s", "1m30s"), ("'20'", "20s"), ("1.5h", "1h30m")]
+)
 def test_a_study_takes_a_duration_and_shows_it(tmp_path: Path, written: str, shown: str) -> None:
     """The file of the study folder holds it readably, and is read again."""
     (tmp_path / "study.yaml").write_text(f"model: m\ntimeout: {written}\n")

@@ -33,7 +33,13 @@ Folder = Callable[[str], Path]
 TRIALS = 12
 SPACE = {
     "choices": {
-        "linear": ["quantize bits=2", "quantize bits=3 group_size=32", "quantize bits=4 group_size=32", "quantize bits=8", "keep"],
+        "linear": [
+            "quantize bits=2",
+            "quantize bits=3 group_size=32",
+            "quantize bits=4 group_size=32",
+            "quantize bits=8",
+            "keep",
+        ],
         "embedding": ["quantize bits=8", "keep"],
         "ffn": ["prune-neurons sparsity=0.5 then quantize bits=4"],
     },
@@ -44,7 +50,14 @@ TOKENS = {"calibration": 256, "search": 512, "selection": 256, "held_out": 512, 
 
 def study(model: Path, root: Path, **changes: Any) -> dict[str, Any]:
     data = str(toys.write_text(root / "text.txt", toys.passages(120)))
-    question = {"model": str(model), "data": [data], "budget": "35%", "trials": TRIALS, "patience": "off", "latency": "off"}
+    question = {
+        "model": str(model),
+        "data": [data],
+        "budget": "35%",
+        "trials": TRIALS,
+        "patience": "off",
+        "latency": "off",
+    }
     return {**question, "tokens": TOKENS, "space": SPACE, **changes}
 
 
@@ -71,7 +84,9 @@ def found(out: Path) -> dict[str, Any]:
         del record["seconds"]
     plan = yaml.safe_load((out / "best" / "plan.yaml").read_text())
     clock = ("seconds", "timed", "environment")
-    return {key: value for key, value in outcome.items() if key not in clock} | {"plan": (plan["choices"], plan["size_bytes"])}
+    return {key: value for key, value in outcome.items() if key not in clock} | {
+        "plan": (plan["choices"], plan["size_bytes"])
+    }
 
 
 def trials_of(out: Path) -> dict[int, tuple[str, str]]:
@@ -85,7 +100,9 @@ def trials_of(out: Path) -> dict[int, tuple[str, str]]:
 
 def cut_off(command: list[str], out: Path, trials: int, number: int) -> tuple[int, str]:
     """Exit code and standard error of a search that gets a signal when so many trials are finished."""
-    with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         while process.poll() is None:
             with suppress(sqlite3.Error):  # before its tables are made
                 if len(trials_of(out)) >= trials:
@@ -136,7 +153,9 @@ def test_an_interrupted_and_killed_search_ends_as_one_that_ran_through(pico: Fol
 def test_other_families_go_all_the_way(pico: Folder, tmp_path: Path, name: str) -> None:
     """Search, apply, verification in a fresh process, load: within the budget, and nearer to the original than its uniform rival or
     that rival itself."""
-    outcome = paredown.find_plan(study(pico(name), tmp_path, trials=6, tokens={**TOKENS, "sequence_length": 48}), tmp_path / "study")
+    outcome = paredown.find_plan(
+        study(pico(name), tmp_path, trials=6, tokens={**TOKENS, "sequence_length": 48}), tmp_path / "study"
+    )
     assert outcome.metric == ("kl" if name == "gpt2" else "relative-error")
     assert outcome.best and outcome.best.size_bytes <= outcome.budget_bytes
     applied, verified = paredown.apply(tmp_path / "study" / "best" / "plan.yaml", pico(name), tmp_path / "small")
@@ -157,11 +176,17 @@ def test_other_families_go_all_the_way(pico: Folder, tmp_path: Path, name: str) 
             "transformer.h.0.mlp.c_fc",
             "transformers loads no quantized Conv1D; keep transformer.h.0.mlp.c_fc or use target paredown",
         ),
-        ("llama", "model.embed_tokens", "transformers loads no quantized Embedding; keep model.embed_tokens or use target paredown"),
+        (
+            "llama",
+            "model.embed_tokens",
+            "transformers loads no quantized Embedding; keep model.embed_tokens or use target paredown",
+        ),
         ("bert", "bert.embeddings.word_embeddings", "transformers loads no quantized Embedding"),
     ],
 )
-def test_what_transformers_cannot_carry_is_refused_with_the_reason(pico: Folder, tmp_path: Path, name: str, site: str, reason: str) -> None:
+def test_what_transformers_cannot_carry_is_refused_with_the_reason(
+    pico: Folder, tmp_path: Path, name: str, site: str, reason: str
+) -> None:
     """By a study that asks for it, and by apply, before anything is written."""
     space = {"overrides": [{"match": site, "choices": ["quantize bits=8"]}]}
     asked = StudyFile.model_validate(study(pico(name), tmp_path, target="transformers", space=space))

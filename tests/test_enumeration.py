@@ -97,10 +97,14 @@ def test_samplers_are_held_against_the_truth(bench: Workbench, every: Enumeratio
     assert shares["random"] < shares["frontier"] <= 1 + 1e-9
 
 
-def test_a_front_is_read_for_the_model_and_texts_that_it_was_measured_on(bench: Workbench, every: Enumeration, tmp_path: Path) -> None:
+def test_a_front_is_read_for_the_model_and_texts_that_it_was_measured_on(
+    bench: Workbench, every: Enumeration, tmp_path: Path
+) -> None:
     path, truth = tmp_path / "front.json", Truth.of(every)
     truth.write(path, "problem.yaml", bench)
     assert Truth.read(path, bench) == truth
     path.write_text(path.read_text().replace(bench.origin.weights, "0" * 64))
-    with pytest.raises(StudyError, match="measured on other weights or texts; name the same model and data, or make it again"):
+    with pytest.raises(
+        StudyError, match="measured on other weights or texts; name the same model and data, or make it again"
+    ):
         Truth.read(path, bench)

@@ -53,8 +53,13 @@ def test_every_estimator_predicts_every_choice(pico: Folder, tmp_path: Path, rec
         seen.alone = lambda *call, measure=measure, asked=asked: asked.append(call[:2]) or measure(*call)
         losses = estimated(name, seen)
         assert planned.plan == Plan()
-        assert list(losses) == [(site.name, choice) for site in space.inventory.sites for choice in space.options[site.name]]
-        assert all(math.isfinite(loss) and loss >= 0 and (loss == 0) == (choice == KEEP) for (_, choice), loss in losses.items()), name
+        assert list(losses) == [
+            (site.name, choice) for site in space.inventory.sites for choice in space.options[site.name]
+        ]
+        assert all(
+            math.isfinite(loss) and loss >= 0 and (loss == 0) == (choice == KEEP)
+            for (_, choice), loss in losses.items()
+        ), name
         assert len(asked) == len(set(asked)) and set(asked) == set(estimators[name].alone(space)), name
         assert seen.backward_tokens == estimators[name].sweeps(space) * SEQUENCES.mask.sum()
         again = evidence_of(space, planned, tmp_path / f"{name}.json")
@@ -68,7 +73,9 @@ def test_every_estimator_predicts_every_choice(pico: Folder, tmp_path: Path, rec
 
 
 @pytest.mark.parametrize("model", ["llama", "bert"])
-def test_fisher_predicts_small_losses_in_their_own_unit(pico: Folder, tmp_path: Path, records: Path, model: str) -> None:
+def test_fisher_predicts_small_losses_in_their_own_unit(
+    pico: Folder, tmp_path: Path, records: Path, model: str
+) -> None:
     """Of choices that change little: together within a third of what is measured, without a measurement to scale them."""
     space, planned = prepared(pico(model), tmp_path, records=records)
     small = [(site, choice) for site, choice in fisher.swept(space) if getattr(choice, "bits", 0) == 6]
@@ -98,7 +105,11 @@ def test_autoscheme_takes_the_gradient_at_the_compressed_weights(pico: Folder, t
     products: dict[tuple[str, Choice], float] = {}
     for choice in dict.fromkeys(choice for _, choice in pairs):
         model = load_original(pico("llama")).requires_grad_(True)
-        weights = {member.module: model.get_parameter(f"{member.module}.weight") for site, _ in pairs for member in site.members}
+        weights = {
+            member.module: model.get_parameter(f"{member.module}.weight")
+            for site, _ in pairs
+            for member in site.members
+        }
         before = {name: weight.detach().clone() for name, weight in weights.items()}
         for site, other in pairs:
             if other == choice:
@@ -106,10 +117,14 @@ def test_autoscheme_takes_the_gradient_at_the_compressed_weights(pico: Folder, t
                     model.get_parameter(name).data = value.clone()
         sums = dict.fromkeys(weights, 0.0)
         for sequence in SEQUENCES.tokens:
-            gradients = torch.autograd.grad(model(input_ids=sequence[None], labels=sequence[None]).loss, list(weights.values()))
+            gradients = torch.autograd.grad(
+                model(input_ids=sequence[None], labels=sequence[None]).loss, list(weights.values())
+            )
             for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
                 sums[name] += float((gradient * (weight.detach() - before[name])).abs().sum())
-        products |= {(site.name, choice): sum(sums[m.module] for m in site.members) for site, other in pairs if other == choice}
+        products |= {
+            (site.name, choice): sum(sums[m.module] for m in site.members) for site, other in pairs if other == choice
+        }
     units = [losses[pair] / value for pair, value in products.items()]
     assert units == pytest.approx([units[0]] * len(units), rel=1e-3)
 
@@ -124,7 +139,9 @@ def test_angular_carries_one_drop_to_the_others(pico: Folder, tmp_path: Path, re
     assert losses[second.name, drop] == others[second.name, drop]
     assert losses[first.name, drop] == pytest.approx(losses[second.name, drop] * (one / two) ** 2)
     left = {(first.name, drop)}
-    assert {pair: loss for pair, loss in losses.items() if pair not in left} == {p: loss for p, loss in others.items() if p not in left}
+    assert {pair: loss for pair, loss in losses.items() if pair not in left} == {
+        p: loss for p, loss in others.items() if p not in left
+    }
     assert len(angular.measured(space)) == len(single_site.measured(space)) - 1
 
 
@@ -154,7 +171,9 @@ def test_combined_is_the_geometric_mean(pico: Folder, tmp_path: Path) -> None:
     whole, found = losses("fisher", data), losses("combined", data)
     scored = {(site.name, choice) for site, choice in fisher.swept(space)}
     for pair, loss in found.items():
-        assert loss == pytest.approx(math.sqrt(alone[pair] * swept[pair]) if pair in scored else whole[pair], rel=1e-5), pair
+        assert loss == pytest.approx(
+            math.sqrt(alone[pair] * swept[pair]) if pair in scored else whole[pair], rel=1e-5
+        ), pair
     linear, others = (sum(passes(s, space) for s, _ in pairs) for pairs in (inside(space), fisher.measured(space)))
     assert estimated_tokens("combined", space, 10**6) == pytest.approx(128 * (linear + 4 * others) + 3 * 1024)
 
@@ -178,7 +197,9 @@ def test_weights_that_are_not_finite_are_priced_out(
     losses = estimated(name, evidence_of(space, planned))
     assert losses[site.name, choice] == UNUSABLE
     assert all(math.isfinite(loss) for loss in losses.values())
-    assert {pair: loss for pair, loss in losses.items() if pair[0] != site.name} == {p: x for p, x in sound.items() if p[0] != site.name}
+    assert {pair: loss for pair, loss in losses.items() if pair[0] != site.name} == {
+        p: x for p, x in sound.items() if p[0] != site.name
+    }
     if name == "combined":
         swept = estimated("fisher", evidence_of(space, planned))
         assert [losses[pair] for pair in others] == pytest.approx([swept[pair] for pair in others])

@@ -61,7 +61,9 @@ def history(request: pytest.FixtureRequest) -> list[Record]:
 def test_offspring_are_measured_in_steps(history: list[Record]) -> None:
     """All on an eighth, the best four of them on half, the best two of those on all; the best of these and their parent is next."""
     generations = [[r for r in history if r.label == f"generation {number}"] for number in range(1, 5)]
-    for before, records in zip([[r for r in history if r.label == "generation 0"], *generations], generations, strict=False):
+    for before, records in zip(
+        [[r for r in history if r.label == "generation 0"], *generations], generations, strict=False
+    ):
         steps = [[r for r in records if len(r.sequences) == count] for count in (2, 8, 16)]
         assert [len(step) for step in steps] == [OFFSPRING, *SURVIVORS[:2]]
         for step, following in zip(steps, steps[1:], strict=False):
@@ -78,7 +80,9 @@ def test_each_generation_descends_from_the_best_so_far(history: list[Record]) ->
         parent = min((r for r in history[:first] if r.whole), key=lambda r: r.loss).plan
         children = [r.plan for r in history if r.label == f"generation {number}" and len(r.sequences) == 2]
         switched = [
-            c for c in children if {s.name for s, _ in c.decided(SPACE.inventory)} == {s.name for s, _ in parent.decided(SPACE.inventory)}
+            c
+            for c in children
+            if {s.name for s, _ in c.decided(SPACE.inventory)} == {s.name for s, _ in parent.decided(SPACE.inventory)}
         ]
         assert switched
         shared = [sum(c[s.name] == parent[s.name] for s, _ in parent.decided(SPACE.inventory)) for c in switched]
@@ -122,12 +126,20 @@ def test_evolution_gains(name: str) -> None:
 
 def test_it_starts_from_the_best_uniform_plan_that_fits() -> None:
     """Unless a plan that is uniform but for the last bytes is better; what exceeds the budget or is no uniform plan is no start."""
-    plans = [QUESTION.solver.solve(QUESTION.losses, budget) for budget in (QUESTION.budget_bytes, 3 * QUESTION.budget_bytes)]
+    plans = [
+        QUESTION.solver.solve(QUESTION.losses, budget) for budget in (QUESTION.budget_bytes, 3 * QUESTION.budget_bytes)
+    ]
     seeds = [measured(plan, number, "uniform", None) for number, plan in enumerate(plans)]
     history = evolved("evopress", 40, seeds)
     first = next(r for r in history if r.label == "generation 1")
     assert first.plan not in plans
-    assert min((r for r in history[: first.number] if r.whole and r.size_bytes <= QUESTION.budget_bytes), key=lambda r: r.loss) == seeds[0]
+    assert (
+        min(
+            (r for r in history[: first.number] if r.whole and r.size_bytes <= QUESTION.budget_bytes),
+            key=lambda r: r.loss,
+        )
+        == seeds[0]
+    )
     shared = [r.plan for r in history if r.label == "generation 1"]
     assert any(sum(a != b for a, b in zip(plan.entries, plans[0].entries, strict=False)) <= 4 for plan in shared)
 
@@ -146,7 +158,9 @@ def test_what_failed_is_taken_for_the_worst() -> None:
 
 
 def test_a_space_without_a_second_plan_is_searched_to_its_end() -> None:
-    space = toys.toy_space(max_drops=0, choices={"linear": ["keep"], "embedding": ["keep"], "ffn": ["keep"], "block": ["keep"]})
+    space = toys.toy_space(
+        max_drops=0, choices={"linear": ["keep"], "embedding": ["keep"], "ffn": ["keep"], "block": ["keep"]}
+    )
     question = toys.question_of(space, share=1.0)
     for name in NAMES:
         sampler = samplers[name](question)

@@ -55,7 +55,10 @@ def test_a_bug_is_one_line_and_its_traceback_is_kept(
         code, said = told(KeyError("model.layers.5"), capfd)
     (path,) = tmp_path.iterdir()
     assert code == 70
-    assert said == f"paredown: unexpected KeyError: 'model.layers.5'; this is a bug of paredown, please report it with {path}\n"
+    assert (
+        said
+        == f"paredown: unexpected KeyError: 'model.layers.5'; this is a bug of paredown, please report it with {path}\n"
+    )
     assert "raise fault" in path.read_text()
     with monkeypatch.context() as patch:
         patch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
@@ -71,7 +74,10 @@ def test_a_bug_is_one_line_and_its_traceback_is_kept(
         OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
-        pytest.param(SafetensorError("Error while serializing: I/O error: Cannot allocate memory (os error 12)"), id="safetensors"),
+        pytest.param(
+            SafetensorError("Error while serializing: I/O error: Cannot allocate memory (os error 12)"),
+            id="safetensors",
+        ),
     ],
     ids=lambda fault: type(fault).__name__,
 )
@@ -96,7 +102,10 @@ def test_what_the_system_refuses_has_its_remedy(tmp_path: Path, capfd: pytest.Ca
     broken = sqlite3.OperationalError("database or disk is full")
     broken.sqlite_errorcode = sqlite3.SQLITE_FULL
     code, said = told(broken, capfd)
-    assert (code, said) == (2, "paredown: No space left on device; free some space, then run the same command again: it goes on\n")
+    assert (code, said) == (
+        2,
+        "paredown: No space left on device; free some space, then run the same command again: it goes on\n",
+    )
     engine = create_engine(f"sqlite:///{tmp_path}/no/study.db")
     fault = fault_of(lambda: engine.connect().execute(text("select 1")))
     assert told(fault, capfd)[0] == 2
@@ -105,7 +114,9 @@ def test_what_the_system_refuses_has_its_remedy(tmp_path: Path, capfd: pytest.Ca
 def run(*arguments: object, limit: tuple[int, int] | None = None) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own, under a limit of the system."""
     preexec = (lambda: resource.setrlimit(limit[0], (limit[1], limit[1]))) if limit else None
-    return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment(), check=False, preexec_fn=preexec)
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, env=environment(), check=False, preexec_fn=preexec
+    )
 
 
 @pytest.mark.parametrize("megabytes", [60, 400])
@@ -120,7 +131,10 @@ def test_streams_that_are_closed_or_full_do_no_harm(tmp_path: Path) -> None:
     """What cannot be said is lost; results that cannot be written are a fault; a reader that has enough is none."""
     shell = " ".join(command("--help"))
     ends = {
-        f"{shell} >/dev/full": (2, "paredown: No space left on device; free some space, then run the same command again: it goes on\n"),
+        f"{shell} >/dev/full": (
+            2,
+            "paredown: No space left on device; free some space, then run the same command again: it goes on\n",
+        ),
         f"{shell} >&- 2>&- <&-": (0, ""),
         f"{' '.join(command('status', tmp_path))} 2>/dev/full": (2, ""),
         f"{' '.join(command('status', tmp_path))} >&- 2>&-": (2, ""),

@@ -72,7 +72,10 @@ def test_all_faults_are_reported_at_once_each_with_its_line(tmp_path: Path) -> N
         ("name: &a x\ninner: {size: 1}\nitems: [*a]\n", r"file.yaml:3: aliases \(\*name\) are not read"),
         ("a: &a [x]\nb: &b [*a, *a]\n", "file.yaml:2: aliases"),
         ("name: [\n", "file.yaml:2: no valid YAML"),
-        ("name: !!python/object/apply:os.system [ls]\n", "file.yaml:1: no valid YAML: could not determine a constructor"),
+        (
+            "name: !!python/object/apply:os.system [ls]\n",
+            "file.yaml:1: no valid YAML: could not determine a constructor",
+        ),
         ("name: a\x00b\n", "file.yaml.*no valid YAML"),
         ("? [a, b]\n: 1\n", "file.yaml:1: no valid YAML: found unhashable key"),
         ("? {a: b}\n: 1\n", "file.yaml:1: no valid YAML: found unhashable key"),
@@ -177,5 +180,7 @@ def test_written_files_and_folders_keep_to_the_umask(tmp_path: Path, mask: int) 
         assert os.umask(mask) == mask
     finally:
         os.umask(before)
-    modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new" / "file", tmp_path / "new", tmp_path / "model")]
+    modes = [
+        stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new" / "file", tmp_path / "new", tmp_path / "model")
+    ]
     assert modes == [0o666 & ~mask, 0o777 & ~mask, 0o777 & ~mask]

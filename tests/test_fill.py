@@ -53,12 +53,16 @@ def opened(model: Path, statistics: Path, folder: Path, kind: type[Bank] = Bank)
 
 
 def pairs_of(inventory: Inventory) -> list[Pair]:
-    pairs: list[Pair] = [(site, choice) for site in inventory.leaves if site.kind == "linear" for choice in (KEEP, *CHOICES)]
+    pairs: list[Pair] = [
+        (site, choice) for site in inventory.leaves if site.kind == "linear" for choice in (KEEP, *CHOICES)
+    ]
     return pairs + [(site, NARROW) for site in inventory.parents if site.kind == "ffn"]
 
 
 @pytest.fixture(scope="module")
-def folders(pico: Callable[[str], Path], inventory: Callable[[str], Inventory], tmp_path_factory: pytest.TempPathFactory) -> Folders:
+def folders(
+    pico: Callable[[str], Path], inventory: Callable[[str], Inventory], tmp_path_factory: pytest.TempPathFactory
+) -> Folders:
     """A model, and the statistics of its inputs."""
     model, statistics = pico("llama"), tmp_path_factory.mktemp("statistics")
     tokens = torch.randint(0, 128, (8, 32), generator=torch.Generator().manual_seed(0))
@@ -96,7 +100,9 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-def test_a_fill_goes_on_and_makes_nothing_twice(folders: Folders, inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
+def test_a_fill_goes_on_and_makes_nothing_twice(
+    folders: Folders, inventory: Callable[[str], Inventory], tmp_path: Path
+) -> None:
     """Not for the same study nor for another on the same folder; what is kept and blocks take no record."""
     pairs = pairs_of(inventory("llama"))
     blocks: list[Pair] = [(site, parse_choice("drop")) for site in inventory("llama").parents if site.kind == "block"]
@@ -105,7 +111,9 @@ def test_a_fill_goes_on_and_makes_nothing_twice(folders: Folders, inventory: Cal
     bank = opened(*folders, tmp_path)
     assert fill(bank, pairs[:20], checkpoint=folders[0]) == sum(choice != KEEP for _, choice in pairs[:20])
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("??/*")}
-    made = fill(bank, [*pairs, *pairs, *blocks], checkpoint=folders[0], progress=lambda done, of: seen.append((done, of)))
+    made = fill(
+        bank, [*pairs, *pairs, *blocks], checkpoint=folders[0], progress=lambda done, of: seen.append((done, of))
+    )
     assert made == wanted - len(before) > 0
     assert seen == [(done, wanted) for done in range(len(before), wanted + 1)]
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
@@ -113,7 +121,9 @@ def test_a_fill_goes_on_and_makes_nothing_twice(folders: Folders, inventory: Cal
     assert len(records(tmp_path)) == wanted
 
 
-def test_sites_that_read_the_same_go_to_the_same_process(folders: Folders, inventory: Callable[[str], Inventory]) -> None:
+def test_sites_that_read_the_same_go_to_the_same_process(
+    folders: Folders, inventory: Callable[[str], Inventory]
+) -> None:
     """No two groups read the same statistics; every job is in one; a site's follow each other; the largest group comes first."""
     files = StatisticsFolder(folders[1]).files
     jobs = [(site, choice, Path(str(number))) for number, (site, choice) in enumerate(pairs_of(inventory("llama")))]
@@ -121,7 +131,9 @@ def test_sites_that_read_the_same_go_to_the_same_process(folders: Folders, inven
     assert sorted(job[2].name for group in groups for job in group) == sorted(job[2].name for job in jobs)
     read = [{files[member.module] for site, _, _ in group for member in site.members} for group in groups]
     assert sum(map(len, read)) == len(set().union(*read))
-    assert len(groups) == 6  # of two blocks: what reads the first norm, the output of the attention, the feed-forward network
+    assert (
+        len(groups) == 6
+    )  # of two blocks: what reads the first norm, the output of the attention, the feed-forward network
     for group in groups:
         names = [site.name for site, _, _ in group]
         assert [names[0], *(b for a, b in zip(names, names[1:], strict=False) if a != b)] == list(dict.fromkeys(names))
@@ -129,7 +141,9 @@ def test_sites_that_read_the_same_go_to_the_same_process(folders: Folders, inven
     assert weights == sorted(weights, reverse=True)
 
 
-def test_records_are_made_by_one_thread(folders: Folders, inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
+def test_records_are_made_by_one_thread(
+    folders: Folders, inventory: Callable[[str], Inventory], tmp_path: Path
+) -> None:
     """So that they are the same on every machine; afterwards there are as many as before."""
     seen = []
 
@@ -198,7 +212,9 @@ def test_processes_end_when_the_one_that_started_them_is_killed(
         "t.fill(bank, t.pairs_of(inventory_of(model)), checkpoint=model, statistics=statistics, workers=2, patience=0)\n"
     )
     arguments = [str(Path(__file__).parent), *map(str, folders), str(tmp_path)]
-    with subprocess.Popen([sys.executable, "-c", program, *arguments], env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], env=os.environ | {"OMP_NUM_THREADS": "1"}
+    ) as process:
         until(lambda: bool(children(process.pid)) and len(records(tmp_path)) >= 2)
         workers = children(process.pid)
         process.kill()
@@ -210,8 +226,16 @@ def test_processes_end_when_the_one_that_started_them_is_killed(
     assert records(tmp_path) == records(serial)
 
 
-def test_a_fault_in_a_process_is_raised_here(folders: Folders, inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
+def test_a_fault_in_a_process_is_raised_here(
+    folders: Folders, inventory: Callable[[str], Inventory], tmp_path: Path
+) -> None:
     """As it would be without processes."""
     sites = [site for site in inventory("llama").leaves if site.kind == "linear"]
     with pytest.raises(PlanError, match="no second_moment of the inputs is known"):
-        fill(opened(*folders, tmp_path, Slow), [(site, CHOICES[0]) for site in sites], checkpoint=folders[0], workers=2, patience=0)
+        fill(
+            opened(*folders, tmp_path, Slow),
+            [(site, CHOICES[0]) for site in sites],
+            checkpoint=folders[0],
+            workers=2,
+            patience=0,
+        )

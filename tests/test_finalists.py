@@ -37,7 +37,9 @@ SIZE = max(plan.size_bytes(SPACE.inventory) for plan in PLANS)
 def trials(*origins: str) -> tuple[Record, ...]:
     """One trial of each origin, each of a plan of its own; every one loses more than the one before."""
     records = [toys.record_of(SPACE, PLANS[number], 1.0 + number, number) for number in range(len(origins))]
-    return tuple(replace(record, origin=origin, size_bytes=SIZE) for record, origin in zip(records, origins, strict=True))
+    return tuple(
+        replace(record, origin=origin, size_bytes=SIZE) for record, origin in zip(records, origins, strict=True)
+    )
 
 
 def outcome_of(records: tuple[Record, ...], budget_bytes: int = SIZE) -> Outcome:
@@ -76,7 +78,9 @@ def decided(
         number = number_of(plan)
         asked.append((name, number, version))
         loss = (fresh or {}).get(number, outcome[number].loss)
-        return toys.quality_of(loss * (factors[number] if version.in_order else 1) * (1 + 0.1 * version.draw), plan=number)
+        return toys.quality_of(
+            loss * (factors[number] if version.in_order else 1) * (1 + 0.1 * version.draw), plan=number
+        )
 
     return decide(outcome, measure, lambda plan: number_of(plan) in factors, lambda name, done, of: None), asked
 
@@ -96,7 +100,9 @@ def test_fresh_texts_choose_among_the_finalists() -> None:
     assert outcome.winner == outcome.searched == 1
     assert outcome.uniform == 2
     assert len(asked) == 6
-    assert {(name, number) for name, number, _ in asked} == {(name, number) for name in ("selection", "held-out") for number in range(3)}
+    assert {(name, number) for name, number, _ in asked} == {
+        (name, number) for name in ("selection", "held-out") for number in range(3)
+    }
     assert {version for _, _, version in asked} == {Version()}
     assert set(outcome.comparisons) == {"uniform", "solver"}
     assert outcome.comparisons["solver"].mean == pytest.approx(0.5)
@@ -240,14 +246,21 @@ class Timed:
     """
 
     def __init__(
-        self, outcome: Outcome, limit: float, monkeypatch: pytest.MonkeyPatch, calibrated: bool = False, overrun: float = 0
+        self,
+        outcome: Outcome,
+        limit: float,
+        monkeypatch: pytest.MonkeyPatch,
+        calibrated: bool = False,
+        overrun: float = 0,
     ) -> None:
         self.now, self.overrun = 0.0, overrun
         self.ended: list[tuple[str, float]] = []
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         self.losses = {record.plan: record.loss for record in outcome.records}
         clock = Clock(ends=limit)
-        self.outcome = decide(outcome, self.measure, lambda plan: calibrated, lambda name, done, of: None, clock, self.seconds)
+        self.outcome = decide(
+            outcome, self.measure, lambda plan: calibrated, lambda name, done, of: None, clock, self.seconds
+        )
 
     def measure(self, plan: Plan, name: str, version: Version) -> Quality:
         self.now += self.seconds([(plan, name, version)]) + self.overrun
@@ -304,7 +317,9 @@ def test_without_a_guard_the_uniform_plan_must_be_beaten_where_it_was_measured(
 ) -> None:
     """On the search set, beyond the interval: a plan that nothing else speaks for is not given to anyone."""
     best, uniform = trials("solver", "uniform")
-    best, uniform = (replace(r, sequences=(0.9 * loss, 1.1 * loss), loss=loss) for r, loss in ((best, searched), (uniform, 1.0)))
+    best, uniform = (
+        replace(r, sequences=(0.9 * loss, 1.1 * loss), loss=loss) for r, loss in ((best, searched), (uniform, 1.0))
+    )
     timed = Timed(outcome_of((best, uniform)), 0, monkeypatch)
     assert not timed.ended
     assert (timed.outcome.winner, timed.outcome.searched, timed.outcome.uniform) == (winner, 0, 1)
@@ -346,7 +361,9 @@ ALL = {"original", "0", "1"}
 
 
 @pytest.mark.parametrize(("at_once", "most"), [(3, 3), (2, 1), (1, 1)])
-def test_deployed_models_are_timed_together_where_memory_holds_them(at_once: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deployed_models_are_timed_together_where_memory_holds_them(
+    at_once: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else one after the other: never more of them are alive than fit."""
     builder = Builder()
     assert timed(builder, at_once, monkeypatch) == (ALL, [])
@@ -373,7 +390,9 @@ def test_what_cannot_be_timed_leaves_the_winner(monkeypatch: pytest.MonkeyPatch)
     found, said = timed(Builder(lambda turn, alive: MemoryError() if turn > 1 else None), 3, monkeypatch)
     assert (found, len(said)) == (set(), 1)
     assert "(out of memory)" in said[0]
-    found, said = timed(Builder(lambda turn, alive: EvaluationError("time is nan") if turn > 1 else None), 1, monkeypatch)
+    found, said = timed(
+        Builder(lambda turn, alive: EvaluationError("time is nan") if turn > 1 else None), 1, monkeypatch
+    )
     assert (found, len(said)) == ({"original"}, 1)
     assert "(time is nan)" in said[0]
     with pytest.raises(RuntimeError, match="a bug"):

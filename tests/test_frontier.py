@@ -41,7 +41,9 @@ def history(length: int, *, question: Question = QUESTION, seeds: Sequence[Plan]
     sampler, true = samplers["frontier"](question), truth()
     records: list[Record] = []
     for number in range(length):
-        proposal = Proposal(plan=seeds[number], label="") if number < len(seeds) else sampler.propose(trial(number), records)
+        proposal = (
+            Proposal(plan=seeds[number], label="") if number < len(seeds) else sampler.propose(trial(number), records)
+        )
         loss = toys.sum_of(SPACE, proposal.plan, true) + 1e-4
         generator = np.random.default_rng(len(str(proposal.plan)))
         parts = loss * generator.lognormal(0, 0.1, question.sequences)
@@ -65,7 +67,9 @@ def test_it_follows_from_seed_number_and_history(records: list[Record]) -> None:
     """Also from a sampler made anew; another seed proposes other plans."""
 
     def proposals(seed: int) -> list[Proposal]:
-        return [samplers["frontier"](replace(QUESTION, seed=seed)).propose(trial(n), records[:n]) for n in range(0, 40, 5)]
+        return [
+            samplers["frontier"](replace(QUESTION, seed=seed)).propose(trial(n), records[:n]) for n in range(0, 40, 5)
+        ]
 
     assert proposals(0) == proposals(0) != proposals(1)
     assert [proposal.plan for proposal in proposals(0)] == [record.plan for record in records[::5]]
@@ -104,7 +108,9 @@ def test_the_whole_front_is_covered() -> None:
         return hypervolume([(record.size_bytes, float(np.log(record.loss))) for record in records], corner)
 
     budgets = generator.uniform(ends[0].size_bytes(SPACE.inventory), corner[0], 30).astype(int).tolist()
-    drawn = [QUESTION.solver.solve({pair: generator.lognormal() for pair in QUESTION.losses}, budget) for budget in budgets]
+    drawn = [
+        QUESTION.solver.solve({pair: generator.lognormal() for pair in QUESTION.losses}, budget) for budget in budgets
+    ]
     random = [toys.record_of(SPACE, plan, toys.sum_of(SPACE, plan, truth()) + 1e-4) for plan in [*ends, *drawn]]
     assert volume(found) > 1.1 * volume(random)
     assert len({record.plan for record in found}) == len(found)
@@ -113,14 +119,23 @@ def test_the_whole_front_is_covered() -> None:
 def test_the_largest_steps_of_the_front_are_filled() -> None:
     """What is solved for under the mean lies within a step that leaves more room below it than most."""
     question = replace(QUESTION, focus="front")
-    budgets = np.geomspace(question.solver.size_bytes(question.solver.smallest()), SPACE.inventory.original_bytes, 60).astype(int)
+    budgets = np.geomspace(
+        question.solver.size_bytes(question.solver.smallest()), SPACE.inventory.original_bytes, 60
+    ).astype(int)
     plans = question.solver.front(truth(), budgets.tolist())
     records = [toys.record_of(SPACE, plan, toys.sum_of(SPACE, plan, truth()) + 1e-4, n) for n, plan in enumerate(plans)]
-    steps = sorted(pairwise(records), key=lambda step: (step[0].size_bytes - step[1].size_bytes) * np.log(step[0].loss / step[1].loss))
+    steps = sorted(
+        pairwise(records),
+        key=lambda step: (step[0].size_bytes - step[1].size_bytes) * np.log(step[0].loss / step[1].loss),
+    )
     large = [(lower.size_bytes, upper.size_bytes) for lower, upper in steps[: len(steps) // 2]]
     sampler = samplers["frontier"](question)
     found = [sampler.propose(trial(len(records) + n), records) for n in range(30)]
-    sizes = [proposal.plan.size_bytes(SPACE.inventory) for proposal in found if proposal.label == "solved for what was learnt"]
+    sizes = [
+        proposal.plan.size_bytes(SPACE.inventory)
+        for proposal in found
+        if proposal.label == "solved for what was learnt"
+    ]
     assert len(sizes) > 5
     assert all(any(lower < size < upper for lower, upper in large) for size in sizes)
 

@@ -57,7 +57,10 @@ def test_of_two_parents_on_one_front_the_lonelier_is_taken() -> None:
     population, crowding = np.arange(10)[:, None], np.zeros(10)
     crowding[3] = np.inf
     bounds = np.zeros(1, dtype=np.int64), np.array([9])
-    drawn = [_children(population, np.zeros(10, dtype=np.int64), crowding, bounds, np.random.default_rng(seed)) for seed in range(5)]
+    drawn = [
+        _children(population, np.zeros(10, dtype=np.int64), crowding, bounds, np.random.default_rng(seed))
+        for seed in range(5)
+    ]
     assert float(np.mean(np.array(drawn) == 3)) > 0.15
 
 

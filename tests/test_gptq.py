@@ -60,7 +60,9 @@ def plain_gptq(weight: Tensor, rounded: Rounded, grid: Grid, moment: Tensor) -> 
     return current
 
 
-@pytest.mark.parametrize("grid", [Grid(bits=3, group=8), Grid(bits=4, group=40, symmetric=False), Grid(bits=2, group=4, symmetric=False)])
+@pytest.mark.parametrize(
+    "grid", [Grid(bits=3, group=8), Grid(bits=4, group=40, symmetric=False), Grid(bits=2, group=4, symmetric=False)]
+)
 @pytest.mark.parametrize("columns", [40, 280])
 def test_it_equals_the_plain_algorithm(grid: Grid, columns: int) -> None:
     """Explicit inverses, no Cholesky factor and no lazy blocks give the same codes, also for more columns than a block has."""
@@ -77,9 +79,14 @@ def test_it_equals_the_plain_algorithm(grid: Grid, columns: int) -> None:
 @pytest.mark.parametrize("group", [16, 96])
 def test_the_output_error_falls_with_each_algorithm(bits: int, symmetric: bool, group: int) -> None:
     """On correlated inputs: coordinate descent below GPTQ, far below fitted scales, below the ranges of the largest weights."""
-    grid, weight, statistics = Grid(bits=bits, group=group, symmetric=symmetric), normal((48, 96)), moment_of(inputs_of(96))
+    grid, weight, statistics = (
+        Grid(bits=bits, group=group, symmetric=symmetric),
+        normal((48, 96)),
+        moment_of(inputs_of(96)),
+    )
     descent, compensated, fitted, nearest = (
-        output_error(name, weight, grid, statistics) for name in ("coordinate-descent", "gptq", "search", "round-to-nearest")
+        output_error(name, weight, grid, statistics)
+        for name in ("coordinate-descent", "gptq", "search", "round-to-nearest")
     )
     assert descent < compensated < 0.7 * fitted
     assert compensated < 0.7 * nearest
@@ -95,7 +102,9 @@ def test_uncorrelated_inputs_leave_nothing_to_make_up_for(algorithm: str, symmet
     if algorithm == "gptq":
         assert torch.equal(rounded.codes, searched.codes)
         assert torch.equal(rounded.scale, searched.scale)
-    assert output_error(algorithm, weight, grid, statistics) <= output_error("search", weight, grid, statistics) * (1 + 1e-6)
+    assert output_error(algorithm, weight, grid, statistics) <= output_error("search", weight, grid, statistics) * (
+        1 + 1e-6
+    )
 
 
 @pytest.mark.parametrize("algorithm", CALIBRATED)
@@ -117,14 +126,19 @@ def test_more_bits_never_hurt_the_output(algorithm: str) -> None:
         (torch.ones(32, 32) * 1e-30, 32),
         (torch.ones(32, 32) * 1e12, 32),
         (torch.diag(torch.tensor([1e12] + [1e-12] * 31)), 32),
-        (torch.ones(32, 32) - 0.3 * torch.eye(32), 32),  # indefinite by rounding, and more: damping rises until it is not
+        (
+            torch.ones(32, 32) - 0.3 * torch.eye(32),
+            32,
+        ),  # indefinite by rounding, and more: damping rises until it is not
     ],
 )
 def test_any_hessian_will_do(algorithm: str, moment: Tensor, columns: int) -> None:
     """Zero, singular, tiny, huge, one number, indefinite: what comes back is on the grid and near the weights."""
     weight = normal((4, columns))
     choice = parse_choice(f"quantize bits=4 algorithm={algorithm}")
-    decoded = decode_matrix(choice, encode_matrix(choice, weight, "float32", Statistics(second_moment=moment)), (4, columns))
+    decoded = decode_matrix(
+        choice, encode_matrix(choice, weight, "float32", Statistics(second_moment=moment)), (4, columns)
+    )
     assert torch.isfinite(decoded).all()
     assert (decoded - weight).abs().max() < weight.abs().max()
 
@@ -154,12 +168,16 @@ def test_the_factor_is_shared() -> None:
     order, factor = inverse_factor(statistics)
     moment = statistics["second_moment"].double()
     damped = moment / moment.diagonal().mean() + 0.01 * torch.eye(40, dtype=torch.float64)
-    torch.testing.assert_close(factor.double().T @ factor.double(), torch.linalg.inv(damped[order][:, order]), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        factor.double().T @ factor.double(), torch.linalg.inv(damped[order][:, order]), rtol=1e-3, atol=1e-3
+    )
     assert (moment.diagonal()[order].diff() <= 0).all()
     encode_matrix(parse_choice("quantize bits=3 algorithm=gptq"), normal((4, 40)), "float32", statistics)
     assert inverse_factor(statistics)[1] is factor
     kept = encode_matrix(parse_choice("quantize bits=2 algorithm=gptq"), normal((4, 40)), "float32", statistics)
-    fresh = encode_matrix(parse_choice("quantize bits=2 algorithm=gptq"), normal((4, 40)), "float32", moment_of(inputs_of(40)))
+    fresh = encode_matrix(
+        parse_choice("quantize bits=2 algorithm=gptq"), normal((4, 40)), "float32", moment_of(inputs_of(40))
+    )
     assert all(torch.equal(fresh[name], tensor) for name, tensor in kept.items())
 
 
@@ -185,5 +203,7 @@ def test_what_is_not_calibrated_is_refused(algorithm: str) -> None:
     choice = parse_choice(f"quantize bits=4 algorithm={algorithm}")
     with pytest.raises(PlanError, match="give calibration texts"):
         encode_matrix(choice, normal((4, 8)), "float32")
-    site = Site(name="embed", kind="embedding", block=None, members=(Member(module="embed", shape=(96, 32), dtype="float32"),))
+    site = Site(
+        name="embed", kind="embedding", block=None, members=(Member(module="embed", shape=(96, 32), dtype="float32"),)
+    )
     assert "use algorithm=search" in str(site_fault(site, choice, targets["paredown"]))

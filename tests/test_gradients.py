@@ -46,7 +46,9 @@ def log_likelihoods(model: torch.nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["opt", "gpt2"])
-def test_importance_is_the_squared_slope_of_each_sequence(name: str, inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
+def test_importance_is_the_squared_slope_of_each_sequence(
+    name: str, inventory: Callable[[str], Inventory], tmp_path: Path
+) -> None:
     """Single weights of every linear matrix moved a little, in float64: slopes squared, summed over sequences, per predicted token."""
     found = gathered(name, inventory(name), tmp_path)
     model = pico.build(name).double()
@@ -67,7 +69,9 @@ def test_importance_is_the_squared_slope_of_each_sequence(name: str, inventory: 
         torch.testing.assert_close(importance[row, column].double(), expected, rtol=2e-3, atol=1e-8)
 
 
-def test_the_model_and_the_other_statistics_stay_as_they_are(inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
+def test_the_model_and_the_other_statistics_stay_as_they_are(
+    inventory: Callable[[str], Inventory], tmp_path: Path
+) -> None:
     """No gradient is left behind, no weight asks for one that did not; what is derived from shared inputs stays shared."""
     model = pico.build("llama").requires_grad_(False)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
@@ -92,7 +96,11 @@ def test_it_is_found_again(inventory: Callable[[str], Inventory], tmp_path: Path
     tokens, mask = texts()
     again = collect_importance(pico.build("llama", seed=1), inventory("llama"), tokens, mask, tmp_path)
     opened = StatisticsFolder(tmp_path)
-    assert all(torch.equal(first[module]["importance"], other[module]["importance"]) for other in (again, opened) for module in first)
+    assert all(
+        torch.equal(first[module]["importance"], other[module]["importance"])
+        for other in (again, opened)
+        for module in first
+    )
 
 
 def test_choices_use_it_in_their_own_orientation(inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
@@ -112,5 +120,7 @@ def test_choices_use_it_in_their_own_orientation(inventory: Callable[[str], Inve
 def test_encoders_are_refused(inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
     """They have no next-token loss; the message says what to leave out."""
     tokens, mask = texts()
-    with pytest.raises(StudyError, match="an encoder has no next-token loss .*; leave out the choices that need importance"):
+    with pytest.raises(
+        StudyError, match="an encoder has no next-token loss .*; leave out the choices that need importance"
+    ):
         collect_importance(pico.build("bert"), inventory("bert"), tokens, mask, tmp_path)

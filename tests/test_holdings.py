@@ -50,7 +50,9 @@ def left_behind(parent: Path) -> Path:
     return path
 
 
-def test_a_bank_says_what_it_holds(bank: Bank, inventory: Callable[[str], Inventory], pico: Callable[[str], Path]) -> None:
+def test_a_bank_says_what_it_holds(
+    bank: Bank, inventory: Callable[[str], Inventory], pico: Callable[[str], Path]
+) -> None:
     found = holdings(bank.folder)
     size = {choice: bank.path(inventory("llama")[SITE], choice).stat().st_size for choice in (PLAIN, COMPOSED, GPTQ)}
     assert found.methods == {
@@ -79,7 +81,12 @@ def test_cleaning_removes_only_what_nobody_finds_again(bank: Bank, tmp_path: Pat
     torn = record.parent / f"{'0' * 62}.safetensors"
     torn.write_bytes(b"torn")
     left = [left_behind(bank.folder), left_behind(bank.folder / "statistics")]
-    strangers = [bank.folder / "notes.txt", record.parent / "notes.safetensors", bank.folder / "statistics" / "mine" / "x", tmp_path / "y"]
+    strangers = [
+        bank.folder / "notes.txt",
+        record.parent / "notes.safetensors",
+        bank.folder / "statistics" / "mine" / "x",
+        tmp_path / "y",
+    ]
     strangers += [bank.folder / "zz" / torn.name, bank.folder / "model.safetensors"]
     for path in strangers:
         path.parent.mkdir(exist_ok=True)
@@ -87,11 +94,17 @@ def test_cleaning_removes_only_what_nobody_finds_again(bank: Bank, tmp_path: Pat
     before = files(tmp_path)
     planned = clean(bank.folder)
     assert files(tmp_path) == before
-    assert (planned.forgotten, planned.unfinished, planned.unneeded) == (Count(records=1, bytes=4), Count(records=2, bytes=8), Count())
+    assert (planned.forgotten, planned.unfinished, planned.unneeded) == (
+        Count(records=1, bytes=4),
+        Count(records=2, bytes=8),
+        Count(),
+    )
     assert not planned.removed
     done = clean(bank.folder, dry_run=False)
     assert (done.forgotten, done.unfinished, done.removed) == (planned.forgotten, planned.unfinished, True)
-    assert files(tmp_path) == {path: data for path, data in before.items() if path not in (torn, *left)} | {bank.folder / ".lock": b""}
+    assert files(tmp_path) == {path: data for path, data in before.items() if path not in (torn, *left)} | {
+        bank.folder / ".lock": b""
+    }
     assert clean(bank.folder).bytes == 0
 
 
@@ -103,7 +116,9 @@ def test_what_no_kept_study_needs_goes(bank: Bank, inventory: Callable[[str], In
         path = bank.path(site, choice)
         folder = tmp_path / f"study{number}"
         folder.mkdir()
-        (folder / "bank.json").write_text(json.dumps({"records": [path.parent.name + path.stem], "statistics": "a" * 64}))
+        (folder / "bank.json").write_text(
+            json.dumps({"records": [path.parent.name + path.stem], "statistics": "a" * 64})
+        )
         studies.append(folder)
     lost = [bank.path(site, COMPOSED), bank.folder / "statistics" / ("b" * 64) / "index.json"]
     before = files(bank.folder)
@@ -111,7 +126,9 @@ def test_what_no_kept_study_needs_goes(bank: Bank, inventory: Callable[[str], In
     assert planned.unneeded == Count(records=2, bytes=sum(path.stat().st_size for path in lost))
     assert files(bank.folder) == before
     clean(bank.folder, studies, dry_run=False)
-    assert files(bank.folder) == {path: data for path, data in before.items() if path not in lost} | {bank.folder / ".lock": b""}
+    assert files(bank.folder) == {path: data for path, data in before.items() if path not in lost} | {
+        bank.folder / ".lock": b""
+    }
     fill(bank, [(site, COMPOSED)], checkpoint=tmp_path)
     assert bank.path(site, COMPOSED).read_bytes() == before[lost[0]]
 
@@ -122,7 +139,9 @@ def test_what_is_no_bank_is_left_alone(tmp_path: Path, bank: Bank) -> None:
     for folder in (tmp_path / "photos", tmp_path / "missing"):
         with pytest.raises(StudyError, match=f"{folder} holds no bank of compressed sites; give a study folder, or"):
             clean(folder, dry_run=False)
-    with pytest.raises(StudyError, match="photos names no records of a bank; give a study folder whose search filled one"):
+    with pytest.raises(
+        StudyError, match="photos names no records of a bank; give a study folder whose search filled one"
+    ):
         clean(bank.folder, [tmp_path / "photos"], dry_run=False)
     assert (tmp_path / "photos" / "aa" / "cat.safetensors").is_file()
     assert holdings(bank.folder).total.records == 3

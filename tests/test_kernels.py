@@ -33,7 +33,10 @@ from paredown.space.plan import Plan
         ("lowrank rank_fraction=0.5 then quantize bits=8", "lowrank-32-int8-int8"),
         ("lowrank-residual rank=16 then quantize bits=4 group_size=64", "residual-16-int8-int8-int4"),
         ("lowrank-residual rank=7 factor_bits=16 then quantize bits=8", "residual-7-dense-dense-int8"),
-        ("lowrank-residual rank=16 then lowrank rank=7 then quantize bits=8", "residual-16-int8-int8-lowrank-7-int8-dense"),
+        (
+            "lowrank-residual rank=16 then lowrank rank=7 then quantize bits=8",
+            "residual-16-int8-int8-lowrank-7-int8-dense",
+        ),
         ("lowrank-residual rank=16 then cluster clusters=5", "dense"),
         ("cluster clusters=5", "dense"),
         ("keep", "dense"),
@@ -66,7 +69,9 @@ def test_fewer_bits_take_less_memory(pico: Callable[[str], Path]) -> None:
     inventory, config, parameters = inventory_of(folder), config_of(folder), parameters_of(load_original(folder))
 
     def resident(choice: str) -> int:
-        plan = Plan.of(inventory, {site.name: parse_choice(choice) for site in inventory.leaves if site.kind == "linear"})
+        plan = Plan.of(
+            inventory, {site.name: parse_choice(choice) for site in inventory.leaves if site.kind == "linear"}
+        )
         return resident_bytes(assemble(config, inventory, plan, encoded(inventory, plan, parameters), torch.bfloat16))
 
     four, eight, kept = resident("quantize bits=4 group_size=32"), resident("quantize bits=8"), resident(str(KEEP))

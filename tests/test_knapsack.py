@@ -23,7 +23,9 @@ sizes = st.sampled_from([0, 1, 1, 2, 3, 5, 8, 13, -2])
 leaf = st.lists(st.tuples(losses, sizes, st.just(False)), min_size=1, max_size=WIDTH)
 node = st.lists(st.tuples(losses, sizes, st.booleans()), max_size=WIDTH)
 trees: st.SearchStrategy[Any] = st.recursive(
-    leaf.map(lambda own: (own, [])), lambda below: st.tuples(node, st.lists(below, min_size=1, max_size=3)), max_leaves=4
+    leaf.map(lambda own: (own, [])),
+    lambda below: st.tuples(node, st.lists(below, min_size=1, max_size=3)),
+    max_leaves=4,
 )
 
 
@@ -118,7 +120,10 @@ def test_no_solution_is_better_than_the_bound(forest: Forest, share: float) -> N
         found = bound(forest, forest.whole, room)
         assert found is not None and found.price >= 0 and found.counted_price >= 0
         for loss, size, counted, _ in solutions:
-            assert loss + found.price * (size - room) + found.counted_price * (counted - forest.most_counted) >= found.loss - 1e-9
+            assert (
+                loss + found.price * (size - room) + found.counted_price * (counted - forest.most_counted)
+                >= found.loss - 1e-9
+            )
 
 
 @pytest.mark.parametrize("draw", [lambda g: g.lognormal(0, 1, 12), lambda g: g.integers(1, 4, 12).astype(float)])
@@ -139,14 +144,27 @@ def test_many_leaves_are_solved_as_by_tables(draw: Callable[[np.random.Generator
     offered = np.broadcast_to(is_leaf[:, None], (count, choices)).copy()
     offered[:, 0] = True
     counted = offered & ~is_leaf[:, None]
-    forest = Forest(parents=parents, is_leaf=is_leaf, losses=table[0], sizes=table[1], offered=offered, counted=counted, most_counted=most)
+    forest = Forest(
+        parents=parents,
+        is_leaf=is_leaf,
+        losses=table[0],
+        sizes=table[1],
+        offered=offered,
+        counted=counted,
+        most_counted=most,
+    )
     lowest, width = -5 * most, 40 * blocks * inside
-    best = np.full((most + 1, width), np.inf)  # least loss of exactly this size, counted from the lowest, with so many left out
+    best = np.full(
+        (most + 1, width), np.inf
+    )  # least loss of exactly this size, counted from the lowest, with so many left out
     best[0, -lowest] = 0
     for block in range(blocks):
         inner = best
         for leaf in range(inside * block, inside * (block + 1)):
-            shifted = [np.roll(inner, s, axis=1) + loss for loss, s in zip(table[0, leaf], table[1, leaf].tolist(), strict=True)]
+            shifted = [
+                np.roll(inner, s, axis=1) + loss
+                for loss, s in zip(table[0, leaf], table[1, leaf].tolist(), strict=True)
+            ]
             inner = np.min(shifted, axis=0)
         loss, size = table[0, blocks * inside + block, 0], int(table[1, blocks * inside + block, 0])
         left_out = np.full_like(best, np.inf)

@@ -84,7 +84,9 @@ def test_a_table_comes_back_from_its_file(table: LatencyTable, tmp_path: Path) -
 def test_what_is_no_table_is_refused(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "table.json").write_text(text)
-    with pytest.raises(StudyError, match="is not a latency table .*; remove the file, or leave `latency` out of the study"):
+    with pytest.raises(
+        StudyError, match="is not a latency table .*; remove the file, or leave `latency` out of the study"
+    ):
         LatencyTable.read(tmp_path / "table.json")
 
 
@@ -93,7 +95,9 @@ def test_what_is_no_table_is_refused(tmp_path: Path, text: str | None) -> None:
 def test_times_add_up(table: LatencyTable, space: Space, data: st.DataObject) -> None:
     """What two sites gain together is what each gains alone."""
     inventory = space.inventory
-    one, other = data.draw(st.lists(st.sampled_from([s for s in inventory.leaves]), min_size=2, max_size=2, unique=True))
+    one, other = data.draw(
+        st.lists(st.sampled_from([s for s in inventory.leaves]), min_size=2, max_size=2, unique=True)
+    )
     choices = {site.name: data.draw(st.sampled_from(space.options[site.name])) for site in (one, other)}
     whole = table.predict(inventory, Plan())
     alone = [table.predict(inventory, Plan.of(inventory, {name: choice})) for name, choice in choices.items()]
@@ -108,7 +112,9 @@ def test_a_dropped_block_is_never_slower(table: LatencyTable, space: Space, data
     choices = drawn(space, data) | {site.name: KEEP for site in space.inventory.parents if site.kind == "block"}
     before = table.predict(space.inventory, Plan.of(space.inventory, choices))
     for index in range(2):
-        after = table.predict(space.inventory, Plan.of(space.inventory, choices | {f"model.layers.{index}": parse_choice("drop")}))
+        after = table.predict(
+            space.inventory, Plan.of(space.inventory, choices | {f"model.layers.{index}": parse_choice("drop")})
+        )
         assert after[0] <= before[0] and after[1] <= before[1]
         assert after[0] < before[0] or after[1] < before[1]
 
@@ -143,10 +149,20 @@ def few(model: Path, root: Path, **changes: object) -> dict[str, object]:
     tokens = {"calibration": 256, "search": 256, "selection": 256, "held_out": 256, "sequence_length": 32}
     data = [str(toys.write_text(root / "text.txt", toys.passages(120)))]
     space = {"choices": {**FEW, "attention": [], "ffn": []}}
-    return {"model": str(model), "data": data, "budget": "60%", "trials": 3, "tokens": tokens, "space": space, **changes}
+    return {
+        "model": str(model),
+        "data": data,
+        "budget": "60%",
+        "trials": 3,
+        "tokens": tokens,
+        "space": space,
+        **changes,
+    }
 
 
-def test_a_study_of_few_choices_knows_every_time(pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_of_few_choices_knows_every_time(
+    pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Kernels of uniform plans are timed as well; with a table that lacks them the study runs too, and says so."""
     monkeypatch.setattr(latency, "REPEATS", 2)
     monkeypatch.setattr(latency, "MOST_COPIES", 1)
@@ -162,10 +178,16 @@ def test_a_study_of_few_choices_knows_every_time(pico: Callable[[str], Path], tm
     bank, teller = tmp_path / "study" / "bank", Teller()
     known = paredown.find_plan(question, tmp_path / "again", bank=bank, workers=1, progress=teller)
     assert known.state == "finished"
-    assert [text for text in teller.said if "lacking.json lacks " in text and "plans that run them get no predicted time" in text]
+    assert [
+        text
+        for text in teller.said
+        if "lacking.json lacks " in text and "plans that run them get no predicted time" in text
+    ]
     assert {record.decode_ms is None for record in known.records} == {True, False}
     with pytest.raises(StudyError, match="the latency table lacks int4 .*; remove the file, or leave `latency` out"):
-        paredown.find_plan({**question, "max_decode_ms": 1e3, "space": {"choices": SPAN}}, tmp_path / "limited", bank=bank, workers=1)
+        paredown.find_plan(
+            {**question, "max_decode_ms": 1e3, "space": {"choices": SPAN}}, tmp_path / "limited", bank=bank, workers=1
+        )
 
 
 def test_transformers_computes_dense(space: Space) -> None:
@@ -183,7 +205,8 @@ def test_models_are_timed_end_to_end(space: Space, build: latency.Build, monkeyp
     monkeypatch.setattr(latency, "REPEATS", 3)
     threads = torch.get_num_threads()
     timings = time_models(
-        {"kept": build(Plan()), "dropped": build(Plan.of(space.inventory, {"model.layers.0": parse_choice("drop")}))}, True
+        {"kept": build(Plan()), "dropped": build(Plan.of(space.inventory, {"model.layers.0": parse_choice("drop")}))},
+        True,
     )
     assert set(timings) == {"kept", "dropped"}
     for timing in timings.values():

@@ -28,7 +28,9 @@ ONLY_IN = {
     "ray": lambda path: path == "search/workers/ray.py",
     "optuna": lambda path: path == "search/study.py" or path.startswith("search/samplers/"),
     "optuna_dashboard": lambda path: path.startswith("interface/"),
-    "subprocess": lambda path: path in ("space/child.py", "compressors/fill.py"),  # what is started elsewhere could outlive us
+    "subprocess": lambda path: (
+        path in ("space/child.py", "compressors/fill.py")
+    ),  # what is started elsewhere could outlive us
     "typer": lambda path: path == "interface/cli.py",
     "torch": lambda path: not path.startswith("space/"),
     "transformers": lambda path: not path.startswith("space/"),
@@ -96,7 +98,9 @@ def test_every_package_is_installed() -> None:
     assert (Path(paredown.__file__).parent / "py.typed").exists()
 
 
-@pytest.mark.parametrize("modules", ["paredown.space.plan_file, paredown.space.study_file", "paredown.compressors.methods"])
+@pytest.mark.parametrize(
+    "modules", ["paredown.space.plan_file, paredown.space.study_file", "paredown.compressors.methods"]
+)
 def test_plans_are_read_without_torch(modules: str, tmp_path: Path) -> None:
     """A plan is read, checked and its bytes are counted where torch was never imported."""
     program = f"import {modules}, sys; print(sorted({{'torch', 'transformers', 'optuna', 'scipy'}} & set(sys.modules)))"
@@ -117,5 +121,7 @@ def test_modules_are_imported_under_their_full_names(folder: str, tmp_path: Path
     program = "import paredown; import paredown.search.solver as solver; print(solver.Solver.__name__, callable(paredown.find_plan))"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     place = ROOT if folder == "checkout" else tmp_path
-    result = subprocess.run([sys.executable, "-c", program], cwd=place, env=environment, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=place, env=environment, capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "Solver True"

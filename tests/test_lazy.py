@@ -22,7 +22,10 @@ SPACE = SpaceFile(
     choices={
         "linear": [f"quantize bits={bits} group_size=16 algorithm=gptq" for bits in BITS]
         + ["quantize bits=3 group_size=32", "cluster clusters=8"],
-        "ffn": ["prune-neurons sparsity=0.5 then quantize bits=4 algorithm=gptq", "prune-neurons sparsity=0.5 then quantize bits=8"],
+        "ffn": [
+            "prune-neurons sparsity=0.5 then quantize bits=4 algorithm=gptq",
+            "prune-neurons sparsity=0.5 then quantize bits=8",
+        ],
     }
 )
 Losses = Mapping[tuple[str, Choice], float]
@@ -52,9 +55,15 @@ def made_losses(space: Space) -> dict[tuple[str, Choice], float]:
     ("text", "sibling"),
     [
         ("quantize bits=3 group_size=16 algorithm=gptq", "quantize bits=3 group_size=16"),
-        ("lowrank rank=8 algorithm=whitened then quantize bits=8 algorithm=gptq", "lowrank rank=8 then quantize bits=8"),
+        (
+            "lowrank rank=8 algorithm=whitened then quantize bits=8 algorithm=gptq",
+            "lowrank rank=8 then quantize bits=8",
+        ),
         ("prune sparsity=0.5 algorithm=wanda then quantize bits=4", "prune sparsity=0.5 then quantize bits=4"),
-        ("prune-neurons sparsity=0.5 then quantize bits=4 algorithm=gptq", "prune-neurons sparsity=0.5 then quantize bits=4"),
+        (
+            "prune-neurons sparsity=0.5 then quantize bits=4 algorithm=gptq",
+            "prune-neurons sparsity=0.5 then quantize bits=4",
+        ),
         ("cluster clusters=8 weighting=fisher", "cluster clusters=8"),
         ("quantize bits=3 algorithm=round-to-nearest", None),
         ("keep", None),
@@ -97,18 +106,29 @@ def test_what_the_front_takes_stays_with_a_neighbour_on_each_side(space: Space, 
         sizes = sorted({bytes_of(site, c) for c in offered if c.needs})
         kept = [bytes_of(site, c) for c in stay if c.needs]
         assert sorted(set(kept)) == [size for size in sizes if kept and min(kept) <= size <= max(kept)]  # no gap
-        taken = [bytes_of(site, dict(decided(plan, space))[site.name]) for plan in plans if site.name in dict(decided(plan, space))]
+        taken = [
+            bytes_of(site, dict(decided(plan, space))[site.name])
+            for plan in plans
+            if site.name in dict(decided(plan, space))
+        ]
         if taken and kept:
-            beyond = [size for size in sizes if size > max(taken)][1:] + [size for size in sizes if size < min(taken)][:-1]
+            beyond = [size for size in sizes if size > max(taken)][1:] + [size for size in sizes if size < min(taken)][
+                :-1
+            ]
             assert not set(kept) & set(beyond)
-    for plan in (plans[0], solver.solve(losses, budget), plans[-1]):  # the ends of the front, and its middle: one step lies on each side
+    for plan in (
+        plans[0],
+        solver.solve(losses, budget),
+        plans[-1],
+    ):  # the ends of the front, and its middle: one step lies on each side
         for name, choice in decided(plan, space):
             own, sizes = bytes_of(space.inventory[name], choice), calibrated_sizes(space, name)
             near = {*[size for size in sizes if size < own][-1:], *[size for size in sizes if size > own][:1]}
             assert near <= set(calibrated_sizes(found, name)), name
     best = solver.solve(losses, budget)
     again = Solver(found).solve(
-        {(s, c): losses.get((s, c.data_free or c), 10.0) for s, options in found.options.items() for c in options}, budget
+        {(s, c): losses.get((s, c.data_free or c), 10.0) for s, options in found.options.items() for c in options},
+        budget,
     )
     assert predicted(again, found, losses) == pytest.approx(predicted(best, free, losses))
 
@@ -127,7 +147,14 @@ def predicted(plan: Plan, space: Space, losses: Losses) -> float:
 
 
 def test_nothing_leaves_where_only_calibrated_choices_meet_the_budget(inventory: Callable[[str], Inventory]) -> None:
-    wishes = SpaceFile(choices={"linear": ["keep", "vector-quantize centroids=16 dimensions=2"], "ffn": [], "attention": [], "block": []})
+    wishes = SpaceFile(
+        choices={
+            "linear": ["keep", "vector-quantize centroids=16 dimensions=2"],
+            "ffn": [],
+            "attention": [],
+            "block": [],
+        }
+    )
     space = Space.build(inventory("llama"), targets["paredown"], wishes)
     free = data_free(space)
     assert narrowed(space, free, made_losses(free), Solver(space).smallest().size_bytes(space.inventory)) == space

@@ -27,7 +27,9 @@ def test_bytes_and_drops_are_those_of_the_plan() -> None:
     assert {0, 1, 2} <= set(drops)
     for vector, plan in zip(VECTORS, plans, strict=True):
         decided = [site.name for site, _ in plan.decided(SPACE.inventory)]
-        assert [site.name for site, decides in zip(LEVELS.sites, LEVELS.decides(vector), strict=True) if decides] == decided
+        assert [
+            site.name for site, decides in zip(LEVELS.sites, LEVELS.decides(vector), strict=True) if decides
+        ] == decided
 
 
 def test_a_plan_comes_back_from_its_vector() -> None:
@@ -49,18 +51,25 @@ def test_no_level_is_beaten_by_another() -> None:
         size = dict(zip(SPACE.options[site.name], SPACE.sizes(site), strict=True))
         own = [choice for choice in choices if site.is_leaf or choice != KEEP]
         points = [(size[choice], LOSSES[site.name, choice]) for choice in own]
-        assert points == sorted(points) and sorted((loss for _, loss in points), reverse=True) == [loss for _, loss in points]
+        assert points == sorted(points) and sorted((loss for _, loss in points), reverse=True) == [
+            loss for _, loss in points
+        ]
         for option in SPACE.options[site.name]:
             assert any(size[c] <= size[option] and LOSSES[site.name, c] <= LOSSES[site.name, option] for c in own)
 
 
 def test_what_is_no_level_becomes_the_nearest_in_bytes() -> None:
-    space = toys.toy_space(max_drops=0, choices={"linear": ["quantize bits=2", "quantize bits=4", "quantize bits=8"], "ffn": ["keep"]})
+    space = toys.toy_space(
+        max_drops=0, choices={"linear": ["quantize bits=2", "quantize bits=4", "quantize bits=8"], "ffn": ["keep"]}
+    )
     losses = {pair: loss if "bits=4" not in str(pair[1]) else 9.0 for pair, loss in toys.losses_of(space).items()}
     levels = Levels(space, losses)
     leaf = next(place for place, site in enumerate(levels.sites) if site.kind == "linear")
     assert [str(choice) for choice in levels.choices[leaf]] == ["quantize bits=2", "quantize bits=8"]
-    fours = Plan.of(space.inventory, {site.name: space.options[site.name][1] for site in space.inventory.leaves if site.kind == "linear"})
+    fours = Plan.of(
+        space.inventory,
+        {site.name: space.options[site.name][1] for site in space.inventory.leaves if site.kind == "linear"},
+    )
     assert levels.vector(fours)[leaf] == 0
 
 

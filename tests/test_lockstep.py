@@ -27,7 +27,11 @@ from paredown.space.plan import Plan
 Folder = Callable[[str], Path]
 TOKENS = torch.randint(2, 128, (7, 48), generator=torch.Generator().manual_seed(0))
 MASK = (torch.arange(48) < torch.tensor([48, 20, 48, 33, 48, 48, 41])[:, None]).long()
-DOWN = {"llama": "model.layers.1.mlp.down_proj", "gpt2": "transformer.h.1.mlp.c_proj", "bert": "bert.encoder.layer.1.output.dense"}
+DOWN = {
+    "llama": "model.layers.1.mlp.down_proj",
+    "gpt2": "transformer.h.1.mlp.c_proj",
+    "bert": "bert.encoder.layer.1.output.dense",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +44,9 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def planned_model(folder: Path, bank: Path, *, streamed: bool) -> PlannedModel:
     model, parameters = open_original(folder, config_of(folder), 1 if streamed else 1 << 40)
-    return PlannedModel(model, inventory_of(folder), Bank(bank, parameters, None, "test", cache_bytes=0 if streamed else 1 << 20))
+    return PlannedModel(
+        model, inventory_of(folder), Bank(bank, parameters, None, "test", cache_bytes=0 if streamed else 1 << 20)
+    )
 
 
 def test_products_are_those_of_the_whole() -> None:
@@ -68,14 +74,18 @@ def test_all_parts_meet_before_a_module_runs(pico: Folder, tmp_path: Path, name:
     met: list[tuple[str, int]] = []
 
     def meeting(module: str) -> Callable[[Sequence[Tensor]], None]:
-        return lambda given: met.append((module, sum(states.reshape(-1, states.shape[-1]).shape[0] for states in given)))
+        return lambda given: met.append(
+            (module, sum(states.reshape(-1, states.shape[-1]).shape[0] for states in given))
+        )
 
     with torch.no_grad():
         whole = run_base(planned.model, TOKENS * MASK, MASK, causal=inventory.causal)
     found = []
     for workers in (1, 3):
         met.clear()
-        found.append(run_in_parts(planned, TOKENS * MASK, MASK, {planned.module(n): meeting(n) for n in names}, workers))
+        found.append(
+            run_in_parts(planned, TOKENS * MASK, MASK, {planned.module(n): meeting(n) for n in names}, workers)
+        )
         assert met == [(name, TOKENS.numel()) for name in names]
     assert len(found[0]) == len(parts_of(TOKENS)) == 4
     assert torch.allclose(torch.cat(found[0])[MASK.bool()], whole[MASK.bool()], atol=1e-4)
@@ -112,9 +122,17 @@ def test_parts_that_take_different_ways_are_refused(pico: Folder, tmp_path: Path
     planned = planned_model(pico("llama"), tmp_path, streamed=False)
     down, attention = planned.module(DOWN["llama"]), planned.module("model.layers.0.self_attn")
     seen: list[int] = []
-    hook = attention.register_forward_pre_hook(lambda *_: seen.append(1) or (down(torch.zeros(1, 64)) and None if len(seen) == 1 else None))
+    hook = attention.register_forward_pre_hook(
+        lambda *_: seen.append(1) or (down(torch.zeros(1, 64)) and None if len(seen) == 1 else None)
+    )
     with pytest.raises(EvaluationError, match="does not run the same layers for all texts"):
-        run_in_parts(planned, TOKENS, MASK, {down: lambda _: None, planned.module("model.layers.0.self_attn.o_proj"): lambda _: None}, 2)
+        run_in_parts(
+            planned,
+            TOKENS,
+            MASK,
+            {down: lambda _: None, planned.module("model.layers.0.self_attn.o_proj"): lambda _: None},
+            2,
+        )
     hook.remove()
 
 
@@ -126,7 +144,9 @@ def test_records_are_the_same_on_any_number_of_cores(pico: Folder, tmp_path: Pat
     for workers in (1, 2, 4):
         planned = planned_model(pico(name), tmp_path / str(workers), streamed=streamed)
         inventory = planned.inventory
-        planned.bank.statistics = collect(planned.model, inventory, TOKENS * MASK, MASK, tmp_path / str(workers) / "statistics")
+        planned.bank.statistics = collect(
+            planned.model, inventory, TOKENS * MASK, MASK, tmp_path / str(workers) / "statistics"
+        )
         texts = ("quantize bits=3 group_size=16 algorithm=gptq", "lowrank rank=8 algorithm=whitened")
         choices = [parse_choice(text) for text in texts]
         linear = [site for site in inventory.leaves if site.kind == "linear"]
@@ -135,7 +155,9 @@ def test_records_are_the_same_on_any_number_of_cores(pico: Folder, tmp_path: Pat
         work.mkdir()
         inputs = original_inputs(planned, TOKENS * MASK, MASK, work, workers)
         bank = in_order(planned, plan, planned.bank, TOKENS * MASK, MASK, inputs, workers)
-        files = [bank.path(site, choice) for site, choice in plan.decided(inventory) if choice.needs] + sorted(work.iterdir())
+        files = [bank.path(site, choice) for site, choice in plan.decided(inventory) if choice.needs] + sorted(
+            work.iterdir()
+        )
         found.append([path.read_bytes() for path in files])
     assert len(found[0]) > len(linear)
     assert found[0] == found[1] == found[2]

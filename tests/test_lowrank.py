@@ -58,7 +58,9 @@ def test_the_error_is_the_singular_values_left_out(shape: tuple[int, int]) -> No
     values = torch.from_numpy(np.linalg.svd(weight.double().numpy(), compute_uv=False))
     for rank in sorted({1, (min(shape) + 1) // 2, min(shape)}):
         difference = decoded(f"lowrank rank={rank}", weight) - weight
-        torch.testing.assert_close(difference.double().square().sum(), values[rank:].square().sum(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            difference.double().square().sum(), values[rank:].square().sum(), rtol=1e-4, atol=1e-6
+        )
         assert torch.linalg.matrix_rank(difference + weight) <= rank
 
 
@@ -82,7 +84,8 @@ def test_whitened_loses_no_more_of_the_outputs(shape: tuple[int, int], seed: int
     before, whole = float("inf"), lost(weight, moment)
     for rank in range(1, min(shape) + 1):
         whitened, plain = (
-            lost(decoded(f"lowrank rank={rank} algorithm={name}", weight, statistics) - weight, moment) for name in ("whitened", "svd")
+            lost(decoded(f"lowrank rank={rank} algorithm={name}", weight, statistics) - weight, moment)
+            for name in ("whitened", "svd")
         )
         assert whitened <= min(plain, before) + 1e-6 * whole
         before = whitened
@@ -97,7 +100,10 @@ def test_inputs_that_never_came_do_no_harm() -> None:
     for nothing in (torch.zeros(40, 40), 1e-30 * torch.eye(40)):
         plain = decoded("lowrank rank=5", weight)
         torch.testing.assert_close(
-            decoded("lowrank rank=5 algorithm=whitened", weight, Statistics(second_moment=nothing)), plain, rtol=1e-3, atol=1e-3
+            decoded("lowrank rank=5 algorithm=whitened", weight, Statistics(second_moment=nothing)),
+            plain,
+            rtol=1e-3,
+            atol=1e-3,
         )
 
 
@@ -114,7 +120,10 @@ def test_a_share_of_the_rank_is_the_rank() -> None:
     """A multiple of 32 where it is larger; the same bytes and the same numbers as the rank written out."""
     weight = normal((172, 100))
     for fraction, rank in ((0.05, 5), (0.3334, 32), (0.31, 31), (0.7, 64), (0.001, 1)):
-        written, meant = parse_choice(f"lowrank rank_fraction={fraction} then cast"), parse_choice(f"lowrank rank={rank} then cast")
+        written, meant = (
+            parse_choice(f"lowrank rank_fraction={fraction} then cast"),
+            parse_choice(f"lowrank rank={rank} then cast"),
+        )
         assert written.canonical((172, 100)) == meant
         assert meant.canonical((172, 100)) == meant
         assert matrix_layout(written, (172, 100), "bfloat16") == matrix_layout(meant, (172, 100), "bfloat16")
@@ -123,7 +132,9 @@ def test_a_share_of_the_rank_is_the_rank() -> None:
 
 def test_matrices_of_one_site_keep_their_own_share() -> None:
     """Where a site's matrices differ, the share stays a share: the rank of the first would be too large for the second."""
-    members = tuple(Member(module=name, shape=shape, dtype="float32") for name, shape in (("q", (64, 64)), ("k", (16, 64))))
+    members = tuple(
+        Member(module=name, shape=shape, dtype="float32") for name, shape in (("q", (64, 64)), ("k", (16, 64)))
+    )
     choice = parse_choice("lowrank rank_fraction=0.5 then cast")
     wishes = SpaceFile(choices={"linear": [str(choice)]})
     for found, expected in ((members, choice), (members[:1], choice.canonical((64, 64)))):
@@ -149,7 +160,9 @@ def test_the_left_factor_knows_its_inputs(algorithm: str) -> None:
     parts = choice.encode(weight, statistics)[1]
     made = inputs.double() @ parts["right"].matrix.double().T
     oracle = (made.T @ made / len(made)).float()
-    torch.testing.assert_close(parts["left"].statistics["second_moment"], oracle, rtol=1e-3, atol=1e-5 * float(oracle.max()))
+    torch.testing.assert_close(
+        parts["left"].statistics["second_moment"], oracle, rtol=1e-3, atol=1e-5 * float(oracle.max())
+    )
     torch.testing.assert_close(parts["left"].statistics["mean_absolute"], made.abs().mean(0).float(), rtol=0.1, atol=0)
     assert parts["right"].statistics["second_moment"] is statistics.second_moment
     assert parts["right"].statistics["mean_absolute"] is statistics.mean_absolute
@@ -165,7 +178,9 @@ def test_what_errors_cost_is_passed_on_to_the_factors() -> None:
         change = torch.zeros_like(parts[name].matrix)
         change[row, column] = 1
         moved = change @ right if name == "left" else left @ change
-        torch.testing.assert_close(parts[name].statistics["importance"][row, column], (importance * moved.square()).sum())
+        torch.testing.assert_close(
+            parts[name].statistics["importance"][row, column], (importance * moved.square()).sum()
+        )
 
 
 def test_calibrated_factors_keep_more_of_the_outputs() -> None:
@@ -173,7 +188,11 @@ def test_calibrated_factors_keep_more_of_the_outputs() -> None:
     weight, statistics = normal((48, 64)) @ normal((64, 64), 1), statistics_of((48, 64))
     moment = moment_of(statistics, 0)
     searched, calibrated = (
-        lost(decoded(f"lowrank rank=16 algorithm=whitened then quantize bits=3 algorithm={name}", weight, statistics) - weight, moment)
+        lost(
+            decoded(f"lowrank rank=16 algorithm=whitened then quantize bits=3 algorithm={name}", weight, statistics)
+            - weight,
+            moment,
+        )
         for name in ("search", "gptq")
     )
     assert calibrated < 0.8 * searched

@@ -39,7 +39,9 @@ def lost(difference: torch.Tensor, seed: int = 0) -> float:
 def test_a_residual_that_is_kept_gives_the_matrix_back(algorithm: str, factor_bits: int, rounds: int) -> None:
     """The residual makes up for the rounding of the factors: what is left is one rounding of float32, however rough they are."""
     weight = normal()
-    difference = change(f"lowrank-residual rank=5 algorithm={algorithm} factor_bits={factor_bits} rounds={rounds} then keep", weight)
+    difference = change(
+        f"lowrank-residual rank=5 algorithm={algorithm} factor_bits={factor_bits} rounds={rounds} then keep", weight
+    )
     assert difference.abs().max() <= 4 * torch.finfo(torch.float32).eps * weight.abs().max()
 
 
@@ -61,7 +63,12 @@ def test_more_rounds_never_hurt(algorithm: str, seed: int) -> None:
     weight, then = normal(seed=seed), f"quantize bits=2 group_size=16 algorithm={algorithm}"
     plain = lost(change(then, weight, seed), seed)
     losses = [
-        lost(change(f"lowrank-residual rank=4 factor_bits=16 algorithm=whitened rounds={rounds} then {then}", weight, seed), seed)
+        lost(
+            change(
+                f"lowrank-residual rank=4 factor_bits=16 algorithm=whitened rounds={rounds} then {then}", weight, seed
+            ),
+            seed,
+        )
         for rounds in (1, 2, 4, 8)
     ]
     assert losses[0] < plain
@@ -71,7 +78,11 @@ def test_more_rounds_never_hurt(algorithm: str, seed: int) -> None:
 def test_without_rounds_the_factors_are_those_of_the_matrix() -> None:
     """The leading singular triplets, in float64 by torch: the residual has the others."""
     weight = normal()
-    residual = parse_choice("lowrank-residual rank=6 factor_bits=16 rounds=0 then quantize bits=3").encode(weight)[1]["residual"].matrix
+    residual = (
+        parse_choice("lowrank-residual rank=6 factor_bits=16 rounds=0 then quantize bits=3")
+        .encode(weight)[1]["residual"]
+        .matrix
+    )
     values = torch.linalg.svdvals(weight.double())
     torch.testing.assert_close(residual.double().square().sum(), values[6:].square().sum(), rtol=1e-3, atol=0)
 

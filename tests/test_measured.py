@@ -19,7 +19,11 @@ def record(number: int, plan: Plan, sequences: tuple[float, ...], whole: bool) -
     return replace(toys.record_of(SPACE, plan, sum(sequences) / 10, number), sequences=sequences, whole=whole)
 
 
-HISTORY = [record(0, ONE, (1.0, 2.0), False), record(1, ONE, (1.5, 2.5, 3.0, 4.0), True), record(2, TWO, (5.0, 6.0, 7.0, 8.0), True)]
+HISTORY = [
+    record(0, ONE, (1.0, 2.0), False),
+    record(1, ONE, (1.5, 2.5, 3.0, 4.0), True),
+    record(2, TWO, (5.0, 6.0, 7.0, 8.0), True),
+]
 
 
 def test_a_loss_is_that_of_the_first_record_with_so_many_sequences() -> None:

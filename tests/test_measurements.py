@@ -34,7 +34,9 @@ class World:
         if plan == OTHER:
             raise EvaluationError("kl is nan")
         totals = np.array([*AWKWARD, len(self.asked)])
-        return Quality(metric="kl", totals=totals, tokens=np.full(7, 1 / 7), perplexity=np.exp(1.1), sequences=(*AWKWARD, 2 / 3))
+        return Quality(
+            metric="kl", totals=totals, tokens=np.full(7, 1 / 7), perplexity=np.exp(1.1), sequences=(*AWKWARD, 2 / 3)
+        )
 
     def started(self, inputs: object = INPUTS, texts: str = "texts") -> Measurements:
         """What a process has that was just started."""
@@ -47,7 +49,13 @@ def world(tmp_path: Path) -> World:
 
 
 def values(quality: Quality) -> tuple[object, ...]:
-    return quality.metric, quality.totals.tobytes(), quality.tokens.tobytes(), quality.perplexity, repr(quality.sequences)
+    return (
+        quality.metric,
+        quality.totals.tobytes(),
+        quality.tokens.tobytes(),
+        quality.perplexity,
+        repr(quality.sequences),
+    )
 
 
 def test_a_measurement_is_found_again_to_the_last_bit(world: World) -> None:

@@ -23,7 +23,9 @@ TOKENS = {"calibration": 256, "search": 256, "selection": 256, "held_out": 256, 
 
 def study(model: Path, root: Path, **changes: object) -> StudyFile:
     data = str(toys.write_text(root / "text.txt", toys.passages(120)))
-    return StudyFile.model_validate({"model": str(model), "data": [data], "latency": "off", "tokens": TOKENS, **changes})
+    return StudyFile.model_validate(
+        {"model": str(model), "data": [data], "latency": "off", "tokens": TOKENS, **changes}
+    )
 
 
 def test_a_size_or_a_share_of_what_is_available() -> None:
@@ -51,7 +53,9 @@ def test_a_streamed_study_measures_the_same(pico: Folder, tmp_path: Path, name: 
     streamed = Workbench(study(pico(name), tmp_path, memory="1KB"), tmp_path / "bank", 1)
     assert streamed.planned.streamed and not resident.planned.streamed
     inventory = resident.space.inventory
-    gptq = {site.name: parse_choice("quantize bits=3 algorithm=gptq") for site in inventory.leaves if site.kind == "linear"}
+    gptq = {
+        site.name: parse_choice("quantize bits=3 algorithm=gptq") for site in inventory.leaves if site.kind == "linear"
+    }
     embedding = {site.name: parse_choice("quantize bits=8") for site in inventory.leaves if site.kind == "embedding"}
     drop = {site.name: parse_choice("drop") for site in inventory.parents if site.kind == "block" and site.block == 1}
     for choices in ({}, gptq, embedding, {**gptq, **drop}, {}):
@@ -64,7 +68,13 @@ def test_a_streamed_study_measures_the_same(pico: Folder, tmp_path: Path, name: 
 
 def test_the_estimate_of_a_streamed_study_does_not_grow_with_depth(tmp_path: Path) -> None:
     """That of one whose weights are in memory does, by them at least."""
-    config = {"vocab_size": 128, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = {
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     found, weights = {}, []
     for layers in (1, 5):
         model = LlamaForCausalLM(LlamaConfig(**config, num_hidden_layers=layers))
@@ -79,4 +89,6 @@ def test_the_estimate_of_a_streamed_study_does_not_grow_with_depth(tmp_path: Pat
 
 def test_what_needs_the_whole_model_is_refused(pico: Folder, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="the model is built: that takes .*; say latency: off"):
-        Workbench(study(pico("llama"), tmp_path, memory="1KB"), tmp_path / "bank", 1).latency_table(tmp_path / "latency.json")
+        Workbench(study(pico("llama"), tmp_path, memory="1KB"), tmp_path / "bank", 1).latency_table(
+            tmp_path / "latency.json"
+        )

@@ -31,7 +31,9 @@ def normal(shape: tuple[int, int], seed: int = 0) -> torch.Tensor:
 
 def encoded(choice: Choice, weight: torch.Tensor, dtype: str) -> dict[str, torch.Tensor]:
     """Stored with those statistics of correlated inputs that the choice asks for."""
-    return encode_matrix(choice, weight, dtype, correlated.statistics_of((weight.shape[0], weight.shape[1])).only(choice.needs))
+    return encode_matrix(
+        choice, weight, dtype, correlated.statistics_of((weight.shape[0], weight.shape[1])).only(choice.needs)
+    )
 
 
 def fitting(choice: Choice) -> list[tuple[int, int]]:
@@ -109,7 +111,9 @@ def error(choice: str, weight: torch.Tensor) -> float:
     made = parse_choice(choice)
     shape = (weight.shape[0], weight.shape[1])
     return float(
-        (decode_matrix(made, encode_matrix(made, weight, "float32", correlated.statistics_of(shape)), shape) - weight).square().sum()
+        (decode_matrix(made, encode_matrix(made, weight, "float32", correlated.statistics_of(shape)), shape) - weight)
+        .square()
+        .sum()
     )
 
 

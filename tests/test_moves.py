@@ -45,7 +45,11 @@ def test_moves_are_judged_by_the_losses_at_the_size_of_their_parent() -> None:
 
 
 def test_where_nothing_is_to_decide_there_are_no_moves() -> None:
-    only = toys.toy_space(max_drops=0, choices={"linear": ["keep"], "embedding": ["keep"], "ffn": ["keep"], "block": ["keep"]})
+    only = toys.toy_space(
+        max_drops=0, choices={"linear": ["keep"], "embedding": ["keep"], "ffn": ["keep"], "block": ["keep"]}
+    )
     plan = Solver(only).smallest()
-    assert not list(Moves(Solver(only), lambda _: toys.losses_of(only)).drawn(np.random.default_rng(0), {plan: 1}, 10**9, 50))
+    assert not list(
+        Moves(Solver(only), lambda _: toys.losses_of(only)).drawn(np.random.default_rng(0), {plan: 1}, 10**9, 50)
+    )
     assert not list(Moves(SOLVER, lambda _: LOSSES).drawn(np.random.default_rng(0), {}, 10**9, 50))

@@ -70,7 +70,11 @@ def test_the_start_is_uniform_but_for_the_last_bytes() -> None:
     for vector in drawn:
         assert vector is not None
         highest = vector[linear].max()
-        assert levels.bytes_of(np.where(linear, highest, vector)) > budget >= levels.bytes_of(np.where(linear, highest - 1, vector))
+        assert (
+            levels.bytes_of(np.where(linear, highest, vector))
+            > budget
+            >= levels.bytes_of(np.where(linear, highest - 1, vector))
+        )
 
 
 def test_depth_is_switched_block_by_block() -> None:

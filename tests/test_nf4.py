@@ -69,11 +69,15 @@ def test_normal_weights_lose_less_than_on_even_steps() -> None:
     weight, errors = normal((64, 256)), []
     for algorithm in ("nf4", "round-to-nearest"):
         choice = parse_choice(f"quantize bits=4 group_size=64 algorithm={algorithm}")
-        errors.append(float((decode_matrix(choice, encode_matrix(choice, weight, "float32"), (64, 256)) - weight).square().sum()))
+        errors.append(
+            float((decode_matrix(choice, encode_matrix(choice, weight, "float32"), (64, 256)) - weight).square().sum())
+        )
     assert errors[0] < 0.95 * errors[1]
 
 
-@pytest.mark.parametrize(("knobs", "remedy"), [("bits=3", "use bits=4"), ("bits=4 symmetric=false", "use symmetric=true")])
+@pytest.mark.parametrize(
+    ("knobs", "remedy"), [("bits=3", "use bits=4"), ("bits=4 symmetric=false", "use symmetric=true")]
+)
 def test_other_grids_are_refused(knobs: str, remedy: str) -> None:
     """There is one table, of four bits, around zero."""
     assert remedy in str(matrix_fault(parse_choice(f"quantize {knobs} algorithm=nf4"), (8, 64)))

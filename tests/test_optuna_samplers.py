@@ -27,7 +27,12 @@ TOKENS = {"calibration": 128, "search": 256, "selection": 128, "held_out": 128, 
 @pytest.fixture(scope="module")
 def bench(pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     root = tmp_path_factory.mktemp("bench")
-    study = {"model": str(pico("llama")), "data": [str(toys.write_text(root / "text.txt"))], "tokens": TOKENS, "space": SPACE}
+    study = {
+        "model": str(pico("llama")),
+        "data": [str(toys.write_text(root / "text.txt"))],
+        "tokens": TOKENS,
+        "space": SPACE,
+    }
     return Workbench(StudyFile.model_validate(study), root / "bank")
 
 
@@ -37,9 +42,18 @@ def test_a_study_runs_and_resumes(bench: Workbench, tmp_path: Path, name: str) -
     losses = toys.losses_of(bench.space)
     budget = bench.space.inventory.original_bytes // 2
     sequences = len(bench.sequences["search"])
-    question = Question(space=bench.space, solver=Solver(bench.space), losses=losses, budget_bytes=budget, seed=1, sequences=sequences)
+    question = Question(
+        space=bench.space, solver=Solver(bench.space), losses=losses, budget_bytes=budget, seed=1, sequences=sequences
+    )
     for trials in (3, 6):
-        race = Race(TrialLog(tmp_path / "study.db", with_latency=False), question, name, [], bench.measure_rung, lambda plan: None)
+        race = Race(
+            TrialLog(tmp_path / "study.db", with_latency=False),
+            question,
+            name,
+            [],
+            bench.measure_rung,
+            lambda plan: None,
+        )
         race.run(trials=trials, finished=lambda record: None)
     records = race.log.records()
     states = [TrialState.COMPLETE if record.whole else TrialState.PRUNED for record in records]
@@ -79,12 +93,18 @@ def test_what_is_measured_first_is_known_to_optuna(tmp_path: Path, name: str) ->
     space = toys.toy_space(blocks=3)
     question = toys.question_of(space, share=0.4)
     foreign = Plan.of(
-        space.inventory, {site.name: parse_choice("quantize bits=3") for site in space.inventory.leaves if site.kind == "linear"}
+        space.inventory,
+        {site.name: parse_choice("quantize bits=3") for site in space.inventory.leaves if site.kind == "linear"},
     )
     plans = [question.solver.smallest(), Plan(), foreign]
     seeds = [("solver", Proposal(plan=plan, label="seed")) for plan in plans]
     race = Race(
-        TrialLog(tmp_path / "study.db", with_latency=False), question, name, seeds, lambda plan, _: toys.quality_of(0.1), lambda plan: None
+        TrialLog(tmp_path / "study.db", with_latency=False),
+        question,
+        name,
+        seeds,
+        lambda plan, _: toys.quality_of(0.1),
+        lambda plan: None,
     )
     race.run(trials=4, finished=lambda record: None)
     assert [record.plan for record in race.measured[:3]] == plans

@@ -36,7 +36,9 @@ def origin(folder: Path, bank: Path | None = None) -> Origin:
     return Origin.of(folder, config_of(folder), bank)
 
 
-def test_what_changes_numbers_is_named_and_what_does_not_is_left_out(pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_changes_numbers_is_named_and_what_does_not_is_left_out(
+    pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A key of the configuration, its default written out or left out, a library, the weights; not who wrote the file, or where."""
     model = pico("llama")
     first = origin(model)
@@ -47,8 +49,15 @@ def test_what_changes_numbers_is_named_and_what_does_not_is_left_out(pico: Folde
     assert differences(first.named(), origin(edited(model, tmp_path / "norm", rms_norm_eps=1e-5)).named()) == [
         "rms_norm_eps 1e-06 -> 1e-05"
     ]
-    cosmetic = {"transformers_version": "4.0.0", "_name_or_path": "elsewhere", "use_cache": False, "id2label": {"0": "no", "1": "yes"}}
-    assert origin(edited(model, tmp_path / "cosmetic", **cosmetic, attention_bias=False)) == first  # the default, written out
+    cosmetic = {
+        "transformers_version": "4.0.0",
+        "_name_or_path": "elsewhere",
+        "use_cache": False,
+        "id2label": {"0": "no", "1": "yes"},
+    }
+    assert (
+        origin(edited(model, tmp_path / "cosmetic", **cosmetic, attention_bias=False)) == first
+    )  # the default, written out
     monkeypatch.setattr("paredown.compressors.origin.version", lambda name: "9.9.9" if name == "torch" else "1.0.0")
     assert f"torch {first.versions['torch']} -> 9.9.9" in differences(first.named(), origin(model).named())
     assert any(line.startswith("weights ") for line in differences(first.named(), origin(pico("qwen2")).named()))
@@ -72,7 +81,9 @@ def test_calibrated_records_follow_the_origin_and_data_free_ones_the_weights(
         assert len(paths) == (1 if same else 2)
 
 
-def test_weights_are_read_once_as_long_as_their_files_stay(pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_read_once_as_long_as_their_files_stay(
+    pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Size, time and inode say so; what was written since is read again, also where its size and its time are those of before."""
     model = edited(pico("llama"), tmp_path / "model")
     file = model / "model.safetensors"

@@ -21,12 +21,21 @@ def script() -> dict[str, Callable[..., int]]:
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2"])
 def test_the_twin_computes_the_same_with_larger_channels(
-    name: str, script: dict[str, Callable[..., int]], pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    script: dict[str, Callable[..., int]],
+    pico: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Read back from its folder; the states behind a norm are larger in so many channels, and nowhere else."""
-    monkeypatch.setattr("sys.argv", ["make_outlier_twin.py", str(pico(name)), str(tmp_path / "twin"), "--share", "0.1", "--seed", "3"])
+    monkeypatch.setattr(
+        "sys.argv", ["make_outlier_twin.py", str(pico(name)), str(tmp_path / "twin"), "--share", "0.1", "--seed", "3"]
+    )
     assert script["main"]() == 0
-    models = [AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval() for folder in (pico(name), tmp_path / "twin")]
+    models = [
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        for folder in (pico(name), tmp_path / "twin")
+    ]
     seen: list[list[torch.Tensor]] = [[], []]
     for model, outputs in zip(models, seen, strict=True):
         for part in model.modules():

@@ -22,7 +22,9 @@ def test_every_part_of_every_trial_is_timed(pico: Callable[[str], Path], tmp_pat
     data = [str(toys.write_text(tmp_path / "text.txt", toys.passages(120)))]
     study = StudyFile(model=str(pico("llama")), data=data, budget="40%", latency="off", tokens=TOKENS)
     overhead = measure_overhead(*prepared(study, tmp_path), tmp_path, TRIALS)
-    assert {name: len(values) for name, values in overhead.seconds.items()} == dict.fromkeys([*PARTS, "trial"], TRIALS + 1)
+    assert {name: len(values) for name, values in overhead.seconds.items()} == dict.fromkeys(
+        [*PARTS, "trial"], TRIALS + 1
+    )
     for trial, whole in enumerate(overhead.seconds["trial"]):
         assert 0 < sum(overhead.seconds[part][trial] for part in PARTS) < whole
     assert min(overhead.shares) > 0

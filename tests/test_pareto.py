@@ -70,13 +70,17 @@ def test_the_hypervolume_is_the_area_that_is_dominated(points: list[tuple[float,
 
 
 @given(cells, cells)
-def test_an_improvement_is_what_one_point_adds(points: list[tuple[float, float]], candidates: list[tuple[float, float]]) -> None:
+def test_an_improvement_is_what_one_point_adds(
+    points: list[tuple[float, float]], candidates: list[tuple[float, float]]
+) -> None:
     added = improvements(np.array(candidates, dtype=float).reshape(-1, 2), points, (5.0, 5.0))
     assert added.tolist() == [counted([*points, candidate]) - counted(points) for candidate in candidates]
 
 
 def test_a_point_that_is_nowhere_better_adds_nothing() -> None:
-    assert improvements(np.array([[1.0, 1.0], [0.5, 2.0]]), [(1.0, 1.0)], (2.0, 3.0)).tolist() == pytest.approx([0.0, 0.5])
+    assert improvements(np.array([[1.0, 1.0], [0.5, 2.0]]), [(1.0, 1.0)], (2.0, 3.0)).tolist() == pytest.approx(
+        [0.0, 0.5]
+    )
 
 
 @given(st.lists(st.tuples(values, values), max_size=12))

@@ -34,7 +34,11 @@ def test_a_tilde_is_the_home_folder(
     toys.write_text(home / "text.txt")
     (home / "study.yaml").write_text(f"model: ~/m\ndata: ~/text.txt\nlatency: ~/table.json\n{TOKENS}\n")
     study = StudyFile.read(home / "study.yaml")
-    assert (study.model, study.data, study.latency) == (str(home / "m"), [str(home / "text.txt")], str(home / "table.json"))
+    assert (study.model, study.data, study.latency) == (
+        str(home / "m"),
+        [str(home / "text.txt")],
+        str(home / "table.json"),
+    )
     assert call(monkeypatch, "inspect", "~/m") == 0
     flags = ["--latency", "off", "--budget", "1%", "--out=~/out", "--bank=~/bank"]
     assert call(monkeypatch, "search", "~/study.yaml", "--model=~/m", "--data=~/text.txt", *flags) == 3

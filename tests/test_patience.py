@@ -26,14 +26,22 @@ QUESTION = replace(toys.question_of(SPACE, share=0.4), sequences=16)
 PLANS = list(itertools.islice((plan for plan in toys.all_plans(toys.toy_space())), 200))
 
 
-def trial(number: int, loss: float, *, gain: float | None = None, spread: float = 0.0, size: int = 1, read: int = 16) -> Record:
+def trial(
+    number: int, loss: float, *, gain: float | None = None, spread: float = 0.0, size: int = 1, read: int = 16
+) -> Record:
     """A trial whose even sequences lose more than its odd ones by so great a share on both sides."""
     parts = tuple(loss * (1 + spread * (-1) ** place) for place in range(read))
     record = replace(toys.record_of(SPACE, Plan(), loss, number), plan=PLANS[number], size_bytes=size)
     return replace(record, sequences=parts, whole=read == 16, expected_gain=gain)
 
 
-def ended(asked: str | int, history: Sequence[Record], question: Question = QUESTION, first: int = 1, failed: Sequence[int] = ()) -> bool:
+def ended(
+    asked: str | int,
+    history: Sequence[Record],
+    question: Question = QUESTION,
+    first: int = 1,
+    failed: Sequence[int] = (),
+) -> bool:
     return bool(Patience(asked=asked, question=question, first=first).ended(history, failed))
 
 
@@ -42,7 +50,10 @@ def test_the_paired_error_is_the_spread_of_the_log_ratio() -> None:
     generator = np.random.default_rng(0)
     common, own, other = generator.lognormal(0, 1, (4000, 40)), *generator.lognormal(0, 0.1, (2, 4000, 40))
     logs = np.log((common * own).sum(1) / (common * other).sum(1))
-    told = [paired_error(a.tolist(), b.tolist(), 40) for a, b in zip((common * own)[:400], (common * other)[:400], strict=True)]
+    told = [
+        paired_error(a.tolist(), b.tolist(), 40)
+        for a, b in zip((common * own)[:400], (common * other)[:400], strict=True)
+    ]
     assert np.sqrt(np.mean(np.square(told))) == pytest.approx(logs.std(), rel=0.1)
 
 
@@ -52,7 +63,12 @@ def test_a_rung_tells_the_error_of_the_whole_set() -> None:
     ours, theirs = generator.lognormal(0, 0.1, (2, 4000)).tolist()
     whole = paired_error(ours, theirs, 4000)
     assert paired_error(ours[:1000], theirs, 4000) == pytest.approx(whole, rel=0.1)
-    assert paired_error(ours[:1], theirs, 4000) == paired_error([0.0, 0.0], theirs, 4000) == paired_error((), (), 4000) == 0.0
+    assert (
+        paired_error(ours[:1], theirs, 4000)
+        == paired_error([0.0, 0.0], theirs, 4000)
+        == paired_error((), (), 4000)
+        == 0.0
+    )
 
 
 @pytest.mark.parametrize("read", [16, 8])
@@ -70,7 +86,11 @@ def test_auto_ends_when_all_promises_are_below_the_noise(read: int) -> None:
 def test_of_the_best_plan_itself_the_next_best_is_the_rival() -> None:
     """Else a plan that was just found would have no noise, and a promise of nothing would not be below it."""
     gain = 0.97 * 0.1 / np.sqrt(15) / PROPOSALS
-    history = [trial(0, 1.0), trial(1, 0.9, gain=gain, spread=0.1), *(trial(n, 1.2, gain=gain) for n in range(2, PROPOSALS + 1))]
+    history = [
+        trial(0, 1.0),
+        trial(1, 0.9, gain=gain, spread=0.1),
+        *(trial(n, 1.2, gain=gain) for n in range(2, PROPOSALS + 1)),
+    ]
     assert ended("auto", history)
 
 
@@ -160,5 +180,7 @@ def test_patience_in_a_study_file(tmp_path: Path) -> None:
         assert study.question() == StudyFile(model="m", latency="off").question()
     for text in ("0", "-1", "soon", "true", "1.5"):
         path.write_text(f"model: m\npatience: {text}\n")
-        with pytest.raises(StudyError, match="study.yaml:2: patience: expected auto, off, or a number of trials from 1 on, got"):
+        with pytest.raises(
+            StudyError, match="study.yaml:2: patience: expected auto, off, or a number of trials from 1 on, got"
+        ):
             StudyFile.read(path)

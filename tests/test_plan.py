@@ -71,7 +71,11 @@ def test_one_choice_changes_its_own_bytes_only(plan: Plan, site: Site) -> None:
 
 def test_a_dropped_block_overrules_what_it_holds() -> None:
     """A block over its network, a network over its layers; what is not overruled stays."""
-    quantized, narrow, drop = parse_choice("quantize bits=4"), parse_choice("prune-neurons sparsity=0.5"), parse_choice("drop")
+    quantized, narrow, drop = (
+        parse_choice("quantize bits=4"),
+        parse_choice("prune-neurons sparsity=0.5"),
+        parse_choice("drop"),
+    )
     named = {"layers.0": drop, "layers.0.{up,down}": narrow, "layers.0.up": quantized, "layers.1.{up,down}": narrow}
     named |= {"layers.1.up": quantized, "layers.1.attention": quantized}
     plan = Plan.of(TOY, named)
@@ -91,11 +95,15 @@ def test_a_plan_for_other_sites_is_refused() -> None:
             "layers.1": parse_choice("drop"),
         },
     )
-    message = r"the plan does not fit: embed: .*kind embedding; layers.0.up: .*group_size 128 does not divide in_features 32"
+    message = (
+        r"the plan does not fit: embed: .*kind embedding; layers.0.up: .*group_size 128 does not divide in_features 32"
+    )
     with pytest.raises(PlanError, match=message):
         plan.check(TOY, targets["paredown"])
     with pytest.raises(PlanError, match="transformers does not load packed zero points"):
-        Plan.of(TOY, {"layers.0.up": parse_choice("quantize bits=4 symmetric=false")}).check(TOY, targets["transformers"])
+        Plan.of(TOY, {"layers.0.up": parse_choice("quantize bits=4 symmetric=false")}).check(
+            TOY, targets["transformers"]
+        )
     with pytest.raises(PlanError, match="every block is dropped; keep one at least"):
         Plan.of(TOY, {f"layers.{i}": parse_choice("drop") for i in range(2)}).check(TOY, targets["paredown"])
 
@@ -105,12 +113,28 @@ def test_the_bytes_of_real_models_are_those_predicted(name: str, inventory: Call
     """Compressed for real, tensor by tensor, a mixed plan weighs what was predicted."""
     found = inventory(name)
     parameters = {key: tensor.detach() for key, tensor in families.build(name).named_parameters()}
-    kinds = ["quantize bits=3", "lowrank rank=3 then cast", "cluster clusters=16", "prune sparsity=0.5 then quantize bits=4", "cast"]
-    choices = {site.name: parse_choice(kinds[i % 5]) for i, site in enumerate(s for s in found.leaves if s.kind == "linear")}
-    choices |= {site.name: parse_choice("prune-neurons sparsity=0.5 then quantize bits=4") for site in found.parents if site.kind == "ffn"}
+    kinds = [
+        "quantize bits=3",
+        "lowrank rank=3 then cast",
+        "cluster clusters=16",
+        "prune sparsity=0.5 then quantize bits=4",
+        "cast",
+    ]
+    choices = {
+        site.name: parse_choice(kinds[i % 5]) for i, site in enumerate(s for s in found.leaves if s.kind == "linear")
+    }
+    choices |= {
+        site.name: parse_choice("prune-neurons sparsity=0.5 then quantize bits=4")
+        for site in found.parents
+        if site.kind == "ffn"
+    }
     plan = Plan.of(found, choices | {found.leaves[0].name: parse_choice("quantize bits=8 group_size=16")})
     plan.check(found, targets["paredown"])
-    stored = {key: tensor for site, choice in plan.decided(found) for key, tensor in encode_site(site, choice, parameters).items()}
+    stored = {
+        key: tensor
+        for site, choice in plan.decided(found)
+        for key, tensor in encode_site(site, choice, parameters).items()
+    }
     others = {key: parameters[key] for key in plan.layout(found) if key not in stored}
     assert stored.keys() | others.keys() == plan.layout(found).keys()
     assert sum(tensor.nbytes for tensor in (stored | others).values()) == plan.size_bytes(found)
@@ -128,5 +152,7 @@ def test_plans_and_choices_that_were_sent_to_another_process_hash_as_its_own() -
         "print({own: 1}.get(choice), {Plan((('a', own),)): 1}.get(plan))"
     )
     for seed in ("1", "2"):
-        done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
+        )
         assert done.stdout.split() == ["1", "1"], done.stderr

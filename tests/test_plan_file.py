@@ -25,7 +25,10 @@ CONFIG = "0" * 64
 def file_of(plan: Plan, inventory: Inventory, target: str = "paredown") -> PlanFile:
     return PlanFile(
         base_model=BaseModelReference(
-            name="toy", architecture=inventory.architecture, config_sha256=CONFIG, shapes_sha256=inventory.shapes_sha256()
+            name="toy",
+            architecture=inventory.architecture,
+            config_sha256=CONFIG,
+            shapes_sha256=inventory.shapes_sha256(),
         ),
         target=target,
         choices=choices_of(plan),
@@ -39,7 +42,9 @@ EXAMPLE = Plan.of(
     {
         "embed": parse_choice("quantize bits=8 group_size=16"),
         "layers.0.attention": parse_choice("lowrank rank=8 then quantize bits=8"),
-        "layers.0.{up,down}": parse_choice("prune-neurons sparsity=0.5 then quantize bits=4 group_size=32 symmetric=false"),
+        "layers.0.{up,down}": parse_choice(
+            "prune-neurons sparsity=0.5 then quantize bits=4 group_size=32 symmetric=false"
+        ),
         "layers.1": parse_choice("drop"),
     },
 )
@@ -85,7 +90,9 @@ def test_the_text_is_stable(tmp_path: Path) -> None:
     file_of(EXAMPLE, TOY).write(path)
     golden = GOLDEN.replace("CONFIG", f"'{CONFIG}'").replace("SHAPES", TOY.shapes_sha256())
     golden = golden.replace("SIZE", str(EXAMPLE.size_bytes(TOY)))
-    assert path.read_text().partition("target:")[2] == golden.partition("target:")[2]  # the long line before it is wrapped
+    assert (
+        path.read_text().partition("target:")[2] == golden.partition("target:")[2]
+    )  # the long line before it is wrapped
     assert yaml.safe_load(path.read_text()) == yaml.safe_load(golden)
     assert PlanFile.read(path).plan_for(TOY) == EXAMPLE
 
@@ -128,13 +135,18 @@ def test_an_endless_choice_is_refused(tmp_path: Path) -> None:
 def test_a_plan_for_another_model_is_refused(inventory: Callable[[str], Inventory]) -> None:
     """Another architecture; the same with other shapes; a target that cannot run a choice: before any weight is touched."""
     file = file_of(EXAMPLE, TOY)
-    with pytest.raises(PlanError, match="made for Toy .toy., the model is LlamaForCausalLM; give the model that it was made for"):
+    with pytest.raises(
+        PlanError, match="made for Toy .toy., the model is LlamaForCausalLM; give the model that it was made for"
+    ):
         file.plan_for(inventory("llama"))
     with pytest.raises(PlanError, match="other.*; it has no layers.1; give that model or a fine-tune"):
         file.plan_for(strategies.toy_inventory(blocks=1))
     with pytest.raises(PlanError, match="names and shapes of toy, and this model has others; give"):
         file.plan_for(strategies.toy_inventory(blocks=3))
-    with pytest.raises(PlanError, match="the plan does not fit: embed: .*; layers.0.attention: .*lowrank runs with target paredown only"):
+    with pytest.raises(
+        PlanError,
+        match="the plan does not fit: embed: .*; layers.0.attention: .*lowrank runs with target paredown only",
+    ):
         file.plan_for(TOY, targets["transformers"])
     with pytest.raises(PlanError, match="runs with target paredown only"):
         file_of(EXAMPLE, TOY, target="transformers").plan_for(TOY)
@@ -158,5 +170,7 @@ def test_a_plan_for_matrices_together_serves_them_one_by_one(pico: Callable[[str
     assert file_of(alone, free).plan_for(tied) == together
     name = next(site.name for site in free.leaves if site.name.endswith("0.self_attn.q_proj"))
     apart = Plan.of(free, {**alone.choices, name: eight})
-    with pytest.raises(PlanError, match=r"one choice for all of .*\{q,k\}_proj, the plan has several; give them the same one"):
+    with pytest.raises(
+        PlanError, match=r"one choice for all of .*\{q,k\}_proj, the plan has several; give them the same one"
+    ):
         file_of(apart, free).plan_for(tied)

@@ -60,7 +60,9 @@ def fresh(folder: Path, plan: Plan, planned: PlannedModel) -> Tensor:
 
 @pytest.mark.parametrize("make", [planned_model, streamed_model])
 @pytest.mark.parametrize("name", NAMES)
-def test_from_any_plan_to_any_other(pico: Folder, tmp_path: Path, name: str, make: Callable[[Path, Path], PlannedModel]) -> None:
+def test_from_any_plan_to_any_other(
+    pico: Folder, tmp_path: Path, name: str, make: Callable[[Path, Path], PlannedModel]
+) -> None:
     """The logits are exactly those of a freshly loaded model with these weights, whatever plans came before."""
     planned = make(pico(name), tmp_path)
 
@@ -79,13 +81,17 @@ def test_from_any_plan_to_any_other(pico: Folder, tmp_path: Path, name: str, mak
 
 @pytest.mark.parametrize("make", [planned_model, streamed_model])
 @pytest.mark.parametrize("name", NAMES)
-def test_drops_and_narrow_networks_come_and_go(pico: Folder, tmp_path: Path, name: str, make: Callable[[Path, Path], PlannedModel]) -> None:
+def test_drops_and_narrow_networks_come_and_go(
+    pico: Folder, tmp_path: Path, name: str, make: Callable[[Path, Path], PlannedModel]
+) -> None:
     """Every order of a dropped block, a network without half of its neurons, and its matrices by themselves."""
     planned = make(pico(name), tmp_path)
     inventory = planned.inventory
     block = next(site for site in inventory.parents if site.kind == "block" and site.block == 0)
     network = next(site for site in inventory.parents if site.kind == "ffn" and site.block == 0)
-    four, narrow, drop = (parse_choice(text) for text in ("quantize bits=4", "prune-neurons sparsity=0.5 then quantize bits=4", "drop"))
+    four, narrow, drop = (
+        parse_choice(text) for text in ("quantize bits=4", "prune-neurons sparsity=0.5 then quantize bits=4", "drop")
+    )
     plans = [
         Plan(),
         Plan.of(inventory, {block.name: drop}),
@@ -112,7 +118,9 @@ def test_only_what_differs_is_touched(pico: Folder, tmp_path: Path) -> None:
     assert planned.swap(Plan.of(planned.inventory, {**dict(plan.entries), sites[2].name: eight})) == 1
     changed = {name for name, p in planned.model.named_parameters() if p.data_ptr() != before[name]}
     assert changed == {f"{sites[2].name}.weight"}
-    dropped = Plan.of(planned.inventory, {**dict(plan.entries), sites[2].name: eight, "model.layers.1": parse_choice("drop")})
+    dropped = Plan.of(
+        planned.inventory, {**dict(plan.entries), sites[2].name: eight, "model.layers.1": parse_choice("drop")}
+    )
     assert planned.swap(dropped) == 1
 
 
@@ -164,14 +172,18 @@ def test_a_norm_that_a_choice_changed_is_put_back(
     assert torch.equal(states(planned), original)
 
 
-def test_a_swap_that_was_interrupted_is_not_taken_for_whole(pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_swap_that_was_interrupted_is_not_taken_for_whole(
+    pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Wherever it stopped, the next plan is put in place whole: matrices, norms, and the list of blocks."""
     planned = planned_model(pico("llama"), tmp_path)
     inventory = planned.inventory
     original = states(planned)
     networks = [site for site in inventory.parents if site.kind == "ffn"]
     awq, four = parse_choice("awq then quantize bits=4 group_size=16"), parse_choice("quantize bits=4")
-    planned.bank.statistics = collect(planned.model, inventory, TOKENS, torch.ones_like(TOKENS), tmp_path / "statistics")
+    planned.bank.statistics = collect(
+        planned.model, inventory, TOKENS, torch.ones_like(TOKENS), tmp_path / "statistics"
+    )
     before = Plan.of(inventory, {networks[0].name: awq})
     after = Plan.of(inventory, {**dict.fromkeys(networks[0].covers, four), "model.layers.1": parse_choice("drop")})
     put, expected = planned._put, []

@@ -86,7 +86,10 @@ def test_the_mark_comes_last(llama: Inventory, tmp_path: Path) -> None:
     reference = reference_in(tmp_path)
 
     def full(outcome: Outcome, folder: Path) -> None:
-        assert PlanFile.read(folder / "best" / "plan.yaml").quality == PlanFile.read(tmp_path / "other/best/plan.yaml").quality
+        assert (
+            PlanFile.read(folder / "best" / "plan.yaml").quality
+            == PlanFile.read(tmp_path / "other/best/plan.yaml").quality
+        )
         raise OutputError("the disk is full")
 
     with pytest.raises(OutputError, match="the disk is full"):
@@ -102,7 +105,9 @@ def test_what_was_scored_stays_when_a_finished_study_is_published_again(llama: I
     reference, best = reference_in(tmp_path), tmp_path / "best" / "plan.yaml"
 
     def records(digest: str) -> Records:
-        return Records(weights="w", config="c", versions={"torch": "2.13.0"}, machine="m", sha256={"model.embed_tokens": digest})
+        return Records(
+            weights="w", config="c", versions={"torch": "2.13.0"}, machine="m", sha256={"model.embed_tokens": digest}
+        )
 
     publish_plans(outcome, reference, tmp_path, lambda record: records("0" * 16))
     publish_plans(outcome, reference, tmp_path, lambda record: None)

@@ -23,7 +23,9 @@ Folder = Callable[[str], Path]
 # 65 sequences of 48 tokens are two batches; of some, half is padding.
 MASK = (torch.arange(48) < torch.where(torch.arange(65) % 3 == 0, 24, 48)[:, None]).long()
 TEXTS = Sequences(
-    tokens=torch.randint(2, 128, (65, 48), generator=torch.Generator().manual_seed(0)) * MASK, mask=MASK, document=torch.arange(65)
+    tokens=torch.randint(2, 128, (65, 48), generator=torch.Generator().manual_seed(0)) * MASK,
+    mask=MASK,
+    document=torch.arange(65),
 )
 
 
@@ -33,7 +35,9 @@ def planned_model(folder: Path, bank: Path, *, streamed: bool) -> PlannedModel:
         model, weights = open_original(folder, config_of(folder), memory_bytes=1)
         return PlannedModel(model, inventory, Bank(bank, weights, cache_bytes=0))
     model = load_original(folder)
-    return PlannedModel(model, inventory, Bank(bank, {name: tensor.detach() for name, tensor in parameters_of(model).items()}))
+    return PlannedModel(
+        model, inventory, Bank(bank, {name: tensor.detach() for name, tensor in parameters_of(model).items()})
+    )
 
 
 @pytest.mark.parametrize("streamed", [False, True])

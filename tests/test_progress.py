@@ -14,7 +14,9 @@ from paredown.progress import Clock, Live, Plain
 from paredown.search.counts import plans_measured, worth
 
 SPACE = toys.toy_space()
-RECORDS = [toys.record_of(SPACE, plan, 1.0, number) for number, plan in enumerate(itertools.islice(toys.all_plans(SPACE), 4))]
+RECORDS = [
+    toys.record_of(SPACE, plan, 1.0, number) for number, plan in enumerate(itertools.islice(toys.all_plans(SPACE), 4))
+]
 
 
 def test_a_count_never_exceeds_what_was_asked_for() -> None:

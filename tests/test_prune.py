@@ -89,7 +89,9 @@ def test_sparsegpt_equals_optimal_brain_surgery_done_slowly(kept: int, group: in
             first = j - j % group
             if j % BLOCK == 0 or (group < BLOCK and j == first):
                 here = {place for place in chosen if first <= place < j}
-                costs = {i: float(left[i] ** 2 / torch.linalg.inv(hessian[i:, i:])[0, 0]) for i in range(j, first + group)}
+                costs = {
+                    i: float(left[i] ** 2 / torch.linalg.inv(hessian[i:, i:])[0, 0]) for i in range(j, first + group)
+                }
                 best = sorted(costs, key=lambda i: -costs[i])[: kept - len(here)]
                 until = min(j + BLOCK, first + group)
                 chosen |= {i for i in best if i < until}
@@ -110,7 +112,8 @@ def test_what_knows_more_of_the_inputs_harms_the_output_less(pattern: str, seed:
     """On correlated inputs wanda's output error is below magnitude's, and sparsegpt's below both."""
     weight, statistics = normal((16, 200), seed), statistics_of((16, 200), seed)
     by_magnitude, by_wanda, by_sparsegpt = (
-        output_error(weight, pruned(text(algorithm, pattern), weight, statistics), statistics) for algorithm in ALGORITHMS
+        output_error(weight, pruned(text(algorithm, pattern), weight, statistics), statistics)
+        for algorithm in ALGORITHMS
     )
     assert by_sparsegpt < 0.7 * by_wanda < 0.7 * by_magnitude
 
@@ -185,13 +188,19 @@ def test_transposed_layers_are_pruned_along_their_inputs(algorithm: str, pattern
         member = Member(module="m", shape=(8, 24), dtype="float32", transposed=transposed)
         site = Site(name="m", kind="linear", block=0, members=(member,))
         stored.append(
-            encode_site(site, parse_choice(text(algorithm, pattern)), {"m.weight": weight.T if transposed else weight}, {"m": statistics})
+            encode_site(
+                site,
+                parse_choice(text(algorithm, pattern)),
+                {"m.weight": weight.T if transposed else weight},
+                {"m": statistics},
+            )
         )
     assert all(torch.equal(stored[1][name], tensor) for name, tensor in stored[0].items())
 
 
 @pytest.mark.parametrize(
-    ("pattern", "size_bytes"), [("row", 24 * 20 + 2 * 24 * 80), ("1:4", 24 * 12 + 2 * 24 * 40), ("2:4", 24 * 16 + 2 * 24 * 80)]
+    ("pattern", "size_bytes"),
+    [("row", 24 * 20 + 2 * 24 * 80), ("1:4", 24 * 12 + 2 * 24 * 40), ("2:4", 24 * 16 + 2 * 24 * 80)],
 )
 def test_places_take_the_bytes_worked_out_by_hand(pattern: str, size_bytes: int) -> None:
     """Of 160 weights a row: 20 bytes of bitmap; 40 numbers of 2 bits (one of four) in 3 words, of 3 bits (two of four) in 4."""
@@ -202,7 +211,9 @@ def test_a_pattern_in_a_file_needs_no_quotes() -> None:
     """YAML reads ``2:4`` as a number of base 60; it means the pattern all the same."""
     for pattern, number in (("1:4", 64), ("2:4", 124), ("4:8", 248)):
         sparsity = 0.75 if pattern == "1:4" else 0.5
-        assert parse_choice({"method": "prune", "sparsity": sparsity, "pattern": number}) == parse_choice(text("magnitude", pattern))
+        assert parse_choice({"method": "prune", "sparsity": sparsity, "pattern": number}) == parse_choice(
+            text("magnitude", pattern)
+        )
 
 
 @pytest.mark.parametrize("sparsity", ["0", "1", "-0.5", "nan"])
@@ -218,6 +229,10 @@ def test_what_contradicts_itself_is_refused() -> None:
         parse_choice("prune sparsity=0.6 pattern=2:4")
     with pytest.raises(PlanError, match="did you mean 'wanda'"):
         parse_choice("prune sparsity=0.5 algorithm=wnda")
-    assert "does not divide in_features 43; use pattern=row" in str(matrix_fault(parse_choice("prune sparsity=0.5 pattern=2:4"), (8, 43)))
+    assert "does not divide in_features 43; use pattern=row" in str(
+        matrix_fault(parse_choice("prune sparsity=0.5 pattern=2:4"), (8, 43))
+    )
     followed = parse_choice("prune sparsity=0.5 then prune sparsity=0.5 algorithm=wanda")
-    assert "needs the second_moment of inputs, which values of pruned rows have not" in str(matrix_fault(followed, (8, 16)))
+    assert "needs the second_moment of inputs, which values of pruned rows have not" in str(
+        matrix_fault(followed, (8, 16))
+    )

@@ -58,7 +58,9 @@ def test_a_groups_importance_is_what_it_adds_to_the_output() -> None:
     inputs, reader = torch.randn(50, 24, generator=generator), torch.randn(7, 24, generator=generator)
     moment = inputs.T @ inputs / len(inputs)
     for groups in (1, 3, 24):
-        torch.testing.assert_close(output_energy(reader, moment, 24 // groups), torch.tensor(head_energies(reader, inputs, groups)))
+        torch.testing.assert_close(
+            output_energy(reader, moment, 24 // groups), torch.tensor(head_energies(reader, inputs, groups))
+        )
 
 
 def attention(heads: tuple[int, int] | None) -> Site:
@@ -80,6 +82,10 @@ def test_what_cannot_go_is_refused(inventory: Callable[[str], Inventory]) -> Non
     assert "removes none of 4" in str(site_fault(attention((8, 4)), parse_choice("prune-heads sparsity=0.1"), target))
     for name in ("gpt2", "opt"):
         site = next(site for site in inventory(name).parents if site.kind == "attention")
-        assert "takes no other number of heads" in str(site_fault(site, parse_choice("prune-heads sparsity=0.5"), target))
+        assert "takes no other number of heads" in str(
+            site_fault(site, parse_choice("prune-heads sparsity=0.5"), target)
+        )
     llama = next(site for site in inventory("llama").parents if site.kind == "attention")
-    assert "target paredown only" in str(site_fault(llama, parse_choice("prune-heads sparsity=0.5"), targets["transformers"]))
+    assert "target paredown only" in str(
+        site_fault(llama, parse_choice("prune-heads sparsity=0.5"), targets["transformers"])
+    )

@@ -38,20 +38,29 @@ def network(name: str, inventory: Callable[[str], Inventory]) -> tuple[Site, dic
     parameters = dict(model.named_parameters())
     return (
         site,
-        {key: parameters[key].detach() for m in site.members for key in (f"{m.module}.weight", f"{m.module}.bias") if key in parameters},
+        {
+            key: parameters[key].detach()
+            for m in site.members
+            for key in (f"{m.module}.weight", f"{m.module}.bias")
+            if key in parameters
+        },
         module,
     )
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_the_narrower_network_is_the_wide_one_with_those_neurons_silent(name: str, inventory: Callable[[str], Inventory]) -> None:
+def test_the_narrower_network_is_the_wide_one_with_those_neurons_silent(
+    name: str, inventory: Callable[[str], Inventory]
+) -> None:
     """Removing neurons equals setting what reads them to zero; the bias that is added after them stays."""
     site, parameters, module = network(name, inventory)
     inputs = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
     choice = parse_choice("prune-neurons sparsity=0.5")
     narrow = decode_site(site, choice, encode_site(site, choice, parameters))
     matrices = [parameters[f"{m.module}.weight"] for m in site.members]
-    stay = choice.neurons([matrix.T if m.transposed else matrix for m, matrix in zip(site.members, matrices, strict=True)], NO_STATISTICS)
+    stay = choice.neurons(
+        [matrix.T if m.transposed else matrix for m, matrix in zip(site.members, matrices, strict=True)], NO_STATISTICS
+    )
     assert len(stay) == choice_members(site, choice)[-1][1][1] < site.members[-1].shape[1]
     silent = {key: tensor.clone() for key, tensor in parameters.items()}
     reader = site.members[-1]
@@ -83,7 +92,9 @@ def test_what_is_left_suits_the_groups(neurons: int, left: int) -> None:
 
 def test_removing_nothing_is_refused() -> None:
     """32 of 32 neurons stay: the plan would say something that is not done."""
-    up, down = (Member(module=name, shape=shape, dtype="bfloat16") for name, shape in (("up", (32, 8)), ("down", (8, 32))))
+    up, down = (
+        Member(module=name, shape=shape, dtype="bfloat16") for name, shape in (("up", (32, 8)), ("down", (8, 32)))
+    )
     site = Site(name="mlp", kind="ffn", block=0, members=(up, down))
     assert "removes none of 32 neurons" in str(parse_choice("prune-neurons sparsity=0.5").site_fault(site))
 
@@ -98,7 +109,9 @@ def test_neurons_that_are_never_on_go_first() -> None:
     added = (neurons[:, None, :] * down).square().sum(1).mean(0)
     known = Statistics(second_moment=neurons.T @ neurons / 100)
     choice = parse_choice("prune-neurons sparsity=0.1 algorithm=activation")
-    assert sorted(set(range(40)) - set(choice.neurons([up, down], known).tolist())) == sorted(added.argsort()[:4].tolist())
+    assert sorted(set(range(40)) - set(choice.neurons([up, down], known).tolist())) == sorted(
+        added.argsort()[:4].tolist()
+    )
 
 
 @pytest.mark.parametrize("sparsity", [0.025, 0.2])
@@ -116,9 +129,14 @@ def test_neurons_are_chosen_better_where_the_reader_is_fitted() -> None:
     """Of correlated neurons, those that go lose less than those of the smallest outputs, both with the reader fitted."""
     losses: dict[str, list[float]] = {"activation": [], "reconstruct": []}
     for seed in range(8):
-        known, reader = correlated.statistics_of((16, 40), seed), torch.randn(16, 40, generator=torch.Generator().manual_seed(seed))
+        known, reader = (
+            correlated.statistics_of((16, 40), seed),
+            torch.randn(16, 40, generator=torch.Generator().manual_seed(seed)),
+        )
         for algorithm, lost in losses.items():
-            stay = parse_choice(f"prune-neurons sparsity=0.3 algorithm={algorithm}").neurons([torch.ones(40, 8), reader], known)
+            stay = parse_choice(f"prune-neurons sparsity=0.3 algorithm={algorithm}").neurons(
+                [torch.ones(40, 8), reader], known
+            )
             change = torch.zeros_like(reader).index_copy(1, stay, fitted(reader, known["second_moment"], stay)) - reader
             lost.append(float(((change @ known["second_moment"]) * change).sum()))
     assert sum(losses["reconstruct"]) < 0.98 * sum(losses["activation"]), losses
@@ -137,7 +155,11 @@ def test_a_pruned_neuron_is_a_silent_one(pico: Callable[[str], Path], tmp_path: 
             matrices, known = structured.matrices_of(site, bank), bank.statistics[site.members[-1].module]
             stay = choice.neurons(matrices, known)
             reader = torch.zeros_like(matrices[-1])
-            reader[:, stay] = matrices[-1][:, stay] if algorithm == "activation" else fitted(matrices[-1], known["second_moment"], stay)
+            reader[:, stay] = (
+                matrices[-1][:, stay]
+                if algorithm == "activation"
+                else fitted(matrices[-1], known["second_moment"], stay)
+            )
             silent[f"{site.members[-1].module}.weight"] = reader.T if site.members[-1].transposed else reader
         outputs[algorithm] = structured.states(folder, structured.everywhere(folder, {"ffn": str(choice)}), bank)
         assert structured.relative(outputs[algorithm], structured.altered(folder, silent)) < 1e-4

@@ -134,7 +134,9 @@ def test_an_original_that_overflows_is_named(pico: Folder, name: str) -> None:
     for parameter_name, parameter in model.named_parameters():
         if "norm" in parameter_name.lower():
             parameter.data.fill_(3e38)
-    with pytest.raises(EvaluationError, match="the original's own predictions are not finite on these texts; check that nothing"):
+    with pytest.raises(
+        EvaluationError, match="the original's own predictions are not finite on these texts; check that nothing"
+    ):
         Teacher(model, sequences(), causal=name != "bert")
 
 

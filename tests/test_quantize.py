@@ -48,7 +48,11 @@ def test_what_lies_on_the_grid_stays_there(choice: Choice, weight: torch.Tensor)
     knobs = choice.model_dump()
     group = shape[1] if knobs["group_size"] == "channel" else knobs["group_size"]
     scale = stored["weight_scale"].float().repeat_interleave(group, 1)
-    zero = 2 ** (knobs["bits"] - 1) if knobs["symmetric"] else stored["weight_zero_point"].int().repeat_interleave(group, 1)
+    zero = (
+        2 ** (knobs["bits"] - 1)
+        if knobs["symmetric"]
+        else stored["weight_zero_point"].int().repeat_interleave(group, 1)
+    )
     again = ((decoded / scale + zero).round().clamp(0, 2 ** knobs["bits"] - 1) - zero) * scale
     assert torch.equal(again, decoded)
 
@@ -107,7 +111,10 @@ def test_a_group_that_does_not_divide_is_refused_with_those_that_do() -> None:
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        *((f"bits={bits}", f"quantize: bits: expected one of 2, 3, 4, 5, 6, 8, got {bits} ") for bits in (-1, 0, 1, 7, 9, 16)),
+        *(
+            (f"bits={bits}", f"quantize: bits: expected one of 2, 3, 4, 5, 6, 8, got {bits} ")
+            for bits in (-1, 0, 1, 7, 9, 16)
+        ),
         ("bits=4 group_size=0", "group_size.*greater than or equal to 1"),
         ("bits=4 group_size=-64", "group_size.*greater than or equal to 1"),
     ],
@@ -128,7 +135,9 @@ def test_a_knob_that_no_matrix_can_take_is_refused_when_it_is_read(knobs: str, m
 )
 def test_transformers_takes_what_it_really_loads(choice: str, member: dict[str, object], reason: str | None) -> None:
     """What would load as random weights is refused before; paredown takes it all."""
-    site = Site(name="m", kind="linear", block=0, members=(Member(module="m", shape=(8, 32), dtype="float32", **member),))
+    site = Site(
+        name="m", kind="linear", block=0, members=(Member(module="m", shape=(8, 32), dtype="float32", **member),)
+    )
     fault = site_fault(site, parse_choice(choice), targets["transformers"])
     assert fault is None if reason is None else reason in str(fault)
     assert site_fault(site, parse_choice(choice), targets["paredown"]) is None

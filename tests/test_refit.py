@@ -82,7 +82,10 @@ def test_the_nearest_matrix_is_that_of_least_squares() -> None:
 def test_the_nearest_matrix_is_nearer_on_other_tokens_too(tokens: int, share: float) -> None:
     """It makes up for what the changed inputs have in common, and is not fitted to the noise of few tokens."""
     generator = torch.Generator().manual_seed(0)
-    weight, turn = torch.randn(8, 32, generator=generator), torch.eye(32) * 0.7 + 0.05 * torch.randn(32, 32, generator=generator)
+    weight, turn = (
+        torch.randn(8, 32, generator=generator),
+        torch.eye(32) * 0.7 + 0.05 * torch.randn(32, 32, generator=generator),
+    )
 
     def drawn(count: int) -> tuple[Tensor, Tensor]:
         inputs = torch.randn(count, 32, generator=generator)
@@ -119,7 +122,10 @@ def test_the_first_matrices_are_as_they_were(pico: Folder, tmp_path: Path) -> No
     planned = prepared(pico("llama"), tmp_path / "bank")
     plan = uniform(planned, str(CHOICE))
     bank = ordered(planned, plan, tmp_path / "work")
-    first, later = planned.inventory["model.layers.0.self_attn.q_proj"], planned.inventory["model.layers.1.mlp.down_proj"]
+    first, later = (
+        planned.inventory["model.layers.0.self_attn.q_proj"],
+        planned.inventory["model.layers.1.mlp.down_proj"],
+    )
     for site, same in ((first, True), (later, False)):
         one, other = bank.tensors(site, CHOICE), planned.bank.tensors(site, CHOICE)
         assert all(torch.equal(one[key], other[key]) for key in one) == same
@@ -163,12 +169,17 @@ def test_a_streamed_model_gives_the_same_records(pico: Folder, tmp_path: Path, n
         root = tmp_path / str(streamed)
         model, parameters = open_original(pico(name), config_of(pico(name)), 1 if streamed else 1 << 40)
         planned = PlannedModel(
-            model, inventory_of(pico(name)), Bank(root, parameters, None, "test", cache_bytes=0 if streamed else 1 << 20)
+            model,
+            inventory_of(pico(name)),
+            Bank(root, parameters, None, "test", cache_bytes=0 if streamed else 1 << 20),
         )
         assert planned.streamed == streamed
         planned.bank.statistics = collect(planned.model, planned.inventory, TOKENS * MASK, MASK, root / "statistics")
         network = next(site for site in planned.inventory.parents if site.kind == "ffn" and site.block == 0)
-        others = {network.name: parse_choice(f"prune-neurons sparsity=0.5 then {CHOICE}"), planned.inventory.leaves[0].name: FREE}
+        others = {
+            network.name: parse_choice(f"prune-neurons sparsity=0.5 then {CHOICE}"),
+            planned.inventory.leaves[0].name: FREE,
+        }
         plan = Plan.of(planned.inventory, {**dict(uniform(planned, str(CHOICE)).entries), **others})
         bank = ordered(planned, plan, tmp_path / "work")
         found.append({bank.path(site, choice).name: bank.path(site, choice).read_bytes() for site, choice in plan.decided(planned.inventory)
@@ -176,7 +187,11 @@ def test_a_streamed_model_gives_the_same_records(pico: Folder, tmp_path: Path, n
         planned.swap(plan, bank)
         with torch.no_grad():
             run_base(planned.model, TOKENS * MASK, MASK, causal=planned.inventory.causal)
-        inside = [planned.model.get_parameter(f"{site.members[0].module}.weight") for site in planned.inventory.leaves if site.block == 1]
+        inside = [
+            planned.model.get_parameter(f"{site.members[0].module}.weight")
+            for site in planned.inventory.leaves
+            if site.block == 1
+        ]
         assert all(is_placeholder(parameter) == streamed for parameter in inside)
     assert found[0] == found[1]
     assert len(found[0]) > 4
@@ -190,7 +205,9 @@ def test_a_site_is_stored_when_its_last_matrix_is_done(pico: Folder, tmp_path: P
     bank, seen_there = ordered_bank(planned.bank, plan), []
     last = planned.model.get_submodule("model.layers.1")
     inputs = original_inputs(planned, TOKENS * MASK, MASK, tmp_path)
-    hook = last.register_forward_pre_hook(lambda *_: seen_there.append((bank.holds(first, CHOICE), bank.holds(later, CHOICE))))
+    hook = last.register_forward_pre_hook(
+        lambda *_: seen_there.append((bank.holds(first, CHOICE), bank.holds(later, CHOICE)))
+    )
     in_order(planned, plan, planned.bank, TOKENS * MASK, MASK, inputs)
     hook.remove()
     assert seen_there == [(True, False)]

@@ -67,7 +67,9 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 def prepared(folder: Path, bank: Path, target: str, memory: int = 1 << 40) -> PlannedModel:
     model, parameters = open_original(folder, config_of(folder), memory)
     inventory = inventory_of(folder, ties=targets[target].ties)
-    planned = PlannedModel(model, inventory, Bank(bank, parameters, None, "test", cache_bytes=0 if memory == 1 else 1 << 20))
+    planned = PlannedModel(
+        model, inventory, Bank(bank, parameters, None, "test", cache_bytes=0 if memory == 1 else 1 << 20)
+    )
     planned.bank.statistics = collect(model, inventory, TOKENS * MASK, MASK, bank / "statistics")
     return planned
 
@@ -75,7 +77,9 @@ def prepared(folder: Path, bank: Path, target: str, memory: int = 1 << 40) -> Pl
 def plan_without(inventory: Inventory, *which: tuple[str, int], choice: Choice = GPTQ) -> Plan:
     """Every linear site under a calibrated choice, and these left out."""
     everywhere = {site.name: choice for site in inventory.leaves if site.kind == "linear"}
-    return Plan.of(inventory, everywhere | {site.name: DROP for site in inventory.parents if (site.kind, site.block) in which})
+    return Plan.of(
+        inventory, everywhere | {site.name: DROP for site in inventory.parents if (site.kind, site.block) in which}
+    )
 
 
 def only_in(inventory: Inventory, block: int, plan: Plan) -> Plan:
@@ -122,7 +126,9 @@ def test_no_plan_in_order_leaves_a_trace_in_the_next(three: Folder, tmp_path: Pa
     planned = prepared(three(name), tmp_path / "bank", target)
     inventory = planned.inventory
     plans = [plan_without(inventory, which) for which in WHICH[:2] + WHICH[3:] * (target == "paredown")]
-    plans.append(only_in(inventory, 1, plans[0]))  # by its name it would be taken for the block that moves into its place
+    plans.append(
+        only_in(inventory, 1, plans[0])
+    )  # by its name it would be taken for the block that moves into its place
     whole = plan_without(inventory)
     planned.swap(whole)
     untouched = states(planned)
@@ -140,7 +146,9 @@ def test_no_plan_in_order_leaves_a_trace_in_the_next(three: Folder, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
-def test_half_of_the_records_is_enough_to_go_on_with(three: Folder, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_the_records_is_enough_to_go_on_with(
+    three: Folder, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a kill in the middle, the others are made, byte for byte as in an uninterrupted pass; what is dropped has none."""
     planned = prepared(three(name), tmp_path / "bank", "paredown")
     inventory, store = planned.inventory, Bank.store
@@ -188,19 +196,28 @@ def test_a_module_keeps_its_name_under_every_plan(three: Folder, tmp_path: Path)
         rename("model.layers.0.mlp.down_proj")
 
 
-@pytest.mark.parametrize(("name", "target"), [("llama", "transformers"), ("bert", "transformers"), ("gpt2", "paredown")])
+@pytest.mark.parametrize(
+    ("name", "target"), [("llama", "transformers"), ("bert", "transformers"), ("gpt2", "paredown")]
+)
 def test_apply_in_order_verifies_without_an_inner_block(three: Folder, tmp_path: Path, name: str, target: str) -> None:
     """The fresh process gives the logits of the scored model."""
     folder = three(name)
     inventory = inventory_of(folder, ties=targets[target].ties)
     plan = plan_without(inventory, ("block", 1))
     base = BaseModelReference(
-        name=str(folder), architecture=inventory.architecture, config_sha256=config_sha256(folder), shapes_sha256=inventory.shapes_sha256()
+        name=str(folder),
+        architecture=inventory.architecture,
+        config_sha256=config_sha256(folder),
+        shapes_sha256=inventory.shapes_sha256(),
     )
     texts = toys.write_text(tmp_path / "text.txt", toys.passages(60))
     calibration = Calibration(data=[str(texts)], tokens=1024, sequence_length=32, seed=0, sha256="0", in_order=True)
     file = PlanFile(
-        base_model=base, target=target, choices=choices_of(plan), size_bytes=plan.size_bytes(inventory), calibration=calibration
+        base_model=base,
+        target=target,
+        choices=choices_of(plan),
+        size_bytes=plan.size_bytes(inventory),
+        calibration=calibration,
     )
     _, verified = paredown.apply(file, folder, tmp_path / "out", bank=tmp_path / "bank")
     assert verified is not None

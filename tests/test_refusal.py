@@ -22,7 +22,9 @@ def test_the_smallest_plan_is_kept_where_nothing_meets_the_budget(tmp_path: Path
     solver, path = Solver(toys.toy_space()), tmp_path / "best" / "plan.yaml"
     inventory = solver.space.inventory
     smallest = solver.smallest().size_bytes(inventory)
-    reference = BaseModelReference(name="toy", architecture="Toy", config_sha256="00", shapes_sha256=inventory.shapes_sha256())
+    reference = BaseModelReference(
+        name="toy", architecture="Toy", config_sha256="00", shapes_sha256=inventory.shapes_sha256()
+    )
     refuse_impossible(solver, smallest, reference, path)
     assert not path.exists()
     with pytest.raises(BudgetError, match=re.escape(f"has {smallest:,}; it was saved to {path}; raise the budget to")):

@@ -38,7 +38,9 @@ def test_a_taken_name_is_an_error_and_changes_nothing() -> None:
 
 def test_an_unknown_name_suggests_the_nearest_and_lists_all() -> None:
     """The nearest only where something is near."""
-    with pytest.raises(UnknownNameError, match="unknown thing 'quantise'; did you mean 'quantize'. known: drop, prune, quantize"):
+    with pytest.raises(
+        UnknownNameError, match="unknown thing 'quantise'; did you mean 'quantize'. known: drop, prune, quantize"
+    ):
         filled()["quantise"]
     with pytest.raises(UnknownNameError, match="unknown thing 'xyz'; known: drop, prune, quantize"):
         filled()["xyz"]
@@ -48,13 +50,19 @@ def test_an_unknown_name_suggests_the_nearest_and_lists_all() -> None:
 def test_a_checked_name_comes_back_and_an_unknown_one_is_a_fault_of_its_field() -> None:
     """A ValueError, which pydantic gathers with the others; of the same words."""
     assert filled().checked("prune") == "prune"
-    with pytest.raises(ValueError, match="unknown thing 'quantise'; did you mean 'quantize'. known: drop, prune, quantize"):
+    with pytest.raises(
+        ValueError, match="unknown thing 'quantise'; did you mean 'quantize'. known: drop, prune, quantize"
+    ):
         filled().checked("quantise")
 
 
-def test_a_registry_imports_its_package_when_the_first_name_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_imports_its_package_when_the_first_name_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whichever way; its files may ask for names themselves while they are imported."""
-    (tmp_path / "colours.py").write_text("import owner\nowner.registry.register('red')(1)\nassert owner.registry['red'] == 1\n")
+    (tmp_path / "colours.py").write_text(
+        "import owner\nowner.registry.register('red')(1)\nassert owner.registry['red'] == 1\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     for ask in (lambda registry: registry["red"], lambda registry: list(registry), lambda registry: "red" in registry):
         owner = ModuleType("owner")

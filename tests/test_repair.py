@@ -44,7 +44,9 @@ def test_a_plan_is_the_best_of_its_size_under_the_losses_that_it_implies(place: 
 def test_structure_stays_while_the_budget_allows_it() -> None:
     """A network that was pruned stays so and no other is, until nothing else is small enough."""
     inventory = SPACE.inventory
-    plan = Plan.of(inventory, {s.name: parse_choice(f"quantize bits={4 if s.kind == 'linear' else 8}") for s in inventory.leaves})
+    plan = Plan.of(
+        inventory, {s.name: parse_choice(f"quantize bits={4 if s.kind == 'linear' else 8}") for s in inventory.leaves}
+    )
     smallest = Solver(nearby(SPACE, plan)).smallest().size_bytes(inventory)
     assert not any(repaired(SPACE, plan, smallest)[site.name] != parse_choice("keep") for site in inventory.parents)
     beyond = repaired(SPACE, plan, smallest - 1)
@@ -57,11 +59,15 @@ def test_structure_stays_while_the_budget_allows_it() -> None:
 def test_what_changes_cost() -> None:
     """Half of a site's bytes cost seven times them, and what is spent on strangeness; a drop where there was none much more."""
     inventory = SPACE.inventory
-    plan = Plan.of(inventory, {s.name: parse_choice("quantize bits=4" if s.kind == "linear" else "keep") for s in inventory.leaves})
+    plan = Plan.of(
+        inventory, {s.name: parse_choice("quantize bits=4" if s.kind == "linear" else "keep") for s in inventory.leaves}
+    )
     losses = implied_losses(SPACE, plan)
     for name, rows, columns in (("layers.0.up", 64, 32), ("layers.1.attention", 32, 32)):
         own, less = (rows * (columns * bits // 8 + 2) + 16 + 2 * (name.endswith("attention") * rows) for bits in (4, 2))
-        assert losses[name, parse_choice("quantize bits=2")] == pytest.approx(own * ((own / less) ** 3 - 1) + 0.01 * own)
+        assert losses[name, parse_choice("quantize bits=2")] == pytest.approx(
+            own * ((own / less) ** 3 - 1) + 0.01 * own
+        )
         assert losses[name, KEEP] == pytest.approx(
             own * ((own / (2 * rows * columns + 2 * (name.endswith("attention") * rows))) ** 3 - 0.8)
         )

@@ -77,12 +77,16 @@ def test_spreads_are_intervals_of_95_percent(llama: Inventory, tmp_path: Path, m
     assert [float(number) for number in row.groups()] == pytest.approx(ends, rel=2e-3)
     for record in outcome.front:
         assert f"| {record.loss:.4g} ± {reach * record.loss:.1g} |" in text
-    assert f"± {reach * best.loss:.1g} nats/token on the search set" in verdict(replace(outcome, state="searching", winner=None))
+    assert f"± {reach * best.loss:.1g} nats/token on the search set" in verdict(
+        replace(outcome, state="searching", winner=None)
+    )
     drawn: list[Axes] = []
     monkeypatch.setattr("paredown.search.pictures.finish", lambda figure, axes, path: drawn.append(axes))
     draw_front(outcome, tmp_path / "front.png")
     bars = drawn[0].containers[0].lines[2][0].get_segments()  # type: ignore[attr-defined]  # of an ErrorbarContainer
-    assert [bar[1][1] for bar in bars] == pytest.approx([record.loss * (1 + reach) for record in outcome.records], rel=2e-3)
+    assert [bar[1][1] for bar in bars] == pytest.approx(
+        [record.loss * (1 + reach) for record in outcome.records], rel=2e-3
+    )
 
 
 def test_no_gain_is_admitted(llama: Inventory, tmp_path: Path) -> None:
@@ -116,7 +120,11 @@ def test_blocks_are_listed_with_their_angles(llama: Inventory, tmp_path: Path) -
     assert "half turns" not in (tmp_path / "report.md").read_text()
     path = tmp_path / "sensitivity.json"
     stored = read_sensitivity(path)
-    dropped = {site: loss for site, choice, loss in stored.losses if choice == "drop" and site in ("model.layers.0", "model.layers.1")}
+    dropped = {
+        site: loss
+        for site, choice, loss in stored.losses
+        if choice == "drop" and site in ("model.layers.0", "model.layers.1")
+    }
     write_json(path, {**stored.model_dump(), "angular_distances": [0.25, 0.125]})
     write_report(outcome, tmp_path, draw=False)
     text = (tmp_path / "report.md").read_text()
@@ -133,7 +141,8 @@ def test_storage_only_savings_are_labelled(llama: Inventory, tmp_path: Path) -> 
     for method, text in (("cluster", "cluster clusters=16"), ("quantize", "quantize bits=4")):
         plan = type(best.plan).of(
             llama,
-            {name: parse_choice("cast") for name in entries if name in {s.name for s in llama.leaves}} | {site.name: parse_choice(text)},
+            {name: parse_choice("cast") for name in entries if name in {s.name for s in llama.leaves}}
+            | {site.name: parse_choice(text)},
         )
         records = tuple(replace(record, plan=plan) if record == best else record for record in outcome.records)
         write_report(replace(outcome, records=records), tmp_path, draw=False)
@@ -176,11 +185,17 @@ def test_latency_and_zero_losses_can_be_drawn(llama: Inventory, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["$\\frac$", "a_$b^c$ & <d>", "x" * 250, "two\nlines"])
-def test_any_name_of_a_model_can_be_drawn(name: str, llama: Inventory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_name_of_a_model_can_be_drawn(
+    name: str, llama: Inventory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is no formula, and leaves the axes their room."""
     outcome = replace(make_study(tmp_path, llama), model=f"models/{name}")
     drawn: list[str] = []
-    monkeypatch.setattr(pictures, "save", lambda figure, path: (save(figure, path), drawn.extend(a.get_title("left") for a in figure.axes)))
+    monkeypatch.setattr(
+        pictures,
+        "save",
+        lambda figure, path: (save(figure, path), drawn.extend(a.get_title("left") for a in figure.axes)),
+    )
     draw_front(outcome, tmp_path / "front.png")
     assert drawn[0].startswith(" ".join(name.split())[:39])
     assert len(drawn[0].partition(", target")[0]) <= 40

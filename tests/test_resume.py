@@ -19,7 +19,10 @@ from paredown.space.plan import Plan
 
 SPACE = toys.toy_space()
 QUESTION = toys.question_of(SPACE)
-SEEDS = [("uniform", Proposal(plan=Plan(), label="all kept")), ("solver", Proposal(plan=QUESTION.solver.smallest(), label="smallest"))]
+SEEDS = [
+    ("uniform", Proposal(plan=Plan(), label="all kept")),
+    ("solver", Proposal(plan=QUESTION.solver.smallest(), label="smallest")),
+]
 TRIALS = 16
 
 KILLS = {
@@ -58,7 +61,9 @@ def table(log: TrialLog) -> list[tuple[Any, ...]]:
     rows = []
     for trial in log.study.get_trials():
         record = {key: value for key, value in trial.user_attrs[ATTRIBUTE].items() if key != "seconds"}
-        rows.append((trial.number, trial.state, trial.values, trial.params, trial.constraints, trial.system_attrs, record))
+        rows.append(
+            (trial.number, trial.state, trial.values, trial.params, trial.constraints, trial.system_attrs, record)
+        )
     return rows
 
 
@@ -95,7 +100,9 @@ class Dying:
 
 
 @pytest.mark.parametrize("sampler", list(samplers))
-def test_a_killed_study_ends_as_one_that_ran_through(tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_study_ends_as_one_that_ran_through(
+    tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Number, plan, loss, origin and parameters of every trial, wherever in a trial the process died."""
     monkeypatch.setattr(optuna_samplers, "POPULATION", 4)
     through = table(run(tmp_path / "through.db", sampler))

@@ -27,7 +27,11 @@ def test_every_plan_of_the_space_keeps_to_the_rule_and_no_other_is_lost(pattern:
     """A leaf that matches has so many bits, and so has what overrules it; what has them stays."""
 
     def matched(name: str) -> bool:
-        ends = {"layers.0.down": ("0.down",), "re:layers.*(up|down)": ("up", "down"), "Linear": ("attention", "up", "down")}[pattern]
+        ends = {
+            "layers.0.down": ("0.down",),
+            "re:layers.*(up|down)": ("up", "down"),
+            "Linear": ("attention", "up", "down"),
+        }[pattern]
         return name.endswith(ends)
 
     def keeps_to_it(plan: Plan) -> bool:
@@ -40,7 +44,10 @@ def test_every_plan_of_the_space_keeps_to_the_rule_and_no_other_is_lost(pattern:
                 return False
         return True
 
-    free, held = set(toys.all_plans(built([], FEW))), set(toys.all_plans(built([{"match": pattern, "bits": bits}], FEW)))
+    free, held = (
+        set(toys.all_plans(built([], FEW))),
+        set(toys.all_plans(built([{"match": pattern, "bits": bits}], FEW))),
+    )
     assert held == {plan for plan in free if keeps_to_it(plan)}
 
 
@@ -50,9 +57,13 @@ def test_the_strictest_rule_counts() -> None:
 
 
 def test_a_rule_that_nothing_can_keep_to_is_refused() -> None:
-    with pytest.raises(StudyError, match=r"layers.0.up has no choice of 9 bits a weight \(at_least\): its largest has 4.562; add one"):
+    with pytest.raises(
+        StudyError, match=r"layers.0.up has no choice of 9 bits a weight \(at_least\): its largest has 4.562; add one"
+    ):
         built([{"match": "layers.0.up", "bits": 9}], {"linear": ["quantize bits=4"]})
-    with pytest.raises(StudyError, match="no site matches 'layers.7.up'; `paredown inspect` lists the sites and classes"):
+    with pytest.raises(
+        StudyError, match="no site matches 'layers.7.up'; `paredown inspect` lists the sites and classes"
+    ):
         built([{"match": "layers.7.up", "bits": 4}])
     with pytest.raises(ValueError, match="greater than 0"):
         built([{"match": "layers.0.up", "bits": 0}])

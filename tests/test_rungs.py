@@ -23,7 +23,9 @@ def record(number: int, sequences: tuple[float, ...], *, whole: bool) -> Record:
 
 def test_a_rung_of_easy_sequences_is_carried_over() -> None:
     """The first sequence loses a tenth of the others in every plan."""
-    whole = [record(i, tuple(scale * x for x in (1.0, 10.0, 10.0, 10.0)), whole=True) for i, scale in enumerate((1, 2, 3, 4))]
+    whole = [
+        record(i, tuple(scale * x for x in (1.0, 10.0, 10.0, 10.0)), whole=True) for i, scale in enumerate((1, 2, 3, 4))
+    ]
     logs, spreads = on_whole_set([*whole, record(9, (5.0,), whole=False)])
     assert logs[:4] == pytest.approx(np.log([r.loss for r in whole]))
     assert logs[4] == pytest.approx(np.log(5 * 31 / 40))

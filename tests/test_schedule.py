@@ -88,7 +88,14 @@ def plan_of(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def question(pico: Folder, tmp_path_factory: pytest.TempPathFactory) -> StudyFile:
     text = toys.write_text(tmp_path_factory.mktemp("texts") / "text.txt", toys.passages(120))
-    asked = {"model": str(pico("llama")), "data": [str(text)], "budget": "25%", "trials": TRIALS, "latency": "off", "patience": "off"}
+    asked = {
+        "model": str(pico("llama")),
+        "data": [str(text)],
+        "budget": "25%",
+        "trials": TRIALS,
+        "latency": "off",
+        "patience": "off",
+    }
     return StudyFile.model_validate({**asked, "tokens": TOKENS, "space": SPACE})
 
 
@@ -99,7 +106,9 @@ def through(question: StudyFile, tmp_path_factory: pytest.TempPathFactory) -> tu
     return *searched(question, folder), folder
 
 
-def test_the_solvers_plan_can_be_applied_before_the_first_trial(through: tuple[Outcome, Limited, Path], question: StudyFile) -> None:
+def test_the_solvers_plan_can_be_applied_before_the_first_trial(
+    through: tuple[Outcome, Limited, Path], question: StudyFile
+) -> None:
     """It is on disk when the search says so, marked as predicted, and is the plan of the first trial."""
     outcome, progress, folder = through
     (plan,) = progress.plans
@@ -165,7 +174,11 @@ def test_a_limit_among_the_finalists_leaves_an_unguarded_plan(
     assert outcome.unguarded
     assert outcome.unselected
     plan = plan_of(folder)
-    assert plan["compared_with"]["unguarded"] == json.loads((folder / "front.json").read_text())["unguarded"] == outcome.unguarded
+    assert (
+        plan["compared_with"]["unguarded"]
+        == json.loads((folder / "front.json").read_text())["unguarded"]
+        == outcome.unguarded
+    )
     assert plan["compared_with"]["to_complete"] == outcome.completion
     assert plan["quality"]["measured_on"] == "search"
     for text in ("\n".join(summary_lines(outcome, folder)), (folder / "report.md").read_text()):
@@ -219,7 +232,9 @@ def test_a_limit_that_is_too_short_is_refused(question: StudyFile, tmp_path: Pat
     assert check_limit(question, Clock(ends=0.0), tmp_path) == ""
 
 
-def test_a_search_of_the_command_line_counts_its_imports(pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_of_the_command_line_counts_its_imports(
+    pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """This process began long ago: what is left of the limit is nothing, and a plan is there all the same."""
     study = commands.write_study(tmp_path, pico("llama"))
     monkeypatch.setattr("paredown.cli.process_began", lambda: -1e6)

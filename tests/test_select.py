@@ -18,7 +18,9 @@ from paredown.space.site import Inventory
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
-def test_budget_is_met_and_quality_is_called_predicted(name: str, inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
+def test_budget_is_met_and_quality_is_called_predicted(
+    name: str, inventory: Callable[[str], Inventory], tmp_path: Path
+) -> None:
     """Whatever the budget, the plan fits the model and the budget, and no number in it is passed off as measured."""
     make_study(tmp_path, inventory(name))
     sizes = []
@@ -50,7 +52,10 @@ def test_a_plan_that_was_measured_says_so(inventory: Callable[[str], Inventory],
 def test_impossible_budget_leaves_the_smallest_plan(inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
     """No plan is that small: the smallest is on disk, and the message says how small it is."""
     make_study(tmp_path, inventory("llama"))
-    with pytest.raises(BudgetError, match=r"the smallest plan of the space has [\d,]+; it was saved to .*small.yaml; raise the budget to"):
+    with pytest.raises(
+        BudgetError,
+        match=r"the smallest plan of the space has [\d,]+; it was saved to .*small.yaml; raise the budget to",
+    ):
         select_plan(tmp_path, "1%", tmp_path / "small.yaml")
     smallest = PlanFile.read(tmp_path / "small.yaml")
     assert smallest.quality is None

@@ -38,10 +38,16 @@ def test_predictions_rank_sites_and_choices_as_measured(pico: Folder, tmp_path: 
     losses = predicted(space, planned)
     for site in space.inventory.leaves:
         if site.kind == "linear":
-            falling = [losses[site.name, c] for c in sorted(space.options[site.name], key=lambda c: getattr(c, "bits", 16))]
+            falling = [
+                losses[site.name, c] for c in sorted(space.options[site.name], key=lambda c: getattr(c, "bits", 16))
+            ]
             assert falling == sorted(falling, reverse=True)
     teacher = Teacher(planned.model, SEQUENCES, causal=space.inventory.causal)
-    pairs = [(s, c) for s, c in losses if c != KEEP and space.inventory[s].kind == "linear" and getattr(c, "bits", 8) in (2, 3, 4)]
+    pairs = [
+        (s, c)
+        for s, c in losses
+        if c != KEEP and space.inventory[s].kind == "linear" and getattr(c, "bits", 8) in (2, 3, 4)
+    ]
     measured = []
     for site_name, choice in pairs:
         planned.swap(Plan.of(space.inventory, {site_name: choice}))
@@ -99,7 +105,9 @@ def test_what_is_on_disk_is_not_measured_again(pico: Folder, tmp_path: Path, mon
     some = Space(inventory=few.inventory, target=few.target, options={**few.options, **linear, **blocks}, max_drops=1)
     passes = Passes(planned)
 
-    def losses(folder: str, space: Space, name: str = "single-site", data: Sequences = SEQUENCES) -> tuple[Sensitivity, int]:
+    def losses(
+        folder: str, space: Space, name: str = "single-site", data: Sequences = SEQUENCES
+    ) -> tuple[Sensitivity, int]:
         before = passes.count
         inputs = [data.sha256(), "weights"]
         found = stored_losses(tmp_path / folder / "sensitivity.json", name, inputs, space, planned, planned.bank, data)

@@ -56,7 +56,9 @@ def test_every_document_has_its_turn_before_any_has_two() -> None:
 
 
 def test_too_little_text_is_refused_with_the_set_named() -> None:
-    with pytest.raises(StudyError, match="the text is too short: its held-out part has 0 tokens in 0 documents; give more text"):
+    with pytest.raises(
+        StudyError, match="the text is too short: its held-out part has 0 tokens in 0 documents; give more text"
+    ):
         cut([], TOKENIZER, tokens=100, length=32, what="held-out")
 
 
@@ -64,7 +66,9 @@ def test_the_four_sets_are_cut_to_what_the_model_takes() -> None:
     sets = {name: texts([100] * 6) for name in ("calibration", "search", "selection", "held-out")}
     found = sequence_sets(sets, TOKENIZER, Tokens(calibration=128, search=200, selection=300, held_out=400), longest=48)
     assert {name: part.tokens.shape[1] for name, part in found.items()} == dict.fromkeys(sets, 48)
-    assert [int(part.mask.sum()) >= n for part, n in zip(found.values(), (128, 200, 300, 400), strict=True)] == [True] * 4
+    assert [int(part.mask.sum()) >= n for part, n in zip(found.values(), (128, 200, 300, 400), strict=True)] == [
+        True
+    ] * 4
 
 
 def test_the_seed_decides_about_calibration_and_search_texts_alone() -> None:
@@ -88,7 +92,9 @@ def test_batches_are_the_whole_in_order() -> None:
 
 
 def test_the_fingerprint_is_of_the_tokens() -> None:
-    one, same, other = (cut(texts(n), TOKENIZER, tokens=100, length=32, what="search") for n in ([90, 50], [90, 50], [90, 49]))
+    one, same, other = (
+        cut(texts(n), TOKENIZER, tokens=100, length=32, what="search") for n in ([90, 50], [90, 50], [90, 49])
+    )
     assert one.sha256() == same.sha256() != other.sha256()
 
 

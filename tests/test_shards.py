@@ -26,18 +26,38 @@ from paredown.space.errors import CheckpointError, VerificationError
 from paredown.space.tensors import TensorSpec, total_bytes
 
 Folder = Callable[[str], Path]
-TYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "float8_e4m3fn", "float8_e5m2")
+TYPES = (
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint8",
+    "bool",
+    "float8_e4m3fn",
+    "float8_e5m2",
+)
 STEMS = {"paredown": "model.paredown", "transformers": "model"}
 
 
 def of_every_type() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    tensors = {f"{name}.{kind}": torch.randn(3, 2, generator=generator).to(getattr(torch, kind)) for name in "za\u00e9" for kind in TYPES}
+    tensors = {
+        f"{name}.{kind}": torch.randn(3, 2, generator=generator).to(getattr(torch, kind))
+        for name in "za\u00e9"
+        for kind in TYPES
+    }
     return tensors | {"number": torch.tensor(2.5), "nothing": torch.zeros(0, 4)}
 
 
 def layout_of(tensors: dict[str, Tensor]) -> dict[str, TensorSpec]:
-    return {name: TensorSpec(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in tensors.items()}
+    return {
+        name: TensorSpec(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+        for name, tensor in tensors.items()
+    }
 
 
 def test_one_file_is_what_safetensors_writes(tmp_path: Path) -> None:
@@ -136,4 +156,6 @@ def test_apply_writes_what_a_loaded_model_is_compressed_to(tmp_path: Path, name:
     result, plan, inventory = applied(folder, tmp_path / "out", "paredown", drop=1)
     expected = encoded(inventory, plan, parameters_of(load_original(folder)))
     save_file(expected, tmp_path / "expected.safetensors", metadata={"format": "pt"})
-    assert (result.folder / "model.paredown.safetensors").read_bytes() == (tmp_path / "expected.safetensors").read_bytes()
+    assert (result.folder / "model.paredown.safetensors").read_bytes() == (
+        tmp_path / "expected.safetensors"
+    ).read_bytes()

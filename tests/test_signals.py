@@ -16,7 +16,9 @@ from commands import call, command, environment, write_study
 
 from paredown.signals import GRACE_SECONDS
 
-PROC = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="what a process listens to is found through /proc")
+PROC = pytest.mark.skipif(
+    not Path("/proc/self/status").is_file(), reason="what a process listens to is found through /proc"
+)
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 SWALLOWS = """
@@ -128,7 +130,9 @@ def waited(process: subprocess.Popen[str], moment: str) -> str:
 
 
 @PROC
-def test_a_search_is_stopped_at_any_step(pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_is_stopped_at_any_step(
+    pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While it imports, at sensitivities, among finalists: soon, on a busy machine too; the same command goes on."""
     study, out = write_study(tmp_path, pico("llama")), tmp_path / "study"
     same = command("search", study, "--trials", 3, "--out", out)

@@ -29,7 +29,9 @@ def test_every_parameter_is_counted_once(name: str, pico: Callable[[str], Path],
             stored[key] = file.get_tensor(key)
     found = inventory(name)
     assert found.original_bytes == sum(tensor.nbytes for tensor in stored.values())
-    assert {key: spec.shape for key, spec in found.original_layout().items()} == {key: tuple(t.shape) for key, t in stored.items()}
+    assert {key: spec.shape for key, spec in found.original_layout().items()} == {
+        key: tuple(t.shape) for key, t in stored.items()
+    }
     assert found.parameters == sum(tensor.numel() for tensor in stored.values())
     modules = [member.module for site in found.leaves for member in site.members]
     assert len(modules) == len(set(modules))
@@ -85,7 +87,9 @@ def test_a_norm_after_the_sum_is_not_one_before_it(tmp_path: Path) -> None:
     """OPT-350m's norms follow the sum: what reads them is not the attention alone; and a GELU keeps no scale."""
     folder = families.save("opt", tmp_path)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"do_layer_norm_before": False, "activation_function": "gelu"}))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"do_layer_norm_before": False, "activation_function": "gelu"})
+    )
     found = inventory_of(folder)
     assert not any(site.norm for site in found.parents)
     assert not any(site.homogeneous for site in found.parents if site.kind == "ffn")
@@ -193,7 +197,10 @@ def test_ties_with_a_name_in_common_are_one(pico: Callable[[str], Path]) -> None
     ties = [("q_proj", "o_proj"), ("gate_proj", "up_proj"), ("q_proj", "k_proj", "v_proj")]
     inventory = inventory_of(pico("llama"), ties=ties)
     sites = [site for site in inventory.leaves if site.block == 0]
-    assert [site.kind for site in inventory.parents if site.block == 0] == ["ffn", "block"]  # all of the attention is a leaf
+    assert [site.kind for site in inventory.parents if site.block == 0] == [
+        "ffn",
+        "block",
+    ]  # all of the attention is a leaf
     assert [sorted(member.module.rpartition(".")[2] for member in site.members) for site in sites] == [
         ["k_proj", "o_proj", "q_proj", "v_proj"],
         ["gate_proj", "up_proj"],

@@ -41,7 +41,9 @@ def losses_from(solver: Solver, values: list[int]) -> Losses:
 
 
 drops = st.sampled_from([0, 1])
-few = st.lists(st.sampled_from([0, 0, 1, 2, 3, 50]), min_size=len(SOLVERS[0].variables), max_size=len(SOLVERS[0].variables))
+few = st.lists(
+    st.sampled_from([0, 0, 1, 2, 3, 50]), min_size=len(SOLVERS[0].variables), max_size=len(SOLVERS[0].variables)
+)
 shares = st.floats(0, 1)
 
 
@@ -77,7 +79,10 @@ def test_no_listed_plan_within_the_budget_is_better(drops: int, values: list[int
     weight = dict(zip(solver.variables, solver.sizes, strict=True))
     for site, choice in plan.decided(solver.space.inventory):
         for other in solver.space.options[site.name]:
-            assert losses[site.name, other] > losses[site.name, choice] or weight[site.name, other] >= weight[site.name, choice]
+            assert (
+                losses[site.name, other] > losses[site.name, choice]
+                or weight[site.name, other] >= weight[site.name, choice]
+            )
 
 
 @settings(max_examples=25)
@@ -86,7 +91,9 @@ def test_real_losses_are_solved_exactly(drops: int, seed: int, share: float) -> 
     solver, (_, sizes, takes) = SOLVERS[drops], listed(drops)
     losses, budget = toys.losses_of(solver.space, seed), budget_at(drops, share)
     totals = takes @ np.array([losses[variable] for variable in solver.variables])
-    assert toys.sum_of(solver.space, solver.solve(losses, budget), losses) == pytest.approx(totals[sizes <= budget].min(), rel=1e-5)
+    assert toys.sum_of(solver.space, solver.solve(losses, budget), losses) == pytest.approx(
+        totals[sizes <= budget].min(), rel=1e-5
+    )
 
 
 @settings(max_examples=25)
@@ -103,7 +110,9 @@ def test_more_bytes_never_predict_more_loss(drops: int, values: list[int], one: 
 def test_the_same_question_has_one_answer(drops: int, values: list[int], share: float) -> None:
     """Also from a solver made anew."""
     losses, budget = losses_from(SOLVERS[drops], values), budget_at(drops, share)
-    assert SOLVERS[drops].solve(losses, budget) == Solver(toys.toy_space(max_drops=drops, choices=NETWORKS)).solve(losses, budget)
+    assert SOLVERS[drops].solve(losses, budget) == Solver(toys.toy_space(max_drops=drops, choices=NETWORKS)).solve(
+        losses, budget
+    )
 
 
 @pytest.mark.parametrize("drops", [0, 1])
@@ -114,7 +123,8 @@ def test_the_smallest_plan_is_the_smallest_listed(drops: int) -> None:
     assert solver.smallest().size_bytes(solver.space.inventory) == smallest
     assert solver.solve(losses, smallest).size_bytes(solver.space.inventory) == smallest
     with pytest.raises(
-        BudgetError, match=re.escape(f"no plan meets {smallest - 1:,} bytes: the smallest that the space offers has {smallest:,}")
+        BudgetError,
+        match=re.escape(f"no plan meets {smallest - 1:,} bytes: the smallest that the space offers has {smallest:,}"),
     ):
         solver.solve(losses, smallest - 1)
 

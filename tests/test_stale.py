@@ -108,7 +108,11 @@ def test_a_changed_configuration_is_named_and_refused(study: Study) -> None:
             study.search()
     weights = load_file(study.model / "model.safetensors")
     original = (study.model / "model.safetensors").read_bytes()
-    save_file({**weights, "model.norm.weight": weights["model.norm.weight"] * 1.5}, study.model / "model.safetensors", {"format": "pt"})
+    save_file(
+        {**weights, "model.norm.weight": weights["model.norm.weight"] * 1.5},
+        study.model / "model.safetensors",
+        {"format": "pt"},
+    )
     with pytest.raises(StudyError, match=refused.format(r"weights \S+ -> \S+")):
         study.search()
     inputs = study.out / "inputs.json"
@@ -119,7 +123,9 @@ def test_a_changed_configuration_is_named_and_refused(study: Study) -> None:
         with pytest.raises(StudyError, match=r"changed \(inputs\.json is (missing|damaged or of an older version)"):
             study.search()
         inputs.write_bytes(before[inputs])
-    assert {path: path.read_bytes() for path in study.out.rglob("*") if path.is_file() and "bank" not in path.parts} == before
+    assert {
+        path: path.read_bytes() for path in study.out.rglob("*") if path.is_file() and "bank" not in path.parts
+    } == before
     (study.model / "model.safetensors").write_bytes(original)
     assert losses(study.search()[0]) == losses(study.outcome)
 
@@ -142,13 +148,21 @@ def test_adopted_changes_are_recorded_and_the_trials_stay(study: Study) -> None:
 
 def test_a_fresh_start_moves_the_old_study_aside(study: Study) -> None:
     """Whole, under a free name; what is measured then is what a new folder would find. The same command goes on afterwards."""
-    before = {path.relative_to(study.out): path.read_bytes() for path in study.out.rglob("*") if path.is_file() and path.name != ".lock"}
+    before = {
+        path.relative_to(study.out): path.read_bytes()
+        for path in study.out.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
     (study.root / "study.before-1").mkdir()
     study.edit_config(rms_norm_eps=0.3)
     outcome, said = study.search(fresh=True)
     aside = study.root / "study.before-2"
     assert said[0] == f"the study of before is {aside}"
-    moved = {path.relative_to(aside): path.read_bytes() for path in aside.rglob("*") if path.is_file() and path.name != ".lock"}
+    moved = {
+        path.relative_to(aside): path.read_bytes()
+        for path in aside.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
     assert before.items() <= moved.items()
     assert losses(outcome) != losses(study.outcome)
     assert study.search(fresh=True) == (outcome, [])
@@ -198,7 +212,9 @@ def test_flipped_codes_in_a_written_model_are_noticed_by_verify(study: Study) ->
     for seed in range(TRIES):
         check_digests(out, inventory, plan.plan_for(inventory), "paredown", records)
         flip_codes(file, seed)
-        with pytest.raises(VerificationError, match=r"out: the tensors of \S+ are not those that were written; apply the plan again"):
+        with pytest.raises(
+            VerificationError, match=r"out: the tensors of \S+ are not those that were written; apply the plan again"
+        ):
             check_digests(out, inventory, plan.plan_for(inventory), "paredown", records)
         if seed == 0:
             with pytest.raises(VerificationError, match="are not those that were written"):
@@ -214,12 +230,23 @@ def test_a_record_that_was_exchanged_is_refused(study: Study, tmp_path: Path) ->
     assert plan.records is not None
     name = next(iter(plan.records.sha256))
     other = plan.records.model_copy(update={"sha256": {**plan.records.sha256, name: "0" * 16}})
-    with pytest.raises(VerificationError, match="is not what was scored: tensors have digest .*, the plan says 0000000000000000; remove"):
-        paredown.apply(plan.model_copy(update={"records": other}), study.model, tmp_path / "out", check=False, bank=study.out / "bank")
+    with pytest.raises(
+        VerificationError,
+        match="is not what was scored: tensors have digest .*, the plan says 0000000000000000; remove",
+    ):
+        paredown.apply(
+            plan.model_copy(update={"records": other}),
+            study.model,
+            tmp_path / "out",
+            check=False,
+            bank=study.out / "bank",
+        )
     assert not (tmp_path / "out").exists()
     texts = str(toys.write_text(tmp_path / "other.txt", toys.passages(50, seed=7)))
     applied, _ = paredown.apply(plan, study.model, tmp_path / "out", check=False, data=texts)
-    assert [line.partition(":")[0] for line in applied.differences] == ["other calibration texts (other files, another Python)"]
+    assert [line.partition(":")[0] for line in applied.differences] == [
+        "other calibration texts (other files, another Python)"
+    ]
     weights = load_file(study.model / "model.safetensors")
     key = "model.layers.0.mlp.up_proj.weight"
     save_file({**weights, key: weights[key] * 1.5}, study.model / "model.safetensors", {"format": "pt"})

@@ -18,10 +18,15 @@ from paredown.space.tensors import TensorSpec
 
 
 def layout_of(tensors: dict[str, torch.Tensor]) -> dict[str, TensorSpec]:
-    return {name: TensorSpec(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in tensors.items()}
+    return {
+        name: TensorSpec(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+        for name, tensor in tensors.items()
+    }
 
 
-def site_and_parameters(kind: str, *, transposed: bool = False, bias: bool = False) -> tuple[Site, dict[str, torch.Tensor]]:
+def site_and_parameters(
+    kind: str, *, transposed: bool = False, bias: bool = False
+) -> tuple[Site, dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(1)
     shapes = {
         "ffn": [("up", (64, 32)), ("down", (32, 64))],

@@ -21,7 +21,10 @@ from paredown.space.plan import Plan
 
 SPACE = toys.toy_space()
 QUESTION = toys.question_of(SPACE)
-SEEDS = [("uniform", Proposal(plan=Plan(), label="all kept")), ("solver", Proposal(plan=QUESTION.solver.smallest(), label="smallest"))]
+SEEDS = [
+    ("uniform", Proposal(plan=Plan(), label="all kept")),
+    ("solver", Proposal(plan=QUESTION.solver.smallest(), label="smallest")),
+]
 
 
 class World:
@@ -39,7 +42,13 @@ class World:
 
 
 def run(
-    path: Path, trials: int, world: World | None = None, *, sampler: str = "frontier", seeds: object = SEEDS, timed: bool = False
+    path: Path,
+    trials: int,
+    world: World | None = None,
+    *,
+    sampler: str = "frontier",
+    seeds: object = SEEDS,
+    timed: bool = False,
 ) -> Race:
     """Trials in a database, as a process that was just started runs them."""
     log = TrialLog(path, with_latency=timed)
@@ -63,7 +72,9 @@ def test_a_trial_that_was_interrupted_is_measured_again(tmp_path: Path) -> None:
     through = run(tmp_path / "through.db", 4)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "killed.db", 4, stop_at(0))
-    assert [trial.state for trial in TrialLog(tmp_path / "killed.db", with_latency=False).study.trials] == [TrialState.RUNNING]
+    assert [trial.state for trial in TrialLog(tmp_path / "killed.db", with_latency=False).study.trials] == [
+        TrialState.RUNNING
+    ]
     again = run(tmp_path / "killed.db", 4)
     assert content(again) == content(through)
     assert [trial.state for trial in again.log.study.trials] == [TrialState.COMPLETE] * 4
@@ -92,7 +103,9 @@ def test_nothing_finished_is_measured_again(tmp_path: Path) -> None:
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     race = run(tmp_path / "study.db", 4, timed=True)
     assert TrialLog(tmp_path / "study.db", with_latency=True).records() == list(race.history.values())
-    assert [trial.values for trial in race.log.study.trials] == [[r.size_bytes, r.loss, 2.0] for r in race.history.values()]
+    assert [trial.values for trial in race.log.study.trials] == [
+        [r.size_bytes, r.loss, 2.0] for r in race.history.values()
+    ]
 
 
 def test_a_value_that_is_not_finite_fails_its_trial_alone(tmp_path: Path) -> None:
@@ -117,7 +130,9 @@ def test_a_plan_that_failed_is_not_proposed_again(tmp_path: Path) -> None:
         return toys.quality_of(1e-3 + toys.sum_of(SPACE, plan, QUESTION.losses))
 
     tried: list[Plan] = []
-    race = Race(TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, measure, lambda plan: None)
+    race = Race(
+        TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, measure, lambda plan: None
+    )
     race.run(trials=12, finished=lambda record: None)
     assert len(tried) == 1
 
@@ -168,7 +183,9 @@ def test_the_clock_stops_before_the_deadline(tmp_path: Path, monkeypatch: pytest
         now[0] += 10
         return toys.quality_of(0.1 + len(race.history))
 
-    race = Race(TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, measure, lambda plan: None)
+    race = Race(
+        TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, measure, lambda plan: None
+    )
     race.run(trials=None, clock=Clock(ends=35.0), finished=lambda record: None)
     assert now[0] == 30.0
     assert len(race.history) == 3
@@ -183,8 +200,12 @@ def test_trials_leave_time_to_the_steps_after_them(tmp_path: Path, monkeypatch: 
         now[0] += 10
         return toys.quality_of(0.1 + len(race.history))
 
-    race = Race(TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, measure, lambda plan: None)
-    race.run(trials=None, clock=Clock(ends=100.0), reserved=lambda: 12.0 * len(race.history), finished=lambda record: None)
+    race = Race(
+        TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, measure, lambda plan: None
+    )
+    race.run(
+        trials=None, clock=Clock(ends=100.0), reserved=lambda: 12.0 * len(race.history), finished=lambda record: None
+    )
     assert now[0] == 50.0  # a sixth would leave 40 of 60
     race.run(trials=6, reserved=lambda: 1 / 0, finished=lambda record: None)
     assert race.trial_seconds == 10.0
@@ -201,14 +222,20 @@ def test_what_is_left_is_what_was_not_read(tmp_path: Path) -> None:
 
 def test_everyone_is_told_of_every_trial(tmp_path: Path) -> None:
     told: list[Record] = []
-    race = Race(TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, World(), lambda plan: None)
+    race = Race(
+        TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, World(), lambda plan: None
+    )
     race.run(trials=3, finished=told.append)
     assert told == list(race.history.values())
     assert all(math.isfinite(record.seconds) for record in told)
 
 
 def test_one_search_at_a_time_holds_a_folder(tmp_path: Path) -> None:
-    with locked(tmp_path / "study"), pytest.raises(StudyError, match="another search runs in"), locked(tmp_path / "study"):
+    with (
+        locked(tmp_path / "study"),
+        pytest.raises(StudyError, match="another search runs in"),
+        locked(tmp_path / "study"),
+    ):
         pass
     with locked(tmp_path / "study"):
         pass

@@ -31,19 +31,27 @@ from paredown.space.study_file import StudyFile
     ],
 )
 def test_a_study_is_finished_when_nothing_is_left_to_measure(
-    spent: float, ended: str, asked: dict[str, int | str], is_finished: bool, inventory: Callable[[str], Inventory], tmp_path: Path
+    spent: float,
+    ended: str,
+    asked: dict[str, int | str],
+    is_finished: bool,
+    inventory: Callable[[str], Inventory],
+    tmp_path: Path,
 ) -> None:
     """Its count is reached, or the patience that is asked for now ended it; else it goes on. Who reads it is told why it ended."""
-    made = replace(make_study(tmp_path, inventory("llama")), spent=spent, ended=ended, patience="auto" if ended else "off")
+    made = replace(
+        make_study(tmp_path, inventory("llama")), spent=spent, ended=ended, patience="auto" if ended else "off"
+    )
     made.write(tmp_path)
     question = StudyFile.model_validate({"model": "m", **asked})
     assert finished(tmp_path, question) == (made if is_finished else None)
     replace(made, state="searching").write(tmp_path)
     assert finished(tmp_path, question) is None
     assert finished(tmp_path / "empty", question) is None
-    assert any("ended early, after 12 trials' worth of tokens: nothing better." in line for line in summary_lines(made, tmp_path)) == bool(
-        ended
-    )
+    assert any(
+        "ended early, after 12 trials' worth of tokens: nothing better." in line
+        for line in summary_lines(made, tmp_path)
+    ) == bool(ended)
 
 
 def test_only_when_to_stop_may_change(tmp_path: Path) -> None:

@@ -24,7 +24,10 @@ TRUE = {pair: loss * (1.6 if "layers.0" in pair[0] else 0.7) for pair, loss in L
 def measured(count: int, seed: int = 0, power: float = 1.0) -> list[Record]:
     """Trials of random plans in a world where block 0 matters 1.6 times what was predicted, all else 0.7 times."""
     chosen = np.random.default_rng(seed).choice(len(PLANS), count, replace=False)
-    return [toys.record_of(SPACE, PLANS[i], toys.sum_of(SPACE, PLANS[i], TRUE) ** power, number) for number, i in enumerate(chosen)]
+    return [
+        toys.record_of(SPACE, PLANS[i], toys.sum_of(SPACE, PLANS[i], TRUE) ** power, number)
+        for number, i in enumerate(chosen)
+    ]
 
 
 def errors(surrogate: Surrogate, fresh: list[Record]) -> np.ndarray:
@@ -57,7 +60,10 @@ def test_known_multipliers_are_recovered() -> None:
 
 
 def test_fresh_plans_are_predicted_better_than_by_the_sensitivities() -> None:
-    before, after = Surrogate(Basis(SPACE.inventory, LOSSES), []), Surrogate(Basis(SPACE.inventory, LOSSES), measured(40))
+    before, after = (
+        Surrogate(Basis(SPACE.inventory, LOSSES), []),
+        Surrogate(Basis(SPACE.inventory, LOSSES), measured(40)),
+    )
     fresh = measured(100, seed=1)
     assert np.abs(errors(after, fresh)).mean() < 0.05
     assert 5 * np.abs(errors(after, fresh)).mean() < np.abs(errors(before, fresh)).mean()
@@ -68,7 +74,10 @@ def test_plans_are_as_far_off_as_the_spread_says() -> None:
     generator = np.random.default_rng(0)
     true = {pair: loss * generator.lognormal(0, 0.3) for pair, loss in LOSSES.items()}
     chosen = generator.choice(len(PLANS), 150, replace=False)
-    known = [toys.record_of(SPACE, PLANS[i], toys.sum_of(SPACE, PLANS[i], true) * generator.lognormal(0, 0.05)) for i in chosen]
+    known = [
+        toys.record_of(SPACE, PLANS[i], toys.sum_of(SPACE, PLANS[i], true) * generator.lognormal(0, 0.05))
+        for i in chosen
+    ]
     surrogate = Surrogate(Basis(SPACE.inventory, LOSSES), known[:30])
     spread = surrogate.predict([record.plan for record in known[30:] if record.loss > 0]).spread
     ratio = np.sqrt(np.square(errors(surrogate, known[30:]) / np.hypot(spread, 0.05)).mean())
@@ -87,7 +96,9 @@ def test_what_matters_only_where_much_is_lost_is_known_there() -> None:
 
     def true(plan: Plan) -> float:
         level = float(np.log(toys.sum_of(SPACE, plan, LOSSES) / base))
-        return toys.sum_of(SPACE, plan, {p: x * np.exp((0.4 if "layers.0" in p[0] else -0.2) * level) for p, x in LOSSES.items()})
+        return toys.sum_of(
+            SPACE, plan, {p: x * np.exp((0.4 if "layers.0" in p[0] else -0.2) * level) for p, x in LOSSES.items()}
+        )
 
     plans = [plan for plan in PLANS if toys.sum_of(SPACE, plan, LOSSES) > 0]
     chosen = np.random.default_rng(0).choice(len(plans), 120, replace=False)
@@ -116,7 +127,10 @@ def test_draws_agree_with_the_predicted_spread() -> None:
     """Two ways to the same posterior: sums under draws, and the spread that is computed."""
     points = [(plan.size_bytes(SPACE.inventory), toys.sum_of(SPACE, plan, LOSSES)) for plan in PLANS]
     front = [(PLANS[i], points[i][0]) for i in lower_left(points) if points[i][1] > 0]
-    records = [toys.record_of(SPACE, plan, toys.sum_of(SPACE, plan, TRUE), number) for number, (plan, _) in enumerate(front[::3])]
+    records = [
+        toys.record_of(SPACE, plan, toys.sum_of(SPACE, plan, TRUE), number)
+        for number, (plan, _) in enumerate(front[::3])
+    ]
     surrogate = Surrogate(Basis(SPACE.inventory, LOSSES), records)
     others = [each for i, each in enumerate(front) if i % 3 and each[1] < records[-1].size_bytes]
     logs = np.array(
@@ -133,7 +147,9 @@ def test_draws_agree_with_the_predicted_spread() -> None:
 
 def test_what_was_measured_is_less_uncertain() -> None:
     plans = [record.plan for record in measured(30, seed=5) if record.loss > 0]
-    before, after = (Surrogate(Basis(SPACE.inventory, LOSSES), measured(count)).predict(plans).spread for count in (3, 60))
+    before, after = (
+        Surrogate(Basis(SPACE.inventory, LOSSES), measured(count)).predict(plans).spread for count in (3, 60)
+    )
     assert after.mean() < 0.5 * before.mean()
     assert (after > 0).all()
 
@@ -142,9 +158,14 @@ def test_few_plans_as_predicted_leave_others_in_doubt() -> None:
     """Two may be so by chance, and say little of plans unlike them; many say that the sensitivities are right."""
     plans = [plan for plan in PLANS if toys.sum_of(SPACE, plan, LOSSES) > 0]
     order = np.random.default_rng(0).permutation(len(plans))
-    records = [toys.record_of(SPACE, plans[i], toys.sum_of(SPACE, plans[i], LOSSES), number) for number, i in enumerate(order[:20])]
+    records = [
+        toys.record_of(SPACE, plans[i], toys.sum_of(SPACE, plans[i], LOSSES), number)
+        for number, i in enumerate(order[:20])
+    ]
     fresh = [plans[i] for i in order[20:60]]
-    before, few, many = (Surrogate(Basis(SPACE.inventory, LOSSES), records[:count]).predict(fresh).spread.mean() for count in (0, 2, 20))
+    before, few, many = (
+        Surrogate(Basis(SPACE.inventory, LOSSES), records[:count]).predict(fresh).spread.mean() for count in (0, 2, 20)
+    )
     assert few > 0.45 * before
     assert many < 0.2 * before
 

@@ -24,7 +24,10 @@ def searched(*origins: str) -> Outcome:
     """Trials that lose 1, 2, ... on the search set; the first is better in each sequence, not equally so."""
     records = trials(*origins)
     return outcome_of(
-        tuple(replace(record, sequences=tuple(record.loss * (n if record.number == 0 else 1) for n in NOISE)) for record in records)
+        tuple(
+            replace(record, sequences=tuple(record.loss * (n if record.number == 0 else 1) for n in NOISE))
+            for record in records
+        )
     )
 
 
@@ -57,7 +60,11 @@ def test_where_the_trials_gained_nothing_nothing_is_told(origins: tuple[str, ...
 @pytest.mark.parametrize(
     ("fresh", "words", "luck"),
     [
-        (0.96, "Of the 8.0 % that the trials gained .* among 9 plans, 4.0 % are left .* 3.0 to 5.0 %): 50 % of the gain did not", False),
+        (
+            0.96,
+            "Of the 8.0 % that the trials gained .* among 9 plans, 4.0 % are left .* 3.0 to 5.0 %): 50 % of the gain did not",
+            False,
+        ),
         (0.91, "9.0 % are left on fresh texts .*: all of it survived", False),
         (0.995, "0.5 % are left on fresh texts .* -0.5 to 1.5 %): 94 % of the gain did not survive", True),
         (1.02, "-2.0 % are left on fresh texts .*: none of the gain survived", True),

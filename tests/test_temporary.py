@@ -31,7 +31,9 @@ def test_what_a_killed_process_left_goes_and_nothing_else(tmp_path: Path) -> Non
     (tmp_path / ".unfinished-file").write_text("mine")
     (tmp_path / ".unfinished-link").symlink_to(tmp_path / "unfinished-mine")
     strangers = set(tmp_path.iterdir())
-    with subprocess.Popen([sys.executable, "-c", OWNER, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
         assert owner.stdout
         owned = Path(owner.stdout.readline().strip())
         assert list(abandoned(tmp_path)) == []

@@ -62,7 +62,9 @@ def test_depth_is_kept(blocks: int, others: int) -> None:
     """The nearest middle of a block comes first; deeper blocks take no shallower ones; both ends meet; as many blocks are themselves."""
     nearest = [by_depth(block, blocks, others)[0] for block in range(blocks)]
     for block, chosen in enumerate(nearest):
-        depths = [abs(Fraction(2 * block + 1, 2 * blocks) - Fraction(2 * other + 1, 2 * others)) for other in range(others)]
+        depths = [
+            abs(Fraction(2 * block + 1, 2 * blocks) - Fraction(2 * other + 1, 2 * others)) for other in range(others)
+        ]
         assert chosen == depths.index(min(depths))
     assert nearest == sorted(nearest)
     if blocks >= others:
@@ -83,15 +85,23 @@ def test_the_same_share_goes(data: st.DataObject) -> None:
         assert set(places) == gone
     if gone:
         middles = [Fraction(2 * other + 1, 2 * others) for other in gone]
-        apart = [min(abs(Fraction(2 * block + 1, 2 * blocks) - middle) for middle in middles) for block in range(blocks)]
-        assert max([apart[block] for block in places], default=0) <= min([apart[b] for b in range(blocks) if b not in places], default=1)
+        apart = [
+            min(abs(Fraction(2 * block + 1, 2 * blocks) - middle) for middle in middles) for block in range(blocks)
+        ]
+        assert max([apart[block] for block in places], default=0) <= min(
+            [apart[b] for b in range(blocks) if b not in places], default=1
+        )
     assert sorted(same_share({1}, 4, 8)) == [2, 3]
 
 
 def test_each_role_takes_what_it_has_at_its_depth() -> None:
     """Two blocks for five: the first three are nearer to the first, where the middle one is as near to both."""
     texts = {"embed": "quantize bits=8", "layers.0.attention": "quantize bits=2", "layers.0.up": "quantize bits=3"}
-    texts |= {"layers.1.attention": "quantize bits=5", "layers.1.up": "quantize bits=6", "layers.1.down": "cluster clusters=16"}
+    texts |= {
+        "layers.1.attention": "quantize bits=5",
+        "layers.1.up": "quantize bits=6",
+        "layers.1.down": "cluster clusters=16",
+    }
     first, space = TOYS[2].inventory, TOYS[5]
     file = file_of(Plan.of(first, {site: parse_choice(text) for site, text in texts.items()}), first)
     for original in (first, None):
@@ -119,7 +129,10 @@ def test_whatever_the_depth_the_model_can_take_it(plan: Plan, blocks: int, known
 def test_a_block_that_stays_learns_nothing_from_one_that_went() -> None:
     """Its leaves and its feed-forward network take what the nearest block has that stayed."""
     first, pruned = TOYS[2].inventory, parse_choice("prune-neurons sparsity=0.5")
-    plan = Plan.of(first, {"layers.0": parse_choice("drop"), "layers.1.{up,down}": pruned, "layers.1.attention": parse_choice("cast")})
+    plan = Plan.of(
+        first,
+        {"layers.0": parse_choice("drop"), "layers.1.{up,down}": pruned, "layers.1.attention": parse_choice("cast")},
+    )
     found = transferred(file_of(plan, first), TOYS[3], first)
     assert found.dropped(TOYS[3].inventory) == (0, 1)
     assert (found["layers.2.{up,down}"], found["layers.2.attention"]) == (pruned, parse_choice("cast"))
@@ -144,7 +157,9 @@ def test_what_does_not_fit_becomes_what_is_nearest() -> None:
     alike = [option for option in space.options[site.name] if option.method == "quantize"]
     gaps = {option: abs(total_bytes(site_layout(site, option)) / (172 * 64) - per_weight) for option in alike}
     assert gaps[found[site.name]] == min(gaps.values())
-    assert found["model.layers.2.self_attn.q_proj"] == parse_choice("lowrank rank=32 then quantize bits=8 group_size=16")
+    assert found["model.layers.2.self_attn.q_proj"] == parse_choice(
+        "lowrank rank=32 then quantize bits=8 group_size=16"
+    )
 
 
 def test_what_the_first_model_lacks_becomes_the_mean() -> None:
@@ -161,7 +176,9 @@ def test_what_the_first_model_lacks_becomes_the_mean() -> None:
 
 def test_another_family_is_refused(inventory: Callable[[str], Inventory]) -> None:
     plan = Plan.of(SMALL, {"model.embed_tokens": parse_choice("cast")})
-    with pytest.raises(PlanError, match=r"made for LlamaForCausalLM .* the model is GPT2LMHeadModel: another family; give a model"):
+    with pytest.raises(
+        PlanError, match=r"made for LlamaForCausalLM .* the model is GPT2LMHeadModel: another family; give a model"
+    ):
         transferred(file_of(plan, SMALL), Space.build(inventory("gpt2"), TARGET), SMALL)
 
 
@@ -177,15 +194,21 @@ def test_codebooks_that_would_weigh_too_much_are_left_behind(site: str, text: st
     """In a matrix of a quarter of the weights they take far more bytes a weight. What takes as many as they did is taken instead: of the
     same method if that is near, else of one that the plan uses; where the first model's shapes are not known, nothing can be said."""
     vectors, other = parse_choice(text), parse_choice("quantize bits=4 group_size=16")
-    plan = Plan.of(LARGE, {s.name: vectors if s.name.endswith(site) else other for s in LARGE.leaves if s.kind == "linear"})
+    plan = Plan.of(
+        LARGE, {s.name: vectors if s.name.endswith(site) else other for s in LARGE.leaves if s.kind == "linear"}
+    )
     space, name = Space.build(SMALL, TARGET), f"model.layers.1.{site}"
     (rows, columns), (fewer, shorter) = (inventory[name].members[0].shape for inventory in (LARGE, SMALL))
     before = total_bytes(site_layout(LARGE[name], vectors)) / (rows * columns)
-    sizes = {option: total_bytes(site_layout(SMALL[name], option)) / (fewer * shorter) for option in space.options[name]}
+    sizes = {
+        option: total_bytes(site_layout(SMALL[name], option)) / (fewer * shorter) for option in space.options[name]
+    }
     assert sizes[vectors] > 1.1 * before
     found = transferred(file_of(plan, LARGE), space, LARGE)[name]
     assert str(found) == expected
-    assert abs(sizes[found] - before) == min(abs(size - before) for option, size in sizes.items() if option.method == found.method)
+    assert abs(sizes[found] - before) == min(
+        abs(size - before) for option, size in sizes.items() if option.method == found.method
+    )
     assert transferred(file_of(plan, LARGE), space)[name] == vectors
 
 

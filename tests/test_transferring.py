@@ -37,7 +37,10 @@ def workshop(pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("transfer")
     torch.manual_seed(0)
     config = LlamaConfig(
-        **{**families._GATED, "num_hidden_layers": 3, "hidden_size": 64}, intermediate_size=96, bos_token_id=0, eos_token_id=0
+        **{**families._GATED, "num_hidden_layers": 3, "hidden_size": 64},
+        intermediate_size=96,
+        bos_token_id=0,
+        eos_token_id=0,
     )
     model = LlamaForCausalLM(config)
     with torch.no_grad():
@@ -45,7 +48,9 @@ def workshop(pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
             parameter.add_(torch.randn_like(parameter) * 0.1)
     model.save_pretrained(folder / "deeper")
     families.tokenizer().save_pretrained(folder / "deeper")
-    (folder / "study.yaml").write_text(f"model: {folder / 'deeper'}\ndata: {write_text(folder / 'text.txt')}\n{TOKENS}\n{SPACE}")
+    (folder / "study.yaml").write_text(
+        f"model: {folder / 'deeper'}\ndata: {write_text(folder / 'text.txt')}\n{TOKENS}\n{SPACE}"
+    )
     texts = {"linear": "quantize bits=4 group_size=16 algorithm=gptq", "embedding": "quantize bits=6"}
     choices = {site.name: parse_choice(texts[site.kind]) for site in SMALL.leaves} | {
         "model.layers.1.self_attn.k_proj": parse_choice("cast")
@@ -54,7 +59,9 @@ def workshop(pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
-def test_a_plan_is_transferred_and_measured(workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_is_transferred_and_measured(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As many bytes a parameter and no more; what it gains over uniform, and what it cost beside a search, is said; the file applies."""
     flags = ("--study", workshop / "study.yaml", "--trials", 2, "--workers", 1, "--out", out := workshop / "out.yaml")
     assert call(monkeypatch, "transfer", workshop / "plan.yaml", *flags) == 0
@@ -62,9 +69,15 @@ def test_a_plan_is_transferred_and_measured(workshop: Path, monkeypatch: pytest.
     assert "was carried over by relative depth and role" in said
     assert "of the best uniform plan's" in said
     assert "a new search (100 trials) would read" in said
-    deeper = Space.build(walk(skeleton(LlamaConfig.from_pretrained(workshop / "deeper")), {}, "float32"), TARGET).inventory
+    deeper = Space.build(
+        walk(skeleton(LlamaConfig.from_pretrained(workshop / "deeper")), {}, "float32"), TARGET
+    ).inventory
     first, file = PlanFile.read(workshop / "plan.yaml"), PlanFile.read(out)
-    assert file.plan_for(deeper).size_bytes(deeper) == file.size_bytes <= first.size_bytes * deeper.parameters // SMALL.parameters
+    assert (
+        file.plan_for(deeper).size_bytes(deeper)
+        == file.size_bytes
+        <= first.size_bytes * deeper.parameters // SMALL.parameters
+    )
     assert file.base_model.name == str(workshop / "deeper")
     assert file.quality is not None
     assert file.quality["measured_on"] == "held-out"
@@ -82,7 +95,18 @@ def test_a_fine_tune_takes_the_plan_by_name(
 ) -> None:
     """Nothing is changed to fit, and without trials nothing is moved."""
     tuned = families.save("llama", tmp_path / "tuned", seed=1)
-    flags = ("--model", tuned, "--study", workshop / "study.yaml", "--trials", 0, "--workers", 1, "--out", tmp_path / "out.yaml")
+    flags = (
+        "--model",
+        tuned,
+        "--study",
+        workshop / "study.yaml",
+        "--trials",
+        0,
+        "--workers",
+        1,
+        "--out",
+        tmp_path / "out.yaml",
+    )
     assert call(monkeypatch, "transfer", workshop / "plan.yaml", *flags) == 0
     said = capsys.readouterr().out
     assert "carried over by name (" in said
@@ -93,7 +117,11 @@ def test_a_fine_tune_takes_the_plan_by_name(
 
 
 def test_bad_transfers(
-    workshop: Path, pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    workshop: Path,
+    pico: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Another family and no model are one line and exit code 2; an impossible budget leaves the smallest plan, exit code 3."""
     start, out = ("transfer", workshop / "plan.yaml", "--study", workshop / "study.yaml"), tmp_path / "out.yaml"
@@ -123,4 +151,6 @@ def test_the_first_model_is_found_beside_its_plan(held: Inventory, known: bool, 
     expected = file.size_bytes * LARGE.parameters // SMALL.parameters if known else size
     assert budget_of(asked, file, original, plan, LARGE) == expected
     assert budget_of(asked, file_of(plan, LARGE), LARGE, plan, LARGE) == size
-    assert budget_of(StudyFile(model="models/large", budget="30%"), file, original, plan, LARGE) == int(0.3 * LARGE.original_bytes)
+    assert budget_of(StudyFile(model="models/large", budget="30%"), file, original, plan, LARGE) == int(
+        0.3 * LARGE.original_bytes
+    )

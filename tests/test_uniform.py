@@ -63,7 +63,9 @@ def test_a_plan_of_exactly_the_budget_fits(inventory: Inventories) -> None:
 
 def test_a_pin_is_respected(inventory: Inventories) -> None:
     pins = {"model.embed_tokens": "quantize bits=8 group_size=32", "model.layers.0.self_attn.q_proj": "keep"}
-    wishes = SpaceFile.model_validate({"overrides": [{"match": match, "choices": [choice]} for match, choice in pins.items()]})
+    wishes = SpaceFile.model_validate(
+        {"overrides": [{"match": match, "choices": [choice]} for match, choice in pins.items()]}
+    )
     space = Space.build(inventory("llama"), targets["paredown"], wishes)
     plans = uniform_plans(space, space.inventory.original_bytes)
     for plan in plans:
@@ -75,9 +77,12 @@ def test_a_pin_is_respected(inventory: Inventories) -> None:
 
 
 @pytest.mark.parametrize(
-    "choices", [["cluster clusters=16"], ["cluster clusters=16", "cluster clusters=200"], ["quantize bits=2", "quantize bits=3"]]
+    "choices",
+    [["cluster clusters=16"], ["cluster clusters=16", "cluster clusters=200"], ["quantize bits=2", "quantize bits=3"]],
 )
-def test_an_embedding_without_a_plain_choice_takes_the_one_nearest_to_8_bits(inventory: Inventories, choices: list[str]) -> None:
+def test_an_embedding_without_a_plain_choice_takes_the_one_nearest_to_8_bits(
+    inventory: Inventories, choices: list[str]
+) -> None:
     """A study may offer codebooks only; there are uniform plans all the same."""
     wishes = SpaceFile.model_validate({"choices": {"embedding": choices}})
     space = Space.build(inventory("llama"), targets["paredown"], wishes)

@@ -44,7 +44,9 @@ def test_k_means_is_nearly_as_good_as_the_best_of_scikit_learns(clusters: int) -
     vectors, costs = normal((800, 3), clusters), normal((800, 1), clusters + 1).exp()
     centroids = k_means(vectors, costs.expand(-1, 3), clusters)
     distances = (vectors.unsqueeze(1) - centroids).square().sum(-1).amin(1)
-    oracle = KMeans(clusters, n_init=10, random_state=0).fit(vectors.double().numpy(), sample_weight=costs.double().numpy()[:, 0])
+    oracle = KMeans(clusters, n_init=10, random_state=0).fit(
+        vectors.double().numpy(), sample_weight=costs.double().numpy()[:, 0]
+    )
     assert float((costs[:, 0] * distances).sum()) < 1.1 * oracle.inertia_
 
 
@@ -74,7 +76,9 @@ def test_errors_are_made_up_for(seed: int) -> None:
     moment = statistics["second_moment"]
     untold = Statistics(second_moment=moment.diagonal().diag())
     difference = (decoded("vector-quantize centroids=64", weight, untold) - weight).double()
-    assert lost("vector-quantize centroids=64", seed) < 0.5 * float((difference @ moment.double() @ difference.T).trace())
+    assert lost("vector-quantize centroids=64", seed) < 0.5 * float(
+        (difference @ moment.double() @ difference.T).trace()
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -189,7 +193,9 @@ def test_scales_are_the_best_that_are_stored() -> None:
     assert scale[3] == 0.5
     least = damped_loss(weight, kept * scale, curvature)
     for neighbour in (scale * (1 + 2**-7), scale * (1 - 2**-7), before):
-        assert bool((damped_loss(weight, kept * neighbour.to(torch.bfloat16).float(), curvature) >= least * (1 - 1e-5)).all())
+        assert bool(
+            (damped_loss(weight, kept * neighbour.to(torch.bfloat16).float(), curvature) >= least * (1 - 1e-5)).all()
+        )
 
 
 @pytest.mark.parametrize("centroids", [8, 64])

@@ -63,7 +63,9 @@ def test_the_prefix_of_the_base_model_may_be_missing_or_added(pico: Folder, tmp_
     folder = changed(source, tmp_path / "renamed", rename)
     expected = weights_of(source)
     found = original_weights(folder, config_of(folder))
-    assert {key: tensor.sum() for key, tensor in found.items()} == {key: tensor.sum() for key, tensor in expected.items()}
+    assert {key: tensor.sum() for key, tensor in found.items()} == {
+        key: tensor.sum() for key, tensor in expected.items()
+    }
 
 
 def test_what_transformers_converts_is_loaded_by_it(pico: Folder, tmp_path: Path) -> None:
@@ -71,7 +73,9 @@ def test_what_transformers_converts_is_loaded_by_it(pico: Folder, tmp_path: Path
 
     def rename(tensors: dict[str, Tensor]) -> None:
         for key in list(tensors):
-            tensors[key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")] = tensors.pop(key)
+            tensors[key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")] = (
+                tensors.pop(key)
+            )
 
     folder = changed(pico("bert"), tmp_path / "old", rename)
     config = config_of(folder)
@@ -79,7 +83,9 @@ def test_what_transformers_converts_is_loaded_by_it(pico: Folder, tmp_path: Path
     found = original_weights(folder, config)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], expected[key]) for key in expected)
-    with pytest.raises(CheckpointError, match="stores .*LayerNorm.* under another name.*save_pretrained, or raise memory"):
+    with pytest.raises(
+        CheckpointError, match="stores .*LayerNorm.* under another name.*save_pretrained, or raise memory"
+    ):
         open_original(folder, config, memory_bytes=1)
 
 

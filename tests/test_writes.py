@@ -34,7 +34,9 @@ def sizes(folder: Path, pattern: str = "*") -> list[int]:
 
 def test_a_search_writes_what_was_said(pico: Callable[[str], Path], tmp_path: Path) -> None:
     """Records, statistics and the original's inputs to the byte, the bank and its peak within a tenth."""
-    study = paredown.StudyFile.read(commands.write_study(tmp_path, pico("llama"))).model_copy(update={"budget": "17%", "trials": 8})
+    study = paredown.StudyFile.read(commands.write_study(tmp_path, pico("llama"))).model_copy(
+        update={"budget": "17%", "trials": 8}
+    )
     said, cost = writes_of(study, survey(study)[1]), paredown.inspect(study).cost
     assert (cost["record_bytes"], cost["bank_bytes"], cost["disk_bytes"]) == (said.records, said.bank, said.peak)
     out = tmp_path / "out"
@@ -42,13 +44,19 @@ def test_a_search_writes_what_was_said(pico: Callable[[str], Path], tmp_path: Pa
     paredown.find_plan(study, out, progress=watching, workers=1)
 
     texts = json.loads((out / "bank.json").read_text())["statistics"]
-    own = [path for path in (out / "bank").glob("??/*.safetensors") if (about(path) or {}).get("calibration", texts) == texts]
+    own = [
+        path
+        for path in (out / "bank").glob("??/*.safetensors")
+        if (about(path) or {}).get("calibration", texts) == texts
+    ]
     assert sum(path.stat().st_size for path in own) == said.records
     folders = [folder for folder in (out / "bank" / "statistics").iterdir() if folder.is_dir()]
     assert len(folders) == DRAWS
     statistics = [size for folder in folders for size in sizes(folder, "*.safetensors") + sizes(folder, "index.json")]
     assert sum(statistics) == pytest.approx(said.statistics, abs=30)  # how many digits a number has
-    assert sum(sizes(out / "bank")) == pytest.approx(said.bank, rel=0.1)  # how many choices of finalists texts calibrate
+    assert sum(sizes(out / "bank")) == pytest.approx(
+        said.bank, rel=0.1
+    )  # how many choices of finalists texts calibrate
     assert watching.peak == pytest.approx(said.peak - said.books, rel=0.1)
     widths = {"q": 32, "o": 32, "gate": 32, "down": 64}
     assert said.inputs == 2 * (2 * 512 * sum(widths.values()) + 80 * len(widths))

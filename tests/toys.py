@@ -82,7 +82,16 @@ def sum_of(space: Space, plan: Plan, losses: Losses) -> float:
 def record_of(space: Space, plan: Plan, loss: float, number: int = 0) -> Record:
     """A trial that was never run."""
     size = plan.size_bytes(space.inventory)
-    return Record(number=number, origin="toy", label="", plan=plan, size_bytes=size, loss=loss, standard_error=0.0, perplexity=None)
+    return Record(
+        number=number,
+        origin="toy",
+        label="",
+        plan=plan,
+        size_bytes=size,
+        loss=loss,
+        standard_error=0.0,
+        perplexity=None,
+    )
 
 
 def quality_of(loss: float, documents: int = 40, plan: int | None = None) -> Quality:
@@ -96,7 +105,9 @@ def quality_of(loss: float, documents: int = 40, plan: int | None = None) -> Qua
     """
     tokens, spread = np.full(documents, 10.0), np.ones(documents)
     if plan is not None:
-        spread = np.random.default_rng(0).lognormal(0, 0.5, documents) * np.random.default_rng([1, plan]).lognormal(0, 0.1, documents)
+        spread = np.random.default_rng(0).lognormal(0, 0.5, documents) * np.random.default_rng([1, plan]).lognormal(
+            0, 0.1, documents
+        )
     return Quality(metric="kl", totals=loss * tokens * spread / spread.mean(), tokens=tokens, perplexity=2.0)
 
 

@@ -78,14 +78,24 @@ class Awq(Choice):
             scale = binary(scale) if bias and ITEM_BYTES[bias.dtype] < 4 else scale
             outputs[-2], inputs[-1] = 1 / scale, spread(scale, shared)
         return Structure(
-            matrices=[row[:, None] * matrix * column for row, matrix, column in zip(outputs, original.matrices, inputs, strict=True)],
+            matrices=[
+                row[:, None] * matrix * column
+                for row, matrix, column in zip(outputs, original.matrices, inputs, strict=True)
+            ],
             biases=[bias if bias is None else bias * row for bias, row in zip(original.biases, outputs, strict=True)],
-            statistics=[found.scaled(row, column) for found, row, column in zip(original.statistics, outputs, inputs, strict=True)],
+            statistics=[
+                found.scaled(row, column)
+                for found, row, column in zip(original.statistics, outputs, inputs, strict=True)
+            ],
             rest=norm,
         )
 
     def scale(
-        self, matrices: Sequence[Tensor], statistics: Sequence[Statistics], magnitude: Tensor, shared: tuple[int, int] = (1, 1)
+        self,
+        matrices: Sequence[Tensor],
+        statistics: Sequence[Statistics],
+        magnitude: Tensor,
+        shared: tuple[int, int] = (1, 1),
     ) -> Tensor:
         """Scales of the channels that matrices read, each used by as many columns as share it."""
         if self.alpha is not None:

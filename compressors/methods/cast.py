@@ -35,7 +35,9 @@ class Cast(Choice):
         """Two bytes a weight."""
         return {"weight": TensorSpec("bfloat16", shape)}
 
-    def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
+    def encode(
+        self, weight: Tensor, statistics: Statistics = NO_STATISTICS
+    ) -> tuple[dict[str, Tensor], dict[str, Part]]:
         """Rounded to nearest even."""
         import torch
 

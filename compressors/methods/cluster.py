@@ -41,8 +41,12 @@ class Cluster(Choice):
     without_statistics: ClassVar[Mapping[str, Any] | None] = {"weighting": "none"}
 
     clusters: int = Field(ge=2, le=256, description="values in a codebook")
-    rows: Annotated[int, Field(ge=1)] | Literal["all"] = Field(default="all", description="neighbouring rows that share a codebook")
-    weighting: Literal["none", "inputs", "fisher"] = Field(default="none", description="what a squared error is multiplied with")
+    rows: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        default="all", description="neighbouring rows that share a codebook"
+    )
+    weighting: Literal["none", "inputs", "fisher"] = Field(
+        default="none", description="what a squared error is multiplied with"
+    )
 
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
@@ -81,7 +85,9 @@ class Cluster(Choice):
             "row_scale": TensorSpec("bfloat16", (rows, 1)),
         }
 
-    def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
+    def encode(
+        self, weight: Tensor, statistics: Statistics = NO_STATISTICS
+    ) -> tuple[dict[str, Tensor], dict[str, Part]]:
         """Codebooks of the scaled weights and the nearest value of each weight; the scales fitted to them, and both once more."""
         import torch
 
@@ -122,7 +128,10 @@ class Cluster(Choice):
         import torch
 
         rows = shape[0] if self.rows == "all" else self.rows
-        indices = unpack(own["indices_packed"], self.bits, shape[1]) + (torch.arange(shape[0]) // rows * self.clusters)[:, None]
+        indices = (
+            unpack(own["indices_packed"], self.bits, shape[1])
+            + (torch.arange(shape[0]) // rows * self.clusters)[:, None]
+        )
         return own["codebook"].flatten()[indices] * own["row_scale"].float()
 
 

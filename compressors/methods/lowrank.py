@@ -34,7 +34,8 @@ class Factored(Choice):
         description="in place of rank: a share of the full rank, rounded down to a multiple of 32 above that",
     )
     algorithm: Literal["svd", "whitened"] = Field(
-        default="svd", description="svd loses least of the weights, whitened least of the outputs on the calibration texts"
+        default="svd",
+        description="svd loses least of the weights, whitened least of the outputs on the calibration texts",
     )
 
     @model_validator(mode="after")
@@ -103,7 +104,11 @@ class LowRank(Factored):
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
         """Half of full rank with factors of 4 bits, which lose less than half as many factors of 8; those where no group fits."""
         size = next((s for s in (64, 32) if min(member.shape) // 2 >= s and member.shape[1] % s == 0), None)
-        then = {"method": "quantize", "bits": 4, "group_size": size, "algorithm": "gptq"} if size else {"method": "quantize", "bits": 8}
+        then = (
+            {"method": "quantize", "bits": 4, "group_size": size, "algorithm": "gptq"}
+            if size
+            else {"method": "quantize", "bits": 8}
+        )
         rank = min(member.shape) // 2 // size * size if size else min(member.shape) // 4 // MULTIPLE * MULTIPLE
         return (cls.build({"rank": rank, "algorithm": "whitened", "then": then}),) if kind == "linear" and rank else ()
 
@@ -111,7 +116,9 @@ class LowRank(Factored):
         """``left @ right`` is the matrix."""
         return self.factor_shapes(shape)
 
-    def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
+    def encode(
+        self, weight: Tensor, statistics: Statistics = NO_STATISTICS
+    ) -> tuple[dict[str, Tensor], dict[str, Part]]:
         """The factors, each with what is known of its own inputs: the right one reads x, the left one reads ``right @ x``."""
         left, right = self.factors(weight, statistics)
         importance = statistics.importance
@@ -127,7 +134,9 @@ class LowRank(Factored):
             moment = (moment + moment.T) / 2
         spread = None
         if moment is not None and statistics.mean_absolute is not None:
-            spread = moment.diagonal().clamp(min=0).sqrt() * math.sqrt(2 / math.pi)  # of a normal distribution: an estimate
+            spread = moment.diagonal().clamp(min=0).sqrt() * math.sqrt(
+                2 / math.pi
+            )  # of a normal distribution: an estimate
         reads_right = Statistics(
             second_moment=moment,
             mean_absolute=spread,

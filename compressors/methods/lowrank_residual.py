@@ -38,8 +38,12 @@ class LowRankResidual(Factored):
 
     method: ClassVar[str] = "lowrank-residual"
 
-    factor_bits: int = Field(default=8, description="16 or 8: how the two factors are stored", json_schema_extra={"enum": list(FACTORS)})
-    rounds: int = Field(default=4, ge=0, le=32, description="how often the factors are fitted to what is lost; 0: to the matrix, once")
+    factor_bits: int = Field(
+        default=8, description="16 or 8: how the two factors are stored", json_schema_extra={"enum": list(FACTORS)}
+    )
+    rounds: int = Field(
+        default=4, ge=0, le=32, description="how often the factors are fitted to what is lost; 0: to the matrix, once"
+    )
 
     @field_validator("factor_bits")
     @classmethod
@@ -62,15 +66,24 @@ class LowRankResidual(Factored):
     def own(self, shape: Shape, dtype: str) -> Layout:
         """The factors."""
         step = FACTORS[self.factor_bits]
-        return {f"{name}.{key}": spec for name, part in self.factor_shapes(shape).items() for key, spec in step.own(part, dtype).items()}
+        return {
+            f"{name}.{key}": spec
+            for name, part in self.factor_shapes(shape).items()
+            for key, spec in step.own(part, dtype).items()
+        }
 
     def parts(self, shape: Shape) -> Mapping[str, Shape]:
         """What the factors leave."""
         return {"residual": shape}
 
-    def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
+    def encode(
+        self, weight: Tensor, statistics: Statistics = NO_STATISTICS
+    ) -> tuple[dict[str, Tensor], dict[str, Part]]:
         """The factors as stored, and the matrix less their product; it reads what the matrix reads."""
-        best, least = self._fitted(weight if self.rounds == 0 else weight - self._kept(weight, statistics), weight, statistics), None
+        best, least = (
+            self._fitted(weight if self.rounds == 0 else weight - self._kept(weight, statistics), weight, statistics),
+            None,
+        )
         own, residual = best
         for turn in range(self.rounds):
             kept = self._kept(residual, statistics)
@@ -95,7 +108,9 @@ class LowRankResidual(Factored):
         from paredown.compressors.storage import decode_matrix, encode_matrix
 
         then = self.then or KEEP
-        return decode_matrix(then, encode_matrix(then, matrix, "float32", statistics), (matrix.shape[0], matrix.shape[1]))
+        return decode_matrix(
+            then, encode_matrix(then, matrix, "float32", statistics), (matrix.shape[0], matrix.shape[1])
+        )
 
     def _lost(self, difference: Tensor, statistics: Statistics) -> float:
         """Squared error of the weights, or of the outputs."""
@@ -109,7 +124,8 @@ class LowRankResidual(Factored):
     def product(self, own: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """Of the factors as stored."""
         left, right = (
-            FACTORS[self.factor_bits].decode(self.factor(own, name), {}, part) for name, part in self.factor_shapes(shape).items()
+            FACTORS[self.factor_bits].decode(self.factor(own, name), {}, part)
+            for name, part in self.factor_shapes(shape).items()
         )
         return left @ right
 

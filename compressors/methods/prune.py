@@ -46,14 +46,18 @@ class Prune(Choice):
     @field_validator("pattern", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:
-        return f"{value // 60}:{value % 60}" if isinstance(value, int) else value  # YAML 1.1 reads 2:4 as a number of base 60
+        return (
+            f"{value // 60}:{value % 60}" if isinstance(value, int) else value
+        )  # YAML 1.1 reads 2:4 as a number of base 60
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         if self.pattern != "row":
             kept, group = self._ratio
             if self.sparsity != 1 - kept / group:
-                raise ValueError(f"pattern {self.pattern} has sparsity {1 - kept / group}, not {self.sparsity}; give that or pattern=row")
+                raise ValueError(
+                    f"pattern {self.pattern} has sparsity {1 - kept / group}, not {self.sparsity}; give that or pattern=row"
+                )
         return self
 
     @classmethod
@@ -106,7 +110,9 @@ class Prune(Choice):
         places = self.places(columns)
         return {"values": (rows, columns // places.group * places.kept)}
 
-    def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
+    def encode(
+        self, weight: Tensor, statistics: Statistics = NO_STATISTICS
+    ) -> tuple[dict[str, Tensor], dict[str, Part]]:
         """The places, and the values in the order of the columns, each as important as its input is large."""
         import torch
 

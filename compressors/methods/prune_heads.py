@@ -45,7 +45,11 @@ class PruneHeads(Narrowing):
         if site.heads is None:
             return "its code takes no other number of heads; keep them, or drop the whole attention"
         groups = site.heads[1]
-        return None if self.kept(groups) < groups else f"sparsity {self.sparsity} removes none of {groups} key-value heads; raise it"
+        return (
+            None
+            if self.kept(groups) < groups
+            else f"sparsity {self.sparsity} removes none of {groups} key-value heads; raise it"
+        )
 
     def shapes(self, site: Site) -> Sequence[Shape]:
         """Fewer rows of queries, keys and values, fewer columns where they are read."""
@@ -54,7 +58,10 @@ class PruneHeads(Narrowing):
         *makers, reader = (member.shape for member in site.members)
         groups = site.heads[1]
         kept = self.kept(groups)
-        return [*((rows // groups * kept, columns) for rows, columns in makers), (reader[0], reader[1] // groups * kept)]
+        return [
+            *((rows // groups * kept, columns) for rows, columns in makers),
+            (reader[0], reader[1] // groups * kept),
+        ]
 
     def restructure(self, site: Site, original: Structure) -> Structure:
         """The groups that stay, in their order."""

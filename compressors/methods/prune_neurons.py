@@ -43,7 +43,11 @@ class PruneNeurons(Narrowing):
     def site_fault(self, site: Site) -> str | None:
         """A sparsity that removes nothing."""
         neurons = site.members[-1].shape[1]
-        return None if self.kept(neurons) < neurons else f"sparsity {self.sparsity} removes none of {neurons} neurons; raise it"
+        return (
+            None
+            if self.kept(neurons) < neurons
+            else f"sparsity {self.sparsity} removes none of {neurons} neurons; raise it"
+        )
 
     def shapes(self, site: Site) -> Sequence[Shape]:
         """Fewer rows where neurons are made, fewer columns where they are read."""
@@ -53,7 +57,9 @@ class PruneNeurons(Narrowing):
 
     def restructure(self, site: Site, original: Structure) -> Structure:
         """The neurons that stay, in their order."""
-        return self.narrowed(original, self.neurons(original.matrices, original.statistics[-1]), original.matrices[-1].shape[1])
+        return self.narrowed(
+            original, self.neurons(original.matrices, original.statistics[-1]), original.matrices[-1].shape[1]
+        )
 
     def neurons(self, matrices: Sequence[Tensor], statistics: Statistics) -> Tensor:
         """Indices of the neurons that stay, ascending.

@@ -104,7 +104,9 @@ class Quantize(Choice):
             return "transformers does not load packed zero points; use symmetric=true or target paredown"
         for member in site.members:
             if member.class_name != "Linear":
-                return f"transformers loads no quantized {member.class_name}; keep {member.module} or use target paredown"
+                return (
+                    f"transformers loads no quantized {member.class_name}; keep {member.module} or use target paredown"
+                )
             if member.tied:
                 return f"transformers loads no quantized weight that is tied ({member.module}); keep it or use target paredown"
         return None
@@ -139,7 +141,9 @@ class Quantize(Choice):
             return layout | {"weight_shape": TensorSpec("int64", (2,))}
         return layout | {"weight_zero_point": TensorSpec("uint8", (rows, groups))}
 
-    def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
+    def encode(
+        self, weight: Tensor, statistics: Statistics = NO_STATISTICS
+    ) -> tuple[dict[str, Tensor], dict[str, Part]]:
         """Codes, scales and zero points as the algorithm finds them."""
         import torch
 

@@ -48,7 +48,11 @@ class VectorQuantize(Choice):
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
         """Codes of 2 to 4 bits a weight."""
-        return [cls(centroids=count) for count in (16, 32, 64, 128, 256)] if kind == "linear" and member.shape[1] % 2 == 0 else ()
+        return (
+            [cls(centroids=count) for count in (16, 32, 64, 128, 256)]
+            if kind == "linear" and member.shape[1] % 2 == 0
+            else ()
+        )
 
     @property
     def uses(self) -> frozenset[Statistic]:
@@ -80,7 +84,9 @@ class VectorQuantize(Choice):
             "row_scale": TensorSpec("bfloat16", (shape[0], 1)),
         }
 
-    def encode(self, weight: Tensor, statistics: Statistics = NO_STATISTICS) -> tuple[dict[str, Tensor], dict[str, Part]]:
+    def encode(
+        self, weight: Tensor, statistics: Statistics = NO_STATISTICS
+    ) -> tuple[dict[str, Tensor], dict[str, Part]]:
         """A codebook of k-means and one pass over the columns; then codebook, scales and indices in turns."""
         import torch
 
@@ -92,7 +98,9 @@ class VectorQuantize(Choice):
         codebook, indices = self._start(weight / scale, scale, curvature)
         for _ in range(ROUNDS):
             codebook = fitted_codebook(weight, indices, codebook, scale, curvature)
-            scale = fitted_scale(weight, codebook.index_select(0, indices.flatten()).view(weight.shape), scale, curvature)
+            scale = fitted_scale(
+                weight, codebook.index_select(0, indices.flatten()).view(weight.shape), scale, curvature
+            )
             indices = swept_indices(weight / scale, indices, codebook, curvature)
         own = {
             "indices_packed": pack(indices[:, order.argsort()].to(torch.int32), self.bits),
@@ -155,7 +163,12 @@ def swept_indices(scaled: Tensor, indices: Tensor, codebook: Tensor, curvature: 
         found[run] = least(torch.addmm(powers[run], pulls, codebook.T, alpha=-2))
         return codebook.index_select(0, found[run]).T
 
-    kept = codebook.index_select(0, found.flatten()).view(runs, len(scaled), dimensions).transpose(1, 2).reshape(len(curvature), -1)
+    kept = (
+        codebook.index_select(0, found.flatten())
+        .view(runs, len(scaled), dimensions)
+        .transpose(1, 2)
+        .reshape(len(curvature), -1)
+    )
     swept(scaled.T.contiguous(), kept, curvature, dimensions, choose)
     return found.T.contiguous()
 

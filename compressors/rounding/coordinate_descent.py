@@ -44,7 +44,9 @@ def coordinate_descent(weight: Tensor, grid: Grid, statistics: Statistics) -> Ro
     return Rounded(codes=codes, scale=scale.squeeze(-1), zero=start.zero)
 
 
-def swept_codes(weight: Tensor, codes: Tensor, scale: Tensor, zero: Tensor, grid: Grid, order: Tensor, curvature: Tensor) -> Tensor:
+def swept_codes(
+    weight: Tensor, codes: Tensor, scale: Tensor, zero: Tensor, grid: Grid, order: Tensor, curvature: Tensor
+) -> Tensor:
     """The codes after one sweep of coordinate descent.
 
     Args:

@@ -76,7 +76,11 @@ def _norm(grouped: Tensor, scale: Tensor, zero: Tensor, grid: Grid) -> Tensor:
 
 
 def _fault(grid: Grid) -> str | None:
-    return "hqq fits zero points, which a symmetric grid has not; use symmetric=false or another algorithm" if grid.symmetric else None
+    return (
+        "hqq fits zero points, which a symmetric grid has not; use symmetric=false or another algorithm"
+        if grid.symmetric
+        else None
+    )
 
 
 roundings.register("hqq")(Rounding(round=hqq, fault=_fault))

@@ -18,7 +18,14 @@ class Format(Protocol):
     """Writes configuration and tensors of a compressed model into an empty folder."""
 
     def __call__(
-        self, folder: Path, *, config: Any, inventory: Inventory, plan: Plan, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int
+        self,
+        folder: Path,
+        *,
+        config: Any,
+        inventory: Inventory,
+        plan: Plan,
+        tensors: Iterable[tuple[str, Tensor]],
+        shard_bytes: int,
     ) -> None:
         """Writes the files.
 

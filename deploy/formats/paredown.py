@@ -31,11 +31,21 @@ STEM = "model.paredown"
 
 
 @formats.register("paredown")
-def write(folder: Path, *, config: Any, inventory: Inventory, plan: Plan, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int) -> None:
+def write(
+    folder: Path,
+    *,
+    config: Any,
+    inventory: Inventory,
+    plan: Plan,
+    tensors: Iterable[tuple[str, Tensor]],
+    shard_bytes: int,
+) -> None:
     """Writes the layout above."""
     dtypes = {name: spec.dtype for name, spec in inventory.original_layout().items()}
     usual = Counter(dtypes.values()).most_common(1)[0][0]
-    write_json(folder / "config.json", config.to_dict() | {"paredown": {"layout": LAYOUT, "load": "paredown.load(folder)"}})
+    write_json(
+        folder / "config.json", config.to_dict() | {"paredown": {"layout": LAYOUT, "load": "paredown.load(folder)"}}
+    )
     write_json(
         folder / "paredown.json",
         {

@@ -20,7 +20,15 @@ from paredown.space.tensors import TensorSpec
 
 
 @formats.register("transformers")
-def write(folder: Path, *, config: Any, inventory: Inventory, plan: Plan, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int) -> None:
+def write(
+    folder: Path,
+    *,
+    config: Any,
+    inventory: Inventory,
+    plan: Plan,
+    tensors: Iterable[tuple[str, Tensor]],
+    shard_bytes: int,
+) -> None:
     """Writes ``config.json`` and ``model.safetensors``, or several files and their index."""
     dropped = plan.dropped(inventory)
     rename = renumbering(inventory, dropped)
@@ -47,7 +55,8 @@ def file_layout(inventory: Inventory, plan: Plan) -> dict[str, TensorSpec]:
     """Every tensor of the file, by the name that it has there."""
     rename, turned = renumbering(inventory, plan.dropped(inventory)), turned_names(inventory)
     return {
-        rename(name): TensorSpec(spec.dtype, spec.shape[::-1]) if name in turned else spec for name, spec in plan.layout(inventory).items()
+        rename(name): TensorSpec(spec.dtype, spec.shape[::-1]) if name in turned else spec
+        for name, spec in plan.layout(inventory).items()
     }
 
 
@@ -59,7 +68,9 @@ def turned_names(inventory: Inventory) -> set[str]:
 def _quantization_config(groups: Mapping[tuple[int, int | str], list[str]], ignored: list[str]) -> dict[str, Any]:
     """The scheme of every module, each named exactly: a class name would reach modules that stay as they are."""
     config_groups = {}
-    for index, ((bits, group_size), modules) in enumerate(sorted(groups.items(), key=lambda item: (item[0][0], str(item[0][1])))):
+    for index, ((bits, group_size), modules) in enumerate(
+        sorted(groups.items(), key=lambda item: (item[0][0], str(item[0][1])))
+    ):
         channel = group_size == "channel"
         weights = {
             "num_bits": bits,

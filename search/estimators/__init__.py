@@ -55,7 +55,11 @@ def kept(space: Space) -> Sensitivity:
 def reference(site: Site, space: Space) -> Choice | None:
     """The choice that stands for all of a linear site: the nearest to 3 bits; None where nothing is to choose."""
     options = [choice for choice in space.options[site.name] if choice != KEEP]
-    return min(options, key=lambda c: (abs(getattr(c, "bits", 16) - REFERENCE_BITS), c.method != "quantize", str(c)), default=None)
+    return min(
+        options,
+        key=lambda c: (abs(getattr(c, "bits", 16) - REFERENCE_BITS), c.method != "quantize", str(c)),
+        default=None,
+    )
 
 
 def references(space: Space) -> list[Pair]:

@@ -34,7 +34,9 @@ def angular(evidence: Evidence) -> Sensitivity:
     known = [(site, choice) for site, choice in drops(evidence.space) if (site.name, choice) in losses]
     for site, choice in known[:1]:
         scale = losses[site.name, choice] / max(distances[site.block or 0] ** 2, 1e-30)
-        losses |= {(other.name, drop): scale * distances[other.block or 0] ** 2 for other, drop in drops(evidence.space)}
+        losses |= {
+            (other.name, drop): scale * distances[other.block or 0] ** 2 for other, drop in drops(evidence.space)
+        }
     return kept(evidence.space) | alone.carried(evidence, losses)
 
 

@@ -49,4 +49,6 @@ def autoscheme(evidence: Evidence) -> Sensitivity:
     return kept(evidence.space) | alone | dict.fromkeys(scores, UNUSABLE) | in_units(evidence.space, sound, alone)
 
 
-estimators.register("autoscheme")(Estimator(losses=autoscheme, alone=measured, sweeps=lambda space: len(options(space))))
+estimators.register("autoscheme")(
+    Estimator(losses=autoscheme, alone=measured, sweeps=lambda space: len(options(space)))
+)

@@ -55,7 +55,9 @@ def surprise(space: Space) -> Loss:
         StudyError: If the model is an encoder.
     """
     if not space.inventory.causal:
-        raise StudyError("an encoder has no next-token loss to take the gradient of; say sensitivity: fisher, or single-site")
+        raise StudyError(
+            "an encoder has no next-token loss to take the gradient of; say sensitivity: fisher, or single-site"
+        )
     return lambda logits, tokens: nn.functional.cross_entropy(logits[:-1].float(), tokens[1:], reduction="mean")
 
 

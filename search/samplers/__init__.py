@@ -43,7 +43,15 @@ class Question:
         """What a study asks."""
         space = solver.space
         budget = space.inventory.budget_bytes(study.budget)
-        return cls(space=space, solver=solver, losses=losses, budget_bytes=budget, seed=study.seed, sequences=sequences, focus=study.focus)
+        return cls(
+            space=space,
+            solver=solver,
+            losses=losses,
+            budget_bytes=budget,
+            seed=study.seed,
+            sequences=sequences,
+            focus=study.focus,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +77,9 @@ class Proposal:
 class Sampler(Protocol):
     """Proposes plans; given the same trial number, history and failures it proposes the same plan, also in another process."""
 
-    def propose(self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()) -> Proposal:
+    def propose(
+        self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
+    ) -> Proposal:
         """The plan to measure next.
 
         Args:

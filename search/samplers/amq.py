@@ -63,7 +63,9 @@ class AmqSampler:
         self._measured = Measured()
         self._batch: tuple[list[Record], list[Plan]] | None = None
 
-    def propose(self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()) -> Proposal:
+    def propose(
+        self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
+    ) -> Proposal:
         """The next plan of the batch that was not measured yet; where one failed, the next best takes its place."""
         if not self._measured.grows_to(history, failed):
             self._measured = Measured()
@@ -121,7 +123,9 @@ class AmqSampler:
         bounds = self.lowest, levels.top
         found = evolved(vectors[front], objectives, bounds, generator, self._faults, levels.canonical)
         plans = {self.levels.plan(vector): vector for vector in found if not self._faults(vector[None])[0]}
-        known = {record.plan for record in archive}  # not what this batch measured: a batch that goes on is chosen alike
+        known = {
+            record.plan for record in archive
+        }  # not what this batch measured: a batch that goes on is chosen alike
         new = {plan: vector for plan, vector in plans.items() if plan not in known}
         if not new:
             return []
@@ -143,7 +147,9 @@ class AmqSampler:
     def _pruned(self) -> Integers:
         """Lowest level of each site: the second of a sensitive one; the least sensitive first are freed until the budget can be met."""
         levels, losses = self.levels, self.question.losses
-        sensitivity = np.array([losses[s.name, c[0]] if s.is_leaf else 0.0 for s, c in zip(levels.sites, levels.choices, strict=True)])
+        sensitivity = np.array(
+            [losses[s.name, c[0]] if s.is_leaf else 0.0 for s, c in zip(levels.sites, levels.choices, strict=True)]
+        )
         several = levels.is_leaf & (levels.top > 0)
         limit = THRESHOLD * np.median(sensitivity[several]) if several.sum() >= MANY else np.inf
         lowest = np.where(several & (sensitivity > limit), 1, 0)

@@ -78,7 +78,9 @@ class EvoPressSampler:
         self._tried: set[Plan] = set()
         self._generation: Generation | None = None
 
-    def propose(self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()) -> Proposal:
+    def propose(
+        self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
+    ) -> Proposal:
         """The next plan that the running generation needs measured, and on how many sequences.
 
         Generations that are over are not lived through again as long as the history grows by its end only.
@@ -91,7 +93,11 @@ class EvoPressSampler:
             chosen, rung = self._selected(generation)
             if rung:
                 self._generation = generation
-                return Proposal(plan=chosen, label=f"generation {generation.number}", sequences=None if self._is_whole(rung) else rung)
+                return Proposal(
+                    plan=chosen,
+                    label=f"generation {generation.number}",
+                    sequences=None if self._is_whole(rung) else rung,
+                )
             generation = self._next(generation.number + 1, chosen)
         self._generation = generation
         return Proposal(plan=generation.parent or self.question.solver.smallest(), label="nothing new to try")
@@ -126,13 +132,17 @@ class EvoPressSampler:
         parent = min(fitting, key=lambda record: (record.loss, record.number), default=None)
         generator = np.random.default_rng([question.seed, 0])
         plans = self._distinct(lambda: self.mutation.rounded(generator))
-        return Generation(number=0, parent=parent.plan if parent else None, offspring=plans or (question.solver.smallest(),))
+        return Generation(
+            number=0, parent=parent.plan if parent else None, offspring=plans or (question.solver.smallest(),)
+        )
 
     def _next(self, number: int, parent: Plan) -> Generation:
         self._tried.add(parent)
         generator = np.random.default_rng([self.question.seed, number])
         levels = self.levels.vector(parent)
-        return Generation(number=number, parent=parent, offspring=self._distinct(lambda: self.mutation.mutated(levels, generator)))
+        return Generation(
+            number=number, parent=parent, offspring=self._distinct(lambda: self.mutation.mutated(levels, generator))
+        )
 
     def _distinct(self, draw: Callable[[], Integers | None]) -> tuple[Plan, ...]:
         """Plans that were not tried before; fewer than wanted where few are left."""

@@ -76,7 +76,9 @@ class FrontierSampler:
         self.smallest = question.solver.size_bytes(question.solver.smallest())
         self._allowed: dict[Plan, bool] = {}
 
-    def propose(self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()) -> Proposal:
+    def propose(
+        self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
+    ) -> Proposal:
         """A plan that was not tried yet, or one that is worth more sequences."""
         round_ = _Round(self, history, failed, np.random.default_rng([self.question.seed, trial.number]))
         return round_.along_the_front() if self.question.focus == "front" else round_.at_the_budget()
@@ -211,11 +213,14 @@ class _Round:
         """New plans that the solver finds within the steps of the front that leave most room below them."""
         found: dict[Plan, _Candidate] = {}
         steps = sorted(
-            pairwise(self._front), key=lambda step: (step[0].size_bytes - step[1].size_bytes) * np.log(step[0].loss / step[1].loss)
+            pairwise(self._front),
+            key=lambda step: (step[0].size_bytes - step[1].size_bytes) * np.log(step[0].loss / step[1].loss),
         )
         for lower, upper in steps[: STEPS * self._few(MEANS)]:
             within = self.generator.uniform(*MIDDLE)
-            candidate = self._solved(round(lower.size_bytes + within * (upper.size_bytes - lower.size_bytes)), mean=True)
+            candidate = self._solved(
+                round(lower.size_bytes + within * (upper.size_bytes - lower.size_bytes)), mean=True
+            )
             if candidate.plan not in self._known:
                 found.setdefault(candidate.plan, candidate)
             if len(found) == self._few(MEANS):
@@ -229,7 +234,9 @@ class _Round:
         """The solver's plans of structures near those of measured ones, one a budget; of a front near the largest that fit it."""
         structures, found = self.sampler.structures, []
         for budget in budgets:
-            if fitting := [record for record in records if record.size_bytes <= budget and self.sampler.allows(record.plan)]:
+            if fitting := [
+                record for record in records if record.size_bytes <= budget and self.sampler.allows(record.plan)
+            ]:
                 near = fitting[-PARENTS:]
                 parent = near[int(self.generator.integers(len(near)))]
                 structure = structures.near(self.generator, structures.of(parent.plan))

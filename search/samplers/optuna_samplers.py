@@ -47,8 +47,12 @@ class OptunaSampler:
         self.question = question
         space = question.space
         self._groups = group(space)
-        self._options = {name: {str(c): c for site in sites for c in _options(site, space)} for name, sites in self._groups.items()}
-        self._fixed = {s.name: space.options[s.name][0] for s in space.inventory.leaves if len(space.options[s.name]) == 1}
+        self._options = {
+            name: {str(c): c for site in sites for c in _options(site, space)} for name, sites in self._groups.items()
+        }
+        self._fixed = {
+            s.name: space.options[s.name][0] for s in space.inventory.leaves if len(space.options[s.name]) == 1
+        }
 
     def seeded(self, trial: optuna.Trial, plan: Plan) -> None:
         """Enters the plan's parameters; a choice that is not an option becomes the option nearest in bytes."""
@@ -60,7 +64,9 @@ class OptunaSampler:
             values[name] = str(_nearest(site, decided.get(site.name, KEEP), options))
         self._suggested(trial, values)
 
-    def propose(self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()) -> Proposal:
+    def propose(
+        self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
+    ) -> Proposal:
         """What Optuna suggests; where it leaves out more than it may, the last ones stay."""
         space, inventory = self.question.space, self.question.space.inventory
         chosen = dict(self._fixed)
@@ -80,12 +86,16 @@ class OptunaSampler:
         for key, value in asked.system_attrs.items():
             trial.study._storage.set_trial_system_attr(trial._trial_id, key, value)
         trial.study.sampler = _fixed(asked.params, optuna.samplers.RandomSampler(seed=0))
-        return {name: options[trial.suggest_categorical(name, list(options))] for name, options in self._options.items()}
+        return {
+            name: options[trial.suggest_categorical(name, list(options))] for name, options in self._options.items()
+        }
 
     def _asked(self, trial: optuna.Trial, fixed: Mapping[str, str]) -> optuna.trial.FrozenTrial:
         """The trial as Optuna asks for it in a study that holds the finished trials of lower number only."""
         study = optuna.create_study(directions=trial.study.directions)
-        before = [each for each in trial.study.get_trials(deepcopy=False, states=FINISHED) if each.number < trial.number]
+        before = [
+            each for each in trial.study.get_trials(deepcopy=False, states=FINISHED) if each.number < trial.number
+        ]
         study.add_trials(before)
         if self._groups:
             self._select_parents(study, before)
@@ -137,7 +147,9 @@ def _nearest(site: Site, choice: Choice, options: Sequence[Choice]) -> Choice:
     return min(options, key=lambda option: abs(total_bytes(site_layout(site, option)) - size))
 
 
-def _quiet(make: Callable[..., optuna.samplers.BaseSampler], *values: object, **knobs: object) -> optuna.samplers.BaseSampler:
+def _quiet(
+    make: Callable[..., optuna.samplers.BaseSampler], *values: object, **knobs: object
+) -> optuna.samplers.BaseSampler:
     """A sampler that Optuna calls experimental, without the warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
