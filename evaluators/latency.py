@@ -214,6 +214,13 @@ def deployed(bank: Bank, config: Any, inventory: Inventory, plan: Plan, dtype: t
     return assemble(config, inventory, plan, tensors, dtype)
 
 
+def kernels_timed(space: Space, dtype: torch.dtype, beside: Sequence[Plan] = ()) -> dict[str, Shape]:
+    """The kernels that a table of these has, each with its shape."""
+    return {
+        name: shape for site, choice in _timed(space, beside) for name, _, shape in _site_kernels(site, choice, dtype)
+    }
+
+
 def timing_seconds(table: LatencyTable, models: int) -> float:
     """What `time_models` takes, as the table's own models did; building them comes on top."""
     prefill = max((fitted["prefill_ms"] for fitted in table.calibration.values()), default=0.0)

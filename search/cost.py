@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
 
 from paredown.compressors.bank import CACHE_BYTES
 from paredown.compressors.fill import cores
 from paredown.compressors.memory import memory_bytes
 from paredown.compressors.statistics_folder import IN_MEMORY
+from paredown.evaluators.latency import (
+    COLD_BYTES,
+    DECODED_TOKENS,
+    MOST_COPIES,
+    PROMPT_TOKENS,
+    REPEATS,
+    kernels_timed,
+)
 from paredown.evaluators.quality import BATCH_TOKENS
 from paredown.search.checks import DRAWS
 from paredown.search.finalists import SEARCHED, UNIFORM
 from paredown.search.sensitivity import estimated_tokens
 from paredown.search.speed import Speed, bank_seconds, ordered_flops
-from paredown.search.uniform import uniform_plans
+from paredown.search.uniform import UniformPlan, uniform_plans
 from paredown.search.writes import COMPARED, finalists_of, input_widths, pairs_of, writes_of
 from paredown.space.choice import KEEP
 from paredown.space.space import Space
@@ -31,8 +42,11 @@ LIBRARIES_BYTES, WORKER_BYTES = 500 << 20, 250 << 20
 GAIN = 0.7
 """Exponent of the number of cores: how much faster they run one pass together than one of them."""
 
-KERNEL_SECONDS, TIMED_TOKENS = 0.15, 16_000
-"""The latency table: seconds for each kernel, and tokens that its models and the deployed ones read [s], [tokens]."""
+KERNEL_SECONDS, PAIR_SECONDS = 0.05, 0.003
+"""Beside their computations: a kernel that is timed, and a record that is read to compare its weights with the original's [s]."""
+
+DECODED_PASSES = 4
+"""A decoded token of a deployed model, in tokens of a prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +123,12 @@ def estimate(question: StudyFile, space: Space) -> Cost:
     """The cost of a study; times a few small computations, a second or two."""
     inventory, tokens, budget = space.inventory, question.tokens, space.inventory.budget_bytes(question.budget)
     writes, pairs = writes_of(question, space), pairs_of(space)
-    speed = Speed.of(inventory)
+    dtype, timed = _deployed_dtype(space), question.latency == "measure"
+    speed = Speed.of(inventory, dtype)
     filling = bank_seconds(pairs, speed.flops_per_second)
     calibrated = writes.rebuilt > 0
-    finalists = finalists_of(question, uniform_plans(space, budget), budget)
+    uniform = uniform_plans(space, budget)
+    finalists = finalists_of(question, uniform, budget)
     together = cores() ** GAIN
     trial = tokens.search * speed.compared / together + TRIAL_SECONDS
     sensitive = estimated_tokens(question.sensitivity, space, tokens.search)
@@ -128,9 +144,9 @@ def estimate(question: StudyFile, space: Space) -> Cost:
     around = {
         "model and texts": START_SECONDS + collected / together,
         "bank": filling / cores(),
-        "sensitivity": (tokens.search + sensitive) * speed.compared / together,
-        "latency": _latency_seconds(space, speed) if question.latency == "measure" else 0.0,
-        "finalists": (checks * speed.compared + again) / together,
+        "sensitivity": (2 * tokens.search + sensitive) * speed.compared / together + _changes_seconds(space, speed),
+        "latency": _table_seconds(space, speed, dtype, uniform) if timed else 0.0,
+        "finalists": (checks * speed.compared + again) / together + (3 * _timed_seconds(speed) if timed else 0.0),
     }
     trials = {} if question.trials is None else {"trials": question.trials * trial}
     return Cost(
@@ -187,12 +203,31 @@ def _choices(space: Space) -> float:
     return sum(counts) / max(1, sum(map(bool, counts)))
 
 
-def _latency_seconds(space: Space, speed: Speed) -> float:
-    """Seconds to time every kernel, and the models of the table and of the end."""
-    kernels = {
-        (m.shape, str(choice))
-        for site in space.inventory.leaves
-        for m in site.members
-        for choice in space.options[site.name]
-    }
-    return len(kernels) * KERNEL_SECONDS + TIMED_TOKENS * speed.forward
+def _deployed_dtype(space: Space) -> torch.dtype:
+    """What deployed models compute in: paredown's kernels in bfloat16, others as the largest matrix is stored."""
+    largest = max((m for site in space.inventory.leaves for m in site.members), key=lambda member: member.parameters)
+    dtype: torch.dtype = getattr(torch, "bfloat16" if space.target.name == "paredown" else largest.dtype)
+    return dtype
+
+
+def _changes_seconds(space: Space, speed: Speed) -> float:
+    """Seconds to read each linear choice's weights and weigh their change by the moments of the inputs."""
+    pairs = [(site, choice) for site in space.inventory.leaves for choice in space.options[site.name] if choice != KEEP]
+    products = sum(
+        2 * member.parameters * member.shape[1] for site, _ in pairs if site.kind == "linear" for member in site.members
+    )
+    return PAIR_SECONDS * len(pairs) + products / speed.flops_per_second
+
+
+def _table_seconds(space: Space, speed: Speed, dtype: torch.dtype, uniform: Sequence[UniformPlan]) -> float:
+    """Seconds to time every kernel, and the models that the table is fitted to."""
+    seconds = 0.0
+    for rows, columns in kernels_timed(space, dtype, [plan.plan for plan in uniform]).values():
+        turns = min(COLD_BYTES // (dtype.itemsize * rows * columns), MOST_COPIES) + 1 + REPEATS
+        seconds += KERNEL_SECONDS + turns * (1 + PROMPT_TOKENS) * 2 * rows * columns / speed.deployed_flops_per_second
+    return seconds + (4 if space.max_drops else 3) * _timed_seconds(speed)
+
+
+def _timed_seconds(speed: Speed) -> float:
+    """Seconds to time one model end to end."""
+    return (REPEATS + 1) * (PROMPT_TOKENS + DECODED_TOKENS / 5 * DECODED_PASSES) * speed.deployed

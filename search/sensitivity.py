@@ -107,4 +107,6 @@ def estimated_tokens(estimator: str, space: Space, text_tokens: int) -> float:
     alone = sum(
         passes(site, space) * (found.sequences if is_swept(site) else SEQUENCES) for site, _ in found.alone(space)
     )
-    return alone * SEQUENCE_TOKENS + 3 * found.sweeps(space) * min(text_tokens, found.tokens)
+    projected = sum(member.parameters for site, _ in found.projected(space) for member in site.members)
+    swept = 3 * found.sweeps(space) + projected / space.inventory.parameters
+    return alone * SEQUENCE_TOKENS + swept * min(text_tokens, found.tokens)

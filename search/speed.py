@@ -32,32 +32,37 @@ class Speed:
         flops_per_second: Of matrix products of the model's shapes.
         forward: A token through the blocks [s].
         compared: A token through the model, and its distribution compared with the original's [s].
+        deployed_flops_per_second: Of matrix products in the type that the deployed model computes in.
+        deployed: A token through the deployed model, one thread [s].
     """
 
     flops_per_second: float
     forward: float
     compared: float
+    deployed_flops_per_second: float
+    deployed: float
 
     @classmethod
     @one_thread()
-    def of(cls, inventory: Inventory) -> Speed:
-        """Times a matrix product and a comparison."""
+    def of(cls, inventory: Inventory, dtype: torch.dtype = torch.float32) -> Speed:
+        """Times matrix products, those of a deployed model of this type among them, and a comparison."""
         embedding = next((site.members[0] for site in inventory.leaves if site.kind == "embedding"), None)
         linear = [member for site in inventory.leaves if site.kind == "linear" for member in site.members]
-        rate = _flops(max(linear, key=lambda member: member.parameters).shape)
+        largest = max(linear, key=lambda member: member.parameters).shape
+        rate, deployed_rate = _flops(largest), _flops(largest, dtype)
         inside = [
             m for site in inventory.leaves if site.block is not None and site.kind == "linear" for m in site.members
         ]
         products, elements = 2 * sum(m.parameters for m in inside) / rate, PASSES * sum(sum(m.shape) for m in inside)
         forward = products + elements * _comparison(1024) / 1024 / COMPARED_PASSES
+        deployed = forward + products * (rate / deployed_rate - 1)
+        known = {"flops_per_second": rate, "forward": forward, "deployed_flops_per_second": deployed_rate}
         if not inventory.causal or embedding is None:
-            return cls(flops_per_second=rate, forward=forward, compared=forward)
+            return cls(**known, compared=forward, deployed=deployed)
         vocabulary, hidden = embedding.shape  # both distributions are made from final states
-        return cls(
-            flops_per_second=rate,
-            forward=forward,
-            compared=forward + 4 * vocabulary * hidden / rate + _comparison(vocabulary),
-        )
+        head = 2 * vocabulary * hidden
+        compared = forward + 2 * head / rate + _comparison(vocabulary)
+        return cls(**known, compared=compared, deployed=deployed + head / deployed_rate)
 
 
 @one_thread()
@@ -110,10 +115,10 @@ def _timed(call: Callable[[], object], calls: int = 20) -> float:
     return min(found)
 
 
-def _flops(shape: tuple[int, int]) -> float:
+def _flops(shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> float:
     """Floating-point operations a second in products of a batch with a matrix of this shape, cut to 2048 a side."""
     rows, columns = min(shape[0], 2048), min(shape[1], 2048)
-    inputs, weight = torch.randn(256, columns), torch.randn(rows, columns)
+    inputs, weight = torch.randn(256, columns).to(dtype), torch.randn(rows, columns).to(dtype)
     return 2 * 256 * rows * columns / _timed(lambda: inputs @ weight.T)
 
 

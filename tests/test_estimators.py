@@ -175,7 +175,9 @@ def test_combined_is_the_geometric_mean(pico: Folder, tmp_path: Path) -> None:
             math.sqrt(alone[pair] * swept[pair]) if pair in scored else whole[pair], rel=1e-5
         ), pair
     linear, others = (sum(passes(s, space) for s, _ in pairs) for pairs in (inside(space), fisher.measured(space)))
-    assert estimated_tokens("combined", space, 10**6) == pytest.approx(128 * (linear + 4 * others) + 3 * 1024)
+    weights = sum(member.parameters for site, _ in fisher.swept(space) for member in site.members)
+    swept_tokens = 1024 * (3 + weights / space.inventory.parameters)  # a sweep, and each change times the inputs
+    assert estimated_tokens("combined", space, 10**6) == pytest.approx(128 * (linear + 4 * others) + swept_tokens)
 
 
 @pytest.mark.parametrize("name", ["single-site", "combined", "fisher"])

@@ -25,6 +25,7 @@ class Estimator:
         sweeps: How often it also sweeps the texts backward.
         sequences: Of the texts, whose beginnings linear sites inside blocks are measured on alone.
         tokens: Of the texts, that it sweeps at most.
+        projected: Pairs whose change of the weights is multiplied with the inputs of every swept token.
     """
 
     losses: Callable[[Evidence], Sensitivity]
@@ -32,6 +33,7 @@ class Estimator:
     sweeps: Callable[[Space], int] = lambda space: 0
     sequences: int = SEQUENCES
     tokens: float = math.inf
+    projected: Callable[[Space], Sequence[Pair]] = lambda space: ()
 
 
 estimators: Registry[Estimator] = Registry("sensitivity")

@@ -34,5 +34,6 @@ estimators.register("combined")(
         sweeps=lambda space: 1,
         sequences=SEQUENCES,
         tokens=TOKENS,
+        projected=fisher.swept,
     )
 )

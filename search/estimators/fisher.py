@@ -68,4 +68,4 @@ def scored(evidence: Evidence, texts: Sequences) -> Sensitivity:
     return evidence.scores("fisher", pairs, sampled if causal else projected, score, texts=texts)
 
 
-estimators.register("fisher")(Estimator(losses=fisher, alone=measured, sweeps=lambda space: 1))
+estimators.register("fisher")(Estimator(losses=fisher, alone=measured, sweeps=lambda space: 1, projected=swept))
