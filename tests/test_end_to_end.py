@@ -30,7 +30,7 @@ from paredown.space.plan_file import PlanFile
 from paredown.space.study_file import StudyFile
 
 Folder = Callable[[str], Path]
-TRIALS = 12
+TRIALS = 20
 SPACE = {
     "choices": {
         "linear": [
