@@ -1,4 +1,4 @@
-"""What a study found, as it stands on disk."""
+"""The outcome of a study: everything that its reports show, stored as ``front.json``."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ METRICS = {
     "kl": ("KL divergence to the original", "nats/token"),
     "relative-error": ("relative error of the final hidden states", ""),
 }
-"""What a loss is and its unit, by metric."""
+"""Name and unit of the loss, by metric; the unit is empty for a ratio."""
 
 STATES = ("searching", "stopped", "finished")
 TIMES = {f"{kind}_{value}" for kind in ("decode", "prefill") for value in ("ms", "iqr")}
-"""What is known of a deployed model that was timed."""
+"""Keys of a deployed model's end-to-end timing: median and interquartile range per token [ms], decode and prefill."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A plan measured on a set that the search did not see.
+    """A plan's quality on a set that no trial read.
 
     Attributes:
-        mean: Loss per token of what is written.
+        mean: Loss per token of the plan as written (calibration draw 0).
         low: Lower end of the 95 % interval over documents and calibration draws.
-        high: Upper end.
-        documents: How many.
-        perplexity: Per token; None for encoders.
-        draws: From how many draws of the calibration texts the plan was rebuilt.
+        high: Upper end of that interval.
+        documents: Number of documents.
+        perplexity: Perplexity per token; None for encoders.
+        draws: Number of calibration draws that the plan was rebuilt from.
     """
 
     mean: float
@@ -50,20 +50,32 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refit:
-    """Losses of a plan on the selection set: its matrices compressed each for itself, and in order."""
+    """A plan's losses on the selection set, compressed in two ways.
+
+    Attributes:
+        alone: Loss with each matrix compressed independently, on the original's inputs.
+        in_order: Loss with each matrix compressed on the inputs that the compressed matrices before it give.
+    """
 
     alone: float
     in_order: float
 
     @property
     def gains(self) -> bool:
-        """Whether compressing in order is better; what does not gain is not kept."""
+        """Whether compressing in order is better; otherwise the plan stays as the trial measured it."""
         return self.in_order < self.alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The winner's held-out loss over another plan's, paired by document, with a 95 % interval."""
+    """Ratio of the held-out loss of the search's best plan to another plan's, paired by document, with a 95 % interval.
+
+    Attributes:
+        number: Trial number of the other plan.
+        mean: The ratio; below 1 the search's best is better.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+    """
 
     number: int
     mean: float
@@ -73,12 +85,12 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survival:
-    """What the trials gained over the solver's own plan, where it was chosen for that and on fresh texts.
+    """The gain of the trials over the solver's plan, on the search set and on fresh texts.
 
     Attributes:
-        number: Of the trial that lost the least on the search set.
-        search: Its loss over that of the solver's plan there, paired by sequence.
-        fresh: The same on the selection set, paired by document; both plans compressed as the trials had them.
+        number: Number of the trial with the lowest loss on the search set.
+        search: Ratio of its loss to the solver's plan's on the search set, paired by sequence.
+        fresh: The same ratio on the selection set, paired by document; both plans compressed as the trials had them.
     """
 
     number: int
@@ -88,13 +100,13 @@ class Survival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provisional:
-    """A plan within the budget that can be applied and was not measured.
+    """A plan within the budget that can be applied but was not measured.
 
     Attributes:
         origin: ``solver`` or ``uniform``.
-        label: For people.
-        size_bytes: Of the tensors that ``apply`` writes.
-        predicted_loss: Sum of the sensitivities; None before they are known.
+        label: Description for people.
+        size_bytes: Bytes of the tensors that ``apply`` writes.
+        predicted_loss: Sum of the sensitivities; None before they are estimated.
     """
 
     origin: str
@@ -110,41 +122,42 @@ class Outcome:
     Attributes:
         state: ``searching``, ``finished`` or ``stopped``.
         model: Name of the original.
-        architecture: Its class.
-        target: The runtime.
+        architecture: Class of the original.
+        target: Name of the target runtime.
         metric: ``kl`` [nats/token] or ``relative-error``.
         original_bytes: Tensor bytes of the original as stored.
-        parameters: Of the original.
-        budget: As it was asked for.
-        budget_bytes: The most tensor bytes that it allows.
-        original_perplexity: On the search set.
-        prices: Predicted loss that one unit more of each budget saves, by its name; empty before the search is finished.
-        max_decode_ms: The longest predicted time of a decoded token that it allows; None for any.
+        parameters: Number of parameters of the original.
+        budget: The budget as the study file gives it.
+        budget_bytes: Most tensor bytes that the budget allows.
+        original_perplexity: The original's perplexity on the search set.
+        prices: Predicted loss saved by one more unit of each budget, by its name; empty until the search is finished.
+        max_decode_ms: Most predicted time of a decoded token [ms]; None without a limit.
         records: Trials measured on the whole search set, by number.
-        stopped_early: How many plans were measured on lower rungs only.
-        failed: Trials that could not be measured.
-        spent: What all of them took, in trials on the whole search set.
-        patience: As it was asked for.
-        ended: In words why patience ended the trials; empty if something else did.
-        selection: Finalists by trial number, on the selection set.
-        refits: What compressing in order brought, by trial number; for finalists that calibration texts decide on.
-        survival: What the trials gained over the solver's plan, and what of it is left on fresh texts; None where they gained nothing.
-        held_out: Winner, best uniform plan and solver's plan by trial number, on the held-out set.
-        winner: Number of the trial whose plan is ``best/plan.yaml``; None before the first fits the budget.
-        uniform: Number of the best uniform plan within the budget; None if none is that small.
-        searched: Number of the search's best, which the uniform plan was compared with.
-        comparisons: ``uniform`` and ``solver``: the search's best against these, on the held-out set.
-        unselected: In words why the search set chose among the finalists; empty if the selection set did.
-        unguarded: In words what of the held-out comparison is missing for want of time; empty if nothing is.
-        provisional: The plan that was made before any trial, where none was measured yet.
-        completion: The command that goes on with what is missing; empty if nothing is.
-        calibration: The texts that calibrated choices were compressed with, as plan files hold them.
-        data_sha256: Fingerprints of the four sets.
-        latency: Table of the machine that times were predicted for; None where not measured.
-        timed: End-to-end times by trial number (``original`` for the original); each with ``decode_ms``, ``prefill_ms``, spreads.
-        seconds: Spent in each step.
+        stopped_early: Number of trials that were measured on lower rungs only.
+        failed: Number of trials that could not be measured.
+        spent: Tokens read by all trials, in units of one trial on the whole search set.
+        patience: The study's ``patience``.
+        ended: Sentence that says why patience ended the trials; empty if something else did.
+        selection: Quality of the finalists on the selection set, by trial number.
+        refits: Losses of the calibrated finalists compressed independently and in order, by trial number.
+        survival: Gain of the trials over the solver's plan, on the search set and on fresh texts; None without a gain.
+        held_out: Quality of the search's best, the best uniform plan and the solver's plan on the held-out set, by
+            trial number.
+        winner: Number of the trial whose plan is ``best/plan.yaml``; None before the winner is chosen.
+        uniform: Number of the best uniform plan within the budget; None if no uniform plan is that small.
+        searched: Number of the search's best plan, which is compared with the best uniform plan.
+        comparisons: Held-out loss of the search's best over the ``uniform`` and the ``solver`` plan.
+        unselected: Sentence that says why the search set chose among the finalists; empty if the selection set did.
+        unguarded: Sentence that says what part of the held-out comparison there was no time for; empty if none.
+        provisional: The plan that can be applied while no trial is measured yet.
+        completion: Command that completes the study; empty if it is complete.
+        calibration: Texts that calibrated choices were compressed with, in the form of a plan file.
+        data_sha256: Fingerprints of the four sets, by name.
+        latency: Latency table of the machine that times are predicted for, without its kernels; None if latency is off.
+        timed: End-to-end times by trial number, and by ``original`` for the original; each has the keys `TIMES`.
+        seconds: Time spent in each step [s].
         environment: Versions and machine.
-        seed: Of the study.
+        seed: Seed of the study.
     """
 
     state: str
@@ -187,18 +200,18 @@ class Outcome:
 
     @property
     def front(self) -> list[Record]:
-        """Trials that no other beats on all objectives, smallest first."""
+        """Pareto front of the trials, smallest first."""
         return front_of(self.records)
 
     @property
     def best(self) -> Record | None:
-        """The winner, or before it is known the best so far within the budget."""
+        """The winner; before it is chosen, the best trial within the budget."""
         if self.winner is not None:
             return self[self.winner]
         return best_within(self.records, self.budget_bytes, self.max_decode_ms)
 
     def allows(self, record: Record) -> bool:
-        """Whether a trial's plan is within what was asked for."""
+        """Whether a trial's plan is within all budgets."""
         return is_within(record, self.budget_bytes, self.max_decode_ms)
 
     def in_order(self, record: Record) -> bool:
@@ -211,12 +224,12 @@ class Outcome:
 
     @property
     def gains(self) -> bool | None:
-        """Whether the search beats the best uniform plan within the budget beyond the interval; None before that is known."""
+        """Whether the search beats the best uniform plan significantly (95 % interval below 1); None if unknown."""
         comparison = self.comparisons.get("uniform")
         return None if comparison is None else comparison.high < 1
 
     def write(self, folder: Path) -> None:
-        """Writes ``front.json``, whole or not at all."""
+        """Writes ``front.json`` atomically."""
         mapping = {name: getattr(self, name) for name in self.__slots__}
         mapping["records"] = [record.to_mapping() for record in self.records]
         mapping["front"] = [record.number for record in self.front]
@@ -228,21 +241,21 @@ class Outcome:
 
     @classmethod
     def read(cls, folder: Path) -> Outcome:
-        """The outcome that a study folder holds.
+        """Outcome stored in a study folder.
 
         Raises:
             StudyError: If there is none yet, or it is damaged.
         """
         if not (folder / FILE).is_file():
             raise StudyError(f"{folder} holds no finished trial ({FILE} is missing); give the folder of a search")
-        return read_stored(folder / FILE, cls._of, "run the search again: it writes the file from study.db")
+        return read_stored(folder / FILE, cls._of, "run the search again to rewrite it from study.db")
 
     @classmethod
     def _of(cls, mapping: dict[str, Any]) -> Outcome:
-        """What JSON holds.
+        """Outcome from the mapping that ``front.json`` holds.
 
         Raises:
-            ValueError: If it does not hang together; other errors of `DAMAGE` where something is missing.
+            ValueError: If the mapping is inconsistent; a missing part raises another error of `DAMAGE`.
         """
         records = [Record.from_mapping(record) for record in mapping["records"]]
         outcome: Outcome = TypeAdapter(cls).validate_python({**mapping, "records": records})
@@ -257,22 +270,22 @@ class Outcome:
             *compared,
         }
         if unknown := named - {None, *(record.number for record in records)}:
-            raise ValueError(f"it names trial {min(filter(None, unknown), default=0)} and does not hold it")
+            raise ValueError(f"it names trial {min(filter(None, unknown), default=0)} but does not contain it")
         if not compared <= set(outcome.held_out):
-            raise ValueError("it compares plans that it has no held-out measurement of")
+            raise ValueError("it compares plans that have no held-out measurement")
         if outcome.metric not in METRICS or outcome.state not in STATES or outcome.original_bytes < 1:
             raise ValueError(
                 f"metric {outcome.metric}, state {outcome.state}, {outcome.original_bytes} bytes of the original"
             )
         if any(not set(times) >= TIMES for times in outcome.timed.values()):
-            raise ValueError("it lacks times of a deployed model")
+            raise ValueError("times of a deployed model are missing")
         if outcome.calibration:
             Calibration(**outcome.calibration, in_order=False)
         return outcome
 
 
 def stored_outcome(folder: Path) -> Outcome | None:
-    """The outcome that a study folder holds; None if it holds none, or a damaged one, which the search makes again."""
+    """Outcome stored in a study folder; None if it is missing or damaged: the search then rewrites it."""
     try:
         return Outcome.read(folder)
     except StudyError:

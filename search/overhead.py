@@ -1,4 +1,4 @@
-"""What a trial costs beside its forward passes."""
+"""Overhead of a trial: its time outside the forward passes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
 
 FEW = 10
-"""A trial of a search changes no more sites than so of the one before."""
+"""Most sites that one benchmark trial changes relative to the one before."""
 
 PARTS = ("forward passes", "ask", "swap", "latency", "tell")
 PROPOSALS = 10
@@ -34,11 +34,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overhead:
-    """Seconds that trials took; the last one changed every site.
+    """Seconds that trials took; the last trial changed every site.
 
     Attributes:
-        seconds: By name of the part, an entry a trial; ``trial`` is the whole.
-        proposals: What the sampler's own proposals took, which are no part of these trials.
+        seconds: Times by part, one entry per trial [s]; ``trial`` is the whole trial.
+        proposals: Times of the sampler's own proposals [s]; not part of these trials.
     """
 
     seconds: Mapping[str, Sequence[float]]
@@ -46,7 +46,7 @@ class Overhead:
 
     @property
     def shares(self) -> list[float]:
-        """Of each trial: the whole less its forward passes, as a share of these."""
+        """Overhead of each trial as a share of its forward passes."""
         return [
             (whole - forward) / forward
             for whole, forward in zip(self.seconds["trial"], self.seconds["forward passes"], strict=True)
@@ -54,13 +54,13 @@ class Overhead:
 
 
 class Clock:
-    """Seconds spent under each name, one entry a call."""
+    """Seconds spent under each name, one entry per call."""
 
     def __init__(self) -> None:
         self.spent: dict[str, list[float]] = {}
 
     def timed(self, name: str, call: Callable[..., T]) -> Callable[..., T]:
-        """The same function, its time kept."""
+        """The same function; each call adds its time under ``name``."""
 
         def wrapped(*arguments: object, **options: object) -> T:
             started = time.perf_counter()
@@ -73,7 +73,7 @@ class Clock:
 
 
 def prepared(study: StudyFile, folder: Path) -> tuple[Workbench, Question]:
-    """A study as it stands when its process was started anew: bank and sensitivities are there, nothing is decoded yet."""
+    """Workbench and question of a study at process start: bank and sensitivities exist, nothing is decoded yet."""
     first = Workbench(study, folder / "bank")
     first.fill_bank()
     losses = estimated(study.sensitivity, Evidence(first.space, first.planned, first.bank, first.sequences["search"]))
@@ -82,13 +82,16 @@ def prepared(study: StudyFile, folder: Path) -> tuple[Workbench, Question]:
 
 
 def measure_overhead(bench: Workbench, question: Question, folder: Path, trials: int) -> Overhead:
-    """Runs real trials on a real database: the solver's plan, not counted; so many that change few sites; one that changes all.
+    """Runs real trials on a real database.
+
+    The first trial is the solver's plan and is not counted. Trials that change few sites follow, then one that changes
+    every site.
 
     Args:
-        bench: Of a study that was prepared; its latency is timed too unless that is off.
-        question: What samplers are asked.
-        folder: Where the database is made.
-        trials: How many that change few sites.
+        bench: Workbench of a prepared study; its latency is timed too unless that is off.
+        question: The question that samplers answer.
+        folder: Folder for the database.
+        trials: Number of trials that change few sites.
     """
     generator = np.random.default_rng(0)
     plans = [question.solver.solve(question.losses, question.budget_bytes)]
@@ -97,12 +100,12 @@ def measure_overhead(bench: Workbench, question: Question, folder: Path, trials:
     plans.append(moved(bench.space, plans[-1], len(bench.space.inventory.sites), generator))
     clock = Clock()
     race = _run(bench, question, folder, plans, clock)
-    seconds = {name: values[1:] for name, values in clock.spent.items()}  # the first trial makes what all others find
+    seconds = {name: values[1:] for name, values in clock.spent.items()}  # the first trial warms all caches
     return Overhead(seconds=seconds, proposals=_proposal_seconds(race))
 
 
 def moved(space: Space, plan: Plan, sites: int, generator: np.random.Generator) -> Plan:
-    """The plan with another choice, which nothing overrules, at this many sites."""
+    """The plan with a different choice at ``sites`` random leaves that can differ."""
     decided = {
         site.name: choice for site, choice in plan.decided(space.inventory) if site.kind in ("linear", "embedding")
     }
@@ -117,7 +120,7 @@ def moved(space: Space, plan: Plan, sites: int, generator: np.random.Generator) 
 
 
 def _run(bench: Workbench, question: Question, folder: Path, plans: Sequence[Plan], clock: Clock) -> Race:
-    """Measures the plans as a search does; the clock has an entry a trial for every part, and for the whole."""
+    """Measures the plans as a search does; the clock gets one entry per trial for each part and for the whole trial."""
     table = bench.latency_table(folder / "latency.json", plans) if bench.question.latency == "measure" else None
     log = TrialLog(folder / "study.db", with_latency=table is not None)
     log.ask = clock.timed("ask", log.ask)  # type: ignore[method-assign]
@@ -145,7 +148,7 @@ def _run(bench: Workbench, question: Question, folder: Path, plans: Sequence[Pla
 
 
 def _proposal_seconds(race: Race) -> list[float]:
-    """What the sampler itself takes with this history."""
+    """Time of each of several proposals of the sampler with this history [s]."""
     clock = Clock()
     propose = clock.timed("propose", race.sampler.propose)
     for _ in range(PROPOSALS):

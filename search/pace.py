@@ -1,4 +1,4 @@
-"""What measurements take in this run, learnt from those that were made."""
+"""Pace of measurements in this run, learned from those already made."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from paredown.search.rebuild import Version
 from paredown.space.plan import Plan
 
 Measurement = tuple[Plan, str, Version]
-"""A version of a plan on a set, by name."""
+"""A plan, the name of a set, and a version of the plan."""
 
 Measure = Callable[[Plan, str, Version], Quality]
 """Makes a measurement."""
 
 REBUILT_PASSES = 10.0
-"""What a plan compressed again takes beside its measurement, in forward passes over the calibration texts, until one was timed."""
+"""Assumed time to rebuild a plan, in forward passes over the calibration texts, until one rebuild was timed."""
 
 
 class Pace:
-    """Seconds per token of a forward pass and per plan compressed again, on this machine, as busy as it is.
+    """Seconds per token of a forward pass and per rebuilt plan, on this machine at its current load.
 
     Args:
-        tokens: Of each set, by name; ``calibration`` too.
+        tokens: Tokens of each set, by name, ``calibration`` included.
     """
 
     def __init__(self, tokens: Mapping[str, int]) -> None:
@@ -35,21 +35,21 @@ class Pace:
         self._rebuilt: list[float] = []
 
     def read(self, tokens: float, seconds: float) -> None:
-        """Learns from a forward pass."""
+        """Adds the time of a forward pass over this many tokens."""
         self._read += tokens
         self._seconds += seconds
 
     def rebuilt(self, seconds: float) -> None:
-        """Learns from a plan that was compressed again."""
+        """Adds the time of one rebuilt plan."""
         self._rebuilt.append(seconds)
 
     def timed(self, measure: Measure) -> Measure:
-        """The measure; each call is learnt from."""
+        """The same function; each call updates the pace."""
 
         def measured(plan: Plan, name: str, version: Version) -> Quality:
             passes = self._passes([(plan, name, version)])
             started = time.monotonic()
-            self.made.add((plan, name, version))  # also where its predictions are not finite
+            self.made.add((plan, name, version))  # also if its predictions turn out not finite
             quality = measure(plan, name, version)
             seconds = time.monotonic() - started
             if _is_rebuilt(version):
@@ -62,22 +62,22 @@ class Pace:
         return measured
 
     def forward(self, tokens: float) -> float:
-        """Seconds of forward passes; 0 before the first was timed."""
+        """Seconds of forward passes over this many tokens; 0 before the first was timed."""
         return tokens * self._seconds / self._read if self._read else 0.0
 
     def seconds(self, measurements: Sequence[Measurement]) -> float:
-        """What is left of measurements takes; those that were made already take nothing."""
+        """Seconds that the remaining measurements take; those already made count as nothing."""
         left = [each for each in dict.fromkeys(measurements) if each not in self.made]
         rebuilt = sum(_is_rebuilt(version) for _, _, version in left)
         return self.forward(self._passes(left)) + rebuilt * self._rebuilding
 
     @property
     def _rebuilding(self) -> float:
-        """The longest of the last few: a plan may have more to compress than another."""
+        """Seconds to rebuild a plan: the longest of the last three, since plans differ in what must be compressed."""
         return max(self._rebuilt[-3:]) if self._rebuilt else REBUILT_PASSES * self.forward(self.tokens["calibration"])
 
     def _passes(self, measurements: Sequence[Measurement]) -> float:
-        """Tokens that are read; each set once more by the original, when it is first opened."""
+        """Tokens to read; the original reads each set once more when the set is first opened."""
         names = [name for _, name, _ in measurements]
         return math.fsum(self.tokens[name] for name in [*names, *({*names} - self._opened)])
 

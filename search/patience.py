@@ -1,4 +1,4 @@
-"""When trials are not worth going on with."""
+"""The stopping rule: when further trials are no longer worth their time."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from paredown.search.record import Record
 from paredown.search.samplers import Question
 
 PROPOSALS = 16
-"""So many new plans must promise too little together; with rungs they take a dozen whole trials, those included that climb."""
+"""Number of latest new plans whose expected gains are summed; with rungs they cost about a dozen whole trials,
+promotions included."""
 
 PLAIN = 50
-"""Trials without a better plan, in whole ones, after which ``auto`` ends in any case; also where the sampler promises nothing."""
+"""Trials without a better plan, in whole ones, after which ``auto`` stops even if the sampler predicts no gains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """Says after every trial whether to go on; a function of the trials alone, so that a study which was interrupted ends where it would
-    have.
+    """The decision, after every trial, whether to stop.
+
+    It depends on the trials alone, so an interrupted study stops at the same trial once it is resumed.
 
     Attributes:
         asked: ``auto``, or the number of trials without a better plan, in whole ones.
-        question: What the trials are to answer.
-        first: Number of the first trial that the sampler proposes; those before are measured in any case.
+        question: The question that the trials answer.
+        first: Number of the first trial that the sampler proposes; the trials before it are always measured.
     """
 
     asked: str | int
@@ -33,24 +35,24 @@ class Patience:
     first: int
 
     def ended(self, history: Sequence[Record], failed: Collection[int] = ()) -> str:
-        """In words why the trials are over; empty if they are not.
+        """Sentence that says why the trials end; empty while they continue.
 
-        With ``auto`` they are over when what the last plans were expected to lower the loss by is, all together, less than the paired
-        standard error with which the search set tells such a plan from the best one: what would be gained could not be seen. That
-        needs a sampler that says what it expects, and ``focus: budget``.
+        ``auto`` stops when the summed expected gain of the latest new plans falls below the measurement noise: the
+        paired standard error between such a plan and the best one on the search set. This needs a sampler that
+        predicts its gain, and ``focus: budget``.
 
         Args:
-            history: All trials that were measured, by number.
-            failed: Numbers of those that could not be measured.
+            history: All measured trials, by number.
+            failed: Numbers of the trials that could not be measured.
         """
         if self.asked == "auto" and (words := self._promises_little(history)):
             return words
         if self._since_better(history, failed) < self._most:
             return ""
-        return f"{self._most} trials brought no plan that is better than the best one by more than the paired standard error"
+        return f"{self._most} trials brought no plan that beats the best one by more than the paired standard error"
 
     def left(self, history: Sequence[Record], failed: Collection[int] = ()) -> float:
-        """Whole trials after which they are over at the latest, if none brings a better plan; those before ``first`` included."""
+        """Most whole trials still to come if none finds a better plan; those before ``first`` included."""
         return max(self.first - len(history) - len(failed), 0) + max(
             self._most - self._since_better(history, failed), 0.0
         )
@@ -72,12 +74,12 @@ class Patience:
         if len(errors) < PROPOSALS or gain >= error:
             return ""
         return (
-            f"the last {PROPOSALS} new plans were expected to lower the loss by {100 * gain:.2g} % in all, "
-            f"less than the paired standard error of {100 * error:.2g} % with which the search set tells one from the best"
+            f"the expected gains of the last {PROPOSALS} new plans add up to {100 * gain:.2g} %, less than the paired "
+            f"standard error of {100 * error:.2g} % with which the search set tells one from the best"
         )
 
     def _since_better(self, history: Sequence[Record], failed: Collection[int]) -> float:
-        """What was measured since a plan was found that is better beyond the error, or since the sampler's first, in whole trials."""
+        """Whole trials measured since the last significantly better plan, or since the sampler's first trial."""
         marks: list[Record] = []
         for record in history:
             if self._fits(record) and self._is_better(record, marks):
@@ -87,7 +89,7 @@ class Patience:
         return spent + sum(number > last for number in failed)
 
     def _is_better(self, record: Record, marks: Sequence[Record]) -> bool:
-        """Than all plans that it competes with: those within the budget, or with ``focus: front`` those that are no larger."""
+        """Whether a trial is significantly better than all ``marks``, or with ``focus: front`` than those no larger."""
         front = self.question.focus == "front"
         rivals = [mark for mark in marks if not front or mark.size_bytes <= record.size_bytes]
         best = min(rivals, key=lambda mark: mark.loss, default=None)
@@ -97,7 +99,7 @@ class Patience:
         return record.loss < best.loss and float(np.log(best.loss / record.loss)) > error
 
     def _fits(self, record: Record) -> bool:
-        """Whether a whole trial may be the answer."""
+        """Whether a trial can be the answer: measured on the whole search set and within all limits."""
         question = self.question
         if (
             not record.whole
@@ -109,12 +111,12 @@ class Patience:
 
 
 def paired_error(ours: Sequence[float], theirs: Sequence[float], sequences: int) -> float:
-    """Standard error of the logarithm of the ratio of two losses, sequences taken as the sample.
+    """Paired standard error of the log ratio of two losses, with the sequences as the sample.
 
     Args:
-        ours: Sums over the first sequences of a set.
-        theirs: Of another plan, over the same ones or more.
-        sequences: Of the whole set, for which the error is given.
+        ours: Loss sums over the first sequences of a set.
+        theirs: Loss sums of another plan over the same sequences, or more of them.
+        sequences: Number of sequences in the whole set, which the error is scaled to.
 
     Source:
         Cochran, 1977, "Sampling Techniques", 3rd edition, chapter 6: ratio estimators.

@@ -1,4 +1,4 @@
-"""Pictures of a study, as PNG."""
+"""A study's pictures, as PNG files."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ AXES = {
     "relative-error": "relative error of the final hidden states",
 }
 LOWEST = 1e-7
-"""Losses below it are drawn at it: a logarithmic axis has no zero."""
+"""Least loss that is drawn; a logarithmic axis has no zero."""
 
 MOST_LETTERS = 40
-"""Of a model's name in a title."""
+"""Most characters of a model's name in a title."""
 
 ROWS = 64
-"""Most rows of a map that have labels; of more, rows are thinner and the picture no larger."""
+"""Most rows of a map that get cell labels; larger maps have thinner rows in a figure of the same size."""
 
 
 def draw_front(outcome: Outcome, path: Path) -> None:
-    """Every trial by size and loss on the search set, with the budget, the uniform plans and the winner."""
+    """Draws all trials by size and loss on the search set, with the budget, the uniform plans and the winner."""
     figure = new_figure(9.5, 5.8)
     axes = figure.add_subplot()
     unit, name = byte_unit(max(outcome.original_bytes, 1))
@@ -93,25 +93,28 @@ def draw_front(outcome: Outcome, path: Path) -> None:
     )
     axes.set_ylabel(AXES[outcome.metric])
     name = Path(outcome.model).name
-    title = f"{shortened(name)}, target {outcome.target}: {len(outcome.records)} measured plans, search set, bars: 95 % interval"
-    axes.set_title(title, loc="left", parse_math=False)  # a name may have dollars
+    title = (
+        f"{shortened(name)}, target {outcome.target}: "
+        f"{len(outcome.records)} measured plans, search set, bars: 95 % interval"
+    )
+    axes.set_title(title, loc="left", parse_math=False)  # a model's name may contain dollar signs
     finish(figure, axes, path)
 
 
 def shortened(name: str) -> str:
-    """A name that leaves room for the rest of a title; in it no line ends."""
+    """The name on one line, cut to `MOST_LETTERS` characters."""
     line = " ".join(name.split())
     return line if len(line) <= MOST_LETTERS else f"{line[: MOST_LETTERS - 1]}…"
 
 
 def size_front(records: Sequence[Record]) -> list[Record]:
-    """The records that no other dominates in size and loss alone, smallest first."""
+    """Trials on the Pareto front of size and loss alone, smallest first."""
     found = pareto_front([(record.size_bytes, record.loss) for record in records])
     return sorted((records[i] for i in found), key=lambda record: record.size_bytes)
 
 
 def time_scale(records: Sequence[Record]) -> Normalize | None:
-    """The colours' range of predicted times; None unless they are known of all."""
+    """Colour scale of the predicted decode times; None unless every trial has one."""
     from matplotlib.colors import Normalize
 
     times = [record.decode_ms for record in records if record.decode_ms is not None]
@@ -119,7 +122,7 @@ def time_scale(records: Sequence[Record]) -> Normalize | None:
 
 
 def draw_choices(outcome: Outcome, inventory: Inventory, path: Path) -> None:
-    """The winner's choices: layers by roles, coloured by stored bits per original weight."""
+    """Draws the winner's choices: layers by roles, coloured by stored bits per original weight."""
     best = outcome.best
     if best is None:
         return
@@ -136,7 +139,7 @@ def draw_choices(outcome: Outcome, inventory: Inventory, path: Path) -> None:
 def draw_sensitivity(
     losses: Mapping[tuple[str, Choice], float], outcome: Outcome, inventory: Inventory, path: Path
 ) -> None:
-    """How much each site matters: its predicted loss alone, at the choice nearest to 3 bits."""
+    """Draws each site's predicted loss when compressed alone at its choice nearest to 3 bits."""
     cells: dict[tuple[str, int | None], tuple[float, str]] = {}
     for site in inventory.leaves:
         options = [choice for name, choice in losses if name == site.name and choice != KEEP]
@@ -149,14 +152,14 @@ def draw_sensitivity(
 
 
 def role(site: Site) -> str:
-    """What a site is within its block: its name without the numbered part."""
+    """A site's role within its block: its name without the block's prefix."""
     if site.block is None:
         return site.name.rpartition(".")[2] if "{" not in site.name else site.name
     return re.split(rf"\.{site.block}\.", site.name, maxsplit=1)[-1]
 
 
 def cell(site: Site, plan: Plan, decided: Mapping[str, tuple[Site, Choice]], inventory: Inventory) -> tuple[float, str]:
-    """Bits per weight of a leaf under a plan, and its label; of a leaf that is overruled, those of what overrules it."""
+    """Bits per weight and label of a leaf under a plan; a covered leaf shows the site that overrules it."""
     owner = site
     if site.name not in decided:
         owner = next(parent for parent, _ in decided.values() if site.name in parent.covers)
@@ -169,7 +172,7 @@ def cell(site: Site, plan: Plan, decided: Mapping[str, tuple[Site, Choice]], inv
 
 
 def short(choice: Choice) -> str:
-    """A choice in a few characters: ``4b g32``, ``prune 50%``, ``rank 16 > 8b``."""
+    """A choice in a few characters: ``4b g32``, ``prune 0.5``, ``lowrank 16 > 8b``."""
     knobs = choice.knobs
     if choice.method == "quantize":
         text = (
@@ -192,7 +195,7 @@ def draw_map(
     colours: str,
     logarithmic: bool,
 ) -> None:
-    """A heat map of layers (rows) by roles (columns), and of what stands outside the layers in a strip of its own."""
+    """Draws a heat map of layers (rows) by roles (columns); sites outside the layers form rows of their own on top."""
     blocks = sorted({block for _, block in cells if block is not None})
     roles = list(dict.fromkeys(name for name, block in cells if block is not None))
     outside = [name for name, block in cells if block is None]
@@ -210,9 +213,9 @@ def draw_map(
     low, high = (max(float(np.nanmin(values)), high - 3), high) if logarithmic else (0.0, max(8.0, high))
     rows, columns = values.shape
     edges = np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5
-    image = axes.pcolormesh(
+    image = axes.pcolormesh(  # imshow would take 35 bytes more per pixel
         *edges, values, cmap=colours, vmin=low, vmax=high if high > low else low + 1
-    )  # imshow: 35 bytes a pixel more
+    )
     axes.set_ylim(rows - 0.5, -0.5)
     figure.colorbar(image, ax=axes, label=label, pad=0.015, fraction=0.04)
     if len(values) <= ROWS:
@@ -239,14 +242,14 @@ def draw_map(
 
 
 def byte_unit(size: int) -> tuple[float, str]:
-    """The unit in which sizes read well."""
+    """The largest unit that a size reaches, in bytes, and its name."""
     return next(
         ((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size >= unit), (1.0, "bytes")
     )
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure that no window system knows of."""
+    """An empty figure without a window backend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -256,7 +259,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def finish(figure: Figure, axes: Axes, path: Path) -> None:
-    """Grid, frame and legend, then the file."""
+    """Adds grid, frame and legend, then writes the file."""
     axes.grid(which="major", color="#e3e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -268,9 +271,9 @@ def finish(figure: Figure, axes: Axes, path: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes the picture, whole or not at all."""
+    """Writes the picture atomically."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="white")
     write_atomically(path, buffer.getvalue())
     del figure
-    gc.collect()  # a figure refers to itself: its pixels would stay in memory
+    gc.collect()  # a figure has reference cycles: without this its pixels stay in memory

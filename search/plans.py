@@ -1,4 +1,4 @@
-"""Plan files of what a study measured."""
+"""Plan files of a study's trials."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ UNITS = {"kl": "nats/token", "relative-error": "share of the squared norm of the
 
 
 def calibration_of(outcome: Outcome, plan: Plan, *, in_order: bool) -> Calibration | None:
-    """The texts that a plan was compressed with; None for plans that none decides on."""
+    """Texts that a plan was compressed with; None if no choice of the plan is calibrated."""
     if not outcome.calibration or not any(choice.needs for _, choice in plan.entries):
         return None
     return Calibration(**outcome.calibration, in_order=in_order)
 
 
 def plan_file(plan: Plan, reference: BaseModelReference, target: str, size_bytes: int, **known: Any) -> PlanFile:
-    """A plan with where it came from."""
+    """A plan file with the plan, its origin and whatever else is known."""
     return PlanFile(base_model=reference, target=target, choices=choices_of(plan), size_bytes=size_bytes, **known)
 
 
 RecordsOf = Callable[[Record], Records | None]
-"""Digests of what a trial scored; None where its plan is not in the bank."""
+"""Digests of the bank's records that a trial was scored with; None where its plan is not in the bank."""
 
 
 def publish(
@@ -40,17 +40,17 @@ def publish(
     reports: Callable[[Outcome, Path], None],
     records_of: RecordsOf,
 ) -> None:
-    """Writes all that people read of a study; what ``front.json`` calls finished is written before it says so.
+    """Writes all that people read: plans, then reports, then ``front.json``, so that a finished state is written last.
 
     Args:
-        outcome: As it stands.
+        outcome: The current outcome.
         reference: The original, as plan files name it.
         folder: The study folder.
         reports: Writes the reports.
-        records_of: For the plan files.
+        records_of: Digests for the plan files.
 
     Raises:
-        OutputError: If the folder cannot be written; the same call makes up for what is missing.
+        OutputError: If the folder cannot be written; the same call writes what is missing.
     """
     publish_plans(outcome, reference, folder, records_of)
     reports(outcome, folder)
@@ -60,7 +60,7 @@ def publish(
 def publish_plans(
     outcome: Outcome, reference: BaseModelReference, folder: Path, records_of: RecordsOf = lambda record: None
 ) -> None:
-    """Writes ``best/plan.yaml`` and a plan for every trial on the front; plans that left the front are removed."""
+    """Writes ``best/plan.yaml`` and one plan file per trial on the front; removes those of trials that left it."""
     finished = outcome.state == "finished"
     if outcome.best:
         _update(
@@ -71,9 +71,7 @@ def publish_plans(
     wanted = {f"{record.number:04d}": record for record in outcome.front}
     for name, record in wanted.items():
         path = folder / "front" / name / PLAN
-        if (
-            outcome.state != "searching" or not path.is_file()
-        ):  # while a search runs, what a trial's file says does not change
+        if outcome.state != "searching" or not path.is_file():  # a trial's file is constant while the search runs
             _update(path, measured_file(outcome, record, reference, records_of(record)), scored=finished)
     for old in sorted((folder / "front").glob("*")):
         if old.name not in wanted and _is_of_a_trial(old):
@@ -81,12 +79,13 @@ def publish_plans(
 
 
 def _update(path: Path, file: PlanFile, *, scored: bool) -> None:
-    """Writes a plan file unless the same is there.
+    """Writes a plan file unless it already has the same content.
 
     Args:
         path: The file.
-        file: What it should hold.
-        scored: Whether digests that it has of the same plan stay: they are of what was scored, whatever the bank holds by now.
+        file: Wanted content.
+        scored: Whether to keep the file's digests of the same plan: they describe what was scored, even if the bank
+            has changed since.
     """
     try:
         before = PlanFile.read(path)
@@ -104,7 +103,7 @@ def _update(path: Path, file: PlanFile, *, scored: bool) -> None:
 
 
 def _is_of_a_trial(folder: Path) -> bool:
-    """Whether a folder is named as that of a trial and holds nothing but its plan: anything else belongs to somebody."""
+    """Whether a folder is named like a trial and holds nothing but a plan; any other folder is the user's."""
     named = re.fullmatch("[0-9]{4,}", folder.name) is not None and folder.is_dir() and not folder.is_symlink()
     return named and {path.name for path in folder.iterdir()} <= {PLAN}
 
@@ -118,7 +117,7 @@ def _remove(folder: Path) -> None:
 
 
 def unmeasured_file(outcome: Outcome, provisional: Provisional, plan: Plan, reference: BaseModelReference) -> PlanFile:
-    """The plan file of a plan that can be applied before the first trial; its loss is predicted, or not known."""
+    """Plan file of a plan that can be applied before the first trial; its loss is predicted or unknown."""
     quality = {
         "metric": outcome.metric,
         "unit": UNITS[outcome.metric],
@@ -142,7 +141,7 @@ def unmeasured_file(outcome: Outcome, provisional: Provisional, plan: Plan, refe
 def measured_file(
     outcome: Outcome, record: Record, reference: BaseModelReference, records: Records | None = None
 ) -> PlanFile:
-    """The plan file of a trial, with the best that is known of its quality."""
+    """Plan file of a trial, with its quality from the most trustworthy set: held-out, else selection, else search."""
     held_out, selection = outcome.held_out.get(record.number), outcome.selection.get(record.number)
     quality: dict[str, Any] = {"metric": outcome.metric, "unit": UNITS[outcome.metric]}
     finding = held_out or selection

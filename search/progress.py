@@ -1,4 +1,4 @@
-"""Who is told how a search goes on."""
+"""The progress interface of a search."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from paredown.search.record import Record
 
 
 class Progress(Protocol):
-    """Who is told how a search goes on."""
+    """Receives the progress of a search."""
 
     def step(self, name: str, done: int, of: int | None) -> None:
-        """A step was begun or went on; ``of`` is None while its length is not known."""
+        """A step began or advanced; ``of`` is None while its length is unknown."""
 
     def trial(self, record: Record, best: Record | None, spent: float, of: int | None) -> None:
-        """A trial ended; the tokens of ``spent`` whole trials ``of`` those asked for are read."""
+        """A trial ended; ``spent`` of the requested number of whole trials is used, ``of`` is None without a number."""
 
     def expect(self, seconds: float) -> None:
-        """The search is expected to end in so many seconds, all of its steps counted."""
+        """The search, with all its steps, is expected to end in this many seconds."""
 
     def say(self, text: str) -> None:
-        """A sentence for the person."""
+        """A sentence to show the user."""
 
     def publish(self, outcome: Outcome, folder: Path) -> None:
-        """The outcome changed: reports may be drawn again."""
+        """The outcome changed; reports may be rewritten."""

@@ -1,4 +1,4 @@
-"""A surrogate by radial basis functions: through every point that was measured."""
+"""Radial basis function surrogate: interpolates every measured point."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from scipy.interpolate import RBFInterpolator
 Floats = NDArray[np.float64]
 
 MOST = 1000
-"""Of more points the newest are used: the cost grows with the cube of their number."""
+"""Most points that are fitted, the newest; the cost grows with the cube of their number."""
 
 
 class Radial:
-    """Cubic kernel with a linear tail; a linear kernel with a constant one where the points are too few, or too alike, for that.
+    """Cubic RBF with a linear tail; a linear RBF with a constant tail where the points are too few or degenerate.
 
     Args:
-        points: ``(n, d)``; of equal ones the first counts.
-        values: ``(n,)``.
+        points: Shape ``(n, d)``; the first of equal points counts.
+        values: Shape ``(n,)``.
     """
 
     def __init__(self, points: Floats, values: Floats) -> None:
@@ -32,7 +32,7 @@ class Radial:
             self._model = self._fitted(points, values, "linear", 0)
 
     def predict(self, points: Floats) -> Floats:
-        """Values expected at these points, ``(n,)``."""
+        """Interpolated values at these points, shape ``(n,)``."""
         return np.asarray(self._model(points), dtype=np.float64)
 
     @staticmethod

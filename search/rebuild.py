@@ -1,4 +1,4 @@
-"""Plans compressed anew: in order, and from other draws of the calibration texts."""
+"""Plans rebuilt for the final measurements: compressed in order, and on other calibration draws."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Version:
     """How a plan is compressed.
 
     Attributes:
-        in_order: Whether each matrix is calibrated on the inputs that the compressed ones before it give.
-        draw: Which calibration texts; 0 are those of the study.
+        in_order: Whether each matrix is calibrated on the inputs that the compressed matrices before it give.
+        draw: Index of the calibration draw; 0 is the study's own.
     """
 
     in_order: bool = False
@@ -31,11 +31,11 @@ class Version:
 
 
 class Rebuilder:
-    """Measures plans of a workbench in other versions.
+    """Measures a workbench's plans in other versions.
 
     Args:
         bench: The workbench; its own bank is draw 0.
-        work: A folder for the original's inputs, which are large and needed for a while only.
+        work: Folder for the original's inputs, which are large and needed only for a while.
     """
 
     def __init__(self, bench: Workbench, work: Path) -> None:
@@ -45,7 +45,7 @@ class Rebuilder:
         self._inputs: tuple[int, Inputs] | None = None
 
     def measure(self, plan: Plan, name: str, version: Version) -> Quality:
-        """The quality of a version of a plan on a set.
+        """Quality of a version of a plan on a set.
 
         Raises:
             EvaluationError: If a prediction is not finite.
@@ -53,11 +53,11 @@ class Rebuilder:
         return self.bench.measure(plan, name, self.bank(plan, version))
 
     def holds(self, plan: Plan, version: Version) -> bool:
-        """Whether a version in order was compressed before."""
+        """Whether the bank already holds the plan compressed in order."""
         return holds_all(ordered_bank(self._calibrated(version.draw), plan), plan, self.bench.space.inventory)
 
     def bank(self, plan: Plan, version: Version) -> Bank:
-        """The bank that holds a version of a plan; what is missing there is compressed now."""
+        """Bank that holds a version of a plan; compresses what is missing."""
         bank = self._calibrated(version.draw)
         if not version.in_order or not is_calibrated(plan, self.bench.space.inventory):
             return bank
@@ -69,14 +69,14 @@ class Rebuilder:
         return in_order(self.bench.planned, plan, bank, part.tokens, part.mask, inputs, self.bench.workers)
 
     def _calibrated(self, draw: int) -> Bank:
-        """That of one draw is kept until another is asked for."""
+        """Bank of a draw; only the last one used is kept."""
         if self._bank is None or self._bank[0] != draw:
             self._bank = None
             self._bank = draw, self.bench.calibrated(draw)
         return self._bank[1]
 
     def _original_inputs(self, draw: int, part: Sequences) -> Inputs:
-        """Those of one draw are kept until another is asked for."""
+        """The original's inputs on a draw; only the last ones used are kept."""
         if self._inputs is None or self._inputs[0] != draw:
             for old in self.work.iterdir():
                 old.unlink()
@@ -89,7 +89,7 @@ class Rebuilder:
 
 @contextmanager
 def rebuilder(bench: Workbench) -> Iterator[Rebuilder]:
-    """A rebuilder whose folder is beside the bank, and gone afterwards."""
+    """A rebuilder with a temporary folder beside the bank, removed at the end."""
     bench.bank.folder.mkdir(parents=True, exist_ok=True)
     with temporary_folder(bench.bank.folder) as work:
         yield Rebuilder(bench, work)

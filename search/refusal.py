@@ -1,4 +1,4 @@
-"""A budget that nothing meets: the smallest plan is kept all the same, and what was asked is refused."""
+"""The refusal of an impossible budget, with the smallest plan written all the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paredown.space.plan_file import BaseModelReference
 
 
 def refuse_impossible(solver: Solver, budget_bytes: int, reference: BaseModelReference, path: Path) -> None:
-    """Lets a budget pass that a plan of the space meets; where none does, writes the smallest plan.
+    """Accepts a budget that some plan of the space meets; otherwise writes the smallest plan.
 
     Raises:
         BudgetError: If no plan is that small.
@@ -28,14 +28,14 @@ def refuse_impossible(solver: Solver, budget_bytes: int, reference: BaseModelRef
 def refusal(
     budget_bytes: int, smallest_bytes: int, original_bytes: int, refusals: Sequence[str] = (), saved: Path | None = None
 ) -> BudgetError:
-    """What a person is told.
+    """The error for a budget that no plan meets.
 
     Args:
-        budget_bytes: That were asked for.
-        smallest_bytes: Of the smallest plan of the space.
-        original_bytes: Of the original; the remedy is a share of them, rounded up so that it can be met.
-        refusals: Why sites can only be kept; the first is told.
-        saved: Where the smallest plan was written, if it was.
+        budget_bytes: Requested budget [bytes].
+        smallest_bytes: Size of the smallest plan of the space [bytes].
+        original_bytes: Size of the original [bytes]; the remedy is a share of it, rounded up so that it can be met.
+        refusals: Reasons why sites can only be kept; the message quotes the first.
+        saved: Path of the smallest plan, if it was written.
     """
     share = math.ceil(1000 * smallest_bytes / original_bytes) / 10
     return BudgetError(

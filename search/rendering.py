@@ -1,4 +1,4 @@
-"""Sections as Markdown, and as one page of HTML."""
+"""Report sections rendered as Markdown and as a single HTML page."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 Table = tuple[list[str], list[list[str]]]
-"""A head and rows."""
+"""Header and rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A part of a report.
+    """A section of a report.
 
     Attributes:
-        title: Its heading.
-        paragraphs: What is said first.
-        table: After that.
+        title: Heading.
+        paragraphs: Text before the table.
+        table: Table, if any.
         picture: Name of a PNG file in the report's folder.
-        caption: Of the picture.
+        caption: Caption of the picture.
     """
 
     title: str
@@ -32,7 +32,7 @@ class Section:
 
 
 def as_markdown(title: str, sections: Sequence[Section]) -> str:
-    """The sections as Markdown, which names the pictures' files."""
+    """The sections as Markdown; pictures are linked by file name."""
     parts = [f"# {title}"]
     for section in sections:
         parts += [f"## {section.title}", *section.paragraphs]
@@ -50,9 +50,11 @@ def _markdown_table(table: Table) -> str:
 
 
 STYLE_SHEET = """
-body { font: 16px/1.55 system-ui, sans-serif; color: #26323d; max-width: 68rem; margin: 2.5rem auto; padding: 0 1.25rem; }
+body { font: 16px/1.55 system-ui, sans-serif; color: #26323d; max-width: 68rem; margin: 2.5rem auto;
+  padding: 0 1.25rem; }
 h1 { font-size: 1.7rem; margin-bottom: .3rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
-p.verdict { font-size: 1.1rem; background: #eef4fb; border-left: 4px solid #2a6fbb; padding: .8rem 1rem; border-radius: 0 6px 6px 0; }
+p.verdict { font-size: 1.1rem; background: #eef4fb; border-left: 4px solid #2a6fbb; padding: .8rem 1rem;
+  border-radius: 0 6px 6px 0; }
 table { border-collapse: collapse; font-size: .92rem; display: block; overflow-x: auto; }
 th, td { text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid #e3e7eb; vertical-align: top; }
 td { font-variant-numeric: tabular-nums; }
@@ -64,13 +66,13 @@ figcaption { color: #5b6873; font-size: .92rem; } footer { margin: 3rem 0 1rem; 
 
 
 def as_html(title: str, sections: Sequence[Section], folder: Path, footer: str) -> str:
-    """The sections as one page that needs no other file; the first section's paragraphs stand out.
+    """The sections as one self-contained HTML page; the first section's paragraphs are highlighted.
 
     Args:
-        title: Of the report.
-        sections: In order.
-        folder: Where the pictures lie.
-        footer: The last line.
+        title: Title of the report.
+        sections: Sections in order.
+        folder: Folder of the pictures, which are embedded.
+        footer: Last line of the page.
     """
     body = [f"<h1>{html.escape(title)}</h1>"]
     for index, section in enumerate(sections):

@@ -1,4 +1,4 @@
-"""A plan made to fit a budget, as near to what it was as it can be."""
+"""Repair of a plan: the nearest plan that meets a budget."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from paredown.space.space import Space
 from paredown.space.tensors import total_bytes
 
 STEEPNESS = 3
-"""A site's loss falls with this power of its bytes: 3 bits in place of 4 lose 2.4 times as much."""
+"""Exponent of the loss model: a site's loss falls with this power of its bytes. 3 bits lose 2.4 times as much as 4."""
 
 CHANGED = 0.01
-"""What other knobs cost beside their bytes, as a share of those of the plan's own."""
+"""Penalty for different knobs of the same methods, as a share of the site's own bytes."""
 
 METHOD = 0.2
-"""What another method costs, likewise: at the same bytes methods differ by that much."""
+"""Penalty for a different method, likewise: methods differ by about that much at equal bytes."""
 
 STRUCTURE = 8.0
-"""What another structure costs (a drop, pruned neurons, or none of them), likewise."""
+"""Penalty for a different structure (a drop, pruned neurons, or undoing one), likewise."""
 
 FLOOR = 8
-"""What stores fewer bytes than this part of the plan's own is taken for that much."""
+"""Most that a choice can save in the model: fewer bytes than 1/FLOOR of the site's own count as 1/FLOOR of them."""
 
 
 def repaired(space: Space, plan: Plan, budget_bytes: int) -> Plan:
-    """The plan that is nearest to another and takes no more than so many bytes; bytes that are left are spent.
+    """The nearest plan to ``plan`` within a byte budget; spare bytes are spent.
 
-    Nearest is what loses least where the first plan was the best of its size (`implied_losses`): at its own bytes it comes back as it is.
-    First only the methods that the plan uses and the structure that it has are offered, then all of the space.
+    Nearest means least loss under `implied_losses`, under which the given plan is the best of its size: at its own size
+    it is returned unchanged. The plan's own methods and structure are tried first, then the whole space.
 
     Raises:
-        BudgetError: If nothing is that small.
+        BudgetError: If no plan is that small.
     """
     near = Solver(nearby(space, plan))
     solver = near if near.smallest().size_bytes(space.inventory) <= budget_bytes else Solver(widened(space, plan))
@@ -43,11 +43,12 @@ def repaired(space: Space, plan: Plan, budget_bytes: int) -> Plan:
 
 
 def implied_losses(space: Space, plan: Plan) -> dict[tuple[str, Choice], float]:
-    """Losses under which a plan is the best of its size, one for every choice of a space.
+    """Losses under which a plan is the best of its size: one for every (site, choice) of a space.
 
-    Let the loss of a site fall with the third power of its bytes. The best plan is the one in which a byte brings as much at every site,
-    so the loss of a site is in proportion to the bytes B that it has there, and b in their place change it by B ((B / b)^3 - 1). All
-    these have the slope -3 at b = B and are convex: what one site gains on a byte, no other loses less.
+    A site's loss is modelled as the inverse third power of its bytes. In the best plan the marginal loss per byte is
+    equal at every site, so a site's loss is proportional to its own bytes B, and b bytes instead change it by
+    B ((B / b)^3 - 1). These curves are convex and all have slope -3 at b = B: no exchange of bytes between two sites
+    reduces the sum.
     """
     inventory = space.inventory
     decided = {site.name: choice for site, choice in plan.decided(inventory)}
@@ -70,7 +71,7 @@ def implied_losses(space: Space, plan: Plan) -> dict[tuple[str, Choice], float]:
 
 
 def _strangeness(choice: Choice, before: Choice | None) -> float:
-    """What a choice costs beside its bytes; ``before`` is None at a site that was not decided on."""
+    """Penalty of a choice beside its bytes; ``before`` is None at a site that the plan does not decide."""
     if before is None:
         return STRUCTURE
     if choice == before:
@@ -79,18 +80,21 @@ def _strangeness(choice: Choice, before: Choice | None) -> float:
 
 
 def stored_bytes(site: Site, choice: Choice) -> int:
-    """Bytes of a site under a choice; of a block that goes, less its norms."""
+    """Bytes of a site under a choice; a block's norms are subtracted, since a dropped block frees them."""
     return total_bytes(site_layout(site, choice)) - (total_bytes(site.rest) if site.kind == "block" else 0)
 
 
 def signature(choice: Choice) -> tuple[str, ...]:
-    """The methods of a choice, without their knobs."""
+    """Names of a choice's methods, without knobs."""
     return tuple(step.method for step in choice.steps)
 
 
 def nearby(space: Space, plan: Plan) -> Space:
-    """The space that a plan leaves where its structure stays: at each leaf what the plan has there, the options of those methods that it
-    uses at leaves of that kind, and keeping it; what it overrules is kept."""
+    """The space around a plan with its structure fixed.
+
+    A leaf offers the plan's own choice, its options with methods that the plan uses at leaves of that kind, and KEEP.
+    Leaves that the plan overrules are kept.
+    """
     decided = {site.name: choice for site, choice in plan.decided(space.inventory)}
     used: dict[str, set[tuple[str, ...]]] = {}
     for site, choice in plan.decided(space.inventory):
@@ -109,12 +113,12 @@ def nearby(space: Space, plan: Plan) -> Space:
 
 
 def widened(space: Space, plan: Plan) -> Space:
-    """The space with what a plan takes, where that is not among its options."""
+    """The space with the plan's own choices added to its options."""
     decided = plan.decided(space.inventory)
     options = {**space.options, **{s.name: tuple(dict.fromkeys([c, *space.options[s.name]])) for s, c in decided}}
     return replace(space, options=options, max_drops=max(space.max_drops, plan.drops(space.inventory)))
 
 
 def changed_sites(inventory: Inventory, plan: Plan, other: Plan) -> int:
-    """At how many sites of the second plan the first decides otherwise."""
+    """Number of sites decided by ``other`` at which ``plan`` has another choice."""
     return sum(plan[site.name] != choice for site, choice in other.decided(inventory))

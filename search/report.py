@@ -1,4 +1,4 @@
-"""What a study found, for people: report.md, report.html, trials.csv and the pictures."""
+"""Reports of a study: report.md, report.html, trials.csv and the pictures."""
 
 from __future__ import annotations
 
@@ -30,13 +30,17 @@ CAPTIONS = {
 
 
 class Reports:
-    """Reports of a search that goes on: text each time, pictures at most every two minutes and at the end; none when it is stopped."""
+    """Reports of a running search.
+
+    The text is written each time, the pictures at most every `PICTURE_SECONDS` and at the end. A search that is being
+    stopped draws none.
+    """
 
     def __init__(self) -> None:
         self._drawn = -PICTURE_SECONDS
 
     def publish(self, outcome: Outcome, folder: Path) -> None:
-        """Writes what is due."""
+        """Writes the reports that are due."""
         now = time.monotonic()
         due = outcome.state == "finished" or (outcome.state == "searching" and now - self._drawn >= PICTURE_SECONDS)
         write_report(outcome, folder, draw=due)
@@ -45,12 +49,12 @@ class Reports:
 
 
 def write_report(outcome: Outcome, folder: Path, *, draw: bool = True) -> None:
-    """Writes all reports of a study, each whole or not at all.
+    """Writes all reports of a study, each atomically.
 
     Args:
-        outcome: Without a finished trial, there is no table of them and no picture.
+        outcome: The outcome; without a measured trial there is no table of trials and no picture.
         folder: The study folder; its ``inventory.json`` and ``sensitivity.json`` are read for the pictures.
-        draw: Whether to draw the pictures anew, too.
+        draw: Whether to redraw the pictures too.
 
     Raises:
         OutputError: If the folder cannot be written.
@@ -67,7 +71,7 @@ def write_report(outcome: Outcome, folder: Path, *, draw: bool = True) -> None:
 
 
 def write_trials(outcome: Outcome, path: Path) -> None:
-    """All measured trials as a table, one row each."""
+    """Writes all measured trials as a CSV table, one row each."""
     import pandas as pd
 
     front = {record.number for record in outcome.front}
@@ -87,7 +91,7 @@ def write_trials(outcome: Outcome, path: Path) -> None:
 
 
 def draw_pictures(outcome: Outcome, folder: Path) -> None:
-    """Draws the front, and the maps where the study folder has what they show."""
+    """Draws the front, and the maps if the study folder has their data."""
     pictures.draw_front(outcome, folder / pictures.FRONT)
     try:
         inventory: Inventory = TypeAdapter(Inventory).validate_json((folder / "inventory.json").read_bytes())
@@ -99,7 +103,7 @@ def draw_pictures(outcome: Outcome, folder: Path) -> None:
 
 
 def sections_of(outcome: Outcome, folder: Path) -> list[Section]:
-    """The report, in order; a section that has nothing to show is left out."""
+    """The report's sections in order; empty sections are left out."""
     sections = [
         Section(
             title="Result",
@@ -123,18 +127,18 @@ def sections_of(outcome: Outcome, folder: Path) -> list[Section]:
     started = _pictured("What the search started from", pictures.SENSITIVITY, folder)
     sections.append(replace(started, table=_blocks(folder)))
     sections.append(additivity_section(outcome, folder))
-    flattered = "Losses on the search set, which chose these plans: luck flatters them a little."
+    flattered = "These losses are on the search set, which chose these plans, so they are slightly optimistic."
     if outcome.records:
         sections.append(Section(title="Plans on the front", paragraphs=[flattered], table=_front(outcome)))
     if outcome.timed or any(record.decode_ms is not None for record in outcome.records):
-        told = "Times of the front are predicted from timed layers; only what was built and run end to end is called measured."
+        told = "Times on the front are predicted from timed layers. Only plans that ran end to end have measured times."
         sections.append(Section(title="Speed", paragraphs=[told], table=_timed(outcome) if outcome.timed else None))
     sections.append(Section(title="How it was made", table=_circumstances(outcome)))
     return [section for section in sections if section.paragraphs or section.table or section.picture]
 
 
 def _pictured(title: str, picture: str, folder: Path, paragraphs: Sequence[str] = ()) -> Section:
-    """A section with a picture, if that was drawn."""
+    """A section with its picture, if the file exists."""
     drawn = (folder / picture).is_file()
     return Section(title=title, paragraphs=paragraphs, picture=picture if drawn else None, caption=CAPTIONS[picture])
 
@@ -159,13 +163,14 @@ def _facts(outcome: Outcome) -> Table:
 
 def _curse(outcome: Outcome) -> list[str]:
     text = (
-        "The search set chose among all trials, so the winner's number there is flattered by luck; the selection set chose among a few "
-        "finalists; the held-out set chose nothing but whether the search's best or the uniform plan is given."
+        "The search set chose among all trials, so the winner's loss there is optimistic (winner's curse). The "
+        "selection set chose among a few finalists. The held-out set was used once: to choose between the search's "
+        "best and the uniform plan."
     )
     return (
         [text]
         if outcome.selection
-        else ["Only the search set was read so far, and it chose this plan: luck flatters its number."]
+        else ["Only the search set was read so far, and it chose this plan: its loss there is optimistic."]
     )
 
 
@@ -202,17 +207,17 @@ def _perplexity(of: Record | Finding) -> str:
 def _guard(outcome: Outcome) -> list[str]:
     if outcome.gains is False:
         return [
-            "The 95 % interval of the ratio reaches 1: the search brought no significant gain over the best uniform plan that fits. "
-            "So that uniform plan is the winner."
+            "No significant gain: the 95 % interval of the ratio to the best uniform plan within the budget is not "
+            "below 1, so that uniform plan is the winner."
         ]
     return [
-        "Both plans of a row were measured on the same held-out documents; the ratio is paired, its interval a bootstrap over documents "
-        "and calibration draws."
+        "Both plans of a row were measured on the same held-out documents. The ratio is paired; its interval is a "
+        "bootstrap over documents and calibration draws."
     ]
 
 
 def _blocks(folder: Path) -> Table | None:
-    """How far each block turns its input, beside what its loss was measured to be without it."""
+    """Each block's angular distance beside its predicted loss when dropped; None if either is missing."""
     try:
         stored = read_sensitivity(folder / SENSITIVITY)
     except (OSError, ValueError):
@@ -226,29 +231,29 @@ def _blocks(folder: Path) -> Table | None:
     rows = [[site, f"{distance:.3f}", f"{loss:.4g}"] for (site, loss), distance in zip(dropped, distances, strict=True)]
     return [
         "block",
-        "angle between its input and output [half turns]",
-        "loss without it, predicted from short sequences",
+        "angular distance between input and output [half turns]",
+        "loss when dropped, predicted from short sequences",
     ], rows
 
 
 def _refit_words(outcome: Outcome) -> list[str]:
     told = (
-        "Trials compress every matrix for itself, on the inputs that the original gives it. The finalists were compressed again in order: "
-        "each matrix on the inputs that the compressed ones before it give, and making up for what they changed. What is better on the "
-        "selection set is kept."
+        "Trials compress every matrix independently, on the inputs that the original gives it. The finalists were also "
+        "compressed in order: each matrix on the inputs that the compressed matrices before it give, which corrects "
+        "for their errors. The version with the lower loss on the selection set is kept."
     )
     draws = max((finding.draws for finding in outcome.held_out.values()), default=1)
-    more = f" For the held-out set they were rebuilt from {draws} draws of the calibration texts; intervals there are over both."
+    more = f" For the held-out set they were rebuilt from {draws} calibration draws; its intervals cover both."
     return [told + (more if draws > 1 else "")]
 
 
 def _refits(outcome: Outcome) -> Table:
     rows = []
     for number, refit in sorted(outcome.refits.items(), key=lambda item: min(item[1].alone, item[1].in_order)):
-        kept = "in order" if refit.gains else "each for itself"
+        kept = "in order" if refit.gains else "independently"
         gain = f"{100 * (refit.in_order / refit.alone - 1):+.1f} %" if refit.alone > 0 else ""
         rows.append([f"{number}: {outcome[number].label}", f"{refit.alone:.4g}", f"{refit.in_order:.4g}", gain, kept])
-    return ["trial", "each for itself", "in order", "change", "kept"], rows
+    return ["trial", "independently", "in order", "change", "kept"], rows
 
 
 def _compared(outcome: Outcome) -> Table:
@@ -279,7 +284,8 @@ def _storage(outcome: Outcome) -> list[str]:
     if not used:
         return []
     return [
-        f"Storage only: what {' and '.join(used)} saves is saved on disk; those layers are dense in memory and run no faster."
+        f"Storage only ({' and '.join(used)}): these layers are smaller on disk; in memory they are dense and run no "
+        "faster."
     ]
 
 
@@ -314,7 +320,7 @@ def _timed(outcome: Outcome) -> Table:
     for name, times in outcome.timed.items():
         spread = [
             "" if times.get(f"{kind}_ms") is None else f"{times[f'{kind}_ms']:.3g} (IQR {times[f'{kind}_iqr']:.2g})"
-            for kind in ("decode", "prefill")  # encoders decode nothing
+            for kind in ("decode", "prefill")  # encoders have no decode time
         ]
         rows.append([name if name == "original" else f"trial {name}", *spread])
     return ["measured end to end", "decode [ms/token]", "prefill [ms/token]"], rows

@@ -1,4 +1,4 @@
-"""Losses that were measured on a part of the search set, as they would be on all of it."""
+"""Losses measured on part of the search set, extrapolated to the whole set."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from numpy.typing import NDArray
 from paredown.search.record import Record
 
 LEAST = 4
-"""From so many whole trials on the spread between a rung and the whole set is told by them."""
+"""Fewest whole trials from which the spread between a rung and the whole set is estimated."""
 
 SPREAD = 0.1
-"""Standard deviation of the log ratio before that."""
+"""Assumed standard deviation of the log ratio with fewer whole trials."""
 
 REFERENCES = 64
-"""So many of the latest whole trials tell how a rung compares with the whole set."""
+"""Most whole trials, the latest, that calibrate a rung against the whole set."""
 
 
 def on_whole_set(records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Log loss of each record on the whole set, and how uncertain it is for having been measured on a lower rung.
+    """Log loss of each trial on the whole set, and its uncertainty from having been measured on a lower rung.
 
-    The sequences of a rung are harder or easier than the others for all plans alike: what the whole trials lost on the whole set over
-    what they lost on the rung carries the rest over (a ratio estimate).
+    A rung's sequences are easier or harder than the others for all plans alike. A ratio estimate corrects for that: the
+    losses of the whole trials on the whole set over their losses on the rung.
 
     Args:
-        records: At least one of them whole, unless all are.
+        records: Trials; at least one must be whole if any is not.
+
+    Returns:
+        Log losses and standard deviations, shape ``(n,)`` each; the deviation of a whole trial is 0.
 
     Source:
         Cochran, 1977, "Sampling Techniques", 3rd edition, chapter 6: ratio estimators.
@@ -45,7 +48,7 @@ def on_whole_set(records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArra
 
 
 def _ratio(whole: Sequence[Record], count: int) -> tuple[float, float]:
-    """Mean and spread of the log of a whole trial's loss over its sum on the first so many sequences."""
+    """Mean and spread of the log ratio of the whole trials' losses to their sums over the first ``count`` sequences."""
     logs = np.array(
         [np.log(max(record.loss, 1e-300)) - np.log(max(sum(record.sequences[:count]), 1e-300)) for record in whole]
     )

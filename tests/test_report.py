@@ -107,7 +107,7 @@ def test_what_compressing_in_order_brought_is_told(llama: Inventory, tmp_path: P
     write_report(replace(outcome, refits=refits, held_out=held_out), tmp_path, draw=False)
     text = (tmp_path / "report.md").read_text()
     assert "| 0.1 | 0.08 | -20.0 % | in order |" in text
-    assert "| 0.2 | 0.21 | +5.0 % | each for itself |" in text
+    assert "| 0.2 | 0.21 | +5.0 % | independently |" in text
     assert "rebuilt from 3 draws of the calibration texts" in text
     write_report(outcome, tmp_path, draw=False)
     assert "Compressed in order" not in (tmp_path / "report.md").read_text()
@@ -146,7 +146,7 @@ def test_storage_only_savings_are_labelled(llama: Inventory, tmp_path: Path) -> 
         )
         records = tuple(replace(record, plan=plan) if record == best else record for record in outcome.records)
         write_report(replace(outcome, records=records), tmp_path, draw=False)
-        assert ("Storage only: what cluster saves" in (tmp_path / "report.md").read_text()) == (method == "cluster")
+        assert ("Storage only (cluster)" in (tmp_path / "report.md").read_text()) == (method == "cluster")
 
 
 @pytest.mark.parametrize("count", [1, 2])
