@@ -1,4 +1,4 @@
-"""The time of a run: what its steps take at the pace that was measured, and what is kept free for the last of them."""
+"""Time budget of a run: forecast from the measured pace, and the reserve for the steps after the trials."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
 
 BUSY = 1.25
-"""Factor on the expected time of the steps after the trials: what is kept free for them under a limit."""
+"""Safety factor on the expected time of the steps after the trials, for the reserve under a limit."""
 
 
 class Schedule:
-    """Measures plans of a workbench, and learns from it what the rest of the run takes.
+    """Measures a workbench's plans and forecasts the time of the rest of the run.
 
     Args:
-        clock: The limit of the run.
+        clock: Time limit of the run.
         bench: The workbench.
-        progress: Who is told.
-        stored: Measurements of the finalists that are on disk.
+        progress: Receives the progress.
+        stored: The finalists' measurements that are on disk.
 
     Attributes:
-        timing: Expected seconds to time the deployed models [s].
-        closing: Expected seconds to write reports and plans [s].
+        timing: Expected time to time the deployed models [s].
+        closing: Expected time to write reports and plans [s].
     """
 
     def __init__(self, clock: Clock, bench: Workbench, progress: Progress, stored: Measurements) -> None:
@@ -46,16 +46,14 @@ class Schedule:
         self.timing = self.closing = 0.0
 
     def measure_original(self) -> Quality:
-        """The original on the search set."""
+        """Quality of the original on the search set."""
         started = time.monotonic()
         quality = self.bench.teacher("search").measure(self.bench.model)
-        self.pace.read(
-            2 * self.pace.tokens["search"], time.monotonic() - started
-        )  # the first pass made its predictions
+        self.pace.read(2 * self.pace.tokens["search"], time.monotonic() - started)  # the teacher's pass counts too
         return quality
 
     def measure_rung(self, plan: Plan, sequences: int | None) -> Quality:
-        """A plan on the first sequences of the search set; None are all."""
+        """Quality of a plan on the first sequences of the search set; None for all of them."""
         started = time.monotonic()
         quality = self.bench.measure_rung(plan, sequences)
         share = 1.0 if sequences is None else sequences / len(self.bench.sequences["search"])
@@ -63,7 +61,7 @@ class Schedule:
         return quality
 
     def rehearse(self, plan: Plan) -> None:
-        """Compresses the solver's plan in order, as the finalists need it: what that takes is known before the trials."""
+        """Compresses the solver's plan in order, as finalists are, so that its time is known before the trials."""
         versions = [Version(in_order=True, draw=draw) for draw in range(DRAWS)]
         if not self.bench.is_calibrated(plan) or not self.clock.has(
             2 * self.pace.seconds([(plan, "selection", versions[0])])
@@ -77,25 +75,25 @@ class Schedule:
                 self.pace.rebuilt(time.monotonic() - started)
 
     def after(self, outcome: Outcome) -> float:
-        """Seconds of the steps after the trials, as far as they are not done."""
+        """Expected time of the remaining steps after the trials [s]."""
         return self.seconds(measurements(outcome, self.bench.is_calibrated)) + self.timing + self.closing
 
     def seconds(self, asked: Sequence[Measurement]) -> float:
-        """What measurements take that are neither made nor on disk [s]."""
+        """Expected time of those measurements that are neither made in this run nor on disk [s]."""
         self.pace.made.update(each for each in asked if each not in self.pace.made and self.stored.holds(each))
         return self.pace.seconds(asked)
 
     def reserved(self, outcome: Outcome) -> float:
-        """Seconds that trials leave to the steps after them."""
+        """Time that the trials must leave for the steps after them [s]."""
         return BUSY * self.after(outcome)
 
     def left(self, outcome: Outcome, race: Race, trials: int | None, patience: str | int) -> float:
-        """Seconds to the end of the run: trials that are left, finalists, guard, timing and reports."""
+        """Expected time to the end of the run: remaining trials, finalists, guard, timing and reports [s]."""
         left = race.left(trials, patience) * race.trial_seconds + self.after(outcome)
         return min(left, max(self.clock.left(), 0.0))
 
     def decided(self, outcome: Outcome) -> Outcome:
-        """The outcome of a search whose trials are done, with its winner as far as the time is enough."""
+        """The outcome with its winner, as far as the time allows; the trials must be done."""
         clock = Clock(ends=self.clock.ends - self.closing)
 
         def step(name: str, done: int, of: int) -> None:

@@ -1,4 +1,4 @@
-"""What the quality of a trial was measured with, as its plan file says it."""
+"""Digests of the bank's records that a trial was scored with, for its plan file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paredown.space.plan_file import Records
 
 
 def scored_records(bench: Workbench, outcome: Outcome, record: Record) -> Records:
-    """Digests of the records that a trial's plan was scored with, in order where that won; what the bank lacks is left out."""
+    """Digests of the records that scored a trial's plan (in order, if that won); what the bank lacks is left out."""
     bank = ordered_bank(bench.bank, record.plan) if outcome.in_order(record) else bench.bank
     decided = [
         (site, choice)

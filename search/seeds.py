@@ -1,4 +1,4 @@
-"""The plans that every study measures first."""
+"""Seed plans: what every study measures first."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from paredown.search.samplers import Proposal, Question
 from paredown.search.uniform import UniformPlan
 
 POINTS = 5
+"""Number of budgets along the front."""
+
 SPACING = 1.06
-"""Plans along the front are at least so far apart in bytes."""
+"""Least ratio of consecutive budgets along the front."""
 
 
 def seed_plans(question: Question, sizes: Sequence[int] = ()) -> list[Proposal]:
-    """The solver's plans under the sensitivities as they are: at the budget, then along the whole front.
+    """The solver's plans under the sensitivities: at the budget, then along the whole front.
 
     Args:
         question: Space, losses and budget.
-        sizes: Bytes of plans that the front is to be compared with: the solver answers at these sizes too.
+        sizes: Bytes of the plans to compare with; the solver solves at these sizes too.
 
     Raises:
         BudgetError: If no plan meets the budget.
@@ -49,8 +51,11 @@ def seed_plans(question: Question, sizes: Sequence[int] = ()) -> list[Proposal]:
 def first_plans(
     solved: Sequence[Proposal], uniform: Sequence[UniformPlan], budget_bytes: int
 ) -> list[tuple[str, Proposal]]:
-    """What every study measures first, each with its origin: the solver's plan for the budget, uniform plans, those within the budget
-    first, so that a short run has something to be compared with, then the solver's plans along the front."""
+    """The plans that every study measures first, each with its origin.
+
+    The solver's plan for the budget comes first, then the uniform plans, then the solver's plans along the front.
+    Uniform plans within the budget precede the larger ones, so that even a short run has a comparison.
+    """
     ordered = sorted(uniform, key=lambda plan: plan.size_bytes > budget_bytes)
     baselines = [("uniform", Proposal(plan=plan.plan, label=plan.label)) for plan in ordered]
     seeds = [("solver", proposal) for proposal in solved]

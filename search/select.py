@@ -1,4 +1,4 @@
-"""Another budget for a study that measured already: solved from what is on disk, without torch and without scoring."""
+"""Plans for another budget of a measured study: solved from its folder, without torch and without scoring."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
 from paredown.space.target import targets
 
-AGAIN = "run its search again: it goes on"
+AGAIN = "run its search again: it resumes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +36,13 @@ class Selected:
     """A plan for another budget.
 
     Attributes:
-        path: The plan file.
-        plan_file: What it holds.
-        budget_bytes: What the budget allows.
-        original_bytes: Of the original's tensors as stored.
-        predicted_loss: What the measured trials lead one to expect.
-        measured: The trial of this very plan; None if it was never measured.
-        alternative: The best trial of no more bytes than the budget; None if there is none.
+        path: Path of the plan file.
+        plan_file: Content of the plan file.
+        budget_bytes: Most bytes that the budget allows.
+        original_bytes: Bytes of the original's tensors as stored.
+        predicted_loss: Loss predicted by the surrogate of the measured trials.
+        measured: The trial of this very plan; None if it was not measured.
+        alternative: The best trial within the budget; None if there is none.
     """
 
     path: Path
@@ -55,11 +55,11 @@ class Selected:
 
 
 def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
-    """The plan of least predicted loss within a budget; written to ``out``, or to ``folder/select/BUDGET.yaml``.
+    """Writes the plan of least predicted loss within a budget to ``out``, or to ``folder/select/BUDGET.yaml``.
 
     Raises:
-        StudyError: If the budget cannot be read, or the folder holds no study that got as far as its sensitivities.
-        BudgetError: If nothing meets the budget; the smallest plan was written.
+        StudyError: If the budget has no valid form, or the study folder has no sensitivities yet.
+        BudgetError: If no plan meets the budget; the smallest plan was written.
     """
     asked = Budget.parse(budget)
     outcome = Outcome.read(folder)
@@ -78,7 +78,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     refuse_impossible(solver, allowed, reference, path)
     plan, predicted = learnt(solver, losses, outcome.records, allowed)
     if predicted is None:
-        raise StudyError(f"{folder}/sensitivity.json does not fit the study's space; run the search again: it goes on")
+        raise StudyError(f"{folder}/sensitivity.json does not fit the study's space; run the search again: it resumes")
     record = next((record for record in outcome.records if record.plan == plan), None)
     file = plan_file(
         plan,
@@ -102,14 +102,17 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
 
 
 def learnt(solver: Solver, losses: Losses, records: Sequence[Record], budget_bytes: int) -> tuple[Plan, float | None]:
-    """The solver's plan under what measured trials teach, with its expected loss; None if that is not known of one of its choices."""
+    """The solver's plan under the surrogate's expected losses, and its predicted loss.
+
+    The predicted loss is None if one of the plan's choices has no sensitivity.
+    """
     surrogate = Surrogate(Basis(solver.space.inventory, losses), records)
     plan = solver.solve(surrogate.expected(budget_bytes), budget_bytes)
     return plan, surrogate.predicted_loss(plan)
 
 
 def _solver(space: Space, folder: Path, question: StudyFile) -> Solver:
-    """One that keeps to the study's other limits, too."""
+    """Solver with the study's limits beside the bytes."""
     if question.max_decode_ms is None:
         return Solver(space)
     from paredown.evaluators.latency import LatencyTable  # imports torch

@@ -1,4 +1,4 @@
-"""Predicted loss increase of every (site, choice), from few passes."""
+"""Sensitivities: predicted loss increase of every (site, choice), from few passes."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ def stored_losses(
     texts: Sequences,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Sensitivity:
-    """The losses that an estimator predicts, read from a file if it holds those of the same question.
+    """Sensitivities from an estimator, read from ``path`` if its key matches.
 
-    Else they are made, from facts that lie with the bank's statistics: what any search measured there of the same weights,
-    texts and choices is not measured again.
+    Otherwise they are estimated from facts kept beside the bank's statistics. A fact that any search has measured there
+    for the same weights, texts and choice is not measured again.
 
     Args:
-        path: The file, in the study's folder.
+        path: The file, in the study folder.
         estimator: Name of the estimator.
         inputs: Fingerprints of what the losses depend on beside the choices.
         space: Sites and options.
-        planned: The model in which plans are scored; left with everything kept.
-        bank: Compressed sites, and the statistics of their inputs.
-        texts: As of `Evidence`.
-        progress: Called with how many of how many measurements are done.
+        planned: The model in which plans are scored; all sites are kept on return.
+        bank: Compressed sites and the statistics of their inputs.
+        texts: Texts as in `Evidence`.
+        progress: Called with the number of measurements done and their total.
 
     Raises:
         UnknownNameError: If there is no such estimator.
-        StudyError: If it cannot learn such a model.
+        StudyError: If the estimator does not support such a model.
     """
     variables = sorted(str((site, choice)) for site, choices in space.options.items() for choice in choices)
     key = hashlib.sha256(json.dumps([estimator, *inputs, variables]).encode()).hexdigest()
@@ -72,7 +72,7 @@ def stored_losses(
 
 
 def _stored(path: Path, say: Callable[[str], None]) -> SensitivityFile | None:
-    """What the file holds; None where there is none, or it is damaged."""
+    """Content of the file; None if it is missing or damaged."""
     if not path.is_file():
         return None
     try:
@@ -83,13 +83,13 @@ def _stored(path: Path, say: Callable[[str], None]) -> SensitivityFile | None:
 
 
 def estimated(estimator: str, evidence: Evidence) -> Sensitivity:
-    """The losses that an estimator predicts, in the order of the space; the model is left with everything kept.
+    """Sensitivities from an estimator, in the order of the space; all sites are kept on return.
 
-    What is not finite counts as unusable: no plan that has another choice takes it.
+    A loss that is not finite counts as unusable: no plan takes that choice if it has another.
 
     Raises:
         UnknownNameError: If there is no such estimator.
-        StudyError: If it cannot learn such a model.
+        StudyError: If the estimator does not support such a model.
     """
     try:
         losses = estimators[estimator].losses(evidence)
@@ -102,7 +102,7 @@ def estimated(estimator: str, evidence: Evidence) -> Sensitivity:
 
 
 def estimated_tokens(estimator: str, space: Space, text_tokens: int) -> float:
-    """What an estimator will read, in tokens of forward passes of the whole model; a backward one counts as two."""
+    """Expected cost of an estimator, in tokens of forward passes of the whole model; a backward pass counts as two."""
     found = estimators[estimator]
     alone = sum(
         passes(site, space) * (found.sequences if is_swept(site) else SEQUENCES) for site, _ in found.alone(space)

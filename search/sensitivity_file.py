@@ -1,4 +1,4 @@
-"""``sensitivity.json`` of a study folder: what each choice was predicted to lose before the first trial; imports no torch."""
+"""``sensitivity.json`` of a study folder: predicted loss of each choice before the first trial. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ SENSITIVITY = "sensitivity.json"
 
 
 class SensitivityFile(BaseModel):
-    """What the file holds.
+    """Content of the file.
 
     Attributes:
-        key: Fingerprint of the question that the losses answer.
+        key: Fingerprint of everything that the losses depend on.
         estimator: Name of the estimator.
-        forward_tokens: Read forward, in passes of the whole model.
-        backward_tokens: Read backward.
+        forward_tokens: Tokens of forward passes, in passes of the whole model.
+        backward_tokens: Tokens of backward passes.
         losses: Site, choice and predicted loss.
-        angular_distances: Between input and output of each block [half turns].
+        angular_distances: Angular distance between input and output of each block [half turns].
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,9 +35,9 @@ class SensitivityFile(BaseModel):
 
 
 def read_sensitivity(path: Path) -> SensitivityFile:
-    """The content of a file.
+    """Content of a sensitivity file.
 
     Raises:
         StudyError: If it is missing, damaged, or of an older version.
     """
-    return read_json(path, SensitivityFile, StudyError, "run the search again: it makes it again")
+    return read_json(path, SensitivityFile, StudyError, "run the search again to rewrite it")

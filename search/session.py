@@ -1,4 +1,4 @@
-"""From a study file to a plan: each step leaves on disk what the next run finds again."""
+"""From a study file to a plan: each step stores its result, so that the next run resumes from it."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
 
 PUBLISH_SECONDS = 20.0
+"""Least time between two publications of the outcome while trials run [s]."""
+
 Changed = Literal["refuse", "fresh", "adopt"]
 
 
@@ -58,13 +60,13 @@ class Session:
 
     Args:
         question: The study.
-        folder: Where everything is kept; a folder of the same study goes on.
-        progress: Who is told.
+        folder: The study folder; a folder of the same study is resumed.
+        progress: Receives the progress.
         bank: Folder of compressed sites; in the study folder by default.
-        workers: Processes that fill it, and threads of passes in order; one a core by default.
-        changed: What is done where the folder's trials were measured with other weights, texts or libraries: ``refuse``; ``fresh`` moves
-            the folder aside and begins again; ``adopt`` goes on with the trials as they are.
-        began: When the run began, as `time.monotonic` counts [s]; now by default.
+        workers: Processes that fill the bank, and threads of passes in order; one per core by default.
+        changed: Reaction if the folder's trials were measured with other weights, texts or libraries: ``refuse``;
+            ``fresh`` moves the folder aside and starts over; ``adopt`` resumes with the trials as they are.
+        began: Start of the run on the clock of `time.monotonic` [s]; now by default.
     """
 
     def __init__(
@@ -86,11 +88,11 @@ class Session:
         self.latency: LatencyTable | None = None
 
     def run(self) -> Outcome:
-        """Searches until the study says stop, and chooses the winner.
+        """Searches until a limit of the study is reached, and chooses the winner.
 
         Raises:
             StudyError: If the folder holds another study or is in use.
-            BudgetError: If nothing meets the budget; the smallest plan is in ``best/plan.yaml``.
+            BudgetError: If no plan meets the budget; the smallest plan is in ``best/plan.yaml``.
         """
         folder, space = survey(self.question)
         check_study(self.question, config_of(folder), space)
@@ -115,7 +117,7 @@ class Session:
             )
             self.schedule = Schedule(self.clock, self.bench, self.progress, stored)
             if before := finished(self.folder, self.question):
-                self._publish(before)  # what a person or a full disk took away is there again
+                self._publish(before)  # restores files that were deleted or that did not fit on the disk
                 return before
             keep_environment(self.folder, environment())
             self.solver = Solver(self.bench.space)
@@ -128,7 +130,7 @@ class Session:
                 return self._out_of_time()
 
     def _prepare(self) -> None:
-        """Bank, sensitivities and latency table; at any moment the best plan that is known by then can be applied.
+        """Prepares bank, sensitivities and latency table; ``best/plan.yaml`` always holds the best plan known so far.
 
         Raises:
             OutOfTime: At the limit.
@@ -154,12 +156,12 @@ class Session:
         if self.latency and self.question.max_decode_ms is not None:
             space = self.bench.space
             self.solver = Solver(space, limits=[decode_limit(space, self.latency, self.question.max_decode_ms)])
-            self.solver.solve(self.losses, self.budget_bytes)  # or says which of the budgets cannot be met
+            self.solver.solve(self.losses, self.budget_bytes)  # raises an error that names the budget or limit at fault
             self._solve()
         self._keep_time("latency", started)
 
     def _solve(self) -> None:
-        """The solver's plans, of which the one for the budget can be applied from now on."""
+        """Solves for the seed plans and offers the one for the budget."""
         self.asked = Question.of(self.question, self.solver, self.losses, len(self.bench.sequences["search"]))
         self.solved = seed_plans(self.asked, [plan.size_bytes for plan in self.uniform])
         if found := self._offer("solver", self.solved[0]):
@@ -167,7 +169,7 @@ class Session:
             self.progress.say(f"the solver's plan can be applied now: {self.folder / 'best' / 'plan.yaml'}, {what}")
 
     def _offer(self, origin: str, proposal: Proposal) -> Provisional | None:
-        """Writes a plan that can be applied, unless a trial was measured already."""
+        """Writes a plan that can be applied; None if a trial was already measured."""
         before = stored_outcome(self.folder)
         if before.records if before else (self.folder / "study.db").is_file():
             return None
@@ -181,17 +183,15 @@ class Session:
         return found
 
     def _out_of_time(self) -> Outcome:
-        """The end of a run whose limit came before its first trial: trials of an earlier run stand, else the plan that is offered."""
+        """Outcome of a run that hit its limit before its first trial: earlier trials, else the provisional plan."""
         before = stored_outcome(self.folder)
         if before and before.state == "finished":
             return before
-        if (
-            before is None and (self.folder / "study.db").is_file()
-        ):  # damaged: the trials are there, and are read with more time
-            raise StudyError(f"the limit came before {self.folder}/front.json was made again; give a longer --timeout")
+        if before is None and (self.folder / "study.db").is_file():  # front.json is damaged, but the trials are there
+            raise StudyError(f"the limit came before {self.folder}/front.json was rewritten; give a longer --timeout")
         outcome = before or self._outcome()
         if not outcome.records:
-            self.progress.say("the limit came before the first trial: the plan is not measured")
+            self.progress.say("the limit came before the first trial: the plan was not measured")
             outcome = replace(outcome, unguarded=UNMEASURED, seconds=dict(self.seconds))
         command = completion(self.question, self.folder, self.bank_folder)
         outcome = replace(outcome, state="stopped", completion=command)
@@ -199,10 +199,10 @@ class Session:
         return outcome
 
     def _check_inputs(self, found: Inputs) -> None:
-        """Makes sure that the folder's trials were measured with these inputs, and writes them there.
+        """Checks that the folder's trials were measured with these inputs, and writes the inputs there.
 
         Raises:
-            StudyError: If they were not, and nothing else was asked for.
+            StudyError: If they were not, and ``changed`` is ``refuse``.
         """
         changed = study_inputs.changes(self.folder, found)
         if changed and self.changed == "refuse":
@@ -212,7 +212,7 @@ class Session:
             self._locks.enter_context(locked(self.folder))
             same_study(self.folder, self.question)
             self._locks.enter_context(bank_in_use(self.bank_folder))
-            self.progress.say(f"the study of before is {aside}")
+            self.progress.say(f"the previous study was moved to {aside}")
             changed = []
         study_inputs.keep(self.folder, found, changed)
         self.inputs = {**found.texts, "origin": found.origin.sha256()}
@@ -222,7 +222,8 @@ class Session:
         refuse_impossible(self.solver, asked, self.reference, self.folder / "best" / "plan.yaml")
         if asked >= inventory.original_bytes:
             self.progress.say(
-                f"the budget of {asked:,} bytes is no less than the original's {inventory.original_bytes:,}: everything may be kept"
+                f"the budget of {asked:,} bytes is not below the original's {inventory.original_bytes:,}: "
+                "everything may be kept"
             )
         return asked
 
@@ -242,12 +243,12 @@ class Session:
         self.bench.name_records(self.folder / USED)
 
     def _step(self, name: str, done: int, of: int) -> None:
-        """Tells of a step before the trials, which ends at the limit."""
+        """Reports a step before the trials; raises `OutOfTime` at the limit."""
         self.progress.step(name, done, of)
         self.clock.check()
 
     def _narrow(self) -> None:
-        """Leaves in the space only those calibrated choices where the front may pass, told by their data-free siblings."""
+        """Removes the calibrated choices that lie far from the front of their data-free siblings."""
         offered = self.bench.space
         self.bench.space = free = data_free(offered)
         self._fill()
@@ -256,7 +257,7 @@ class Session:
         self.solver = Solver(self.bench.space)
         before, now = (sum(map(len, space.options.values())) for space in (offered, self.bench.space))
         self.progress.say(
-            f"lazy bank: {now:,} of {before:,} choices lie near the budget; the calibrated ones of the others are not made"
+            f"lazy bank: {now:,} of {before:,} choices lie near the budget; other calibrated choices are not compressed"
         )
 
     def _latency(self) -> LatencyTable | None:
@@ -268,7 +269,7 @@ class Session:
         if lacking := table.lacking(self.bench.space, plans):
             self.progress.say(
                 f"the latency table {path} lacks {len(lacking)} kernels of this study ({lacking[0]}): "
-                f"plans that run them get no predicted time; {REMEDY}"
+                f"plans with such a kernel get no predicted time; {REMEDY}"
             )
         return table
 
@@ -314,7 +315,7 @@ class Session:
                 timed = time_deployed(outcome, self.bench.deployed, at_once, self.progress.step, self.progress.say)
                 outcome = replace(outcome, timed=timed)
             else:
-                self.progress.say("no time was left to time the deployed models: their times stay predicted")
+                self.progress.say("no time was left to time the deployed models: only predicted times are reported")
         self._keep_time("finalists", started)
         outcome = replace(
             outcome, seconds=dict(self.seconds), prices=self.solver.prices(self.losses, self.budget_bytes)

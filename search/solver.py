@@ -1,4 +1,4 @@
-"""The plan of least predicted loss under a budget, exactly."""
+"""Exact solver: the plan of least predicted loss under a budget."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ Losses = Mapping[tuple[str, Choice], float]
 """Predicted loss of every (site, choice) of a space."""
 
 LOSS_BITS = 50
-"""Losses are rounded to whole numbers of so many bits, the largest of them all, so that equal sums are equal."""
+"""Bits of the integers that losses are scaled and rounded to, so that equal sums compare equal."""
 
 
 def read_losses(stored: SensitivityFile) -> dict[tuple[str, Choice], float]:
-    """The sensitivities that a study folder's ``sensitivity.json`` holds."""
+    """Sensitivities from the content of ``sensitivity.json``."""
     return {(site, parse_choice(choice)): loss for site, choice, loss in stored.losses}
 
 
 class Solver:
-    """A multiple-choice knapsack over the sites of a space.
+    """Multiple-choice knapsack over the sites of a space.
 
-    Each leaf takes one of its choices or is overruled by one site that covers it; a dropped block takes its norms along. Sites that
-    overrule leaves lie one in another or apart. With bytes as the only budget it is solved by `knapsack.solve`, exactly; further limits
-    take an integer program.
+    Each leaf takes one of its choices or is overruled by one site that covers it. A dropped block also frees its norms.
+    Sites that overrule leaves are nested or disjoint. With bytes as the only budget, `knapsack.solve` is exact; further
+    limits need an integer program.
 
     Args:
         space: Sites and options.
-        gap: Under further limits: most by which a plan's predicted loss may exceed the least, as a share of it.
-        limits: What every plan must keep to beside its bytes.
+        gap: With further limits, most relative excess of a plan's predicted loss over the optimum.
+        limits: Limits beside the bytes.
 
     Raises:
-        StudyError: If a limit has no cost for one of the choices, or two have one name.
+        StudyError: If a limit has no cost for one of the choices, or two limits share a name.
     """
 
     def __init__(self, space: Space, gap: float = 1e-6, limits: Sequence[Limit] = ()) -> None:
@@ -66,7 +66,7 @@ class Solver:
         self._arrange()
 
     def _arrange(self) -> None:
-        """The forest of the sites: leaves first, then those that overrule few, then those that overrule more."""
+        """Arranges the sites as a forest: leaves first, then parents by the number of leaves that they cover."""
         inventory, options = self.space.inventory, self.space.options
         sites = [
             *inventory.leaves,
@@ -89,34 +89,34 @@ class Solver:
         self._drops = np.array([leaves_out(by_name[name], choice) for name, choice in self.variables], dtype=bool)
 
     def smallest(self) -> Plan:
-        """The plan of fewest bytes.
+        """The plan with the fewest bytes.
 
         Raises:
-            BudgetError: If none keeps to the limits.
+            BudgetError: If no plan meets the limits.
         """
         return self._smallest[0]
 
     @cached_property
     def _smallest(self) -> tuple[Plan, int]:
-        """The plan of fewest bytes, and these."""
+        """The plan with the fewest bytes, and its size [bytes]."""
         taken = self._taken(self.sizes, None)
         if taken is None:
             raise BudgetError(self._refusal(None))
         return self._plan(taken), self.fixed + int(self.sizes[taken].sum())
 
     def size_bytes(self, plan: Plan) -> int:
-        """Bytes of a plan of the space; counted faster than `Plan.size_bytes` does, and the same."""
+        """Bytes of a plan of the space; equal to `Plan.size_bytes` but faster."""
         return self.fixed + sum(self._sizes[site.name, choice] for site, choice in plan.decided(self.space.inventory))
 
     def added_bytes(self, site: str, old: Choice, new: Choice) -> int:
-        """What a plan weighs more with one of a leaf's choices than with another."""
+        """Change of a plan's size when a leaf's choice changes from ``old`` to ``new`` [bytes]."""
         return self._sizes[site, new] - self._sizes[site, old]
 
     def solve(self, losses: Losses, budget_bytes: int) -> Plan:
-        """The plan of least total loss of at most so many bytes; of equal ones one of fewest bytes, the same each time.
+        """The plan of least total loss within the budget; ties go to the fewest bytes. Deterministic.
 
         Raises:
-            BudgetError: If no plan is that small, or none keeps to the limits; with the least that can be.
+            BudgetError: If no plan meets the budget and the limits; the message says what is possible.
             EvaluationError: If a loss is not finite.
         """
         taken = self._taken(self._row(losses, "the losses"), budget_bytes)
@@ -127,13 +127,14 @@ class Solver:
         return self._plan(taken)
 
     def front(self, losses: Losses, budgets: Sequence[int]) -> list[Plan]:
-        """One plan a budget, equal ones once, in the order of the budgets."""
+        """One plan per budget, in the order of the budgets, without duplicates."""
         return list(dict.fromkeys(self.solve(losses, budget) for budget in budgets))
 
     def prices(self, losses: Losses, budget_bytes: int) -> dict[str, float]:
-        """Loss that one unit more would save at this budget, of ``size_bytes`` and of each limit by its name.
+        """Shadow prices: loss saved by one more unit of ``size_bytes`` and of each limit, by its name.
 
-        They are the multipliers of the linear relaxation: right for changes of more than the bytes of a choice and of few percent.
+        They are the multipliers of the linear relaxation. They hold for changes of a few percent of the budget that
+        exceed the bytes of a single choice.
 
         Raises:
             BudgetError: If no plan meets the budget.
@@ -150,15 +151,15 @@ class Solver:
         except KeyError as error:
             site, choice = error.args[0]
             raise StudyError(
-                f"{what}: nothing is said of {choice} at {site}; give a number for every choice of the space"
+                f"{what}: no value for {choice} at {site}; give a number for every choice of the space"
             ) from None
         if not np.isfinite(row).all():
             site, choice = self.variables[int(np.flatnonzero(~np.isfinite(row))[0])]
-            raise EvaluationError(f"{what}: {choice} at {site} is not finite; leave it out of the space")
+            raise EvaluationError(f"{what}: the value of {choice} at {site} is not finite; leave it out of the space")
         return row
 
     def _taken(self, values: NDArray[np.float64], budget_bytes: int | None) -> NDArray[np.int64] | None:
-        """Indices of the variables that the best plan takes, in their order; None if there is none."""
+        """Indices of the variables in the best plan, ascending; None if no plan is feasible."""
         if self.limits:
             return self._program.solve(values, self._rooms(budget_bytes), self.gap)
         room = int(np.abs(self.sizes).sum()) if budget_bytes is None else budget_bytes - self.fixed
@@ -204,7 +205,7 @@ class Solver:
         return Plan(tuple(self.variables[i] for i in taken if self.variables[i][1] != KEEP))
 
     def _refusal(self, budget_bytes: int | None) -> str:
-        """Which budget no plan meets, and the least that one does."""
+        """Message that names the budget or limit that no plan meets, and the least value that is feasible."""
         free = Solver(self.space)
         for limit, costs in zip(self.limits, self._costs, strict=True):
             taken = free._taken(costs, None)

@@ -236,7 +236,7 @@ def test_damaged_sensitivities_are_made_again_by_a_search_and_refused_by_select(
     for each in (data[:-40], data.replace(b"0.", b"1.", 1), b"[]"):
         (tmp_path / "made" / "sensitivity.json").write_bytes(each)
         with pytest.raises(
-            StudyError, match=r"sensitivity\.json is damaged \(.*\); run the search again: it makes it again"
+            StudyError, match=r"sensitivity\.json is damaged \(.*\); run the search again to rewrite it"
         ):
             select_plan(tmp_path / "made", "40%")
 

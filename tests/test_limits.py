@@ -121,7 +121,7 @@ def test_the_budget_that_cannot_be_met_is_named() -> None:
 def test_numbers_that_say_nothing_are_refused() -> None:
     limit = limit_of([1] * len(FREE.variables), 5)
     some = dict(list(limit.costs.items())[1:])
-    with pytest.raises(StudyError, match="limit kv: nothing is said of .* at embed; give a number for every choice"):
+    with pytest.raises(StudyError, match="limit kv: no value for .* at embed; give a number for every choice"):
         Solver(SPACE, limits=[Limit(name="kv", most=1, costs=some)])
     with pytest.raises(StudyError, match="two limits have one name"):
         Solver(SPACE, limits=[limit, limit])

@@ -157,7 +157,7 @@ def test_a_fresh_start_moves_the_old_study_aside(study: Study) -> None:
     study.edit_config(rms_norm_eps=0.3)
     outcome, said = study.search(fresh=True)
     aside = study.root / "study.before-2"
-    assert said[0] == f"the study of before is {aside}"
+    assert said[0] == f"the previous study was moved to {aside}"
     moved = {
         path.relative_to(aside): path.read_bytes()
         for path in aside.rglob("*")
