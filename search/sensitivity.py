@@ -78,7 +78,7 @@ def _stored(path: Path, say: Callable[[str], None]) -> SensitivityFile | None:
     try:
         return read_sensitivity(path)
     except StudyError as damage:
-        say(f"{str(damage).rpartition(';')[0]}: it is made again")
+        say(f"{str(damage).rpartition(';')[0]}: it is recomputed")
         return None
 
 

@@ -1,4 +1,4 @@
-"""How fast this machine computes what a search consists of, timed on small pieces in one thread."""
+"""Speed of this machine at the work of a search, timed on small pieces in one thread."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from paredown.space.site import Inventory, Site
 from paredown.space.statistics import Statistics
 
 PASSES = 2.5
-"""What attention, norms and activations add to the matrix products, in passes over the inputs and outputs of all matrices."""
+"""Cost of attention, norms and activations, in passes over the inputs and outputs of all matrices."""
 
 COMPARED_PASSES = 3
-"""Passes over two distributions to compare them, each as long as a logarithm of a softmax."""
+"""Cost of comparing two distributions, in passes that each take as long as a log-softmax."""
 
 PIECE = 128
 """Rows and columns of the matrix that a method is timed on."""
@@ -26,14 +26,14 @@ PIECE = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """Seconds of a model on this machine.
+    """Speed of a model on this machine.
 
     Attributes:
-        flops_per_second: Of matrix products of the model's shapes.
-        forward: A token through the blocks [s].
-        compared: A token through the model, and its distribution compared with the original's [s].
-        deployed_flops_per_second: Of matrix products in the type that the deployed model computes in.
-        deployed: A token through the deployed model, one thread [s].
+        flops_per_second: Rate of matrix products of the model's shapes.
+        forward: Time of a token through the blocks [s].
+        compared: Time of a token through the model, including the comparison with the original's distribution [s].
+        deployed_flops_per_second: Rate of matrix products in the dtype that the deployed model computes in.
+        deployed: Time of a token through the deployed model on one thread [s].
     """
 
     flops_per_second: float
@@ -45,7 +45,7 @@ class Speed:
     @classmethod
     @one_thread()
     def of(cls, inventory: Inventory, dtype: torch.dtype = torch.float32) -> Speed:
-        """Times matrix products, those of a deployed model of this type among them, and a comparison."""
+        """Speed from timing matrix products, in ``dtype`` for deployed models, and a comparison."""
         embedding = next((site.members[0] for site in inventory.leaves if site.kind == "embedding"), None)
         linear = [member for site in inventory.leaves if site.kind == "linear" for member in site.members]
         largest = max(linear, key=lambda member: member.parameters).shape
@@ -59,7 +59,7 @@ class Speed:
         known = {"flops_per_second": rate, "forward": forward, "deployed_flops_per_second": deployed_rate}
         if not inventory.causal or embedding is None:
             return cls(**known, compared=forward, deployed=deployed)
-        vocabulary, hidden = embedding.shape  # both distributions are made from final states
+        vocabulary, hidden = embedding.shape  # both distributions are computed from final hidden states
         head = 2 * vocabulary * hidden
         compared = forward + 2 * head / rate + _comparison(vocabulary)
         return cls(**known, compared=compared, deployed=deployed + head / deployed_rate)
@@ -67,10 +67,10 @@ class Speed:
 
 @one_thread()
 def bank_seconds(pairs: Mapping[tuple[str, Choice], Site], flops_per_second: float) -> float:
-    """Seconds to compress every site under every choice in one thread, from pieces of each kind of choice that are timed.
+    """Time to compress every site under every choice in one thread, from timed pieces of each kind of choice [s].
 
-    A method takes its time for each weight; where it reads second moments, the errors that it passes on and the factors of
-    each matrix of moments come on top, by their number of operations.
+    A method's time is proportional to the number of weights. For methods that read second moments, the error feedback
+    and the factorisation of each matrix of moments are added by their number of operations.
     """
     weights: dict[tuple[str, ...], float] = {}
     examples: dict[tuple[str, ...], Choice] = {}
@@ -98,7 +98,7 @@ def bank_seconds(pairs: Mapping[tuple[str, Choice], Site], flops_per_second: flo
 
 
 def ordered_flops(inventory: Inventory, tokens: int) -> float:
-    """Operations of a plan compressed in order beside its forward pass and its compression: moments, factors, corrections."""
+    """Operations to compress a plan in order beside its forward pass and compression: moments, factors, corrections."""
     linear = [member for site in inventory.leaves if site.kind == "linear" for member in site.members]
     return sum(4.0 * tokens * width**2 + 2.0 * width**3 for width in input_widths(inventory).values()) + sum(
         10.0 * member.parameters * member.shape[1] for member in linear
@@ -106,7 +106,7 @@ def ordered_flops(inventory: Inventory, tokens: int) -> float:
 
 
 def _timed(call: Callable[[], object], calls: int = 20) -> float:
-    """Seconds of the fastest of a few calls on one thread, without the time that other processes had the core."""
+    """CPU time of the fastest call on one thread [s]; time that other processes held the core does not count."""
     found = []
     for _ in range(calls):
         started = time.thread_time()
@@ -123,6 +123,6 @@ def _flops(shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> float:
 
 
 def _comparison(vocabulary: int) -> float:
-    """Seconds a token of comparing two distributions."""
+    """Time per token to compare two distributions [s]."""
     logits = torch.randn(64, vocabulary)
     return COMPARED_PASSES * _timed(lambda: (logits - logits.logsumexp(-1, keepdim=True)).exp()) / 64

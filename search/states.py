@@ -1,4 +1,4 @@
-"""Sums of choices that may still become the best solution of a knapsack."""
+"""Partial sums of a knapsack that can still lead to an optimal solution."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class States:
-    """Choices of some nodes, summed; ``(m,)`` each.
+    """Partial sums over some nodes; arrays of shape ``(m,)``.
 
     Attributes:
-        losses: Sums.
-        sizes: Sums.
-        counted: Sums.
-        excess: By how much each costs more than the cheapest, at the prices of the bound.
-        origin: What each is made of: columns of a node, and indices into other states; -1 where it is not made of these.
+        losses: Sum of the losses.
+        sizes: Sum of the sizes.
+        counted: Number of counted choices.
+        excess: Cost above the cheapest choices, at the prices of the bound.
+        origin: Parts of each sum: a node with column indices, or other states with indices into them; -1 where a sum
+            does not use that part.
     """
 
     losses: Integers
@@ -35,7 +36,7 @@ class States:
         return len(self.losses)
 
     def take(self, index: Integers) -> States:
-        """Some of them."""
+        """The sums at these indices."""
         origin = tuple((source, places[index]) for source, places in self.origin)
         return States(
             losses=self.losses[index],
@@ -46,7 +47,7 @@ class States:
         )
 
     def undominated(self) -> States:
-        """Those that no other of the same count beats in loss and size; of equal ones the first. By count and size."""
+        """Sums not dominated in loss and size at equal count, the first of equal ones; sorted by count and size."""
         if len(self) < 2:
             return self
         keys = (self.losses, self.sizes, self.counted) if self.counted.any() else (self.losses, self.sizes)
@@ -61,7 +62,7 @@ class States:
         return self.take(order[stays])
 
     def choices(self, index: int) -> Iterator[tuple[int, int]]:
-        """Nodes and columns of one of them."""
+        """Nodes and columns that the sum at ``index`` consists of."""
         pending: list[tuple[States, int]] = [(self, index)]
         while pending:
             states, at = pending.pop()
@@ -75,12 +76,12 @@ class States:
 
 
 def added(left: States, right: States, gap: float) -> States:
-    """Sums of one of each, among those whose excess is within the gap the ones that no other beats.
+    """Undominated sums of one state from each side whose excess is within the gap.
 
     Args:
-        left: Undominated.
-        right: Undominated, the fewer.
-        gap: Most excess.
+        left: Undominated states.
+        right: Undominated states; pass the shorter side here.
+        gap: Largest excess.
     """
     near = np.flatnonzero(right.excess <= gap - left.excess.min(initial=np.inf))
     pairs = [(np.flatnonzero(left.excess <= gap - right.excess[place]), place) for place in near]
@@ -97,7 +98,7 @@ def added(left: States, right: States, gap: float) -> States:
 
 
 def either(left: States, right: States) -> States:
-    """All of both."""
+    """The states of both, concatenated."""
     nowhere = [np.full(len(states), -1) for states in (left, right)]
     return States(
         losses=np.concatenate([left.losses, right.losses]),

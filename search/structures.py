@@ -1,4 +1,4 @@
-"""Which blocks, attentions and feed-forward networks a plan overrules; what else could be, and the best plan that has it."""
+"""Structures of plans (the blocks, attentions and feed-forward networks that they overrule) and their neighbours."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from paredown.space.layouts import leaves_out
 from paredown.space.plan import Plan
 
 Structure = frozenset[tuple[str, Choice]]
-"""Sites that overrule others, with their choices."""
+"""The sites of a plan that overrule others, with their choices."""
 
 FORBIDDEN = 1e4
-"""What one choice that a structure does not have costs, in sums of all losses."""
+"""Penalty for a choice outside the structure, in sums of the absolute values of all losses."""
 
 TRIES = 20
 
 
 class Structures:
-    """Neighbours of structures, and plans that have a structure.
+    """Neighbours of structures, and the best plan with a given structure.
 
     Args:
-        solver: Of the space; limits beside the bytes are kept to.
+        solver: Solver of the space; its limits beside the bytes apply.
     """
 
     def __init__(self, solver: Solver) -> None:
@@ -34,15 +34,15 @@ class Structures:
         self.options = [(name, choice) for name in self.parents for choice in self.space.options[name]]
 
     def of(self, plan: Plan) -> Structure:
-        """A plan's own."""
+        """Structure of a plan."""
         return frozenset(entry for entry in plan.entries if entry[0] in self.parents)
 
     def near(self, generator: np.random.Generator, structure: Structure) -> Structure:
-        """One site overruled more, one fewer, or one in place of another; the same where the space has no such."""
+        """A random neighbour: one overruling site added, removed or replaced; the same structure if none is found."""
         for _ in range(TRIES if self.options else 0):
             sites = sorted(structure, key=str)
             changed = set(structure)
-            kind = generator.integers(3)  # a site more, a site fewer, one for another
+            kind = generator.integers(3)  # 0: add a site, 1: remove one, 2: replace one
             if kind and sites:
                 changed.discard(sites[int(generator.integers(len(sites)))])
             if kind != 1:
@@ -52,14 +52,14 @@ class Structures:
         return structure
 
     def is_allowed(self, structure: Iterable[tuple[str, Choice]]) -> bool:
-        """Whether no two of its sites lie in each other, and it leaves out no more than the space allows."""
+        """Whether its sites do not overlap and it leaves out no more than the space allows."""
         found = list(structure)
         covered = [leaf for name, _ in found for leaf in self.parents[name].covers]
         drops = sum(leaves_out(self.parents[name], choice) for name, choice in found)
         return len(set(covered)) == len(covered) and drops <= self.space.max_drops
 
     def solved(self, structure: Structure, losses: Losses, budget_bytes: int) -> Plan | None:
-        """The plan of least total loss that has this structure; None if none fits."""
+        """The plan of least total loss with this structure; None if none fits the budget."""
         dear = FORBIDDEN * sum(map(abs, losses.values()))
         overruled = {leaf for name, _ in structure for leaf in self.parents[name].covers}
         weighed = {

@@ -1,4 +1,4 @@
-"""A study: trials in an Optuna database, from the first uniform plan to the last proposal, resumable at any moment."""
+"""Trials of a study in an Optuna database, resumable at any moment."""
 
 from __future__ import annotations
 
@@ -37,18 +37,21 @@ from paredown.space.plan_file import choices_of
 ATTRIBUTE = "paredown"
 MEASURED = (TrialState.COMPLETE, TrialState.PRUNED)
 MOST_FAILURES = 10
+"""Trials in a row that may fail before the search ends with an error."""
+
 Measure = Callable[[Plan, int | None], Quality]
-"""The quality of a plan on so many sequences of the search set; None are all."""
+"""Quality of a plan on the first sequences of the search set; None for all of them."""
 
 Latency = Callable[[Plan], tuple[float | None, float] | None]
+"""Predicted times of a plan, decode (None for encoders) and prefill [ms/token]; None where unknown."""
 
 
 class TrialLog:
-    """The trials of a study, in SQLite: each is written before the next begins.
+    """Trial database of a study, in SQLite; each trial is written before the next begins.
 
     Args:
-        path: The database; made if missing.
-        with_latency: Whether time is an objective beside size and loss.
+        path: The database; created if missing.
+        with_latency: Whether time is a third objective beside size and loss.
     """
 
     def __init__(self, path: Path, *, with_latency: bool) -> None:
@@ -60,7 +63,7 @@ class TrialLog:
             event.listen(storage.engine, "connect", _durable)
             storage.engine.dispose()
             self.path = path
-            sampler = optuna.samplers.RandomSampler(seed=0)  # suggests nothing: plans are proposed by `Sampler`
+            sampler = optuna.samplers.RandomSampler(seed=0)  # unused: plans come from paredown's own `Sampler`
             self.study = optuna.create_study(
                 storage=storage, study_name="paredown", directions=directions, sampler=sampler, load_if_exists=True
             )
@@ -70,22 +73,22 @@ class TrialLog:
         self.with_latency = with_latency
 
     def records(self) -> list[Record]:
-        """All trials that were measured, by number; on lower rungs too."""
+        """All measured trials, by number; lower rungs included."""
         with _database(self.path):
             trials = self.study.get_trials(deepcopy=False, states=MEASURED)
             return [Record.from_mapping(trial.user_attrs[ATTRIBUTE]) for trial in trials]
 
     def open_trials(self) -> list[optuna.trial.FrozenTrial]:
-        """Trials that were begun and not finished: this process's predecessor was interrupted in them."""
+        """Trials that were begun but not finished because an earlier process was interrupted."""
         return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def reopen(self, trial: optuna.trial.FrozenTrial) -> optuna.Trial:
-        """A trial that was interrupted."""
+        """The interrupted trial, open again."""
         with _database(self.path):
             return optuna.Trial(self.study, trial._trial_id)
 
     def failed(self) -> dict[int, Plan]:
-        """Plans that could not be measured, by number."""
+        """Plans that could not be measured, by trial number."""
         with _database(self.path):
             trials = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
             choices = {trial.number: trial.user_attrs["choices"] for trial in trials if "choices" in trial.user_attrs}
@@ -100,17 +103,14 @@ class TrialLog:
             return self.study.ask()
 
     def tell(self, trial: optuna.Trial, record: Record, budget_bytes: int) -> None:
-        """Finishes a trial; what exceeds the budget is marked infeasible, what was not measured on the whole set as pruned."""
+        """Finishes a trial: over the budget it is infeasible, below the whole search set it is pruned."""
         excess = float(record.size_bytes - budget_bytes)
         with _database(self.path):
             trial.set_user_attr(ATTRIBUTE, record.to_mapping())
-            if (
-                "budget" not in trial.constraints
-            ):  # else the process died after this line; Optuna warns of a second call
+            if "budget" not in trial.constraints:  # set if the process died after this line; a second call would warn
                 trial.set_constraint("budget", excess)
-            self.study._storage.set_trial_system_attr(
-                trial._trial_id, "constraints", [excess]
-            )  # what the dashboard reads
+            # the dashboard reads this attribute
+            self.study._storage.set_trial_system_attr(trial._trial_id, "constraints", [excess])
             if record.whole:
                 self.study.tell(trial, record.objectives(timed=self.with_latency))
             else:
@@ -126,18 +126,18 @@ class TrialLog:
 
 
 class Race:
-    """Runs trials until a count or a clock says stop.
+    """Runs trials until their number, the clock or patience ends them.
 
     Args:
-        log: The trials.
-        question: What samplers are asked.
+        log: Trial database.
+        question: The question that samplers answer.
         sampler: Name of the sampler.
-        seeds: Plans that are measured first, each with its origin.
-        measure: Quality of a plan on the search set.
-        latency: Predicted times of a plan; None where not known.
+        seeds: Plans to measure first, each with its origin.
+        measure: Measures a plan on the search set.
+        latency: Predicts a plan's times; None where unknown.
 
     Attributes:
-        ended: In words why patience was at its end; empty if something else ended the trials.
+        ended: Sentence that says why patience ended the trials; empty if something else did.
     """
 
     def __init__(
@@ -167,18 +167,20 @@ class Race:
         reserved: Callable[[], float] = lambda: 0.0,
         patience: str | int = "off",
     ) -> None:
-        """Measures plans until they took the forward passes of ``trials`` whole ones, the next would end too late, or ``patience``
-        (as of `Patience`) is at its end.
+        """Measures plans until one of the limits is reached.
+
+        The limits are the forward passes of ``trials`` whole trials, the clock (no trial begins that would end too
+        late), and ``patience`` as in `Patience`.
 
         Args:
-            trials: Forward passes over the search set; None for any number.
-            finished: Is told of each trial.
-            clock: The limit of the run.
-            reserved: Seconds that the steps after the trials need.
-            patience: When trials are not worth going on with.
+            trials: Number of whole trials whose forward passes may be spent; None without a limit.
+            finished: Called with each measured trial.
+            clock: Time limit of the run.
+            reserved: Time that the steps after the trials need [s].
+            patience: ``auto``, ``off``, or the number of trials without a better plan.
 
         Raises:
-            EvaluationError: If ten trials in a row fail.
+            EvaluationError: If `MOST_FAILURES` trials in a row fail.
         """
         pending = self.log.open_trials()
         failures = 0
@@ -200,7 +202,7 @@ class Race:
                 self.failed[trial.number] = proposal.plan
                 if failures >= MOST_FAILURES:
                     raise EvaluationError(
-                        f"{failures} trials in a row failed, the last one: {error}; what was measured is kept"
+                        f"{failures} trials in a row failed, the last one: {error}; the measured trials are kept"
                     ) from None
             else:
                 failures = 0
@@ -218,16 +220,16 @@ class Race:
 
     @property
     def spent(self) -> float:
-        """What was measured so far, in trials on the whole search set; one that failed counts as a whole one."""
+        """Cost of all trials so far, in trials on the whole search set; a failed trial counts as a whole one."""
         return len(self.failed) + sum(record.share_of(self.question.sequences) for record in self.history.values())
 
     @property
     def trial_seconds(self) -> float:
-        """What a whole trial takes in this run; 0 before the first."""
+        """Time of a whole trial in this run [s]; 0 before the first."""
         return self._seconds / self._shares if self._shares else 0.0
 
     def left(self, trials: int | None, patience: str | int) -> float:
-        """Whole trials that are left at most, if none finds a better plan; infinite if only a clock ends them."""
+        """Most whole trials left if none finds a better plan; infinite if only the clock ends them."""
         left = [math.inf if trials is None else max(trials - self.spent, 0.0)]
         if patience != "off":
             left.append(0.0 if self.ended else self._patience(patience).left(self._known, self.failed))
@@ -273,7 +275,7 @@ class Race:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds a study folder for this process.
+    """Locks a study folder for this process.
 
     Raises:
         StudyError: If another process holds it.
@@ -299,7 +301,7 @@ def _database(path: Path) -> Iterator[None]:
         ):
             raise damaged(path, reason) from None
         raise OutputError(
-            f"cannot write {path}: {reason}; free some space, then run the same command again: it goes on"
+            f"cannot write {path}: {reason}; free some space, then run the same command again: it resumes"
         ) from None
     except DAMAGE as error:
         raise damaged(path, reason_of(error)) from None

@@ -1,4 +1,4 @@
-"""A study's folder: of one study, of the same weights and texts, and whether it is finished."""
+"""The study folder: its lock on one study, its environment log, and whether the study is finished."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from paredown.space.temporary import remove_abandoned
 
 
 def tidy(folder: Path) -> None:
-    """Removes the files that a killed search was writing, bank apart; for the process that holds the folder."""
+    """Removes temporary files that a killed search left, except in the bank; the caller must hold the folder."""
     for place in (folder, folder / "best", folder / MEASUREMENTS, folder / "select", *folder.glob("front/*")):
         remove_abandoned(place, ".")
 
 
 ENVIRONMENT = "environment.json"
-"""Versions and machines that the study ran on, each with the time when it first did."""
+"""File name of the log of versions and machines that the study ran on, each with the time of its first use."""
 
 
 def same_study(folder: Path, question: StudyFile) -> None:
-    """Makes sure that a folder is free or holds this study, and writes the question there.
+    """Checks that a folder is empty or holds this study, and writes the question there.
 
     Raises:
-        StudyError: If it holds trials of another study, or something else.
+        StudyError: If it holds trials of another study, or is not a study folder.
     """
     path = folder / "study.yaml"
     if path.is_file():
         before, now = StudyFile.read(path).question(), question.question()
         differs = sorted(key for key in now if now[key] != before.get(key))
-        if differs and (folder / "study.db").is_file():  # before the first trial the question may be mended
+        if differs and (folder / "study.db").is_file():  # before the first trial the question may be corrected
             raise StudyError(
                 f"{folder} holds another study (other {', '.join(differs)}); "
                 "choose another folder with --out, or `paredown select` for another budget"
             )
     elif any(folder.glob("[!.]*")):
-        raise StudyError(f"{folder} exists and is no study folder; choose another with --out")
+        raise StudyError(f"{folder} exists and is not a study folder; choose another with --out")
     question.write(path)
 
 
 def moved_aside(folder: Path) -> Path:
-    """Renames a folder to ``NAME.before-N``, with the first N that is free; where it is now.
+    """Renames a folder to ``NAME.before-N`` with the first free N; returns the new path.
 
     Raises:
         OutputError: If it cannot be renamed.
@@ -64,13 +64,13 @@ def moved_aside(folder: Path) -> Path:
 
 
 def keep_environment(folder: Path, found: Mapping[str, str | int]) -> None:
-    """Adds versions and machine to ``environment.json``, with the time, unless the study ran there before."""
+    """Appends versions and machine to ``environment.json`` with the current time, unless they are there already."""
     path = folder / ENVIRONMENT
     try:
         before = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         before = []
-    if isinstance(before, dict):  # of an older version, which kept the last one only
+    if isinstance(before, dict):  # an older version kept the last entry only
         before = [{"since": None, **before}]
     known = [each for each in before if isinstance(each, dict)] if isinstance(before, list) else []
     if not any({key: value for key, value in each.items() if key != "since"} == found for each in known):
@@ -79,7 +79,7 @@ def keep_environment(folder: Path, found: Mapping[str, str | int]) -> None:
 
 
 def finished(folder: Path, question: StudyFile) -> Outcome | None:
-    """The outcome of this very study, if no trial is left to measure and nothing is missing of the winner's choice."""
+    """The outcome of this very study if no trial is left and the winner's choice is complete; else None."""
     outcome = stored_outcome(folder)
     if outcome is None:
         return None
@@ -90,7 +90,7 @@ def finished(folder: Path, question: StudyFile) -> Outcome | None:
 
 
 def database_url(path: Path) -> str:
-    """What Optuna opens a SQLite file by; ``?``, ``#`` and ``%`` may be part of the path, and braces, which Optuna would fill in."""
+    """Optuna's URL of a SQLite file; escapes ``?``, ``#`` and ``%``, and braces, which Optuna would interpolate."""
     from sqlalchemy import URL
 
     url = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)

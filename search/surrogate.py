@@ -1,4 +1,4 @@
-"""What measured plans teach about the sensitivities."""
+"""Surrogate of the loss: a Gaussian process that corrects the sensitivities by the measured trials."""
 
 from __future__ import annotations
 
@@ -33,58 +33,71 @@ WIDTHS = {
     "remainder": 0.1,
     "noise": 0.01,
 }
-"""Prior standard deviations of the logarithm: of an error that all sensitivities share, those of a block, of a role in the block, of a
-site, of one choice wherever it is taken, of a pair alone; of how the first four change where a plan loses e times as much; of what no
-pair explains, alike for plans that are alike; and of what nothing explains. Measured plans teach how far from them the truth is."""
+"""Prior standard deviations of log multipliers and residuals.
+
+- ``all``, ``block``, ``role``, ``site``, ``choice``, ``pair``: error shared by all sensitivities, by a block, by a role
+  within blocks, by a site, by one choice at all sites, or by a single pair.
+- ``... by level``: change of the first four per unit of the plan's log loss.
+- ``remainder``: what no pair explains, correlated between similar plans.
+- ``noise``: independent residual.
+
+Measured plans update them.
+"""
 
 BY_LEVEL = " by level"
 
 FACTORS = (1 / 3, 1.0, 3.0)
+"""Factors on a prior width that are tried."""
+
 PASSES = 2
+"""Coordinate-wise passes over the widths."""
+
 STEPS = 3
 """Gauss-Newton steps to the most probable multipliers."""
 
 FEWEST, MOST = 128, 512
 SHARES = 460_000
-"""Trials that it learns from at most: those on the front, and the latest; so many that what they weigh, a number for each pair of a site
-and a choice, are no more than that, but within these bounds."""
+"""Least and most trials that are fitted, and within these the most entries of their matrix: trials times (site, choice)
+pairs. The trials on the front and the latest ones are used."""
 
 MOST_FOR_WIDTHS = 96
+"""Most trials, the latest, that the widths are learned from."""
+
 REACH = 0.3
-"""Of plans whose sites carry so great a share of the loss and differ, the remainders are alike by 1/e."""
+"""Length scale of the remainder: its correlation falls by a factor e per this share of the loss on differing leaves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """Log losses of plans: expected, and how uncertain; each ``(n,)``."""
+    """Predicted log losses of plans: mean and standard deviation, shape ``(n,)`` each."""
 
     mean: Floats
     spread: Floats
 
 
 class Surrogate:
-    """The loss of a plan is the sum of its sensitivities, each times a multiplier around one, and a remainder; a Gaussian process.
+    """Gaussian process of a plan's log loss.
 
-    The logarithms of the multipliers are jointly normal: pairs of a block, a role, a site, or with the same choice err alike. They
-    are linear in the plan's level, the logarithm of the sum of its sensitivities: what an error in an early block costs depends on how
-    much the later ones lose. The remainder is alike for plans that are alike. Widths are learned: those of greatest posterior
-    probability on a coarse grid.
+    The loss is the sum of the plan's sensitivities, each times a multiplier around one; a remainder is added to its
+    logarithm. The log multipliers are jointly normal: those of pairs that share a block, a role, a site or a choice are
+    correlated. They are linear in the plan's level, the log of the sum of its sensitivities: the cost of an error in an
+    early block depends on how much the later blocks lose. The remainder is correlated between similar plans. The widths
+    maximise the posterior probability on a coarse grid.
 
     Args:
         basis: Sensitivities.
-        records: Measured trials; those on lower rungs count for as much as rungs tell.
+        records: Measured trials; those on lower rungs carry the extra uncertainty of their rung.
 
     Source:
-        Rasmussen & Williams, 2006, "Gaussian Processes for Machine Learning", sections 2.2, 2.7 and 5.4; the sum in the logarithm is
-        linearised at the most probable multipliers (Laplace's approximation).
+        Rasmussen & Williams, 2006, "Gaussian Processes for Machine Learning", sections 2.2, 2.7 and 5.4; the sum in the
+        logarithm is linearised at the most probable multipliers (Laplace's approximation).
     """
 
     def __init__(self, basis: Basis, records: Sequence[Record]) -> None:
         self.basis = basis
         self.widths = dict(WIDTHS)
-        self._multipliers: Floats = np.zeros(
-            (2, len(basis.pairs))
-        )  # their logarithms at the middle level, and what a level adds
+        # log multipliers at the middle level, and their change per level
+        self._multipliers: Floats = np.zeros((2, len(basis.pairs)))
         self._middle = 0.0
         self._front = np.zeros((1, 2))
         most = min(max(SHARES // max(len(basis.pairs), 1), FEWEST), MOST)
@@ -95,15 +108,15 @@ class Surrogate:
             self._fit([record for record, _ in known])
 
     def expected(self, size_bytes: int) -> dict[tuple[str, Choice], float]:
-        """Losses in plans of about that size, under the most probable multipliers."""
+        """Losses in plans of about this size, under the most probable multipliers."""
         return self._scaled(self._multipliers, size_bytes)
 
     def draw(self, generator: np.random.Generator, size_bytes: int) -> dict[tuple[str, Choice], float]:
-        """Losses in plans of about that size, under one draw from the posterior.
+        """Losses in plans of about this size, under one posterior sample.
 
         Source:
-            Wilson et al., 2020, "Efficiently Sampling Functions from Gaussian Process Posteriors", arXiv 2002.09309, section 3.1:
-            a draw from the prior, corrected by what was measured (Matheron's rule).
+            Wilson et al., 2020, "Efficiently Sampling Functions from Gaussian Process Posteriors", arXiv 2002.09309,
+            section 3.1: a prior sample, corrected by the measurements (Matheron's rule).
         """
         drawn = np.zeros_like(self._multipliers)
         for name, group, by_level in self._kinds:
@@ -117,7 +130,7 @@ class Surrogate:
         )
 
     def predict(self, plans: Sequence[Plan]) -> Prediction:
-        """Of plans whose choices all have a sensitivity."""
+        """Posterior mean and standard deviation of plans whose choices all have a sensitivity."""
         rows = [row for plan in plans if (row := self.basis.row(plan)) is not None]
         levels = self.basis.levels(rows) - self._middle if self._rows else np.zeros(len(rows))
         shares, sums = self.basis.shares(rows, self._multipliers, levels)
@@ -133,7 +146,7 @@ class Surrogate:
         return Prediction(mean=sums + remainder @ self._weights, spread=np.sqrt(np.maximum(variance, 1e-8)))
 
     def predicted_loss(self, plan: Plan) -> float | None:
-        """Of one plan; None if it takes a choice that has no sensitivity."""
+        """Predicted loss of one plan, from its posterior mean log loss; None if a choice has no sensitivity."""
         row = self.basis.row(plan)
         if row is None:
             return None
@@ -166,12 +179,12 @@ class Surrogate:
 
     @cached_property
     def _kinds(self) -> list[tuple[str, str, int]]:
-        """Names of widths, the groups that they are of, and 1 where it is a level's."""
+        """Names of the widths, the basis group of each, and 1 for a width by level, else 0."""
         plain = [(name, name, 0) for name in self.basis.groups]
         return plain + [(name, name.removesuffix(BY_LEVEL), 1) for name in WIDTHS if name.endswith(BY_LEVEL)]
 
     def _summed(self, shares: Floats, levels: Floats) -> dict[str, Floats]:
-        """What the log multipliers of each kind add to plans' log losses, to first order: ``(n, groups)`` each."""
+        """Design matrices: first-order effect of each kind of log multiplier on log losses, ``(n, groups)`` each."""
         summed = self.basis.summed(shares)
         return {
             name: summed[group] * levels[:, None] if by_level else summed[group]
@@ -179,17 +192,17 @@ class Surrogate:
         }
 
     def _explained(self, multipliers: Floats) -> Floats:
-        """What log multipliers add to the measured plans' log losses, to first order."""
+        """Change of the measured plans' log losses by log multipliers, to first order."""
         explained: Floats = self._shares @ multipliers[0] + self._levels * (self._shares @ multipliers[1])
         return explained
 
     def _alike(self, rows: Sequence[Row], others: Sequence[Row]) -> Floats:
-        """``exp(-d)``, with d the weight of the leaves where two plans differ, over the reach; ``(n, m)``."""
+        """Kernel ``exp(-d / REACH)``, with d the loss share of the leaves where two plans differ; ``(n, m)``."""
         alike: Floats = np.exp((self.basis.alike(rows, others, self._first_shares) - 1) / REACH)
         return alike
 
     def _back(self, weights: Floats) -> Floats:
-        """Log multipliers that weights of the measured plans make."""
+        """Log multipliers from weights of the measured plans: prior covariance times transposed design matrix."""
         pulled = [weights @ self._shares, (weights * self._levels) @ self._shares]
         total = np.zeros_like(self._multipliers)
         for name, group, by_level in self._kinds:
@@ -206,7 +219,7 @@ class Surrogate:
 
 
 def latest(records: Sequence[Record], most: int) -> list[Record]:
-    """Those on the front of size and loss, half of all at most, and the newest, in the order of their numbers."""
+    """At most ``most`` trials: those on the front of size and loss (up to half), then the newest; by number."""
     if len(records) <= most:
         return list(records)
     whole = [record for record in records if record.whole]
@@ -220,7 +233,7 @@ def latest(records: Sequence[Record], most: int) -> list[Record]:
 
 
 def _learned(grams: dict[str, Floats], targets: Floats, spreads: Floats) -> dict[str, float]:
-    """Widths of great posterior probability, one changed after the other; each is expected to be right within a factor of three."""
+    """Widths by coordinate search for the maximum posterior; the prior trusts each within a factor of three."""
     part = slice(-MOST_FOR_WIDTHS, None)
     grams = {name: gram[part, part] for name, gram in grams.items()}
     targets, noise = targets[part], np.diag(spreads[part] ** 2)

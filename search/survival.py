@@ -1,4 +1,4 @@
-"""What is left on fresh texts of what the trials gained on the search set, which chose among them: the winner's curse."""
+"""Survival of the gain: how much of the gain on the search set, which chose the trial, is left on fresh texts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from paredown.search.rendering import Section
 
 
 def survival_words(outcome: Outcome) -> str:
-    """In one sentence, how much of the gain was luck."""
+    """Sentence that says how much of the gain survived; empty without a comparison."""
     found = outcome.survival
     if found is None:
         return ""
     gained, left = 100 * (1 - found.search.mean), 100 * (1 - found.fresh.mean)
     spread = f"95 % interval {100 * (1 - found.fresh.high):.1f} to {100 * (1 - found.fresh.low):.1f} %"
-    told = f"Of the {gained:.1f} % that the trials gained over the solver's first plan on the search set, which chose among "
-    told += f"{len(outcome.records) + outcome.stopped_early} plans, {left:.1f} % are left on fresh texts ({spread})"
+    told = f"The trials gained {gained:.1f} % over the solver's first plan on the search set, which chose among "
+    told += f"{len(outcome.records) + outcome.stopped_early} plans; {left:.1f} % are left on fresh texts ({spread})"
     if left <= 0:
         return f"{told}: none of the gain survived."
     return f"{told}: " + (
@@ -24,13 +24,13 @@ def survival_words(outcome: Outcome) -> str:
 
 
 def luck_words(outcome: Outcome) -> str:
-    """That, where the search set saw a gain and fresh texts see none."""
+    """The same sentence if the gain is significant on the search set but not on fresh texts; otherwise empty."""
     found = outcome.survival
     return f" {survival_words(outcome)}" if found and found.search.high < 1 <= found.fresh.high else ""
 
 
 def survival_section(outcome: Outcome) -> Section:
-    """The finalists on both sets, each compressed as the trials had it."""
+    """The finalists' losses on both sets, each compressed as the trials had it."""
     title = "The search set against fresh texts"
     finalists = [record for record in outcome.records if record.number in outcome.selection]
     if not finalists:
@@ -48,7 +48,10 @@ def survival_section(outcome: Outcome) -> Section:
         if rows and solver and len(rows[0]) > 3
         else []
     )
-    told = "Each finalist compressed as the trials had it, on the set that chose it and on the selection set, which no trial read."
+    told = (
+        "Each finalist is compressed as in its trial and measured on the search set, which chose it, and on the "
+        "selection set, which no trial read (fresh texts)."
+    )
     words = survival_words(outcome)
     return Section(
         title=title,

@@ -1,4 +1,4 @@
-"""A plan of another model measured on its new one: a few moves of bytes near it, then the last steps of a study."""
+"""Transfer of a plan to another model: it is measured there, improved by a few moves, and judged as in a study."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
     from paredown.search.progress import Progress
 
 RUNG = 4
-"""Uniform plans are told apart on one in so many sequences of the search set, from their data-free siblings."""
+"""Uniform plans are ranked by their data-free siblings on the first 1/RUNG of the search set."""
 
 MOVES = 2000
-"""Moves that are drawn for one that is measured."""
+"""Moves drawn for each one that is measured."""
 
 LEAST, MOST = 0.6, 1.6
-"""Choices that moves may take store so much of what the plan's own choice stores."""
+"""Least and most bytes of the choices that moves may take, as a share of the plan's own choice."""
 
 FIRST, MOVED = "solver", "transfer"
-"""Origins of trials: the plan before any trial, which `decide` guards as it does a solver's plan, and those that moved bytes."""
+"""Origins of trials: the plan itself, which `decide` treats as it does a solver's plan, and plans with moved bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a transferred plan turned out to be worth.
+    """Result of a transfer.
 
     Attributes:
-        outcome: As of a search: finalists, winner, comparison with the best uniform plan.
-        tokens: That were read in forward passes.
+        outcome: Outcome as of a search: finalists, winner, comparison with the best uniform plan.
+        tokens: Tokens read in forward passes.
     """
 
     outcome: Outcome
@@ -57,7 +57,7 @@ class Measured:
 
 
 def near_question(question: StudyFile, space: Space, plan: Plan) -> StudyFile:
-    """The study with a space of what lies near a plan: statistics are collected for that only, and for uniform plans."""
+    """The study with a space of uniform plans and choices near a plan, so that statistics cover only these."""
     near = nearby(space, plan)
     uniform = [found.plan for found in uniform_plans(space, space.inventory.original_bytes)]
     overrides = []
@@ -71,14 +71,14 @@ def near_question(question: StudyFile, space: Space, plan: Plan) -> StudyFile:
 
 
 class Transfer:
-    """A plan on trial on a model that it was not made for.
+    """A plan tried on a model that it was not made for.
 
     Args:
-        bench: Of the model; made for `near_question`.
-        space: All that a search of the model would offer.
-        plan: Within the budget.
+        bench: Workbench of the model, made for `near_question`.
+        space: Full space that a search of the model would have.
+        plan: The plan, within the budget.
         budget_bytes: Most bytes.
-        progress: Who is told.
+        progress: Receives the progress.
     """
 
     def __init__(self, bench: Workbench, space: Space, plan: Plan, budget_bytes: int, progress: Progress) -> None:
@@ -88,7 +88,7 @@ class Transfer:
         self._alone_tokens = 0.0
 
     def run(self, trials: int) -> Measured:
-        """Measures the plan, uniform plans and so many moves on the search set; then decides as a search does.
+        """Measures the plan, ``trials`` moves and uniform plans on the search set; then decides as a search does.
 
         Raises:
             EvaluationError: If neither the plan nor a uniform one within the budget can be measured.
@@ -99,7 +99,7 @@ class Transfer:
         self._uniform()
         if not self.records:
             raise EvaluationError(
-                "neither the plan nor a uniform one gives finite predictions on this model; search it anew"
+                "neither the plan nor a uniform one gives finite predictions on this model; run a new search"
             )
         outcome = replace(self._outcome(), records=tuple(self._promising()))
         with rebuilder(self.bench) as rebuild:
@@ -111,16 +111,14 @@ class Transfer:
         return Measured(outcome=outcome, tokens=round(read) + checks)
 
     def _promising(self) -> list[Record]:
-        """The plan, the best move if that is better on the search set, and uniform plans."""
+        """The plan, the best move if it is better on the search set, and the uniform plans."""
         first = [record for record in self.records if record.origin == FIRST]
         best = best_within([record for record in self.records if record.origin != "uniform"], self.budget_bytes)
         moved = [best] if best and best.origin == MOVED else []
         return [*first, *moved, *(record for record in self.records if record.origin == "uniform")]
 
-    # -- trials ----------------------------------------------------------------------------------------------------------------
-
     def _measured(self, origin: str, label: str, plan: Plan, predicted: float | None = None) -> Record | None:
-        """A trial; None where the predictions are not finite."""
+        """A trial; None if a prediction is not finite."""
         started = time.monotonic()
         self.bench.fill([*plan.decided(self.space.inventory)])
         try:
@@ -137,7 +135,7 @@ class Transfer:
         return record
 
     def _uniform(self) -> None:
-        """The best few uniform plans within the budget, told by data-free siblings on a part of the search set."""
+        """Measures the best few uniform plans, ranked by their data-free siblings on part of the search set."""
         fitting = [
             found for found in uniform_plans(self.space, self.budget_bytes) if found.size_bytes <= self.budget_bytes
         ]
@@ -156,7 +154,7 @@ class Transfer:
             self._measured("uniform", found.label, found.plan)
 
     def _move(self, first: Record, trials: int) -> None:
-        """Moves bytes between sites of the best plan so far, first to where each site's own loss on this model says they belong."""
+        """Measures plans with bytes moved between sites; the first solves for this model's own sensitivities."""
         space = self._movable()
         losses = self._losses(space)
         solver, generator = Solver(space), np.random.default_rng(self.bench.question.seed)
@@ -181,7 +179,7 @@ class Transfer:
                 best = record
 
     def _movable(self) -> Space:
-        """What moves may choose from: at a leaf that is not kept, what lies near the plan's own choice in bytes; all else stays."""
+        """Space of the moves: choices of similar size at leaves that the plan compresses, elsewhere its own choice."""
         near, inventory = nearby(self.space, self.plan), self.space.inventory
         options = dict(near.options)
         for site, own in self.plan.decided(inventory):
@@ -194,8 +192,12 @@ class Transfer:
         return replace(near, options=options)
 
     def _losses(self, space: Space) -> Losses:
-        """What choices are expected to lose: of each site the plan's own choice measured alone on this model, carried to a linear site's
-        other choices by the ratio of output errors; those of embeddings are measured too. What the plan overrules is not to come back."""
+        """Sensitivities on this model.
+
+        The plan's own choice at each site is measured alone. At linear sites the ratio of output errors carries its
+        loss to the other choices; at embeddings these are measured too. Sites that the plan overrules get a penalty
+        that keeps them out.
+        """
         inventory = space.inventory
         decided = {site.name: choice for site, choice in self.plan.decided(inventory)}
         sites = [site for site in inventory.sites if site.name in decided]

@@ -194,7 +194,7 @@ def test_an_impossible_budget(
         (["--target", "vlm"], "unknown target 'vlm'"),
         (["--sampler", "frontiers"], "did you mean 'frontier'"),
         (["--until", "25:00"], "expected a time of day"),
-        (["--out", "{tmp}/truncated"], "is no study folder"),
+        (["--out", "{tmp}/truncated"], "is not a study folder"),
         (["--trials", "0"], ""),
         (["--no-such-option"], ""),
     ],

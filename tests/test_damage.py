@@ -229,7 +229,7 @@ def test_damaged_sensitivities_are_made_again_by_a_search_and_refused_by_select(
         path.write_bytes(each)
         assert losses() == first
         assert read_sensitivity(path).losses
-        assert all(line.endswith("it is made again") for line in said)
+        assert all(line.endswith("it is recomputed") for line in said)
     assert len(said) > TRIES / 2
     make_study(tmp_path / "made", inventory("llama"))
     data = (tmp_path / "made" / "sensitivity.json").read_bytes()

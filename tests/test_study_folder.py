@@ -65,7 +65,7 @@ def test_only_when_to_stop_may_change(tmp_path: Path) -> None:
     assert StudyFile.read(tmp_path / "study" / "study.yaml") == later
     with pytest.raises(StudyError, match=r"holds another study \(other budget, seed\); choose another folder"):
         same_study(tmp_path / "study", asked.model_copy(update={"budget": "20%"}))
-    with pytest.raises(StudyError, match="exists and is no study folder"):
+    with pytest.raises(StudyError, match="exists and is not a study folder"):
         same_study(tmp_path, asked)
 
 

@@ -62,7 +62,7 @@ def test_where_the_trials_gained_nothing_nothing_is_told(origins: tuple[str, ...
     [
         (
             0.96,
-            "Of the 8.0 % that the trials gained .* among 9 plans, 4.0 % are left .* 3.0 to 5.0 %): 50 % of the gain did not",
+            "The trials gained 8.0 % .* among 9 plans; 4.0 % are left .* 3.0 to 5.0 %): 50 % of the gain did not",
             False,
         ),
         (0.91, "9.0 % are left on fresh texts .*: all of it survived", False),
