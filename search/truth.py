@@ -1,4 +1,4 @@
-"""The front that searches are held against: of every plan of a small space, or the best that is known of a large one."""
+"""Reference fronts that searches are compared with: exhaustive for a small space, best known for a large one."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from paredown.space.errors import StudyError
 from paredown.space.files import write_atomically
 
 Points = Sequence[tuple[float, float]]
-"""Sizes and losses."""
+"""Pairs of size [bytes] and loss."""
 
 CORNER = (1.01, 1.01)
-"""From where hypervolume is measured, sizes and log losses scaled to one."""
+"""Reference point of the hypervolume, with sizes and log losses scaled to [0, 1]."""
 
 LEAST = 1e-6
-"""Losses below count as that [nats/token]."""
+"""Floor on losses [nats/token]: lower ones count as this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """The best front of a problem.
+    """Reference front of a problem.
 
     Attributes:
         front: Sizes and losses, smallest first.
-        plans: How many were measured for it.
-        exhaustive: Whether they are all that the space has; otherwise a search may beat it.
+        plans: Number of plans measured for it.
+        exhaustive: Whether these are all plans of the space; otherwise a search can beat the front.
     """
 
     front: tuple[tuple[float, float], ...]
@@ -41,13 +41,13 @@ class Truth:
 
     @classmethod
     def of(cls, enumeration: Enumeration) -> Truth:
-        """Of every plan."""
+        """Front of an exhaustive enumeration."""
         points = zip(enumeration.sizes.tolist(), enumeration.losses.tolist(), strict=True)
         return cls(front=best_points(points), plans=len(enumeration.losses), exhaustive=True)
 
     @classmethod
     def read(cls, path: Path, bench: Workbench) -> Truth:
-        """The front of a file.
+        """Front from a file.
 
         Raises:
             StudyError: If it was measured on other weights or texts.
@@ -58,13 +58,13 @@ class Truth:
             bench.texts_sha256["search"],
         ]:
             raise StudyError(
-                f"{path} was measured on other weights or texts; name the same model and data, or make it again"
+                f"{path} was measured on other weights or texts; name the same model and data, or measure it again"
             )
         front = tuple((size, loss) for size, loss in content["front"])
         return cls(front=front, plans=content["plans"], exhaustive=content["exhaustive"])
 
     def write(self, path: Path, problem: str, bench: Workbench) -> None:
-        """Writes the file, with what it was measured on."""
+        """Writes the file, with the fingerprints of the weights and texts that it was measured on."""
         content = {
             "problem": problem,
             "model": bench.question.model,
@@ -78,16 +78,18 @@ class Truth:
         write_atomically(path, json.dumps(content, indent=0))
 
     def at(self, size_bytes: float) -> float:
-        """Least loss within a size; infinite below the smallest."""
+        """Least loss within a size; infinite below the smallest size."""
         return min((loss for size, loss in self.front if size <= size_bytes), default=np.inf)
 
     def share(self, points: Points) -> float:
-        """Hypervolume of the points as a share of this front's: of size, and of the logarithm of the loss, each scaled to one
-        over this front, measured from its far corner, a hundredth beyond."""
+        """Hypervolume of the points as a share of this front's.
+
+        Sizes and log losses are scaled to [0, 1] over this front; the reference point is `CORNER`.
+        """
         return self._volume(points) / self._volume(self.front)
 
     def bound(self, count: int) -> float:
-        """The greatest share that so many plans of the front reach, chosen one after the other."""
+        """Share of the hypervolume that ``count`` plans of the front reach if chosen greedily."""
         left = np.array(self._scaled(self.front))
         chosen: list[tuple[float, float]] = []
         for _ in range(min(count, len(left))):
@@ -99,7 +101,7 @@ class Truth:
         return hypervolume(self._scaled(points), CORNER)
 
     def _scaled(self, points: Points) -> list[tuple[float, float]]:
-        """Sizes, and logarithms of losses, each from 0 to 1 over the front."""
+        """Sizes and log losses of the points, scaled to [0, 1] over the front."""
         (low, worst), (high, best) = self.front[0], self.front[-1]
         most = np.log(max(worst, LEAST) / max(best, LEAST))
         return [
@@ -108,6 +110,6 @@ class Truth:
 
 
 def best_points(points: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Those that no other beats, smallest first."""
+    """Non-dominated points, smallest first."""
     found = list(points)
     return tuple(found[i] for i in lower_left(found))

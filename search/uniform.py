@@ -1,4 +1,4 @@
-"""What a person would do without a search: one choice for every linear layer."""
+"""Uniform plans, the baseline without a search: one choice for every linear layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GROUPS = (64, 32, 128)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UniformPlan:
-    """A uniform plan with its name."""
+    """A uniform plan with its label and size [bytes]."""
 
     label: str
     plan: Plan
@@ -26,15 +26,16 @@ class UniformPlan:
 
 
 def uniform_plan(space: Space, bits: int, group_size: int, embedding: Choice) -> UniformPlan:
-    """The same bits and groups in every linear layer; whole channels where the group does not divide, kept where nothing fits.
+    """The plan with the same bits and group size in every linear layer.
 
-    A site that a study restricts to other choices takes the one of them that is nearest in bytes: the search is bound by it as well.
+    Where the group size does not divide, whole channels are used; where nothing fits, the layer is kept. A site that
+    the study restricts to other choices takes the one nearest in bytes, since the search is bound by it as well.
     """
     quantize = methods["quantize"]
     choices = {}
     for site in space.inventory.leaves:
         options = space.options[site.name]
-        # The algorithm that the study offers at the site, so that the search is compared with its like.
+        # Use the algorithm that the study offers at the site, so that both sides of the comparison use the same one.
         algorithm = (
             next((getattr(option, "algorithm", None) for option in options if option.method == "quantize"), None)
             or "search"
@@ -57,8 +58,11 @@ def uniform_plan(space: Space, bits: int, group_size: int, embedding: Choice) ->
 
 
 def uniform_plans(space: Space, budget_bytes: int) -> list[UniformPlan]:
-    """Uniform plans worth a trial: for each group size and treatment of the embedding the most bits that fit the budget,
-    and one of every bit-width, so that the whole front can be compared."""
+    """Uniform plans worth a trial.
+
+    For each group size and treatment of the embedding this is the plan with the most bits within the budget. One plan
+    per bit-width is added, so that the whole front can be compared.
+    """
     site = _embedding(space)
     embeddings = _embedding_choices(site, space.options[site.name]) if site else [KEEP]
     found: dict[Plan, UniformPlan] = {}
@@ -76,7 +80,7 @@ def uniform_plans(space: Space, budget_bytes: int) -> list[UniformPlan]:
 
 
 def _allowed(wanted: Choice, options: Sequence[Choice]) -> bool:
-    """Whether a site may take so many bits; the groups of a uniform plan need not be among the site's own."""
+    """Whether a site may take these bits; the group size of a uniform plan need not be among the site's own."""
     return wanted in options or any(
         o.method == wanted.method and getattr(o, "bits", None) == getattr(wanted, "bits", None) for o in options
     )
@@ -88,7 +92,7 @@ def _nearest(site: Site, wanted: Choice, options: Sequence[Choice]) -> Choice:
 
 
 def _embedding_choices(site: Site, options: Sequence[Choice]) -> list[Choice]:
-    """The plain options of an embedding; where a study offers none, the option that is nearest to 8 bits in bytes."""
+    """Plain options of an embedding; if the study offers none, the option nearest to 8 bits in bytes."""
     plain = [choice for choice in options if choice.method in ("keep", "cast", "quantize") and _plain(choice)]
     return plain or [_nearest(site, methods["quantize"].build({"bits": 8}), options)]
 

@@ -1,4 +1,4 @@
-"""What came of a study, in sentences."""
+"""The result of a study in sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paredown.search.survival import luck_words
 
 
 def verdict(outcome: Outcome) -> str:
-    """In one sentence, what came of it."""
+    """One sentence on the result."""
     best = outcome.best
     if outcome.provisional:
         return provisional_words(outcome, outcome.provisional)
@@ -20,63 +20,71 @@ def verdict(outcome: Outcome) -> str:
     share = f"{best.size_bytes:,} bytes, {100 * best.size_bytes / outcome.original_bytes:.1f} % of the original"
     if outcome.state != "finished" or outcome.winner is None:
         loss = loss_text(outcome, best)
-        return f"The best plan so far is trial {best.number} ({share}): {loss} on the search set; the winner is not chosen yet."
+        return (
+            f"The best plan so far is trial {best.number} ({share}): {loss} on the search set; "
+            "the winner is not chosen yet."
+        )
     comparison = outcome.comparisons.get("uniform")
     if comparison is None and outcome.unguarded:
         return f"The winner is trial {best.number} ({share}), unguarded: {outcome.unguarded}."
     if comparison is None:
         where = (
-            "no other uniform plan is that small"
+            "no other uniform plan is within the budget"
             if outcome.uniform is None
             else "the search's best is the uniform plan itself"
         )
         if outcome.winner == outcome.uniform and outcome.searched is None:
             where = "no searched plan is within the budget"
-        return f"The winner is trial {best.number} ({share}); {where}, so there is no comparison with one."
+        return f"The winner is trial {best.number} ({share}); {where}, so there is no comparison with a uniform plan."
     spread = f"95 % interval {comparison.low:.3f} to {comparison.high:.3f} over {documents(outcome)}"
     interval = f"{comparison.mean:.3f} of the best uniform plan's, {spread}"
     if outcome.gains:
         return f"The winner is trial {best.number} ({share}). Its held-out loss is {interval}.{against_solver(outcome)}"
-    return f"No significant gain: the uniform plan wins (trial {best.number}, {share}). The search's best has a held-out loss of {interval}."
+    return (
+        f"No significant gain: the uniform plan wins (trial {best.number}, {share}). "
+        f"The search's best has a held-out loss of {interval}."
+    )
 
 
 def provisional_words(outcome: Outcome, plan: Provisional) -> str:
-    """In one sentence, what the plan is that can be applied before the first trial."""
+    """One sentence on the plan that can be applied before the first trial."""
     share = f"{plan.size_bytes:,} bytes, {100 * plan.size_bytes / outcome.original_bytes:.1f} % of the original"
     if plan.predicted_loss is None:
         return (
-            f"No plan was measured yet. The plan is the largest uniform one within the budget ({plan.label}; {share})."
+            f"No plan was measured yet. The plan is the largest uniform plan within the budget ({plan.label}; {share})."
         )
-    return f"No plan was measured yet. The plan is the solver's ({share}): its loss is predicted, {plan.predicted_loss:.3g}."
+    return (
+        f"No plan was measured yet. The plan is the solver's ({share}), "
+        f"with a predicted loss of {plan.predicted_loss:.3g}."
+    )
 
 
 def early_words(outcome: Outcome) -> list[str]:
-    """In one sentence each, why patience ended the trials, and what is missing for want of time."""
+    """Sentences on why patience ended the trials, and on what there was no time for."""
     words = [f"The trials ended early, after {worth(outcome.spent)}: {outcome.ended}."] if outcome.ended else []
     words += [f"The choice is weak: {outcome.unselected}."] if outcome.unselected else []
     if outcome.unguarded:
         words.append(f"The plan is unguarded: {outcome.unguarded}.")
-    return words + ([f"With more time this completes it: {outcome.completion}"] if outcome.completion else [])
+    return words + ([f"To complete it with more time: {outcome.completion}"] if outcome.completion else [])
 
 
 def against_solver(outcome: Outcome) -> str:
-    """In one sentence, whether the trials found more than the solver had found before the first of them."""
+    """One sentence on whether the trials improved on the solver's first plan; empty without a comparison."""
     if outcome.searched is not None and outcome[outcome.searched].origin == "solver":
-        return (
-            " It is a plan that the solver gave before the trials: they found none that is better beyond the interval on the selection set."
-            + luck_words(outcome)
+        return " It is the solver's initial plan: no trial beat it significantly on the selection set." + luck_words(
+            outcome
         )
     comparison = outcome.comparisons.get("solver")
     if comparison is None:
         return ""
     spread = f"{comparison.mean:.3f} of that plan's loss, {comparison.low:.3f} to {comparison.high:.3f}"
     if comparison.high < 1:
-        return f" The trials gained over the solver's first plan: {spread}."
+        return f" The trials improved on the solver's first plan: {spread}."
     return f" The trials gained nothing significant over the solver's first plan: {spread}."
 
 
 def price_words(outcome: Outcome) -> list[str]:
-    """In one sentence, what one percent more of each budget would buy; nothing where that is not known."""
+    """One sentence on what 1 % more of each budget would buy; empty where the prices are unknown."""
     solved = next((record.predicted_loss for record in outcome.records if record.origin == "solver"), None)
     budgets = {"size_bytes": ("bytes", outcome.budget_bytes), "decode_ms": ("decode time", outcome.max_decode_ms)}
     bought = {
@@ -91,19 +99,19 @@ def price_words(outcome: Outcome) -> list[str]:
 
 
 def documents(outcome: Outcome) -> str:
-    """Of how many held-out documents the interval is."""
+    """The number of held-out documents behind the interval, in words."""
     finding = next(iter(outcome.held_out.values()), None)
     return f"{finding.documents} documents" if finding else "documents"
 
 
 def loss_text(outcome: Outcome, record: Record) -> str:
-    """A search-set loss with its unit and spread."""
+    """A trial's loss on the search set, with unit and 95 % interval."""
     name, unit = METRICS[outcome.metric]
     return f"{name} {record.loss:.4g} ± {1.96 * record.standard_error:.1g} {unit}".rstrip()
 
 
 def summary_lines(outcome: Outcome, folder: Path) -> list[str]:
-    """What ``paredown status`` and the end of a search say."""
+    """Lines for ``paredown status`` and for the end of a search."""
     lines = [
         f"{outcome.model}, target {outcome.target}, budget {outcome.budget} = {outcome.budget_bytes:,} bytes: "
         f"{outcome.state}, {counts(outcome)}, {len(outcome.front)} on the front",
@@ -118,12 +126,12 @@ def summary_lines(outcome: Outcome, folder: Path) -> list[str]:
 
 
 def counts(outcome: Outcome) -> str:
-    """How much was read, and how many plans were measured, stopped early, and failed."""
+    """Tokens read, and the numbers of plans measured, stopped early, and failed."""
     return f"{worth(outcome.spent)}: {plans_measured(len(outcome.records), outcome.stopped_early, outcome.failed)}"
 
 
 def finding_text(outcome: Outcome, finding: Finding) -> str:
-    """A fresh measurement in words."""
+    """A measurement on fresh texts, in words."""
     name, unit = METRICS[outcome.metric]
     perplexity = f"; perplexity {finding.perplexity:.4g}" if finding.perplexity is not None else ""
     value = f"{name} {finding.mean:.4g} {unit}".rstrip()

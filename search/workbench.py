@@ -1,4 +1,4 @@
-"""The model, the texts and the bank of a study, ready to measure plans."""
+"""Workbench: the model, texts and bank of a study, ready to measure plans."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from paredown.space.target import targets
 
 
 def survey(question: StudyFile) -> tuple[Path, Space]:
-    """The model's folder and the space of a study; reads headers only.
+    """The model's folder and the space of a study; reads only headers.
 
     Raises:
         CheckpointError: If the model is missing or incomplete.
@@ -59,7 +59,7 @@ def survey(question: StudyFile) -> tuple[Path, Space]:
 
 
 def reference_of(question: StudyFile, folder: Path, inventory: Inventory) -> BaseModelReference:
-    """What plan files of a study say of its model."""
+    """The original as plan files of a study name it."""
     return BaseModelReference(
         name=question.model,
         revision=question.revision,
@@ -70,7 +70,7 @@ def reference_of(question: StudyFile, folder: Path, inventory: Inventory) -> Bas
 
 
 def _droppable(space: Space, config: Any) -> Space:
-    """The space without drops of blocks or attentions, where those that are left cannot take other places."""
+    """The space without drops of blocks or attentions that leave the others in positions they cannot take."""
     blocks = [site for site in space.inventory.parents if site.kind == "block" and space.options[site.name]]
     try:
         for site in blocks[:1] + blocks[-1:] if space.max_drops else ():
@@ -98,10 +98,10 @@ class Workbench:
 
     Args:
         question: The study.
-        bank_folder: Where compressed sites lie.
-        workers: Processes that fill it, and threads of passes in order; one a core by default.
-        check: Called with what all numbers depend on, before any is made; may refuse.
-        say: Called with a line for each damaged file that is made again.
+        bank_folder: Folder of compressed sites.
+        workers: Processes that fill the bank, and threads of passes in order; one per core by default.
+        check: Called with everything that the numbers depend on before any is computed; may raise.
+        say: Called with a line for each damaged file that is rebuilt.
     """
 
     def __init__(
@@ -128,20 +128,20 @@ class Workbench:
         self._teachers: dict[str, Teacher] = {}
 
     def calibration(self, draw: int = 0) -> Sequences:
-        """Calibration sequences; draw 0 are those of the study."""
+        """Calibration sequences of a draw; draw 0 is the study's own."""
         return self.texts.draw(draw=draw) if draw else self.sequences["calibration"]
 
     def calibrated(self, draw: int) -> Bank:
-        """The bank as another draw of the calibration texts would have it; its statistics are collected now if they are missing."""
+        """Bank of another calibration draw; collects its statistics if they are missing."""
         return self.bank.calibrated(self._collect(draw), self._calibration_key(draw)) if draw else self.bank
 
     def is_calibrated(self, plan: Plan) -> bool:
-        """Whether what a plan stores depends on the calibration texts."""
+        """Whether the plan's stored tensors depend on the calibration texts."""
         return is_calibrated(plan, self.space.inventory)
 
     @property
     def calibration_texts(self) -> dict[str, Any]:
-        """What plan files say of them."""
+        """The calibration texts in the form of a plan file."""
         return {
             "data": self.question.data,
             "tokens": self.question.tokens.calibration,
@@ -164,7 +164,7 @@ class Workbench:
         return statistics_for(self.model, inventory, part.tokens, part.mask, folder, needs)
 
     def teacher(self, name: str) -> Teacher:
-        """The original's predictions on a set, made when first asked for."""
+        """The original's predictions on a set, computed on first use."""
         if name not in self._teachers:
             plan = self.planned.plan
             self.planned.swap(Plan())
@@ -173,7 +173,7 @@ class Workbench:
         return self._teachers[name]
 
     def measure_rung(self, plan: Plan, sequences: int | None) -> Quality:
-        """A plan's quality on the first so many sequences of the search set; None are all.
+        """Quality of a plan on the first ``sequences`` sequences of the search set; None for all of them.
 
         Raises:
             EvaluationError: If a prediction is not finite.
@@ -183,12 +183,12 @@ class Workbench:
         return teacher.measure(self.model, sequences)
 
     def measure(self, plan: Plan, name: str = "search", bank: Bank | None = None) -> Quality:
-        """A plan's quality on a set.
+        """Quality of a plan on a set.
 
         Args:
             plan: The plan.
-            name: Of the set.
-            bank: Whose records are measured; the workbench's own by default.
+            name: Name of the set.
+            bank: Bank whose records are measured; the workbench's own by default.
 
         Raises:
             EvaluationError: If a prediction is not finite.
@@ -200,8 +200,13 @@ class Workbench:
     def latency_table(
         self, path: Path, beside: Sequence[Plan] = (), check: Callable[[], None] = lambda: None
     ) -> LatencyTable:
-        """The table of a file, measured now if it is missing, for the space and for plans beside it; ``check`` is called before each
-        timing."""
+        """Latency table from a file, or measured now if the file is missing.
+
+        Args:
+            path: The file.
+            beside: Plans to cover in addition to the space.
+            check: Called before each timing.
+        """
         if path.is_file():
             return LatencyTable.read(path)
         check_deployed(deployed_bytes(self.config, self.space), self.memory_bytes)
@@ -219,24 +224,24 @@ class Workbench:
 
     @property
     def deployed_at_once(self) -> int:
-        """How many deployed models memory holds, each counted as large as the original."""
+        """Number of deployed models that fit in memory, each counted as large as the original."""
         return self.memory_bytes // deployed_bytes(self.config, self.space)
 
     def fill_bank(
         self, beside: Sequence[Plan] = (), progress: Callable[[int, int], None] = lambda done, of: None
     ) -> None:
-        """Compresses every site under every option, and under what these plans take, that is not in the bank yet.
+        """Compresses every (site, choice) of the space and of the plans ``beside`` that the bank lacks.
 
         Raises:
             OutputError: If a record cannot be written.
-            WorkerError: If a process dies; what was made stays.
+            WorkerError: If a process dies; finished records stay.
         """
         inventory = self.space.inventory
         pairs: list[Pair] = [(site, choice) for site in inventory.sites for choice in self.space.options[site.name]]
         self.fill([*pairs, *(decided for plan in beside for decided in plan.decided(inventory))], progress)
 
     def fill(self, pairs: Sequence[Pair], progress: Callable[[int, int], None] = lambda done, of: None) -> None:
-        """Compresses what the bank lacks of these; raises as `fill_bank` does."""
+        """Compresses those (site, choice) pairs that the bank lacks; raises as `fill_bank` does."""
         statistics = getattr(self.statistics, "folder", None)
         fill(self.bank, pairs, checkpoint=self.folder, statistics=statistics, workers=self.workers, progress=progress)
 
@@ -246,7 +251,7 @@ class Workbench:
         return {name: part.sha256() for name, part in self.sequences.items()}
 
     def outcome(self, **measured: Any) -> Outcome:
-        """What a report shows: of the study what the workbench knows, and the attributes that are given."""
+        """Outcome with what the workbench knows of the study, and the given attributes."""
         question, inventory = self.question, self.space.inventory
         return Outcome(
             model=question.model,
@@ -264,17 +269,17 @@ class Workbench:
         )
 
     def name_records(self, path: Path) -> None:
-        """Adds the records that were asked for to a file, so that cleaning the bank can spare them."""
+        """Adds the records in use to a file, so that cleaning the bank spares them."""
         try:
             before = read_used(path).records
-        except StudyError:  # missing, or damaged: a search asks again for what its study needs
+        except StudyError:  # missing or damaged: the search asks again for every record that its study needs
             before = []
         used = UsedFile(statistics=self.bank.calibration, records=sorted({*before, *self.bank.used}))
         write_json(path, used.model_dump())
 
 
 def environment() -> dict[str, str | int]:
-    """Versions and machine, for the record."""
+    """Versions and machine of this run."""
     import platform
     from importlib.metadata import version
 

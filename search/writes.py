@@ -1,4 +1,4 @@
-"""Bytes that a search writes, counted from the space before anything is compressed."""
+"""Bytes that a search will write, counted from the space before anything is compressed."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from paredown.space.study_file import StudyFile
 from paredown.space.tensors import TensorSpec, total_bytes
 
 COMPARED = 2
-"""Plans on the held-out set: the solver's plan is the search's best, as it nearly always is, or is compared beside the two."""
+"""Plans compared on the held-out set; the solver's plan is nearly always the search's best, so it adds no third."""
 
 FACT_BYTES, FINGERPRINT_BYTES = 190, 130
-"""A loss in the bank's file of facts, with its keys; the fingerprint of a tensor [bytes]."""
+"""A loss in the bank's facts file with its keys, and the fingerprint of a tensor [bytes]."""
 
 TRIAL_BYTES, CHOICE_BYTES = 2500, 75
-"""A trial in the database beside its choices; a site with its choice in JSON or YAML [bytes]."""
+"""A trial in the database without its choices, and a site with its choice in JSON or YAML [bytes]."""
 
 JOURNAL_BYTES, JOURNAL_CHOICE_BYTES = 4 << 20, 1500
-"""The database's journal at most; what a site of a trial adds to it [bytes]."""
+"""The database's journal at most, and its growth per site of a trial [bytes]."""
 
 REPORT_BYTES = 600_000
 """Reports, their pictures and an empty database [bytes]."""
@@ -45,16 +45,16 @@ Pairs = dict[tuple[str, Choice], Site]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writes:
-    """Bytes of files.
+    """Bytes of the files that a search writes.
 
     Attributes:
-        records: Compressed sites on the study's own texts, exactly (a norm that a choice changes not counted); roughly where the bank
-            is filled lazily.
-        statistics: What calibrated choices need, of all draws of the calibration texts that are read; exactly.
-        rebuilt: Calibrated sites of the finalists, compressed again in order and on other draws.
-        facts: Losses and fingerprints beside these, roughly.
-        inputs: The original's inputs on one draw, on disk only while plans are compressed in order; exactly.
-        books: Database with its journal, plans and reports, roughly.
+        records: Compressed sites on the study's own texts; exact except for norms that a choice changes, approximate if
+            the bank is filled lazily.
+        statistics: Statistics for calibrated choices, of all calibration draws; exact.
+        rebuilt: The finalists' calibrated sites, compressed again in order and on other draws.
+        facts: Losses and fingerprints beside the statistics, approximate.
+        inputs: The original's inputs on one draw, on disk only while plans are compressed in order; exact.
+        books: Database with its journal, plans and reports, approximate.
     """
 
     records: int
@@ -66,17 +66,17 @@ class Writes:
 
     @property
     def bank(self) -> int:
-        """The bank in the end."""
+        """Size of the bank at the end."""
         return self.records + self.statistics + self.rebuilt + self.facts
 
     @property
     def peak(self) -> int:
-        """The most that lies on disk at a time."""
+        """Peak disk usage."""
         return self.bank + self.inputs + self.books
 
 
 def writes_of(question: StudyFile, space: Space) -> Writes:
-    """What a search of a study writes."""
+    """Bytes that a search of a study writes."""
     inventory, budget = space.inventory, space.inventory.budget_bytes(question.budget)
     uniform = uniform_plans(space, budget)
     pairs = pairs_of(_filled(question, space, budget), uniform)
@@ -96,14 +96,14 @@ def writes_of(question: StudyFile, space: Space) -> Writes:
 
 
 def finalists_of(question: StudyFile, uniform: Sequence[UniformPlan], budget_bytes: int) -> int:
-    """Plans that are measured on the selection set: few trials find few."""
+    """Number of plans measured on the selection set; a search with few trials has fewer."""
     fitting = sum(each.size_bytes <= budget_bytes for each in uniform)
     found = SEARCHED if question.trials is None else min(SEARCHED, max(1, question.trials - len(uniform)))
     return found + min(UNIFORM, fitting)
 
 
 def expected_plan(space: Space, budget_bytes: int) -> Plan:
-    """A plan of the budget if bits matter alike everywhere: its calibrated choices are as many as the finalists'."""
+    """A plan of the budget if bits matter equally everywhere; it has about as many calibrated choices as a finalist."""
     leaves = replace(
         space, options={site.name: space.options[site.name] if site.is_leaf else () for site in space.inventory.sites}
     )
@@ -112,7 +112,7 @@ def expected_plan(space: Space, budget_bytes: int) -> Plan:
 
 
 def pairs_of(space: Space, uniform: Iterable[UniformPlan] = ()) -> Pairs:
-    """Every site and choice that has a record: the options, and what uniform plans take beside those."""
+    """Every (site, choice) that has a record: the options of the space and the choices of the uniform plans."""
     inventory = space.inventory
     pairs = {(site.name, choice): site for site in inventory.sites for choice in space.options[site.name]}
     for each in uniform:
@@ -121,12 +121,15 @@ def pairs_of(space: Space, uniform: Iterable[UniformPlan] = ()) -> Pairs:
 
 
 def record_bytes(pairs: Pairs) -> int:
-    """Size of the files of these records."""
+    """Total size of the records' files."""
     return sum(_file_bytes(site, choice) for (_, choice), site in pairs.items())
 
 
 def input_widths(inventory: Inventory) -> dict[str, int]:
-    """Features of the inputs that linear sites read, by the first module that reads them: makers of heads or neurons read the same."""
+    """Features of each distinct input of linear sites, by the first module that reads it.
+
+    Modules that make heads or neurons of the same site share their input.
+    """
     first: dict[str, Member] = {}
     for site in inventory.parents:
         if site.structured:
@@ -137,7 +140,7 @@ def input_widths(inventory: Inventory) -> dict[str, int]:
 
 
 def _filled(question: StudyFile, space: Space, budget_bytes: int) -> Space:
-    """The space whose records are made; where the bank is filled lazily, what the front may pass if bits matter alike everywhere."""
+    """The space whose records are compressed; for a lazy bank, an estimate with bits that matter equally everywhere."""
     if not is_lazy(question, space):
         return space
     free = data_free(space)
@@ -152,7 +155,7 @@ def _filled(question: StudyFile, space: Space, budget_bytes: int) -> Space:
 
 
 def _guessed(space: Space) -> dict[tuple[str, Choice], float]:
-    """Losses in proportion to the squared error of a rounded weight: a quarter for each bit more, less where texts calibrate."""
+    """Losses proportional to the squared rounding error: a quarter per additional bit, half if calibrated."""
 
     def guess(site: Site, choice: Choice) -> float:
         weights = sum(member.parameters for member in site.members)
@@ -173,7 +176,7 @@ def _file_bytes(site: Site, choice: Choice) -> int:
 
 
 def _moment_bytes(inventory: Inventory, widths: Mapping[str, int]) -> int:
-    """Statistics of one draw: a file for each input, and their index."""
+    """Bytes of one draw's moments: a file per distinct input, and their index."""
     files = sum(
         file_bytes(
             {"second_moment": TensorSpec("float32", (width, width)), "mean_absolute": TensorSpec("float32", (width,))},
@@ -194,7 +197,7 @@ def _importance_bytes(inventory: Inventory) -> int:
 
 def _book_bytes(question: StudyFile, space: Space, pairs: Pairs) -> int:
     sites, trials = len(space.inventory.leaves), question.trials or 0
-    plans = 3 * (SEARCHED + UNIFORM) + trials  # front and trials hold each plan in full
+    plans = 3 * (SEARCHED + UNIFORM) + trials  # plan files on the front and the trials hold each plan in full
     journal = JOURNAL_BYTES if question.trials is None else min(JOURNAL_BYTES, trials * sites * JOURNAL_CHOICE_BYTES)
     return (
         journal

@@ -105,6 +105,6 @@ def test_a_front_is_read_for_the_model_and_texts_that_it_was_measured_on(
     assert Truth.read(path, bench) == truth
     path.write_text(path.read_text().replace(bench.origin.weights, "0" * 64))
     with pytest.raises(
-        StudyError, match="measured on other weights or texts; name the same model and data, or make it again"
+        StudyError, match="measured on other weights or texts; name the same model and data, or measure it again"
     ):
         Truth.read(path, bench)

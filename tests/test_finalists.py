@@ -180,7 +180,7 @@ def test_the_verdict_claims_a_gain_over_the_solver_only_beyond_the_interval() ->
         outcome, _ = decided(outcome_of(trials("frontier", "uniform", "solver")), {0: 0.5, 1: 1.0, 2: 1.0})
         against = replace(outcome.comparisons["solver"], mean=mean, low=mean - 0.05, high=mean + 0.05)
         words = verdict(replace(outcome, comparisons={**outcome.comparisons, "solver": against}))
-        assert ("The trials gained over the solver's first plan" in words) == (against.high < 1)
+        assert ("The trials improved on the solver's first plan" in words) == (against.high < 1)
         doubtful += mean < 1 <= against.high
     assert doubtful > 1
 

@@ -1,4 +1,4 @@
-"""What every choice is predicted to lose: one file an estimator; a new one is found by being here."""
+"""Sensitivity estimators, one file each; every file in this folder is imported, which registers its estimator."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Estimator:
     """Predicts the loss of each choice at each site, with everything else kept.
 
     Attributes:
-        losses: Of every (site, choice) of the space; zero where a site is kept.
-        alone: The pairs that it measures, each alone: what it will cost.
-        sweeps: How often it also sweeps the texts backward.
-        sequences: Of the texts, whose beginnings linear sites inside blocks are measured on alone.
-        tokens: Of the texts, that it sweeps at most.
-        projected: Pairs whose change of the weights is multiplied with the inputs of every swept token.
+        losses: Predicts the loss of every (site, choice) of a space; zero where a site is kept.
+        alone: Lists the pairs that it measures one at a time, for the cost estimate.
+        sweeps: Number of backward sweeps over the texts.
+        sequences: Number of sequences whose beginnings single linear sites inside blocks are measured on.
+        tokens: Most tokens that it sweeps.
+        projected: Pairs whose weight change is multiplied with the inputs of every swept token.
     """
 
     losses: Callable[[Evidence], Sensitivity]
@@ -40,22 +40,22 @@ estimators: Registry[Estimator] = Registry("sensitivity")
 
 
 def pairs_of(space: Space) -> list[Pair]:
-    """Every site with every choice that does something there."""
+    """Every (site, choice) except KEEP."""
     return [(site, choice) for site in space.inventory.sites for choice in space.options[site.name] if choice != KEEP]
 
 
 def is_swept(site: Site) -> bool:
-    """Whether a gradient tells what a change of a site's weights does: it is a change of the outputs of layers inside a block."""
+    """Whether a gradient predicts the effect of a site's weights: true for linear sites inside blocks."""
     return site.kind == "linear" and site.block is not None
 
 
 def kept(space: Space) -> Sensitivity:
-    """The loss of the sites that are kept: none."""
+    """Zero loss for each site that may be kept."""
     return {(site.name, KEEP): 0.0 for site in space.inventory.sites if KEEP in space.options[site.name]}
 
 
 def reference(site: Site, space: Space) -> Choice | None:
-    """The choice that stands for all of a linear site: the nearest to 3 bits; None where nothing is to choose."""
+    """Reference choice of a linear site, the one nearest to 3 bits; None if there is no choice but KEEP."""
     options = [choice for choice in space.options[site.name] if choice != KEEP]
     return min(
         options,
@@ -65,13 +65,13 @@ def reference(site: Site, space: Space) -> Choice | None:
 
 
 def references(space: Space) -> list[Pair]:
-    """Linear sites with their reference."""
+    """Linear sites with their reference choice."""
     linear = [site for site in space.inventory.leaves if site.kind == "linear"]
     return [(site, choice) for site in linear if (choice := reference(site, space)) is not None]
 
 
 def inside(space: Space) -> list[Pair]:
-    """Linear sites inside blocks with their reference."""
+    """Linear sites inside blocks with their reference choice."""
     return [(site, choice) for site, choice in references(space) if is_swept(site)]
 
 

@@ -1,4 +1,4 @@
-"""Blocks left out, predicted from how far each turns the states."""
+"""Estimator ``angular``: dropped blocks predicted from the angular distance between their input and output."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from paredown.space.space import Space
 
 
 def drops(space: Space) -> list[Pair]:
-    """Blocks that may be left out."""
+    """Blocks with the choices that leave them out."""
     blocks = [site for site in space.inventory.parents if site.kind == "block"]
     return [(site, choice) for site in blocks for choice in space.options[site.name] if leaves_out(site, choice)]
 
 
 def measured(space: Space) -> list[Pair]:
-    """What `single-site` measures, but of the blocks only the one in the middle."""
+    """The pairs that `single-site` measures, with only the middle one of the block drops."""
     left_out = drops(space)
     others = set(left_out) - set(left_out[len(left_out) // 2 :][:1])
     return [pair for pair in alone.measured(space) if pair not in others]
 
 
 def angular(evidence: Evidence) -> Sensitivity:
-    """As `single-site`, but of the blocks only one is measured; others lose in proportion to the squared angle between their
-    input and output. Halves of blocks, whose angles are not collected, are measured.
+    """`single-site`, but with one block drop measured for all.
+
+    The other drops lose in proportion to the squared angular distance between the block's input and output. Halves of
+    blocks are measured, because their angles are not collected.
 
     Source:
         Gromov et al., 2024, "The Unreasonable Ineffectiveness of the Deeper Layers", arXiv 2403.17887, for the angle.

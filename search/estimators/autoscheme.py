@@ -1,4 +1,4 @@
-"""AutoScheme's score: gradient times change of each weight, from one backward sweep an option, at the weights compressed by it."""
+"""Estimator ``autoscheme``: AutoScheme's score, gradient times weight change at the compressed weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paredown.space.space import Space
 
 
 def options(space: Space) -> dict[Choice, list[Pair]]:
-    """What some linear site inside a block may take, with all the pairs of such sites that take it."""
+    """Choices of the linear sites inside blocks, each with the pairs that take it."""
     found: dict[Choice, list[Pair]] = {}
     for site, choice in sweep.swept(space):
         found.setdefault(choice, []).append((site, choice))
@@ -22,22 +22,23 @@ def options(space: Space) -> dict[Choice, list[Pair]]:
 
 
 def autoscheme(evidence: Evidence) -> Sensitivity:
-    """Sum of the absolute products of gradient and change of each weight, in units of the loss, as AutoRound's AutoScheme takes it.
+    """Sum over weights of abs(gradient * change), scaled to units of the loss, as in AutoRound's AutoScheme.
 
-    For each option all linear sites that may take it are compressed by it at once, the others are kept. The gradient is that
-    of the negative log-likelihood of the texts, at the compressed weights, sequence by sequence (AutoScheme too has a batch
-    of one where it sweeps the whole model at once). Costs one sweep an option.
+    For each option, all linear sites that may take it are compressed by it at once; the others are kept. The gradient
+    is that of the negative log-likelihood of the texts at the compressed weights, sequence by sequence (AutoScheme too
+    uses a batch of one where it sweeps the whole model at once). The cost is one sweep per option.
 
-    Different: AutoScheme reads 16 sequences of 256 tokens of its own, here the texts are those of all estimators; what it scores heads
-    by (the same, but it then keeps them at high precision, since its score does not suit them), embeddings, and what leaves parts
-    out, are measured alone, as `gradient` has it, which also gives the scores their unit.
+    Differences: AutoScheme reads 16 sequences of 256 tokens of its own; here all estimators read the same texts.
+    AutoScheme scores heads in the same way but then keeps them at high precision, since its score does not suit them.
+    Here heads, embeddings and choices that leave parts out are measured alone, and the scores are scaled, both as in
+    `gradient`.
 
     Raises:
         StudyError: If the model is an encoder.
 
     Source:
-        AutoRound's AutoScheme, github.com/intel/auto-round: auto_round/auto_scheme/delta_loss.py, `get_score_for_scheme` and
-        `AutoSchemeWrapperLinear`.
+        AutoRound's AutoScheme, github.com/intel/auto-round: auto_round/auto_scheme/delta_loss.py,
+        `get_score_for_scheme` and `AutoSchemeWrapperLinear`.
     """
     loss = surprise(evidence.space)
     scores: Sensitivity = {}

@@ -1,4 +1,4 @@
-"""One measurement a linear site and one short backward sweep, together."""
+"""Estimator ``combined``: one measurement per linear site and one short backward sweep."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from paredown.search.estimators.single_site import carried
 from paredown.search.evidence import UNUSABLE, Evidence, Sensitivity
 
 SEQUENCES, TOKENS = 1, 1024
-"""Sequences that linear sites are measured alone on, and tokens that are swept at most: on texts of 2,048 tokens both together cost about
-what `single-site` does."""
+"""Sequences that linear sites are measured alone on, and most tokens that are swept. On texts of 2,048 tokens the total
+cost is about that of `single-site`."""
 
 
 def combined(evidence: Evidence) -> Sensitivity:
-    """The geometric mean of `single-site`, on one sequence, and of `fisher`, on few tokens: they err in different ways.
+    """Geometric mean of `single-site` on one sequence and `fisher` on few tokens, whose errors differ in kind.
 
-    What `fisher` measures alone is measured as there. Where the measured choice makes the model unusable, nothing can be carried
-    from it to the others: `fisher` alone counts.
+    Pairs that `fisher` measures alone are measured here too. If the measured choice of a site makes the model unusable,
+    there is no loss to carry to the site's other choices, and `fisher` alone predicts them.
     """
     scores = fisher.scored(evidence, evidence.texts.within(TOKENS))
     measured = evidence.losses_alone(inside(evidence.space), SEQUENCES)

@@ -1,4 +1,4 @@
-"""The curvature of the loss along each change, from one backward sweep."""
+"""Estimator ``fisher``: curvature of the loss along each change, from one backward sweep."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ SEED = 0
 
 
 def swept(space: Space) -> list[Pair]:
-    """What a gradient tells the loss of: linear sites inside blocks."""
+    """Pairs whose loss a gradient predicts: linear sites inside blocks."""
     return [(site, choice) for site, choice in pairs_of(space) if is_swept(site)]
 
 
 def measured(space: Space) -> list[Pair]:
-    """What a gradient at the original says little of, measured alone: embeddings, heads, and what leaves parts out."""
+    """Pairs that a gradient at the original predicts poorly: embeddings, heads, and choices that leave parts out."""
     return [(site, choice) for site, choice in pairs_of(space) if not is_swept(site)]
 
 
 def fisher(evidence: Evidence) -> Sensitivity:
-    """Half the squared change of the log-likelihood, token by token, to first order in the change of a layer's outputs.
+    """Half the squared change of the log-likelihood per token, to first order in the change of a layer's outputs.
 
-    Costs one sweep, and the products of each change with the layer's inputs.
+    The cost is one sweep, and the products of each change with the layer's inputs.
     """
     return kept(evidence.space) | scored(evidence, evidence.texts) | evidence.losses_alone(measured(evidence.space))
 
 
 def scored(evidence: Evidence, texts: Sequences) -> Sensitivity:
-    """Of the linear sites inside blocks, from one sweep over texts.
+    """Scores of the linear sites inside blocks, from one sweep over the texts.
 
-    Labels are drawn from the model's own predictions, so that this estimates the KL divergence to second order; products of
-    different tokens are left out. For an encoder, random directions of the final states take the place of labels: they
-    estimate the squared error.
+    Labels are sampled from the model's own predictions, so the score estimates the KL divergence to second order; cross
+    terms between tokens are left out. Encoders have no labels: random directions of the final states take their place,
+    which estimates the squared error.
 
     Source:
         Martens, 2014, "New insights and perspectives on the natural gradient method", arXiv 1412.1193, for the Fisher

@@ -1,4 +1,4 @@
-"""One measurement a linear site, carried to its other choices."""
+"""Estimator ``single-site``: one measurement per linear site, carried to its other choices."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from paredown.space.space import Space
 
 
 def measured(space: Space) -> list[Pair]:
-    """Each linear site at its choice nearest to 3 bits; every choice of the sites whose output error says little of the loss:
-    embeddings, which also make the logits, feed-forward networks, attentions and blocks."""
+    """Each linear site at its reference choice, and every choice of the other sites.
+
+    Output error says little about the loss of embeddings (which also make the logits), feed-forward networks,
+    attentions and blocks.
+    """
     return references(space) + [(site, choice) for site, choice in pairs_of(space) if site.kind != "linear"]
 
 
 def carried(evidence: Evidence, losses: Sensitivity) -> Sensitivity:
-    """The losses with those of the other choices of their linear sites: in proportion to the output error."""
+    """The losses, completed for the other choices of their linear sites in proportion to the output error."""
     found = dict(losses)
     for site, choice in references(evidence.space):
         if (site.name, choice) not in losses:
@@ -27,7 +30,7 @@ def carried(evidence: Evidence, losses: Sensitivity) -> Sensitivity:
 
 
 def single_site(evidence: Evidence) -> Sensitivity:
-    """The loss of each site compressed alone at one setting, carried to its other choices by the ratio of output errors."""
+    """Loss of each linear site at one choice, carried to its other choices by the ratio of output errors."""
     return kept(evidence.space) | carried(evidence, evidence.losses_alone(measured(evidence.space)))
 
 

@@ -1,4 +1,4 @@
-"""Every choice measured."""
+"""Estimator ``single-site-full``: every choice is measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from paredown.search.evidence import Evidence, Sensitivity
 
 
 def single_site_full(evidence: Evidence) -> Sensitivity:
-    """The loss of every choice alone, measured."""
+    """Measured loss of every choice, each alone."""
     return kept(evidence.space) | evidence.losses_alone(pairs_of(evidence.space))
 
 
