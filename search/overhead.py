@@ -28,6 +28,7 @@ FEW = 10
 
 PARTS = ("forward passes", "ask", "swap", "latency", "tell")
 PROPOSALS = 10
+"""Sampler proposals that are timed."""
 
 T = TypeVar("T")
 

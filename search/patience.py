@@ -75,7 +75,7 @@ class Patience:
             return ""
         return (
             f"the expected gains of the last {PROPOSALS} new plans add up to {100 * gain:.2g} %, less than the paired "
-            f"standard error of {100 * error:.2g} % with which the search set tells one from the best"
+            f"standard error of {100 * error:.2g} % between one of them and the best plan on the search set"
         )
 
     def _since_better(self, history: Sequence[Record], failed: Collection[int]) -> float:

@@ -22,6 +22,8 @@ from paredown.space.files import write_atomically
 from paredown.space.site import Inventory
 
 PICTURE_SECONDS = 120.0
+"""Least time between two drawings of the pictures while a search runs [s]."""
+
 CAPTIONS = {
     pictures.FRONT: "Every measured plan by size and loss on the search set. Down and to the left is better.",
     pictures.CHOICES: "What the plan does to each layer.",

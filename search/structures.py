@@ -19,6 +19,7 @@ FORBIDDEN = 1e4
 """Penalty for a choice outside the structure, in sums of the absolute values of all losses."""
 
 TRIES = 20
+"""Random changes that are tried before a structure counts as without neighbours."""
 
 
 class Structures:

@@ -14,6 +14,7 @@ from paredown.space.tensors import total_bytes
 
 BITS = (8, 6, 5, 4, 3, 2)
 GROUPS = (64, 32, 128)
+"""Bit-widths and group sizes of uniform plans."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

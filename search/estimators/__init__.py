@@ -13,6 +13,7 @@ from paredown.space.site import Site
 from paredown.space.space import Space
 
 REFERENCE_BITS = 3
+"""Bit-width that the reference choice of a linear site is nearest to [bits]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ def kept(space: Space) -> Sensitivity:
 
 
 def reference(site: Site, space: Space) -> Choice | None:
-    """Reference choice of a linear site, the one nearest to 3 bits; None if there is no choice but KEEP."""
+    """Reference choice of a linear site, the one nearest to 3 bits; None if the site can only be kept."""
     options = [choice for choice in space.options[site.name] if choice != KEEP]
     return min(
         options,

@@ -12,6 +12,7 @@ from paredown.search.evidence import Evidence, Pair, Sensitivity
 from paredown.space.space import Space
 
 SEED = 0
+"""Seed of the sampled labels."""
 
 
 def swept(space: Space) -> list[Pair]:
