@@ -108,7 +108,7 @@ def test_what_compressing_in_order_brought_is_told(llama: Inventory, tmp_path: P
     text = (tmp_path / "report.md").read_text()
     assert "| 0.1 | 0.08 | -20.0 % | in order |" in text
     assert "| 0.2 | 0.21 | +5.0 % | independently |" in text
-    assert "rebuilt from 3 draws of the calibration texts" in text
+    assert "rebuilt from 3 calibration draws" in text
     write_report(outcome, tmp_path, draw=False)
     assert "Compressed in order" not in (tmp_path / "report.md").read_text()
 
