@@ -70,7 +70,7 @@ def reference_of(question: StudyFile, folder: Path, inventory: Inventory) -> Bas
 
 
 def _droppable(space: Space, config: Any) -> Space:
-    """The space without drops of blocks or attentions that leave the others in positions they cannot take."""
+    """The space without drops of blocks or attentions if the remaining ones cannot be renumbered."""
     blocks = [site for site in space.inventory.parents if site.kind == "block" and space.options[site.name]]
     try:
         for site in blocks[:1] + blocks[-1:] if space.max_drops else ():
