@@ -28,7 +28,7 @@ from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
 from paredown.space.target import targets
 
-AGAIN = "run its search again: it resumes"
+AGAIN = "run its search again to resume it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     refuse_impossible(solver, allowed, reference, path)
     plan, predicted = learnt(solver, losses, outcome.records, allowed)
     if predicted is None:
-        raise StudyError(f"{folder}/sensitivity.json does not fit the study's space; run the search again: it resumes")
+        raise StudyError(f"{folder}/sensitivity.json does not fit the study's space; run the search again to resume it")
     record = next((record for record in outcome.records if record.plan == plan), None)
     file = plan_file(
         plan,

@@ -301,7 +301,7 @@ def _database(path: Path) -> Iterator[None]:
         ):
             raise damaged(path, reason) from None
         raise OutputError(
-            f"cannot write {path}: {reason}; free some space, then run the same command again: it resumes"
+            f"cannot write {path}: {reason}; free some space, then run the same command again to resume"
         ) from None
     except DAMAGE as error:
         raise damaged(path, reason_of(error)) from None

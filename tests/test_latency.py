@@ -181,7 +181,7 @@ def test_a_study_of_few_choices_knows_every_time(
     assert [
         text
         for text in teller.said
-        if "lacking.json lacks " in text and "plans that run them get no predicted time" in text
+        if "lacking.json lacks " in text and "plans with such a kernel get no predicted time" in text
     ]
     assert {record.decode_ms is None for record in known.records} == {True, False}
     with pytest.raises(StudyError, match="the latency table lacks int4 .*; remove the file, or leave `latency` out"):

@@ -245,5 +245,5 @@ def test_one_search_at_a_time_holds_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_database_that_cannot_be_written_says_so(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="it goes on"):
+    with pytest.raises(OutputError, match="to resume"):
         TrialLog(tmp_path / "missing" / "study.db", with_latency=False)
