@@ -37,11 +37,11 @@ WIDTHS = {
 
 - ``all``, ``block``, ``role``, ``site``, ``choice``, ``pair``: error shared by all sensitivities, by a block, by a role
   within blocks, by a site, by one choice at all sites, or by a single pair.
-- ``... by level``: change of the first four per unit of the plan's log loss.
+- ``... by level``: change of the first four per unit of the plan's level, its predicted log loss.
 - ``remainder``: what no pair explains, correlated between similar plans.
 - ``noise``: independent residual.
 
-Measured plans update them.
+Each width is then fitted to the measured plans.
 """
 
 BY_LEVEL = " by level"
