@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
 from paredown.compressors.kernels import kernel_of
+from paredown.compressors.pruning.pattern import criteria
+from paredown.compressors.rounding.grid import roundings
 from paredown.space.choice import Choice, methods
 from paredown.space.layouts import choice_members, inner, site_fault
 from paredown.space.schema import keys, summary
 from paredown.space.site import Kind, Member, Site
+from paredown.space.statistics import Statistic
 from paredown.space.target import targets
 from paredown.space.tensors import TensorSpec
 
@@ -106,20 +112,77 @@ def table() -> str:
 
 
 def descriptions() -> str:
-    """Every method with its knobs, in Markdown."""
-    parts = []
-    for name in methods:
-        method = methods[name]
-        lines = [f"### `{name}`", "", summary(method), "", f"Sites: {', '.join(sorted(method.kinds))}."]
-        typical = [choice for choice in _typical() if choice.method == name]
-        if typical and all(choice.storage_only for choice in typical):
-            lines[-1] += " The saving is on disk only."
-        knobs = [(knob, default, text) for knob, default, text in keys(method) if knob != "then"]
-        if knobs:
-            lines += ["", "| knob | default | meaning |", "| --- | --- | --- |"]
-            lines += [f"| `{knob}` | {default} | {text} |" for knob, default, text in knobs]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+    """Every method in Markdown: its knobs with their values, its algorithms, and the papers that define them."""
+    return "\n\n".join("\n".join(_description(methods[name])) for name in methods)
+
+
+def _description(method: type[Choice]) -> list[str]:
+    """The lines of one method."""
+    lines = [f"### `{method.method}`", "", *_filled(summary(method)), "", f"Sites: {', '.join(sorted(method.kinds))}."]
+    typical = [choice for choice in _typical() if choice.method == method.method]
+    if typical and all(choice.storage_only for choice in typical):
+        lines[-1] += " The saving is on disk only."
+    schema = method.model_json_schema()["properties"]
+    knobs = [(knob, default, text) for knob, default, text in keys(method) if knob != "then"]
+    algorithms = _algorithms(method)
+    if knobs:
+        lines += ["", "| knob | default | values | meaning |", "| --- | --- | --- | --- |"]
+        for knob, default, text in knobs:
+            values = ", ".join(algorithms) if knob == "algorithm" and algorithms else _values(schema[knob])
+            lines.append(f"| `{knob}` | {default} | {values} | {_markdown(text)} |")
+    if algorithms:
+        lines += ["", "| `algorithm` | statistics | meaning | source |", "| --- | --- | --- | --- |"]
+        for name, (needs, function) in algorithms.items():
+            statistics = ", ".join(f"`{one}`" for one in sorted(needs)) or "none"
+            lines.append(f"| `{name}` | {statistics} | {_summary(function)} | {_source(function)} |")
+    if source := _source(method):
+        lines += ["", *_filled(f"Source: {source}")]
+    return lines
+
+
+def _algorithms(method: type[Choice]) -> dict[str, tuple[frozenset[Statistic], Callable[..., Any]]]:
+    """Registered values of the knob ``algorithm``: the statistics that each needs and its function; empty if none are."""
+    if method.method == "quantize":
+        return {name: (roundings[name].needs, roundings[name].round) for name in roundings}
+    if method.method == "prune":
+        return {name: (criteria[name].needs, criteria[name].prune) for name in criteria}
+    return {}
+
+
+def _values(schema: Mapping[str, Any]) -> str:
+    """The values that a JSON Schema allows, such as ``2 to 256`` or ``svd, whitened``; null is left out."""
+    if "anyOf" in schema:
+        return ", or ".join(_values(one) for one in schema["anyOf"] if one.get("type") != "null")
+    if "enum" in schema or "const" in schema:
+        return ", ".join(map(str, schema.get("enum", [schema.get("const")])))
+    if schema["type"] == "boolean":
+        return "true, false"
+    if "minimum" in schema and "maximum" in schema:
+        return f"{schema['minimum']:g} to {schema['maximum']:g}"
+    words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    limits = [f"{word} {schema[limit]:g}" for limit, word in words.items() if limit in schema]
+    return " and ".join(limits) or str(schema["type"])
+
+
+def _summary(function: Callable[..., Any]) -> str:
+    """The first paragraph of a function's docstring, for a table cell."""
+    return _markdown(" ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split()))
+
+
+def _source(thing: Any) -> str:
+    """The ``Source:`` section of a docstring as one line; empty if there is none."""
+    section = (inspect.getdoc(thing) or "").partition("\nSource:\n")[2]
+    return _markdown(" ".join(line.strip() for line in section.partition("\n\n")[0].splitlines()))
+
+
+def _markdown(text: str) -> str:
+    """A docstring's text for a table cell: code in single backticks, bars escaped."""
+    return text.replace("``", "`").replace("|", "\\|")
+
+
+def _filled(text: str) -> list[str]:
+    """A paragraph in lines of at most 118 columns."""
+    return textwrap.wrap(_markdown(text), 118, break_long_words=False, break_on_hyphens=False)
 
 
 def _typical() -> Iterator[Choice]:

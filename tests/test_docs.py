@@ -15,6 +15,7 @@ import torch
 import yaml
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
+from paredown.compressors.pruning.pattern import criteria
 from paredown.compressors.rounding.grid import Rounding, roundings
 from paredown.compressors.statement import EXAMPLES, rows
 from paredown.compressors.storage import decode_matrix, encode_matrix
@@ -142,6 +143,16 @@ def test_the_format_page_names_every_tensor() -> None:
             names = {*choice.own((1024, 1024), "bfloat16"), *choice.parts((1024, 1024))}
             assert all(f"| `{name}` |" in page for name in names), text
             assert f"\n`{choice.method}" in page, text
+
+
+def test_the_methods_page_lists_every_algorithm_with_its_source() -> None:
+    """Each registered algorithm has one line of the page, with the paper that its docstring names."""
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8").splitlines()
+    for name in (*roundings, *criteria):
+        assert sum(line.startswith(f"| `{name}` | ") for line in page) == 1, name
+    for name, number in (("gptq", "2210.17323"), ("wanda", "2306.11695")):
+        (line,) = [line for line in page if line.startswith(f"| `{name}` | `second_moment` | ")]
+        assert line.endswith(" |") and f"arXiv {number}" in line
 
 
 def test_the_table_has_every_method_and_claims_no_more_than_targets_take() -> None:
