@@ -1,12 +1,13 @@
-"""A search over all techniques at once against searches over one at a time, at equal cost each.
+"""One search over all techniques compared with one search per technique, at equal cost.
 
     OMP_NUM_THREADS=1 python scripts/benchmark_joint.py studies/problems/joint.yaml --runs runs/joint
 
-A technique is the first step of a choice (`prune` then `quantize` is pruning), or all that is left out; what a technique does not
-change is kept. At each budget the best plan of the joint search on the search set is compared on held-out texts with the best of all
-searches over one technique, and with the solver's plan by the sensitivities alone, paired, with a 95 % interval over documents; so
-is the plan that `select` answers with after the joint search.
-Budgets lie evenly, by ratio, from the smallest plan of any one technique to twice the problem's budget, where the joint search ends.
+A technique is the first step of a choice (`prune` then `quantize` is pruning), or everything that is dropped. Sites
+that a technique does not change are kept. At each budget, the joint search's best plan on the search set is compared
+on held-out texts with the best plan of all single-technique searches and with the solver's plan from the
+sensitivities alone. So is the plan that `select` returns after the joint search. Comparisons are paired, with 95 %
+intervals over documents. The budgets are spaced evenly by ratio, from the smallest plan of any one technique to twice
+the problem's budget, where the joint search ends.
 """
 
 from __future__ import annotations
@@ -30,27 +31,29 @@ from paredown.space.study_file import StudyFile
 def main() -> int:
     parser = problem_parser(__doc__)
     parser.add_argument(
-        "--evaluations", type=int, default=300, help="what each search may cost, sensitivities included"
+        "--evaluations", type=int, default=300, help="cost limit of each search, sensitivities included"
     )
     parser.add_argument(
         "--seeds",
         type=int,
         nargs="+",
         default=[0, 1, 2],
-        help="of the joint search; those over one technique take the first",
+        help="seeds of the joint search; single-technique searches use the first",
     )
     parser.add_argument("--budgets", type=int, default=10)
-    parser.add_argument("--runs", type=Path, help="where runs are kept; by default none is")
+    parser.add_argument("--runs", type=Path, help="folder that keeps the runs; by default they are discarded")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.runs or Path(temporary)
         bench = opened(options, folder)
         machine = environment()
         print(
-            f"{options.problem.name}, {bench.question.model}: {len(bench.space.searched)} sites; {machine['cpu']}, torch {machine['torch']}"
+            f"{options.problem.name}, {bench.question.model}: {len(bench.space.searched)} sites; "
+            f"{machine['cpu']}, torch {machine['torch']}"
         )
         print(
-            f"an evaluation: {bench.question.tokens.search} tokens forward, 1 thread; each search costs {options.evaluations}"
+            f"an evaluation: {bench.question.tokens.search} tokens forward, 1 thread; "
+            f"each search costs {options.evaluations} evaluations"
         )
         alone = {name: over_one(bench, name, folder, options) for name in techniques(bench.question)}
         contest = Contest(bench, options.runs)
@@ -62,13 +65,13 @@ def main() -> int:
 
 
 def techniques(study: StudyFile) -> list[str]:
-    """Of the linear layers, and what is left out."""
+    """Techniques of the linear layers, and ``drop``."""
     found = [parse_choice(text).method for text in study.space.choices["linear"]]
     return [*dict.fromkeys(name for name in found if name != "keep"), "drop"]
 
 
 def over_one(bench: Workbench, technique: str, folder: Path, options: argparse.Namespace) -> Run:
-    """The search over one technique, on records that are there."""
+    """The search over one technique; it reuses the bank's records."""
     study = bench.question
 
     def offered(texts: Sequence[object]) -> list[object]:
@@ -85,7 +88,7 @@ def over_one(bench: Workbench, technique: str, folder: Path, options: argparse.N
 
 
 def searched(contest: Contest, evaluations: int, seed: int) -> Run:
-    """The frontier sampler's search for the whole front; from the smallest plan on where that exceeds the problem's budget."""
+    """The frontier sampler's search for the whole front, at the problem's budget or the smallest plan's size."""
     budget = max(bytes_asked(contest), contest.solver.smallest().size_bytes(contest.bench.space.inventory))
     return contest.run(Task(engine="frontier", evaluations=evaluations, focus="front", budget=f"{budget}B", seed=seed))
 
@@ -95,10 +98,10 @@ def bytes_asked(contest: Contest) -> int:
 
 
 def show(contest: Contest, alone: dict[str, Run], runs: list[Run], budgets: list[int]) -> None:
-    """A row a budget."""
-    head = ["bytes", "best technique alone, KL", *(f"joint / that, seed {run.task.seed}" for run in runs)]
-    head += [f"selected / that, seed {run.task.seed}" for run in runs]
-    head += [f"joint / solver, seed {run.task.seed}" for run in runs] + ["what the joint plan takes"]
+    """Prints one row per budget."""
+    head = ["bytes", "best technique alone, KL", *(f"joint / best technique, seed {run.task.seed}" for run in runs)]
+    head += [f"selected / best technique, seed {run.task.seed}" for run in runs]
+    head += [f"joint / solver, seed {run.task.seed}" for run in runs] + ["methods of the joint plan"]
     print(f"\n| {' | '.join(head)} |\n|" + " --- |" * len(head))
     for budget in budgets:
         single = {name: record for name, run in alone.items() if (record := run.best(run.task.evaluations, budget))}

@@ -1,22 +1,24 @@
-"""A model larger than the memory that a process may take goes through search and apply; and memory does not grow with depth.
+"""Search and apply with a model larger than the memory of the process; memory use that does not grow with depth.
 
     python scripts/benchmark_memory.py
 
-First part: a Llama of random weights (only shapes matter here) is written to disk in bfloat16, tensor by tensor. Its weights in
-float32, in which plans are scored, take a multiple of the cap. A process of its own, whose memory the system limits to the cap
-(RLIMIT_DATA: every private writable page of the process, those of Python, torch and all other libraries included), searches and
-applies the winner: statistics, a bank with GPTQ, sensitivities, trials, finalists compressed in order and from three draws of the
-texts. Files that are mapped read-only are not counted: the system may take their pages back at any time. To keep it short, one
-matrix of every fifth block has choices, all others are kept.
+Part 1: a Llama with random weights (only shapes matter here) is written to disk in bfloat16, tensor by tensor. Its
+weights in float32, the dtype in which plans are scored, exceed the cap several times. A separate process searches and
+applies the winner: statistics, a bank with GPTQ, sensitivities, trials, finalists compressed in order and from three
+calibration draws. The system limits its memory to the cap with RLIMIT_DATA, which counts every private writable page,
+including those of Python, torch and all other libraries. Files mapped read-only are not counted, because the system
+may reclaim their pages at any time. To keep the run short, one matrix of every fifth block has choices; all others
+are kept.
 
-Second part: the statistics and the default bank of models of one width and growing depth, streamed, without a cap, all in one
-process: what a process of several takes hangs on which choices it happens to get. The figures are peaks of anonymous memory above
-what the libraries take.
+Part 2: statistics and default bank of models with one width and growing depth, streamed, without a cap, in one
+process. (With several processes, the use of each depends on the choices that it happens to get.) The figures are
+peaks of anonymous memory above the libraries' own.
 
-Third part: the same of a model that fits in memory, the demo's, filled by two processes beside the one that collected the statistics.
+Part 3: the same for a model that fits in memory (the demo model). Two processes fill the bank beside the one that
+collected the statistics.
 
-Peaks are the highest of samples of /proc/PID/status every 10 ms. Exits 1 if the weights are less than one and a half times the cap,
-if anything fails, or if the deepest model takes more than a tenth above what the shallowest takes.
+Peaks are maxima of /proc/PID/status, sampled every 10 ms. Exits 1 if the weights are less than 1.5 times the cap, if
+anything fails, or if the deepest model takes over a tenth more than the shallowest.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ from paredown.space.tensors import TensorSpec
 MB = 10**6
 DEMO = Path(__file__).parents[1] / "studies/models/demo"
 TIMES = 1.5
-"""How often the cap goes into the weights, at least."""
+"""Least ratio of the weights in float32 to the cap."""
 
 TOKENS = {"calibration": 128, "search": 128, "selection": 128, "held_out": 128, "sequence_length": 64}
 SPACE = {
@@ -66,15 +68,15 @@ SPACE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peak:
-    """What a process took.
+    """Peak use of a process.
 
     Attributes:
-        seconds: From its libraries being loaded to its end.
-        before: Anonymous memory that the libraries take [bytes].
-        resident: The most anonymous memory [bytes].
-        counted: The most that RLIMIT_DATA counts [bytes].
-        worker: The most anonymous memory of a process that it started [bytes].
-        together: The most that it and those that it started took at one time [bytes].
+        seconds: Time from its libraries being loaded to its end [s].
+        before: Anonymous memory of the libraries [bytes].
+        resident: Peak anonymous memory [bytes].
+        counted: Peak memory as RLIMIT_DATA counts it [bytes].
+        worker: Peak anonymous memory of a child process [bytes].
+        together: Peak anonymous memory of the process and its children together [bytes].
     """
 
     seconds: float
@@ -86,11 +88,11 @@ class Peak:
 
 
 def make_model(folder: Path, layers: int, hidden: int, intermediate: int) -> int:
-    """Writes a model and a tokenizer of characters; bytes of its weights in float32."""
+    """Writes a model and a character tokenizer; returns the size of the weights in float32 [bytes]."""
     config = LlamaConfig(
-        vocab_size=128, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers, num_attention_heads=hidden // 64,
-        num_key_value_heads=hidden // 128, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0, dtype="bfloat16",
-        architectures=["LlamaForCausalLM"],
+        vocab_size=128, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=hidden // 64, num_key_value_heads=hidden // 128, tie_word_embeddings=False,
+        bos_token_id=0, eos_token_id=0, dtype="bfloat16", architectures=["LlamaForCausalLM"],
     )  # fmt: skip
     folder.mkdir()
     config.save_pretrained(folder)
@@ -110,7 +112,7 @@ def make_model(folder: Path, layers: int, hidden: int, intermediate: int) -> int
 
 
 def watched(target: Callable[..., None], *arguments: Any) -> Peak:
-    """Runs a function in a process of its own."""
+    """Peak use of a function that runs in its own process."""
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
     process = context.Process(target=_run, args=(ready, target, *arguments))
@@ -156,7 +158,7 @@ def _children(pid: int | None) -> list[int]:
 
 
 def search_and_apply(model: Path, out: Path, trials: int, cap: int) -> None:
-    """All under the cap; whatever goes beyond it is refused by the system, and ends the process."""
+    """Searches and applies under the cap; an allocation beyond it fails and ends the process."""
     resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
     study = {
         "model": str(model),
@@ -168,18 +170,18 @@ def search_and_apply(model: Path, out: Path, trials: int, cap: int) -> None:
     }
     outcome = paredown.find_plan(study, out / "study", workers=1)
     if outcome.winner is None:
-        raise SystemExit("no plan won")
+        raise SystemExit("the search ended without a winner")
     steps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in outcome.seconds.items())
     print(f"  {steps}", flush=True)
     applied, _ = paredown.apply(out / "study" / "best" / "plan.yaml", model, out / "applied", check=False)
     print(f"  searched: {len(outcome.records)} trials, {len(outcome.refits)} plans compressed in order; "
           f"applied: {applied.size_bytes:,} tensor bytes, {applied.predicted_bytes:,} predicted")  # fmt: skip
     if applied.size_bytes != applied.predicted_bytes:
-        raise SystemExit("other bytes than predicted")
+        raise SystemExit("the written bytes differ from the predicted bytes")
 
 
 def statistics_and_bank(model: Path, out: Path, settings: dict[str, Any], workers: int) -> None:
-    """What every search begins with."""
+    """Collects the statistics and fills the bank, the first steps of every search."""
     study = StudyFile.model_validate({"model": str(model), "latency": "off", **settings})
     Workbench(study, out / "bank", workers).fill_bank()
 
@@ -193,19 +195,21 @@ def main() -> int:
         default=(40, 1024, 1024),
         help="layers, hidden size, size of the feed-forward network",
     )
-    parser.add_argument("--cap", type=int, default=640, help="MB that the process may take")
+    parser.add_argument("--cap", type=int, default=640, help="memory limit of the process [MB]")
     parser.add_argument("--trials", type=int, default=2)
     parser.add_argument(
-        "--depths", type=int, nargs="*", default=(4, 8, 16), help="of the second part; none leaves it out"
+        "--depths",
+        type=int,
+        nargs="*",
+        default=(4, 8, 16),
+        help="layers of the models of part 2; without values it is skipped",
     )
     parser.add_argument(
         "--width", type=int, nargs=2, default=(128, 256), help="hidden size, size of the feed-forward network"
     )
+    parser.add_argument("--bank", type=Path, default=DEMO, help="model of part 3; a missing folder skips it")
     parser.add_argument(
-        "--bank", type=Path, default=DEMO, help="model of the third part; a folder that is none leaves it out"
-    )
-    parser.add_argument(
-        "--folder", type=Path, default=Path(), help="where the temporary folder is made; it must be on a disk"
+        "--folder", type=Path, default=Path(), help="parent of the temporary folder; must be on a disk, not in memory"
     )
     options = parser.parse_args()
     machine, failed = environment(), False
@@ -225,7 +229,7 @@ def main() -> int:
 
 
 def larger_than_memory(root: Path, shape: tuple[int, int, int], cap: int, trials: int) -> bool:
-    """The first part; whether the weights are as much larger than the cap as they shall be."""
+    """Part 1; returns whether the weights exceed the cap by the required ratio."""
     dense = make_model(root / "model", *shape)
     print(
         f"search and apply: {shape[0]} layers of width {shape[1]}, {trials} trials of {TOKENS['search']} tokens",
@@ -233,15 +237,16 @@ def larger_than_memory(root: Path, shape: tuple[int, int, int], cap: int, trials
     )
     peak = watched(search_and_apply, root / "model", root, trials, cap)
     print(
-        f"  weights in float32 {dense / MB:.0f} MB, {dense / cap:.2f} times the cap of {cap / MB:.0f} MB; {peak.seconds:.0f} s"
+        f"  weights in float32 {dense / MB:.0f} MB, {dense / cap:.2f} times the cap of {cap / MB:.0f} MB; "
+        f"{peak.seconds:.0f} s"
     )
     resident = f"{peak.resident / MB:.0f} MB resident, {peak.before / MB:.0f} MB of it libraries"
-    print(f"  peak {peak.counted / MB:.0f} MB as the cap counts; {resident}")
+    print(f"  peak {peak.counted / MB:.0f} MB as counted by the cap; {resident}")
     return dense >= TIMES * cap
 
 
 def flat_in_depth(root: Path, depths: Sequence[int], width: tuple[int, int]) -> bool:
-    """The second part; whether the deepest model takes no more than the shallowest."""
+    """Part 2; returns whether the deepest model takes at most a tenth more than the shallowest."""
     print(
         f"statistics of {TOKENS['calibration']} tokens and default bank: width {width[0]}, feed-forward {width[1]}",
         flush=True,
@@ -254,20 +259,20 @@ def flat_in_depth(root: Path, depths: Sequence[int], width: tuple[int, int]) -> 
         )
         peaks.append(peak.resident - peak.before)
         print(
-            f"  {depth:>2} layers: weights in float32 {dense / MB:.1f} MB; peak {peaks[-1] / MB:.1f} MB above the libraries' "
-            f"{peak.before / MB:.0f} MB; {peak.seconds:.0f} s",
+            f"  {depth:>2} layers: weights in float32 {dense / MB:.1f} MB; "
+            f"peak {peaks[-1] / MB:.1f} MB above the libraries' {peak.before / MB:.0f} MB; {peak.seconds:.0f} s",
             flush=True,
         )
     return peaks[-1] <= 1.1 * peaks[0]
 
 
 def default_bank(model: Path, root: Path) -> None:
-    """The third part."""
+    """Part 3."""
     peak = watched(statistics_and_bank, model, root / "default", {}, 2)
     print(f"statistics and default bank of {model.name}, in memory, two processes: {peak.seconds:.0f} s")
     print(
-        f"  peak {peak.resident / MB:.0f} MB, {peak.before / MB:.0f} MB of it libraries; of a worker {peak.worker / MB:.0f} MB; "
-        f"of all three at one time {peak.together / MB:.0f} MB"
+        f"  peak {peak.resident / MB:.0f} MB, {peak.before / MB:.0f} MB of it libraries; "
+        f"per worker {peak.worker / MB:.0f} MB; all three together {peak.together / MB:.0f} MB"
     )
 
 

@@ -1,9 +1,10 @@
-"""Every method at a few settings on one model: bytes, held-out loss, seconds to compress, and what it runs as.
+"""Every method at a few settings on one model: bytes, held-out loss, compression time and the kernel that runs it.
 
     python scripts/benchmark_methods.py --model studies/models/demo --out runs/benchmark-methods
 
-A setting is given to every site of its kind; the other linear layers are kept, the embedding is quantized to 8 bits in groups of 64
-throughout. Seconds are those of compressing on one thread, statistics not counted. Exits 1 where an expectation does not hold.
+A setting applies to every site of its kind. The other linear layers are kept; the embedding is quantized to 8 bits in
+groups of 64 throughout. Times are for compression on one thread, without the statistics. Exits 1 if an expectation
+fails.
 """
 
 from __future__ import annotations
@@ -78,12 +79,12 @@ EXPECTED = [
     ("lowrank rank_fraction=0.3333 algorithm=whitened", "lowrank rank_fraction=0.3333 algorithm=svd", 0.8),
     (f"prune sparsity=0.5 algorithm=wanda {ROUNDED}", f"prune sparsity=0.5 algorithm=magnitude {ROUNDED}", 1.0),
 ]
-"""One setting's loss over another's is at most this."""
+"""Greatest allowed ratio of the first setting's loss to the second's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A setting, measured."""
+    """The measurement of one setting."""
 
     kind: Kind
     choice: Choice
@@ -101,7 +102,7 @@ def measured(bench: Workbench, kind: Kind, text: str, name: str) -> Row:
     embedding = {site.name: parse_choice(EMBEDDING) for site in inventory.leaves if site.kind == "embedding"}
     canonical = {site.name: choice.canonical(site.members[0].shape) if site.is_leaf else choice for site in sites}
     plan = Plan.of(inventory, {**embedding, **canonical})
-    for site in sites:  # what the choices of a matrix share counts for each of them
+    for site in sites:  # charge shared factorisations to each setting that uses them
         for member in site.members:
             bench.statistics[member.module].derived.clear()
     started = time.perf_counter()
@@ -118,7 +119,7 @@ def measured(bench: Workbench, kind: Kind, text: str, name: str) -> Row:
 
 
 def line(row: Row) -> str:
-    """A line of the table."""
+    """One line of the table."""
     cells = [
         f"`{row.choice}`",
         row.kind,
@@ -134,7 +135,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="studies/models/demo")
     parser.add_argument("--data", nargs="+", default=["stdlib"])
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-methods"), help="the bank; emptied first")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/benchmark-methods"), help="folder of the bank, which is emptied first"
+    )
     parser.add_argument("--calibration", type=int, default=Tokens().calibration, help="tokens", metavar="TOKENS")
     parser.add_argument("--held-out", type=int, default=32768, help="tokens", metavar="TOKENS")
     options = parser.parse_args()
@@ -147,10 +150,12 @@ def main() -> int:
     machine = environment()
     print(f"{options.model}, embedding in every row: {EMBEDDING}; {machine['cpu']}, 1 thread, torch {machine['torch']}")
     print(
-        f"calibration {tokens.calibration} tokens, loss on {tokens.held_out} held-out tokens [nats/token], each matrix for itself\n"
+        f"calibration {tokens.calibration} tokens, loss on {tokens.held_out} held-out tokens [nats/token], "
+        "each matrix compressed independently\n"
     )
     print(
-        "| choice | sites | bytes | held-out loss | s | target paredown runs it as |\n| --- | --- | --- | --- | --- | --- |",
+        "| choice | sites | bytes | held-out loss | s | runs as in target paredown |\n"
+        "| --- | --- | --- | --- | --- | --- |",
         flush=True,
     )
     rows = {}
@@ -164,7 +169,8 @@ def main() -> int:
         found: Ratio = ratio(rows[ours].quality, rows[theirs].quality)
         failures += found.mean > limit
         print(
-            f"{ours}\n  over {theirs}: {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}], expected at most {limit}"
+            f"{ours}\n  relative to {theirs}: {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}], "
+            f"expected at most {limit}"
         )
     return int(failures > 0)
 

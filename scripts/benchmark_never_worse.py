@@ -1,14 +1,14 @@
-"""Whole studies at random budgets and seeds: how often the search's best is worse than the best uniform plan, before the guard and after.
+"""How often the search's best is worse than the best uniform plan, before and after the guard, over random studies.
 
     python scripts/benchmark_never_worse.py --model studies/models/demo --out runs/never-worse
 
-Each pair of a budget and a seed is a study of its own, through the public call, without latency. Before the guard: the interval of the
-search's best over the best uniform plan, on the held-out documents, excludes 1 on the wrong side. After it: the winner is compared with
-that uniform plan once more, on as many documents that no set of the study holds; an interval that excludes 1 there is a winner that is
-worse. Studies share a bank; with --data-free they offer only what no texts calibrate, and what one study made serves all. What was
-measured is kept pair by pair: the same command goes on after an interruption, and more --pairs add to those that are done.
-Exits 1 where more than one in ten intervals exclude 1 on the wrong side, a winner is worse, a budget is overrun, or the half-width of
-an interval of the losses is above 5 % of its loss.
+Each pair of a budget and a seed is one study through the public call, without latency. Before the guard, a failure is
+an interval of the search's best relative to the best uniform plan, on the held-out documents, that lies above 1.
+After the guard, the winner is compared with that uniform plan again, on as many documents that no set of the study
+holds; a failure is an interval above 1 there. The studies share a bank. With --data-free they offer only data-free
+choices, so one study's records serve all. Results are saved after each pair: the same command resumes, and more
+--pairs add to the finished ones. Exits 1 if more than one in ten intervals lies above 1 before the guard, a winner is
+worse, a budget is exceeded, or the half-width of a loss's interval exceeds 5 % of the loss.
 """
 
 from __future__ import annotations
@@ -37,29 +37,33 @@ from paredown.space.files import write_atomically
 from paredown.space.study_file import SpaceFile, StudyFile, Tokens
 
 WIDEST = 0.05
+"""Greatest allowed half-width of a loss's 95 % interval, as a share of the loss."""
+
 WRONG_SHARE = 0.1
+"""Greatest allowed share of intervals that lie above 1 before the guard."""
 
 
 class Unreported(Silent):
-    """Nobody is told, and no report is written: drawing it takes as long as the trials."""
+    """No progress and no report: drawing the report takes as long as the trials."""
 
     def publish(self, outcome: Outcome, folder: Path) -> None:
-        """Nothing is written."""
+        """Does nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """What came of one study.
+    """The result of one study.
 
     Attributes:
-        budget: As it was asked for.
-        seed: Of the study.
-        overrun: Bytes of the winner above the budget; none if below zero.
-        before: The search's best over the best uniform plan, low, mean and high; None where they are one plan or there is none.
-        after: The winner over that uniform plan on other documents; None where the uniform plan won.
-        half_widths: Of the held-out losses, as shares of them.
-        proposed: Trials that the sampler proposed.
-        seconds: Of the study.
+        budget: The requested budget.
+        seed: The study's seed.
+        overrun: Winner's size minus the budget [bytes]; at most zero if the budget holds.
+        before: Low, mean and high of the loss ratio of the search's best to the best uniform plan; None if they are the
+            same plan or there is no uniform plan.
+        after: The same of the winner to that uniform plan, on other documents; None if the uniform plan won.
+        half_widths: Half-widths of the held-out losses' intervals, as shares of the losses.
+        proposed: Number of trials that the sampler proposed.
+        seconds: Duration of the study [s].
     """
 
     budget: str
@@ -80,7 +84,7 @@ class Pair:
 
 
 def measured(study: StudyFile, folder: Path, bank: Path) -> Pair:
-    """Runs a study, and compares its winner once more."""
+    """Runs a study and compares its winner again on other documents."""
     started = time.monotonic()
     outcome = paredown.find_plan(study, folder, progress=Unreported(), bank=bank, workers=1)
     seconds = time.monotonic() - started
@@ -101,7 +105,7 @@ def measured(study: StudyFile, folder: Path, bank: Path) -> Pair:
 
 
 def elsewhere(study: StudyFile, outcome: Outcome, bank: Path) -> tuple[float, float, float]:
-    """The winner over the best uniform plan on documents that the held-out set of a study does not hold."""
+    """Loss ratio of the winner to the best uniform plan, on documents outside the study's held-out set."""
     tokens = study.tokens.model_copy(update={"held_out": 2 * study.tokens.held_out})
     held, bench = (
         Workbench(study, bank).sequences["held-out"],
@@ -117,22 +121,22 @@ def elsewhere(study: StudyFile, outcome: Outcome, bank: Path) -> tuple[float, fl
 
 
 def others(sequences: Sequences, documents: int) -> Sequences:
-    """Those of other documents than the first so many."""
+    """The sequences without those of the first ``documents`` documents."""
     rows = sequences.document >= documents
     if int(rows.sum()) < 2:
-        raise SystemExit("the text has no other held-out documents; give more --data, or fewer --held-out tokens")
+        raise SystemExit("the text has no further held-out documents; give more --data, or fewer --held-out tokens")
     return Sequences(
         tokens=sequences.tokens[rows], mask=sequences.mask[rows], document=sequences.document[rows] - documents
     )
 
 
 def spread(comparison: Comparison | None) -> tuple[float, float, float] | None:
-    """Low, mean and high of a ratio."""
+    """Low, mean and high of a ratio; None without a comparison."""
     return (comparison.low, comparison.mean, comparison.high) if comparison else None
 
 
 def read(path: Path) -> list[Pair]:
-    """The pairs of a file; none if there is none."""
+    """The saved pairs; empty if the file does not exist."""
     lists = ("before", "after", "half_widths")
     stored: list[Mapping[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
     return [
@@ -141,7 +145,7 @@ def read(path: Path) -> list[Pair]:
 
 
 def faults(pairs: list[Pair]) -> list[str]:
-    """What is not as it must be."""
+    """Prints the summary and returns one line per failed expectation."""
     wrong = sum(pair.before is not None and pair.before[0] > 1 for pair in pairs)
     worse = sum(pair.after is not None and pair.after[0] > 1 for pair in pairs)
     overrun = sum(pair.overrun > 0 for pair in pairs)
@@ -149,30 +153,35 @@ def faults(pairs: list[Pair]) -> list[str]:
     right = sum(pair.before is not None and pair.before[2] < 1 for pair in pairs)
     widths = np.array([max(pair.half_widths) for pair in pairs])
     print(
-        f"\n{len(pairs)} pairs; the search's best is better beyond the interval in {right}, worse in {wrong}; budgets overrun: {overrun}"
+        f"\n{len(pairs)} pairs; the search's best is better beyond the interval in {right}, worse in {wrong}; "
+        f"budgets exceeded: {overrun}"
     )
     print(
-        f"winners that are not the uniform plan: {sum(pair.after is not None for pair in pairs)}, worse on other documents: {worse}"
+        f"winners that are not the uniform plan: {sum(pair.after is not None for pair in pairs)}, "
+        f"worse on other documents: {worse}"
     )
     print(f"half-widths of losses: median {100 * np.median(widths):.1f} %, widest {100 * widths.max():.1f} %")
-    told = {"intervals on the wrong side": max(0, wrong - int(WRONG_SHARE * len(pairs))), "worse winners": worse}
-    told |= {"budgets overrun": overrun, f"intervals wider than {100 * WIDEST:.0f} %": wide}
+    told = {
+        "intervals above 1, beyond one in ten": max(0, wrong - int(WRONG_SHARE * len(pairs))),
+        "worse winners": worse,
+    }
+    told |= {"budgets exceeded": overrun, f"intervals wider than {100 * WIDEST:.0f} %": wide}
     return [f"{name}: {count}" for name, count in told.items() if count]
 
 
 def main() -> int:
     parser = model_parser(__doc__, Tokens(calibration=4096, search=4096, selection=8192, held_out=32768))
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/never-worse"), help="study folders; the same one goes on"
+        "--out", type=Path, default=Path("runs/never-worse"), help="parent of the study folders; the same one resumes"
     )
     parser.add_argument("--pairs", type=int, default=50)
     parser.add_argument(
-        "--budgets", type=float, nargs=2, default=[2.5, 6.0], metavar=("LOW", "HIGH"), help="bits a weight"
+        "--budgets", type=float, nargs=2, default=[2.5, 6.0], metavar=("LOW", "HIGH"), help="bits per weight"
     )
     parser.add_argument(
-        "--trials", type=int, default=32, help="of a study; about 24 are there before the sampler's first"
+        "--trials", type=int, default=32, help="trials of a study; about 24 precede the sampler's first"
     )
-    parser.add_argument("--data-free", action="store_true", help="offer nothing that texts calibrate")
+    parser.add_argument("--data-free", action="store_true", help="offer data-free choices only")
     options = parser.parse_args()
     torch.set_num_threads(1)
     tokens = tokens_asked(options)
@@ -183,11 +192,10 @@ def main() -> int:
         study = study.model_copy(update={"space": SpaceFile(choices=data_free_choices(study))})
     machine, path = environment(), options.out / "pairs.json"
     print(
-        f"{options.model}, {machine['cpu']}, 1 thread, torch {machine['torch']}; {options.trials} trials; tokens: {tokens}"
+        f"{options.model}, {machine['cpu']}, 1 thread, torch {machine['torch']}; "
+        f"{options.trials} trials; tokens: {tokens}"
     )
-    print(
-        "\n| budget | seed | search's best over uniform, 95 % | winner over uniform, other documents | half-width | s |"
-    )
+    print("\n| budget | seed | search's best / uniform, 95 % | winner / uniform, other documents | half-width | s |")
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
     generator, pairs = np.random.default_rng(0), read(path)
     drawn = [
@@ -201,7 +209,7 @@ def main() -> int:
             write_atomically(path, json.dumps([asdict(pair) for pair in pairs], indent=1))
         print(pairs[number], flush=True)
     found = faults(pairs)
-    print("\n".join(found) or "as it must be")
+    print("\n".join(found) or "all expectations hold")
     return int(bool(found))
 
 

@@ -1,10 +1,11 @@
-"""How long the frontier sampler takes to propose a plan, on a model made on paper with a history drawn at random.
+"""Time that the frontier sampler takes to propose a plan, on a synthetic model with a random history.
 
     OMP_NUM_THREADS=1 python scripts/benchmark_proposals.py [trials]
 
-Llama-shaped, 75 blocks of 4 ties, 12 choices a site, with and without drops; losses as in benchmark_solver.py; the history: plans of the
-solver and moves from them, each with the sum of its losses times noise (lognormal, sigma 0.05). A trial is added after each proposal, as in
-a study. One process, one thread; processor time. The first proposal, after a restart, is told apart: it reads the whole history.
+Model: Llama-shaped, 75 blocks with 4 ties, 12 choices per site, with and without drops; losses as in
+benchmark_solver.py. History: plans of the solver and moves from them, each with the sum of its losses times noise
+(lognormal, sigma 0.05). A trial is added after each proposal, as in a study. One process, one thread, processor time.
+The first proposal after a restart is reported separately, because it reads the whole history.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PARENTS, PROPOSALS = 40, 20
 
 
 def recorded(number: int, plan: Plan, size: int, found: Losses, space: Space, generator: np.random.Generator) -> Record:
-    """A trial of a plan as it might have been measured."""
+    """A simulated trial of a plan."""
     loss = sum(found[site.name, choice] for site, choice in plan.decided(space.inventory)) * float(
         np.exp(generator.normal(0, 0.05))
     )
@@ -51,7 +52,7 @@ def recorded(number: int, plan: Plan, size: int, found: Losses, space: Space, ge
 
 
 def history(solver: Solver, found: Losses, count: int, generator: np.random.Generator) -> Iterator[Record]:
-    """Plans of the solver, and moves from them."""
+    """Simulated trials: plans of the solver, and moves from them."""
     space, low = solver.space, solver.smallest().size_bytes(solver.space.inventory)
     moves, parents = Moves(solver, lambda _: found), {}
     for budget in np.geomspace(low, 2 * low, PARENTS).astype(int).tolist():
@@ -68,7 +69,7 @@ def history(solver: Solver, found: Losses, count: int, generator: np.random.Gene
 
 
 def measured(space: Space, count: int, focus: str) -> str:
-    """Seconds of proposals with a history of so many trials."""
+    """Proposal times with a history of ``count`` trials, as text [s]."""
     generator = np.random.default_rng(0)
     solver, found = Solver(space), losses(space, generator)
     budget = int(1.3 * solver.smallest().size_bytes(space.inventory))
@@ -86,7 +87,8 @@ def measured(space: Space, count: int, focus: str) -> str:
         seconds.append(time.process_time() - started)
         records.append(recorded(len(records), plan, plan.size_bytes(space.inventory), found, space, generator))
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    return f"first {seconds[0]:.2f} s, then {np.median(seconds[1:]):.3f} s, at most {max(seconds[1:]):.3f}; {grown:.0f} MiB more"
+    later = f"then {np.median(seconds[1:]):.3f} s, at most {max(seconds[1:]):.3f}"
+    return f"first {seconds[0]:.2f} s, {later}; {grown:.0f} MiB more"
 
 
 def main() -> None:
@@ -99,7 +101,7 @@ def main() -> None:
             {"choices": {"linear": choices, "block": ["drop"] if drops else []}, "max_drops": drops}
         )
         space = Space.build(inventory(75, 8192, 28672, 1024), targets["paredown"], wishes)
-        print(f"{drops} drops at most, focus {focus}: {measured(space, count, focus)}", flush=True)
+        print(f"at most {drops} drops, focus {focus}: {measured(space, count, focus)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
-"""Bytes that a search saves at equal held-out loss, against uniform plans and against allocations by gradient scores.
+"""Bytes that a search saves at equal held-out loss, compared with uniform plans and gradient-score allocations.
 
     OMP_NUM_THREADS=1 python scripts/benchmark_savings.py studies/problems/savings.yaml --runs runs/savings
     OMP_NUM_THREADS=1 python scripts/benchmark_savings.py studies/problems/savings-all.yaml --runs runs/savings-all
 
-The rivals at B bits: uniform plans of B-bit codes in groups of 32, 64 and 128 (at 2.5 bits, 2-bit codes), of which the one counts
-that loses least beside what the solver expects of its own plan of as many bytes; and the solver's plans for B stored
-bits a weight under gradient scores, each of which is a knapsack over (site, choice) as AutoScheme and ModelOpt make it, of which the
-one counts that is best on the search set. All take the same rounding and the same records. Two searches for one budget a rival and seed: at
-the rival's bytes, and at those where the first and the slope of the solver's front put the rival's loss. Both winners and the rival
-are measured on the held-out texts; between the two, the logarithm of the loss is linear in bytes. Where both lose more than the rival
-there, a third search has half a percent more bytes. Intervals are over held-out
-documents.
+The rivals at B bits, all with the same rounding and the same records:
+
+- uniform: B-bit codes in groups of 32, 64 or 128 (at 2.5 bits, 2-bit codes). The group size with the lowest loss
+  relative to the loss that the solver predicts for its own plan of as many bytes;
+- knapsack: the solver's plans for B stored bits per weight under gradient scores, as in AutoScheme and ModelOpt. The
+  score whose plan is best on the search set.
+
+Two searches run per rival and seed: one at the rival's bytes, and one at the bytes where the first result and the
+slope of the solver's front put the rival's loss. Both winners and the rival are measured on the held-out texts.
+Between the two winners, the logarithm of the loss is interpolated linearly in bytes. If both lose more than the
+rival, a third search gets half a percent more bytes. Intervals are over held-out documents.
 """
 
 from __future__ import annotations
@@ -36,26 +39,26 @@ from paredown.space.choice import KEEP
 from paredown.space.plan import Plan
 
 BEYOND = 1.25
-"""The second search saves so many times what the first promises, so that the rival's loss lies between the two."""
+"""Factor on the predicted saving of the second search, so that the rival's loss lies between the two."""
 
 ROOM = 1.03
-"""Uniform plans that are not so many times as large as the smallest plan of the space are left out: nothing can be saved there."""
+"""Least ratio of a uniform plan's size to the smallest plan of the space; below it there is nothing to save."""
 
 STEP = 0.05
-"""Share of the bytes over which that slope is taken."""
+"""Step of the finite difference for the slope of the solver's front [share of the bytes]."""
 
 LEAST = 0.005
-"""It lies so great a share of the bytes off at least."""
+"""Least distance of a later search from the rival or from the earlier searches [share of the bytes]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """A plan that was made without a search.
+    """A plan made without a search.
 
     Attributes:
-        name: How it was made.
-        plan: What it takes.
-        size_bytes: Of its tensors.
+        name: Its origin, for the table.
+        plan: The plan.
+        size_bytes: Tensor bytes.
     """
 
     name: str
@@ -68,18 +71,20 @@ def main() -> int:
     parser.add_argument("--bits", nargs="+", type=float, default=[2.5, 3, 4, 5])
     parser.add_argument("--scores", nargs="+", default=["gradient", "autoscheme", "fisher"], help="gradient scores")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--evaluations", type=int, default=100, help="what a search may cost, sensitivities included")
-    parser.add_argument("--runs", type=Path, help="where runs are kept; by default none is")
+    parser.add_argument("--evaluations", type=int, default=100, help="cost limit of a search, sensitivities included")
+    parser.add_argument("--runs", type=Path, help="folder that keeps the runs; by default they are discarded")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         bench = opened(options, options.runs or Path(temporary))
         contest, machine = Contest(bench, options.runs), environment()
         tokens = bench.question.tokens
         print(
-            f"{options.problem.name}, {bench.question.model}: {len(bench.space.searched)} sites; {machine['cpu']}, torch {machine['torch']}"
+            f"{options.problem.name}, {bench.question.model}: {len(bench.space.searched)} sites; "
+            f"{machine['cpu']}, torch {machine['torch']}"
         )
         print(
-            f"{tokens.search} search and {tokens.held_out} held-out tokens; a search costs {options.evaluations} evaluations"
+            f"{tokens.search} search and {tokens.held_out} held-out tokens; "
+            f"a search costs {options.evaluations} evaluations"
         )
         print(
             "\n| bits | rival | bytes | held-out loss | "
@@ -99,7 +104,7 @@ def main() -> int:
 
 
 def uniform(contest: Contest, bits: float) -> Iterator[Rival]:
-    """Uniform plans with codes of so many bits; one a group size."""
+    """Uniform plans of a bit-width, one per group size."""
     space = contest.bench.space
     embedding = next((space.options[site.name][0] for site in space.inventory.leaves if site.kind == "embedding"), KEEP)
     for group in GROUPS:
@@ -110,12 +115,12 @@ def uniform(contest: Contest, bits: float) -> Iterator[Rival]:
 
 
 def strongest(contest: Contest, rivals: Iterable[Rival]) -> Rival:
-    """The one that loses least on the search set beside what the solver expects at its bytes."""
+    """The rival with the lowest ratio of its search-set loss to the loss that the solver predicts at its bytes."""
     return min(rivals, key=lambda rival: contest.measure(rival.plan, None).mean / expected(contest, rival.size_bytes))
 
 
 def by_scores(contest: Contest, scores: list[str], bits: float) -> Rival:
-    """The best on the search set of the plans that gradient scores make."""
+    """The best plan on the search set of the knapsacks under gradient scores."""
     bench = contest.bench
     budget = bench.space.inventory.budget_bytes(budget_of(bench.space, bits))
     found = []
@@ -134,13 +139,13 @@ def by_scores(contest: Contest, scores: list[str], bits: float) -> Rival:
 
 
 def expected(contest: Contest, size_bytes: int) -> float:
-    """What the sensitivities sum to in the solver's plan."""
+    """Predicted loss of the solver's plan: the sum of its sensitivities."""
     plan = contest.solver.solve(contest.losses, size_bytes)
     return sum(contest.losses[site.name, choice] for site, choice in plan.decided(contest.bench.space.inventory))
 
 
 def saved(contest: Contest, rival: Rival, evaluations: int, seed: int) -> Saving:
-    """What two searches save against a rival."""
+    """The saving of the searches relative to a rival."""
     theirs = contest.measure(rival.plan, None).mean
     first = winner(contest, rival.size_bytes, evaluations, seed)
     slope = np.log(expected(contest, rival.size_bytes) / expected(contest, int(rival.size_bytes * (1 + STEP)))) / STEP
@@ -159,11 +164,11 @@ def saved(contest: Contest, rival: Rival, evaluations: int, seed: int) -> Saving
 
 
 def winner(contest: Contest, size_bytes: int, evaluations: int, seed: int) -> Record:
-    """The best plan of so many bytes that a search finds."""
+    """The best trial of a search within the bytes."""
     task = Task(engine="frontier", evaluations=evaluations, focus="budget", budget=f"{size_bytes}B", seed=seed)
     found = contest.run(task).best(evaluations, size_bytes)
     if found is None:
-        raise SystemExit(f"the search found nothing within {size_bytes} bytes; let it cost more evaluations")
+        raise SystemExit(f"the search found no plan within {size_bytes} bytes; give more --evaluations")
     return found
 
 

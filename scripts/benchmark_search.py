@@ -1,14 +1,17 @@
-"""Engines on one problem at equal cost, in forward passes over its search set.
+"""Samplers on one problem at equal cost, in forward passes over its search set.
 
-    OMP_NUM_THREADS=1 python scripts/benchmark_search.py studies/problems/quantization.yaml --front frontier=128 amq=128 nsga2=128
-    OMP_NUM_THREADS=1 python scripts/benchmark_search.py studies/problems/linear.yaml --bits 2.5 3 3.5 4.25 --runs runs/linear \
-        --at-budgets frontier=100 evopress=400 --front frontier=100 amq=800 --evaluations 100 400 800 --held-out
+    OMP_NUM_THREADS=1 python scripts/benchmark_search.py studies/problems/quantization.yaml \\
+        --front frontier=128 amq=128 nsga2=128
+    OMP_NUM_THREADS=1 python scripts/benchmark_search.py studies/problems/linear.yaml --bits 2.5 3 3.5 4.25 \\
+        --runs runs/linear --at-budgets frontier=100 evopress=400 --front frontier=100 amq=800 \\
+        --evaluations 100 400 800 --held-out
 
-An engine is a sampler, what it may cost, and whether it starts from the uniform plans (`nsga2+uniform=800`). `--front` engines search the
-whole front once a seed, `--at-budgets` engines once a seed and budget. Sensitivities count, in forward passes, a backward pass as two;
-`frontier` and `evopress-solver` start from them, the others cold. Beside the problem lies its best front, NAME.front.json: of every plan
-(scripts/enumerate_plans.py), or the best that is known, which `--freeze` makes of all runs. With `--runs` each run is kept in a folder:
-the same command goes on, and several processes may share it.
+An engine is a sampler with its cost limit, and optionally a start from the uniform plans (`nsga2+uniform=800`).
+`--front` engines search the whole front once per seed; `--at-budgets` engines search once per seed and budget. The
+cost is counted in forward passes; sensitivities count, and a backward pass counts as two. `frontier` and
+`evopress-solver` start from the sensitivities; the others start cold. NAME.front.json beside the problem holds its
+best front: of every plan (scripts/enumerate_plans.py), or the best known, which `--freeze` writes from all runs. With
+`--runs` each run is kept in a folder: the same command resumes, and several processes may share it.
 """
 
 from __future__ import annotations
@@ -30,15 +33,16 @@ from paredown.search.workbench import environment
 from paredown.space.files import write_atomically
 
 NEAR = (1.05, 1.02)
+"""Loss ratios to the best known at which the cost is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A sampler with what it may cost.
+    """A sampler with its cost limit.
 
     Attributes:
-        name: With ``+uniform`` where it starts from the uniform plans.
-        evaluations: At most.
+        name: The sampler; with ``+uniform`` it starts from the uniform plans.
+        evaluations: Cost limit [forward passes over the search set].
     """
 
     name: str
@@ -52,12 +56,12 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The runs of an engine on one question, one a seed.
+    """The runs of an engine, one per seed.
 
     Attributes:
-        engine: Which.
+        engine: The engine.
         focus: ``front`` or ``budget``.
-        runs: By budget, one a seed; of a search for the whole front the same for all budgets.
+        runs: One run per seed, by budget; the same for all budgets if the whole front was searched.
     """
 
     engine: Engine
@@ -81,30 +85,31 @@ def main() -> int:
         "--bits",
         nargs="+",
         type=float,
-        help="budgets, in stored bits a weight of the linear layers; else the problem's own",
+        help="budgets in stored bits per weight of the linear layers; the problem's own by default",
     )
-    parser.add_argument("--budgets", nargs="+", default=[], help="budgets as studies say them")
+    parser.add_argument("--budgets", nargs="+", default=[], help="budgets as in study files")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--evaluations", type=int, nargs="+", default=[32, 64, 128], help="at which the engines are compared"
+        "--evaluations", type=int, nargs="+", default=[32, 64, 128], help="costs at which the engines are compared"
     )
     parser.add_argument(
-        "--solver-front", type=float, nargs="+", help="budgets in bits at which the solver's first front is measured"
+        "--solver-front",
+        type=float,
+        nargs="+",
+        help="budgets in bits per weight at which the solver's initial plans are measured",
     )
     parser.add_argument(
         "--selected",
         action="store_true",
-        help="what `select` answers at each budget after a search for the whole front",
+        help="measure the plan that `select` returns at each budget after a search for the whole front",
     )
+    parser.add_argument("--held-out", action="store_true", help="compare each engine's best plans on held-out texts")
+    parser.add_argument("--runs", type=Path, help="folder that keeps the runs; by default they are discarded")
     parser.add_argument(
-        "--held-out", action="store_true", help="compare each engine's best plans on texts that nothing saw"
+        "--freeze", action="store_true", help="write the best known front, from all runs and the existing front"
     )
-    parser.add_argument("--runs", type=Path, help="where runs are kept; by default none is")
-    parser.add_argument(
-        "--freeze", action="store_true", help="make the best known front of all runs, and of the front that there is"
-    )
-    parser.add_argument("--csv", type=Path, help="every trial")
-    parser.add_argument("--picture", type=Path, help="a PNG")
+    parser.add_argument("--csv", type=Path, help="write every trial to this CSV file")
+    parser.add_argument("--picture", type=Path, help="write the missing hypervolume as a PNG plot")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         bench = opened(options, options.runs or Path(temporary))
@@ -114,10 +119,12 @@ def main() -> int:
         }
         budgets = budgets or {"the budget": bench.question.budget}
         print(
-            f"{options.problem.name}, {bench.question.model}: {len(bench.space.searched)} sites; {machine['cpu']}, torch {machine['torch']}"
+            f"{options.problem.name}, {bench.question.model}: {len(bench.space.searched)} sites; "
+            f"{machine['cpu']}, torch {machine['torch']}"
         )
         print(
-            f"an evaluation: {bench.question.tokens.search} tokens forward, 1 thread; sensitivities: {contest.sensitivity_cost:.1f} of them"
+            f"an evaluation: {bench.question.tokens.search} tokens forward, 1 thread; "
+            f"sensitivities cost {contest.sensitivity_cost:.1f} evaluations"
         )
         entries = list(run_all(options, contest, budgets))
         path = front_path(options.problem)
@@ -144,7 +151,7 @@ def main() -> int:
 
 
 def run_all(options: argparse.Namespace, contest: Contest, budgets: dict[str, str]) -> Iterable[Entry]:
-    """Every engine's runs."""
+    """Runs every engine."""
     middle = list(budgets.values())[len(budgets) // 2]
     for focus, engines in (("front", options.front), ("budget", options.at_budgets)):
         for engine in engines:
@@ -159,12 +166,12 @@ def run_all(options: argparse.Namespace, contest: Contest, budgets: dict[str, st
                 runs[name] = next(iter(runs.values())) if again else [contest.run(task) for task in tasks]
             entry = Entry(engine, focus, runs)
             own = np.mean([run.seconds / len(run.records) for run in entry.all])
-            print(f"  {entry.title}: {own:.3f} s a trial of its own", flush=True)
+            print(f"  {entry.title}: {own:.3f} s of sampler time per trial", flush=True)
             yield entry
 
 
 def known(entries: list[Entry], before: Truth | None) -> Truth:
-    """The best front of all that was measured."""
+    """The best front of all trials, and of an earlier front."""
     records = [record for entry in entries for run in entry.all for record in run.records if record.whole]
     plans = len({record.plan for record in records}) + (before.plans if before else 0)
     points = [(float(record.size_bytes), record.loss) for record in records]
@@ -172,13 +179,13 @@ def known(entries: list[Entry], before: Truth | None) -> Truth:
 
 
 def table(head: list[str], rows: list[list[str]]) -> None:
-    """Prints it as Markdown."""
+    """Prints a Markdown table."""
     for row in (head, ["---"] * len(head), *rows):
         print(f"| {' | '.join(row)} |")
 
 
 def show_shares(entries: list[Entry], truth: Truth, evaluations: list[int]) -> None:
-    """Of the engines that search the whole front."""
+    """Prints hypervolume shares of the engines that search the whole front."""
     fronts = [entry for entry in entries if entry.focus == "front"]
     if not fronts:
         return
@@ -198,14 +205,14 @@ def show_shares(entries: list[Entry], truth: Truth, evaluations: list[int]) -> N
                 *(f"{np.mean(shares[n]):.4f} ({min(shares[n]):.4f})" if n in shares else "" for n in evaluations),
             ]
         )
-    rows.append(["so many plans of that front", *(f"{truth.bound(count):.4f}" for count in evaluations)])
+    rows.append(["best front with as many plans", *(f"{truth.bound(count):.4f}" for count in evaluations)])
     table(["engine", *map(str, evaluations)], rows)
 
 
 def show_losses(entries: list[Entry], truth: Truth, sizes: dict[str, int], evaluations: list[int]) -> None:
-    """Least loss within each budget."""
+    """Prints the lowest loss within each budget."""
     best = ", ".join(f"{name}: {truth.at(size):.5g} at {size:,} bytes" for name, size in sizes.items())
-    print(f"\nleast loss within a budget over the best known ({best}), mean over seeds (worst)\n")
+    print(f"\nlowest loss within a budget relative to the best known ({best}), mean over seeds (worst)\n")
     rows = []
     for entry in entries:
         for count in (count for count in evaluations if count <= entry.engine.evaluations):
@@ -220,8 +227,8 @@ def show_losses(entries: list[Entry], truth: Truth, sizes: dict[str, int], evalu
 
 
 def show_selected(contest: Contest, entries: list[Entry], truth: Truth, sizes: dict[str, int]) -> None:
-    """What a search for the whole front answers at budgets that were not said before, in place of the plan on its front."""
-    print("\nloss of what `select` answers after the search over the best known, mean over seeds (worst)\n")
+    """Prints losses of the plans that `select` returns after a search for the whole front."""
+    print("\nloss of the plan that `select` returns relative to the best known, mean over seeds (worst)\n")
     rows = []
     for entry in (entry for entry in entries if entry.focus == "front"):
         ratios = [
@@ -233,10 +240,8 @@ def show_selected(contest: Contest, entries: list[Entry], truth: Truth, sizes: d
 
 
 def show_costs(entries: list[Entry], truth: Truth, sizes: dict[str, int]) -> None:
-    """What it takes to come near the best known."""
-    print(
-        "\nevaluations, and seconds of the engine's own, to a loss within 5 % / 2 % of the best known, median over seeds\n"
-    )
+    """Prints the cost of coming near the best known loss."""
+    print("\nevaluations (and sampler time) until the loss is within 5 % / 2 % of the best known, median over seeds\n")
     rows = []
     for entry in entries:
         cells = []
@@ -254,10 +259,8 @@ def show_costs(entries: list[Entry], truth: Truth, sizes: dict[str, int]) -> Non
 
 
 def show_solver(contest: Contest, truth: Truth, bits: list[float]) -> None:
-    """The front that is there before the first trial."""
-    print(
-        f"\nthe solver's plans after {contest.sensitivity_cost:.1f} evaluations, measured: loss over the best known\n"
-    )
+    """Prints losses of the solver's plans before the first trial."""
+    print(f"\nthe solver's plans after {contest.sensitivity_cost:.1f} evaluations: loss relative to the best known\n")
     found = [contest.solved(budget_of(contest.bench.space, each)) for each in bits]
     sizes = [contest.bench.space.inventory.budget_bytes(budget_of(contest.bench.space, each)) for each in bits]
     ratios = [record.loss / truth.at(size) for record, size in zip(found, sizes, strict=True)]
@@ -265,7 +268,7 @@ def show_solver(contest: Contest, truth: Truth, bits: list[float]) -> None:
 
 
 def show_held_out(contest: Contest, entries: list[Entry], sizes: dict[str, int], selected: bool) -> None:
-    """The best plan of each run on texts that nothing saw."""
+    """Prints losses of each run's best plan on held-out texts."""
     losses: dict[tuple[str, str], float] = {}
     for entry in entries:
         for name, size in sizes.items():
@@ -279,7 +282,7 @@ def show_held_out(contest: Contest, entries: list[Entry], sizes: dict[str, int],
                 losses[f"{entry.title}, select", name] = float(np.mean(found))
     least = {name: min(loss for (_, at), loss in losses.items() if at == name) for name in sizes}
     tokens = contest.bench.question.tokens.held_out
-    print(f"\nloss of the best plan on {tokens} held-out tokens over the least of all engines, mean of seeds\n")
+    print(f"\nloss of the best plan on {tokens} held-out tokens relative to the best engine, mean of seeds\n")
     rows = [
         [title, *(f"{losses[title, name] / least[name]:.4f}" for name in sizes)]
         for title in dict.fromkeys(title for title, _ in losses)
@@ -301,7 +304,7 @@ def write_csv(entries: list[Entry], path: Path) -> None:
 
 
 def draw(entries: list[Entry], truth: Truth, path: Path) -> None:
-    """The share that is missing after so many evaluations."""
+    """Plots the missing share of the hypervolume against the evaluations."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

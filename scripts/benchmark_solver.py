@@ -1,4 +1,4 @@
-"""How long the solver takes on models of many sites and choices, made on paper: no weights, losses drawn at random.
+"""Solver times on synthetic models with many sites and choices: no weights, random losses.
 
 OMP_NUM_THREADS=1 python scripts/benchmark_solver.py [points of the front]
 """
@@ -19,13 +19,15 @@ from paredown.space.target import targets
 from paredown.space.tensors import TensorSpec
 
 PROTOCOL = """\
-Llama-shaped inventories, 4 ties a block (q,k,v; o; gate,up; down), hidden 8192, inner 28672; choices: quantize, bits 2, 3, 4, 5, 6, 8
-by group size and symmetry. Loss = site weight (lognormal, sigma 1) x 4^-bits x (1 + group / 1024) x noise (lognormal, sigma 0.2); of a
-dropped block 0.2 x weight x noise. Budgets evenly from the smallest plan to the largest. One process, one thread; median and most."""
+Llama-shaped inventories, 4 ties per block (q,k,v; o; gate,up; down), hidden 8192, inner 28672.
+Choices: quantize, bits 2, 3, 4, 5, 6, 8 by group size and symmetry.
+Loss = site weight (lognormal, sigma 1) x 4^-bits x (1 + group / 1024) x noise (lognormal, sigma 0.2).
+Loss of a dropped block = 0.2 x weight x noise.
+Budgets are spaced evenly from the smallest plan to the largest. One process, one thread; median and maximum."""
 
 
 def inventory(blocks: int, hidden: int, inner: int, kv: int) -> Inventory:
-    """A Llama on paper, layers tied as vLLM fuses them."""
+    """A synthetic Llama with the ties of vLLM's fused layers."""
     shapes = {"q": (hidden, hidden), "k": (kv, hidden), "v": (kv, hidden), "o": (hidden, hidden)}
     shapes |= {"gate": (inner, hidden), "up": (inner, hidden), "down": (hidden, inner)}
     leaves, parents = [], []
@@ -43,7 +45,7 @@ def inventory(blocks: int, hidden: int, inner: int, kv: int) -> Inventory:
 
 
 def losses(space: Space, generator: np.random.Generator) -> Losses:
-    """What a sensitivity of such a model may look like; a drop costs what its leaves cost at 2 bits, more or less."""
+    """Random sensitivities of plausible size; a drop costs about as much as its leaves at 2 bits."""
     found = {}
     for site in space.inventory.sites:
         weight = float(np.exp(generator.normal(0, 1)))
@@ -55,7 +57,7 @@ def losses(space: Space, generator: np.random.Generator) -> Losses:
 
 
 def measured(space: Space, points: int) -> str:
-    """Seconds of the solver on a space."""
+    """Solver times on a space, as text [s]."""
     started = time.perf_counter()
     solver = Solver(space)
     made, found = time.perf_counter() - started, losses(space, np.random.default_rng(0))
@@ -67,7 +69,8 @@ def measured(space: Space, points: int) -> str:
         plan = solver.solve(found, budget)
         seconds.append(time.perf_counter() - started)
         assert plan.size_bytes(space.inventory) <= budget
-    return f"made in {made:.2f} s; one budget {np.median(seconds):.3f} s, at most {max(seconds):.3f}; all {points} {sum(seconds):.2f} s"
+    each = f"one budget {np.median(seconds):.3f} s, at most {max(seconds):.3f}"
+    return f"built in {made:.2f} s; {each}; all {points} budgets {sum(seconds):.2f} s"
 
 
 def main() -> None:
@@ -84,7 +87,7 @@ def main() -> None:
             )
             space = Space.build(inventory(blocks, 8192, 28672, 1024), targets["paredown"], wishes)
             print(
-                f"{4 * blocks} sites x {len(choices)} choices, {drops} drops at most: {measured(space, points)}",
+                f"{4 * blocks} sites x {len(choices)} choices, at most {drops} drops: {measured(space, points)}",
                 flush=True,
             )
 

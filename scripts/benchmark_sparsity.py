@@ -1,14 +1,14 @@
-"""One pruning algorithm, three ways to spread the same bytes: uniform, by outliers as OWL does, and by paredown's search.
+"""One pruning algorithm, three distributions of the same bytes: uniform, by outliers (OWL), by paredown's search.
 
     OMP_NUM_THREADS=1 python scripts/benchmark_sparsity.py --out runs/benchmark-sparsity
 
-The algorithm is the one whose uniform plan loses least on the search set. The budget is the size of the uniform plan, to the byte. OWL's
-two knobs are tuned on the search set. The search may take, at each matrix, any sparsity of a grid or keep it; of the plans that lose least
-on the search set the one that loses least on the selection set counts. Losses are of the held-out documents; intervals are over
-documents, paired. Exits 1 where the searched plan loses more than a rival.
+The algorithm is the one whose uniform plan has the lowest loss on the search set. The budget is the uniform plan's
+size to the byte. OWL's two parameters are tuned on the search set. The search chooses for each matrix a sparsity of a
+grid, or keeps it; of its best plans on the search set, the best on the selection set counts. Losses are held-out;
+intervals are paired, over documents. Exits 1 if the searched plan loses more than a rival.
 
-Source of the rival: Yin et al., 2023, "Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sauce for Pruning LLMs to High
-Sparsity", arXiv 2310.05175.
+Source of the rival: Yin et al., 2023, "Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sauce for Pruning
+LLMs to High Sparsity", arXiv 2310.05175.
 """
 
 from __future__ import annotations
@@ -34,19 +34,22 @@ from paredown.space.study_file import SpaceFile, StudyFile, Tokens
 ALGORITHMS = ("magnitude", "wanda", "sparsegpt")
 GRID = [round(0.05 * step, 2) for step in range(2, 20)]
 MULTIPLES, WIDTHS = (5.0, 3.0, 7.0, 10.0), (0.08, 0.02, 0.04, 0.12)
-"""OWL's M and lambda, its authors' usual ones first."""
+"""Candidates for OWL's M and lambda, its authors' usual values first."""
 
 FINALISTS = 4
+"""Best plans on the search set that the selection set chooses from."""
+
 STEPS = 30
+"""Bisection steps for the mean sparsity of an OWL plan."""
 
 
 def prune(sparsity: float, algorithm: str) -> Choice:
-    """The choice whose grid, here, is all that varies."""
+    """The prune choice of a sparsity."""
     return parse_choice({"method": "prune", "sparsity": sparsity, "algorithm": algorithm})
 
 
 def study(options: argparse.Namespace, seed: int, algorithm: str) -> StudyFile:
-    """Prune choices for every matrix of the blocks; the embedding is kept."""
+    """The study: prune choices for every matrix of the blocks; the embedding is kept."""
     offered = ["keep", *(str(prune(sparsity, algorithm)) for sparsity in GRID)]
     space = SpaceFile(
         choices={"linear": offered, "embedding": ["keep"], "ffn": [], "attention": [], "block": []}, max_drops=0
@@ -57,13 +60,13 @@ def study(options: argparse.Namespace, seed: int, algorithm: str) -> StudyFile:
 
 
 def spread(bench: Workbench, algorithm: str, sparsity_of: Callable[[int], float]) -> Plan:
-    """The plan that prunes all matrices of a block to its sparsity."""
+    """The plan that prunes all matrices of a block to the block's sparsity."""
     sites = [site for site in bench.space.inventory.leaves if site.kind == "linear" and site.block is not None]
     return Plan.of(bench.space.inventory, {site.name: prune(sparsity_of(site.block or 0), algorithm) for site in sites})
 
 
 def outlier_ratios(bench: Workbench, multiple: float) -> torch.Tensor:
-    """Share of the weights of each block whose product with the norm of their input is above so many times the block's mean."""
+    """Outlier share of each block: weights whose |w| times input norm exceeds ``multiple`` times the block's mean."""
     scores: dict[int, list[torch.Tensor]] = {}
     for site in bench.space.inventory.leaves:
         for member in site.members if site.kind == "linear" and site.block is not None else ():
@@ -77,7 +80,7 @@ def outlier_ratios(bench: Workbench, multiple: float) -> torch.Tensor:
 
 
 def owl(bench: Workbench, algorithm: str, sparsity: float, budget: int, multiple: float, width: float) -> Plan:
-    """OWL's plan: blocks with more outliers keep more, over a range of twice the width around the mean that fits the budget."""
+    """OWL's plan within the budget: blocks with more outliers keep more weights, over a range of twice ``width``."""
     found = outlier_ratios(bench, multiple)
     scaled = (found - found.min()) / (found.max() - found.min()).clamp(min=1e-12)
     more = (2 * width * (scaled - scaled.mean())).tolist()
@@ -85,10 +88,8 @@ def owl(bench: Workbench, algorithm: str, sparsity: float, budget: int, multiple
     def plan(extra: float) -> Plan:
         return spread(bench, algorithm, lambda block: min(0.99, max(0.001, sparsity - more[block] + extra)))
 
-    low, high = (
-        -0.01,
-        0.05,
-    )  # rows keep whole numbers of weights: the mean sparsity that comes nearest to the budget's bytes
+    # Rows keep whole numbers of weights, so the mean sparsity that just fits the budget is found by bisection.
+    low, high = -0.01, 0.05
     for _ in range(STEPS):
         middle = (low + high) / 2
         low, high = (low, middle) if plan(middle).size_bytes(bench.space.inventory) <= budget else (middle, high)
@@ -96,13 +97,13 @@ def owl(bench: Workbench, algorithm: str, sparsity: float, budget: int, multiple
 
 
 def tuned(loss: Callable[[float, float], float]) -> tuple[float, float]:
-    """OWL's M at its authors' lambda, then lambda at that M, of least loss."""
+    """OWL's M with the lowest loss at its authors' lambda, then the lambda with the lowest loss at that M."""
     multiple = min(MULTIPLES, key=lambda each: loss(each, WIDTHS[0]))
     return multiple, min(WIDTHS, key=lambda each: loss(multiple, each))
 
 
 def searched(bench: Workbench, contest: Contest, budget: int, trials: int, seed: int) -> Plan:
-    """The plan that the search finds within the bytes."""
+    """The search's plan within the budget [bytes]."""
     run = contest.run(Task(engine="frontier", evaluations=trials, focus="budget", budget=f"{budget}B", seed=seed))
     fitting = sorted((r for r in run.records if r.whole and r.size_bytes <= budget), key=lambda r: (r.loss, r.number))
     return min((record.plan for record in fitting[:FINALISTS]), key=lambda plan: bench.measure(plan, "selection").mean)
@@ -111,7 +112,7 @@ def searched(bench: Workbench, contest: Contest, budget: int, trials: int, seed:
 def rows(
     bench: Workbench, contest: Contest, algorithm: str, sparsity: float, trials: int, seed: int
 ) -> Iterator[tuple[str, Plan]]:
-    """The plans of the comparison by name, the searched one last."""
+    """The compared plans with their names, the searched plan last."""
     uniform = spread(bench, algorithm, lambda block: sparsity)
     budget = uniform.size_bytes(bench.space.inventory)
     yield "uniform", uniform
@@ -121,7 +122,7 @@ def rows(
 
 
 def best_algorithm(bench: Workbench, sparsity: float) -> str:
-    """Whose uniform plan loses least on the search set."""
+    """The algorithm whose uniform plan has the lowest loss on the search set."""
     losses = {name: bench.measure(spread(bench, name, lambda block: sparsity)).mean for name in ALGORITHMS}
     print(
         f"uniform {sparsity:.0%} on the search set: "
@@ -133,7 +134,9 @@ def best_algorithm(bench: Workbench, sparsity: float) -> str:
 
 def main() -> int:
     parser = model_parser(__doc__, Tokens(search=4096, selection=8192, held_out=32768))
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-sparsity"), help="the bank, found again")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/benchmark-sparsity"), help="folder of the bank, which later runs reuse"
+    )
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 0.7])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=40)
@@ -142,7 +145,8 @@ def main() -> int:
     machine = environment()
     print(f"{options.model}, target paredown, embedding kept; {machine['cpu']}, 1 thread, torch {machine['torch']}")
     print(
-        f"tokens: {study(options, 0, 'magnitude').tokens}; {options.trials} trials, sensitivities counted; grid of sparsities 0, {GRID}"
+        f"tokens: {study(options, 0, 'magnitude').tokens}; {options.trials} trials, sensitivities counted; "
+        f"grid of sparsities 0, {GRID}"
     )
     failures = 0
     for seed in options.seeds:
@@ -156,7 +160,7 @@ def main() -> int:
             started = time.monotonic()
             print(f"\n{algorithm}, {sparsity:.0%}, seed {seed}; loss in nats/token\n")
             print(
-                "| plan | bytes | held-out loss | over uniform, 95 % | over OWL, 95 % |\n| --- | --- | --- | --- | --- |",
+                "| plan | bytes | held-out loss | / uniform, 95 % | / OWL, 95 % |\n| --- | --- | --- | --- | --- |",
                 flush=True,
             )
             before: list[Quality] = []
@@ -166,10 +170,8 @@ def main() -> int:
                 cells = [f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]" for found in ratios] + [""] * (
                     2 - len(ratios)
                 )
-                print(
-                    f"| {name} | {plan.size_bytes(bench.space.inventory):,} | {quality.mean:.5f} | {' | '.join(cells)} |",
-                    flush=True,
-                )
+                size = f"{plan.size_bytes(bench.space.inventory):,}"
+                print(f"| {name} | {size} | {quality.mean:.5f} | {' | '.join(cells)} |", flush=True)
                 before.append(quality)
             failures += any(found.mean > 1 for found in ratios)
             print(f"\n{time.monotonic() - started:.0f} s")

@@ -1,12 +1,14 @@
-"""A plan of one model on another of its family: against uniform plans, and against a search of that model, with what each costs.
+"""A plan transferred to another model of its family, compared with uniform plans and a new search.
 
-    python scripts/benchmark_transfer.py --plan runs/tour/best/plan.yaml --model studies/models/demo --fine-tune-on TEXT --minutes 2
+    python scripts/benchmark_transfer.py --plan runs/tour/best/plan.yaml --model studies/models/demo \\
+        --fine-tune-on TEXT --minutes 2
     python scripts/benchmark_transfer.py --plan runs/tour/best/plan.yaml --model OTHER --data TEXT
 
-With --fine-tune-on the model is first trained further on every second document of a text, in one thread, so long as --minutes say; the
-other documents are then the data. The plan is carried over without and with measured moves, within the same bytes a parameter as it had, or
---budget; a search of the model gets the same budget. Each plan is measured on the same held-out documents, calibrated ones rebuilt from
-three draws of the calibration texts; tokens are those of forward passes, by the same count for all.
+With --fine-tune-on, the model is first trained further on every second document of a text, in one thread, for
+--minutes. The other documents are then the data. The plan is transferred with and without measured moves, at its own
+bytes per parameter or at --budget. A search of the model gets the same budget. Each plan is measured on the same
+held-out documents; calibrated plans are rebuilt from three draws of the calibration texts. Tokens are those of
+forward passes, counted alike for all.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ WINDOW, BATCH = 256, 8
 
 
 def fine_tuned(model: str, text: Path, minutes: float, rate: float, out: Path) -> tuple[str, Path]:
-    """The model trained further on every second document, and a file of the others; made once."""
+    """The folder of the model fine-tuned on every second document, and a file of the other documents; made once."""
     folder, rest = out / "fine-tune", out / "domain.txt"
     if (folder / "config.json").is_file():
         return str(folder), rest
@@ -74,7 +76,7 @@ def fine_tuned(model: str, text: Path, minutes: float, rate: float, out: Path) -
 
 
 def draws_of(outcome: Outcome, number: int, bench: Workbench) -> list[Quality]:
-    """Held-out qualities of a trial's plan, in the version that its outcome chose, for each draw of the calibration texts."""
+    """Held-out quality of a trial's plan, in the version that its outcome chose, for each calibration draw."""
     record = outcome[number]
     with rebuilder(bench) as rebuild:
         versions = [Version(in_order=outcome.in_order(record), draw=draw) for draw in range(DRAWS)]
@@ -82,7 +84,7 @@ def draws_of(outcome: Outcome, number: int, bench: Workbench) -> list[Quality]:
 
 
 def tokens_of(outcome: Outcome, tokens: Tokens, folder: Path) -> int:
-    """What a search read in forward passes."""
+    """Tokens that a search read in forward passes."""
     stored = read_sensitivity(folder / SENSITIVITY)
     before = (
         tokens.calibration
@@ -94,8 +96,8 @@ def tokens_of(outcome: Outcome, tokens: Tokens, folder: Path) -> int:
 
 
 def table(rows: Sequence[tuple[str, int, list[Quality], int | None]], seed: int) -> None:
-    """Each plan's held-out loss over the first row's (uniform) and the last one's (searched anew), with 95 % intervals."""
-    print("| plan | bytes | held-out loss by draw | over uniform, 95 % | over the search anew, 95 % | tokens |")
+    """Prints held-out losses relative to the first row (uniform) and the last (new search), with intervals."""
+    print("| plan | bytes | held-out loss by draw | / uniform, 95 % | / new search, 95 % | tokens |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, size, qualities, tokens in rows:
         found = [ratio(qualities, other[2], seed=seed) for other in (rows[0], rows[-1])]
@@ -108,12 +110,12 @@ def main() -> None:
     parser = model_parser(__doc__, Tokens(calibration=8192, selection=8192, held_out=16384))
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--fine-tune-on", type=Path)
-    parser.add_argument("--minutes", type=float, default=2.0, help="of the fine-tuning")
+    parser.add_argument("--minutes", type=float, default=2.0, help="duration of the fine-tuning")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--budget", help="the plan's own bytes a parameter by default")
+    parser.add_argument("--budget", help="the plan's own bytes per parameter by default")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-transfer"))
     parser.add_argument("--moves", type=int, default=8)
-    parser.add_argument("--trials", type=int, default=24, help="of the search anew")
+    parser.add_argument("--trials", type=int, default=24, help="trials of the new search")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -133,7 +135,8 @@ def main() -> None:
     question = StudyFile.model_validate(asked | ({"budget": options.budget} if options.budget else {}))
     machine = environment()
     print(
-        f"{options.plan} -> {model}; {machine['cpu']}, 1 thread, torch {machine['torch']}; seed {options.seed}; {tokens}"
+        f"{options.plan} -> {model}; {machine['cpu']}, 1 thread, torch {machine['torch']}; "
+        f"seed {options.seed}; {tokens}"
     )
     bank = options.out / "bank"
     plain, moved = (
@@ -142,7 +145,8 @@ def main() -> None:
     )
     how = "by name" if moved.by_name else "by relative depth and role"
     print(
-        f"carried over {how}: {moved.before_bytes:,} bytes, {moved.repaired} sites changed to fit {moved.outcome.budget_bytes:,}"
+        f"carried over {how}: {moved.before_bytes:,} bytes, "
+        f"{moved.repaired} sites changed to fit {moved.outcome.budget_bytes:,}"
     )
     folder = options.out / f"search-{options.trials}"
     anew = question.model_copy(update={"budget": f"{moved.outcome.budget_bytes}B", "patience": "off"})
@@ -152,7 +156,7 @@ def main() -> None:
         ("best uniform plan", moved.outcome, moved.outcome.uniform, None),
         ("transferred", plain.outcome, plain.outcome.searched, plain.tokens),
         (f"transferred, {options.moves} moves measured", moved.outcome, moved.outcome.searched, moved.tokens),
-        (f"searched anew, {options.trials} trials", outcome, outcome.searched, tokens_of(outcome, tokens, folder)),
+        (f"new search, {options.trials} trials", outcome, outcome.searched, tokens_of(outcome, tokens, folder)),
     ]
     measured = [
         (name, its[n].size_bytes, draws_of(its, n, bench), read) for name, its, n, read in rivals if n is not None

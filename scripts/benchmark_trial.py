@@ -1,9 +1,9 @@
-"""What a trial costs beside its forward passes: swap, bookkeeping and storage as a share of them.
+"""Overhead of a trial beside its forward passes: swap, bookkeeping and storage, as a share of them.
 
     python scripts/benchmark_trial.py --model studies/models/demo
 
-Runs real trials (`Race`, `TrialLog`, `PlannedModel.swap`, `Teacher.measure`) on a real database in a folder that is removed
-afterwards; the share is no time of its own, so a busy machine moves it little. Exits 1 where a share is above the limit.
+Runs real trials (`Race`, `TrialLog`, `PlannedModel.swap`, `Teacher.measure`) on a real database in a temporary
+folder. A busy machine changes a share less than a time. Exits 1 if a share is above the limit.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from paredown.space.study_file import StudyFile, Tokens
 
 
 def quartiles(values: Sequence[float], unit: str, factor: float) -> str:
-    """Median and quartiles."""
+    """Median and quartiles as text."""
     low, middle, high = np.quantile(np.asarray(values) * factor, [0.25, 0.5, 0.75])
     return f"{middle:.2f} {unit} (quartiles {low:.2f} to {high:.2f})"
 
 
 def show(overhead: Overhead) -> None:
-    """Prints every part, and the shares."""
+    """Prints every part and the shares."""
     for part in PARTS:
         seconds = overhead.seconds[part]
         print(f"  {part:<16} {quartiles(seconds[:-1], 'ms', 1e3)}; full swap {1e3 * seconds[-1]:.2f} ms")
@@ -43,14 +43,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="studies/models/demo")
     parser.add_argument("--trials", type=int, default=50, help="trials that change ten sites or fewer")
-    parser.add_argument("--tokens", type=int, default=Tokens().search, help="of the search set, for every trial")
-    parser.add_argument("--budget", default="45%", help="of the plan that the trials start from")
+    parser.add_argument("--tokens", type=int, default=Tokens().search, help="search tokens that every trial reads")
+    parser.add_argument("--budget", default="45%", help="budget of the plan that the trials start from")
+    parser.add_argument("--no-latency", action="store_true", help="no latency objective and no latency table")
+    parser.add_argument("--limit", type=float, default=0.15, help="greatest allowed share")
     parser.add_argument(
-        "--no-latency", action="store_true", help="leave latency out of the objectives, and measure no table"
-    )
-    parser.add_argument("--limit", type=float, default=0.15, help="largest share that passes")
-    parser.add_argument(
-        "--folder", type=Path, default=Path(), help="where the temporary folder is made; it must be on a disk"
+        "--folder", type=Path, default=Path(), help="parent of the temporary folder; must be on a disk, not in memory"
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -62,18 +60,22 @@ def main() -> int:
         overhead = measure_overhead(bench, question, Path(name), options.trials)
     machine, inventory, read = environment(), bench.space.inventory, int(bench.sequences["search"].mask.sum())
     print(
-        f"{options.model}: {inventory.parameters:,} parameters, {len(inventory.leaves)} matrices; {read:,} tokens, float32, 1 thread"
+        f"{options.model}: {inventory.parameters:,} parameters, {len(inventory.leaves)} matrices; "
+        f"{read:,} tokens, float32, 1 thread"
     )
     print(
-        f"{machine['cpu']}, {machine['cores']} cores; torch {machine['torch']}; optuna {machine['optuna']}, SQLite, synchronous=FULL"
+        f"{machine['cpu']}, {machine['cores']} cores; torch {machine['torch']}; "
+        f"optuna {machine['optuna']}, SQLite, synchronous=FULL"
     )
     print(
-        f"timed: {options.trials} trials that change 1 to 10 sites of the one before, after one that is not counted; then one full swap"
+        f"timed: {options.trials} trials that change 1 to 10 sites each, after an uncounted first trial; "
+        "then one full swap"
     )
     print(
-        "overhead: the whole trial less its forward passes: ask, swap, decoding from the bank, record, latency prediction, tell"
+        "overhead: the trial without its forward passes: "
+        "ask, swap, decoding from the bank, logging, latency prediction, tell"
     )
-    print("at the start nothing is decoded, as when a study goes on in a new process")
+    print("at the start nothing is decoded, as when a study resumes in a new process")
     show(overhead)
     return int(max(float(np.median(overhead.shares[:-1])), overhead.shares[-1]) > options.limit)
 

@@ -1,14 +1,15 @@
-"""The search against uniform GPTQ of the same bytes, compressed in order, on held-out documents, over several seeds.
+"""The search compared with uniform GPTQ of the same bytes, on held-out documents, over several seeds.
 
     python scripts/benchmark_uniform.py --model studies/models/demo --out runs/benchmark-uniform
 
-For each bit-width the budget is the size of the uniform plan of groups of 64, to the byte; the embedding is pinned to 8 bits in
-groups of 64 for all. The uniform plan is compressed in order twice: as GPTQ does it, each matrix on the inputs that the compressed
-ones before it give (*sequential*), and as paredown does it, each also making up for what they changed (*corrected*). All are rebuilt
-from three draws of the calibration texts. Besides: a plan of 7 % fewer bytes, solved for what the study learnt, and the plan that the
-first version of paredown, which had no calibrated methods, found at the same bytes. With --data-free the study offers only what no
-texts calibrate, and the uniform plan is fitted to the weights alone. The same command goes on after an interruption.
-Exits 1 where the upper end of an interval over the sequential uniform plan is above its limit.
+For each bit-width the budget is the size of the uniform plan with groups of 64, to the byte. The embedding is pinned
+to 8 bits in groups of 64 for all. The uniform plan is compressed in order twice. *Sequential* is GPTQ as its authors
+run it: each matrix is calibrated on the inputs that the compressed matrices before it produce. *Corrected* is
+paredown's way: each matrix also compensates for their error. All plans are rebuilt from three calibration draws. Two
+more plans are measured: one of 7 % fewer bytes, solved under the losses that the study learnt; and the plan of the
+first version of paredown, which had no calibrated methods, at the same bytes. With --data-free the study offers
+data-free choices only, and the uniform plan is fitted to the weights alone. The same command resumes after an
+interruption. Exits 1 if the upper end of an interval relative to the sequential uniform plan is above its limit.
 """
 
 from __future__ import annotations
@@ -44,23 +45,25 @@ from paredown.space.study_file import ChoiceText, Override, SpaceFile, StudyFile
 
 EMBEDDING = "quantize bits=8 group_size=64"
 CODEBOOKS = [f"cluster clusters={clusters}" for clusters in (4, 6, 8, 12, 16, 32)]
-"""What the first version of paredown offered in place of codebooks of vectors, which texts calibrate."""
+"""Scalar codebooks of paredown's first version; vector codebooks need calibration texts."""
 
 FEWER = 0.93
+"""Size of the smaller plan, as a share of the uniform plan's bytes."""
+
 FIRST_VERSION = Path(__file__).parent.parent / "studies" / "plans"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A plan against the uniform one on the same held-out documents.
+    """A plan compared with the uniform plan on the same held-out documents.
 
     Attributes:
-        name: What it is.
-        size_bytes: Of its tensors.
-        qualities: For each calibration draw.
-        sequential: Its loss over that of the uniform plan, sequential.
-        corrected: Its loss over that of the uniform plan, corrected.
-        limit: Most that the upper end of the first interval may be; None if anything.
+        name: Name of the plan.
+        size_bytes: Tensor bytes.
+        qualities: Held-out quality for each calibration draw.
+        sequential: Loss relative to the sequential uniform plan.
+        corrected: Loss relative to the corrected uniform plan.
+        limit: Greatest allowed upper end of the interval of ``sequential``; None if unlimited.
     """
 
     name: str
@@ -72,7 +75,7 @@ class Row:
 
     @property
     def fails(self) -> bool:
-        """Whether the interval reaches above the limit."""
+        """Whether the interval's upper end exceeds the limit."""
         return self.limit is not None and self.sequential.high > self.limit
 
     def __str__(self) -> str:
@@ -84,7 +87,7 @@ class Row:
 
 
 def rows(study: StudyFile, bits: int, folder: Path, bank: Path, limits: tuple[float, float]) -> Iterator[Row]:
-    """Searches within the uniform plan's bytes, then measures every plan of the comparison."""
+    """Runs the search at the uniform plan's bytes, then measures every compared plan."""
     bench = Workbench(study, bank)
     inventory = bench.space.inventory
     uniform = uniform_plan(bench.space, bits, 64, parse_choice(EMBEDDING))
@@ -115,12 +118,12 @@ def rows(study: StudyFile, bits: int, folder: Path, bank: Path, limits: tuple[fl
 
 
 def drawn(rebuild: Rebuilder, plan: Plan, draws: range, *, in_order: bool) -> list[Quality]:
-    """Held-out qualities of a plan rebuilt from each calibration draw."""
+    """Held-out quality of a plan rebuilt from each calibration draw."""
     return [rebuild.measure(plan, "held-out", Version(in_order=in_order, draw=draw)) for draw in draws]
 
 
 def sequential(bench: Workbench, plan: Plan, draws: range) -> list[Quality]:
-    """Held-out qualities of a plan compressed in order without any correction, for each calibration draw."""
+    """Held-out quality of a plan compressed in order without correction, for each calibration draw."""
     qualities = []
     for draw in draws:
         part = bench.calibration(draw)
@@ -130,13 +133,13 @@ def sequential(bench: Workbench, plan: Plan, draws: range) -> list[Quality]:
 
 
 def learnt_plan(bench: Workbench, outcome: Outcome, folder: Path, budget_bytes: int) -> Plan:
-    """The solver's plan for another budget, under what the trials taught."""
+    """The solver's plan for another budget, under the losses that the trials taught."""
     losses = read_losses(read_sensitivity(folder / SENSITIVITY))
     return learnt(Solver(bench.space), losses, outcome.records, budget_bytes)[0]
 
 
 def data_free_choices(study: StudyFile) -> dict[Kind, list[ChoiceText]]:
-    """The default choices of each kind of site, each replaced by its sibling that asks for no texts; and codebooks, which have none."""
+    """The default choices of each kind of site, replaced by their data-free siblings, and scalar codebooks."""
     space = data_free(survey(study)[1])
     found: dict[Kind, list[ChoiceText]] = {"linear": list(CODEBOOKS)}
     for site in space.inventory.sites:
@@ -148,15 +151,18 @@ def data_free_choices(study: StudyFile) -> dict[Kind, list[ChoiceText]]:
 def main() -> int:
     parser = model_parser(__doc__, Tokens())
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/benchmark-uniform"), help="study folders; the same one goes on"
+        "--out",
+        type=Path,
+        default=Path("runs/benchmark-uniform"),
+        help="parent of the study folders; the same one resumes",
     )
     parser.add_argument("--bits", type=int, nargs="+", default=[3, 4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--sampler", default="frontier")
-    parser.add_argument("--data-free", action="store_true", help="offer nothing that texts calibrate")
+    parser.add_argument("--data-free", action="store_true", help="offer data-free choices only")
     parser.add_argument(
-        "--limit", type=float, default=0.8, help="largest upper end of the winner's 95 %% interval that passes"
+        "--limit", type=float, default=0.8, help="greatest allowed upper end of the winner's 95 %% interval"
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -174,16 +180,18 @@ def main() -> int:
     pinned = SpaceFile(choices=choices, overrides=[Override(match="Embedding", choices=[EMBEDDING])])
     machine = environment()
     print(
-        f"{options.model}, target paredown, embedding pinned to {EMBEDDING}; {machine['cpu']}, 1 thread, torch {machine['torch']}"
+        f"{options.model}, target paredown, embedding pinned to {EMBEDDING}; "
+        f"{machine['cpu']}, 1 thread, torch {machine['torch']}"
     )
     print(
-        f"tokens: {tokens}; {options.trials} trials; latency off; interval: paired bootstrap over held-out documents and draws"
+        f"tokens: {tokens}; {options.trials} trials; latency off; "
+        "interval: paired bootstrap over held-out documents and draws"
     )
     failures = 0
     for bits in options.bits:
         for seed in options.seeds:
             print(f"\n{bits} bits, seed {seed}; losses in nats/token\n")
-            print("| plan | bytes | held-out loss by draw | over sequential, 95 % | over corrected, 95 % | limit |")
+            print("| plan | bytes | held-out loss by draw | / sequential, 95 % | / corrected, 95 % | limit |")
             print("| --- | --- | --- | --- | --- | --- |", flush=True)
             asked = study.model_copy(update={"space": pinned, "seed": seed})
             for row in rows(

@@ -1,8 +1,9 @@
-"""Interrupts a search at random moments, imports included, goes on with the same command, and counts what happens.
+"""Interrupts a search at random moments, imports included, resumes it with the same command, and counts the failures.
 
     python scripts/interrupt_everywhere.py --tries 40 -- search study.yaml --out FOLDER
 
-FOLDER is made, and removed whenever the search in it came to its end. Moments are drawn evenly from an uninterrupted run.
+FOLDER is created, and removed whenever its search finishes. The moments are drawn uniformly over an uninterrupted
+run.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ import time
 from pathlib import Path
 
 LONGEST_SECONDS = 5.0
+"""Greatest allowed time from the signal to the end of the process [s]."""
 
 
 def main() -> None:
-    """Tries, tells of each that was not as it should be, and then whether the last one could go on to the end."""
+    """Interrupts and resumes; prints each failure, and whether the last search could be resumed to its end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tries", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--signal", default="SIGINT", choices=["SIGINT", "SIGTERM", "SIGHUP"])
-    parser.add_argument("command", nargs="+", help="of paredown, with --out")
+    parser.add_argument("command", nargs="+", help="paredown command with --out")
     options = parser.parse_args()
     out = Path(options.command[options.command.index("--out") + 1])
     draw = random.Random(options.seed)
@@ -42,7 +44,7 @@ def main() -> None:
     with started() as process:
         process.communicate()
     whole = time.monotonic() - begun
-    assert process.returncode == 0, "the search fails by itself"
+    assert process.returncode == 0, "the search fails without an interruption"
     print(f"uninterrupted: {whole:.1f} s", flush=True)
     fresh()
     tries, slowest, faults = 0, 0.0, 0
@@ -52,14 +54,14 @@ def main() -> None:
             try:
                 process.communicate(timeout=moment)
                 fresh()
-                continue  # at its end before the moment came
+                continue  # finished before the signal was due
             except subprocess.TimeoutExpired:
                 process.send_signal(getattr(signal, options.signal))
             sent = time.monotonic()
             _, said = process.communicate()
         if process.returncode == 0:
             fresh()
-            continue  # its last result was out already
+            continue  # the signal came after the last result
         tries += 1
         took = time.monotonic() - sent
         slowest = max(slowest, took)
@@ -73,7 +75,8 @@ def main() -> None:
     with started() as process:
         process.communicate()
     print(
-        f"{tries - faults} of {tries} as they should be, the slowest end after {slowest:.1f} s; the last run: {process.returncode}"
+        f"{tries - faults} of {tries} stops were correct, the slowest after {slowest:.1f} s; "
+        f"exit code of the last run: {process.returncode}"
     )
     sys.exit(bool(faults or process.returncode))
 

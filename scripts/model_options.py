@@ -1,4 +1,4 @@
-"""What the benchmarks on a model share: the arguments that name it and its texts, and how much of them is read."""
+"""The arguments that benchmarks on a model share: model, texts and token counts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SETS = ("calibration", "search", "selection", "held_out")
 
 
 def model_parser(text: str | None, tokens: Tokens) -> argparse.ArgumentParser:
-    """A parser of these arguments; so many tokens are read of each set by default."""
+    """A parser of these arguments, with default token counts per set."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="studies/models/demo")
     parser.add_argument("--data", nargs="+", default=["stdlib"])
@@ -22,5 +22,5 @@ def model_parser(text: str | None, tokens: Tokens) -> argparse.ArgumentParser:
 
 
 def tokens_asked(options: argparse.Namespace) -> Tokens:
-    """The tokens that were asked for."""
+    """The requested token counts."""
     return Tokens(**{name: getattr(options, name) for name in SETS})

@@ -1,4 +1,4 @@
-"""What the benchmarks on a problem file share: their arguments, and the workbench with its bank."""
+"""The parts that benchmarks on a problem file share: arguments, workbench and bank."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from paredown.space.tensors import total_bytes
 
 
 def problem_parser(text: str | None) -> argparse.ArgumentParser:
-    """A parser of the arguments that name a problem."""
+    """A parser of the arguments that name a problem; other arguments may be added."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("problem", type=Path, help="a study file")
-    parser.add_argument("--model", help="another model than the file's")
-    parser.add_argument("--data", nargs="+", help="other texts than the file's")
-    parser.add_argument("--sensitivity", help="another estimator than the file's")
+    parser.add_argument("--model", help="model, in place of the file's")
+    parser.add_argument("--data", nargs="+", help="texts, in place of the file's")
+    parser.add_argument("--sensitivity", help="estimator, in place of the file's")
     return parser
 
 
 def opened(options: argparse.Namespace, folder: Path) -> Workbench:
-    """The problem's workbench, its bank filled; one thread."""
+    """The problem's workbench with a filled bank; sets torch to one thread."""
     torch.set_num_threads(1)
     changes = {key: value for key in ("model", "data", "sensitivity") if (value := getattr(options, key))}
     bench = Workbench(StudyFile.read(options.problem).model_copy(update=changes), folder / "bank")
@@ -34,13 +34,15 @@ def opened(options: argparse.Namespace, folder: Path) -> Workbench:
 
 
 def front_path(problem: Path) -> Path:
-    """Where the best front of a problem lies."""
+    """Path of a problem's best front."""
     return problem.with_suffix(".front.json")
 
 
 def budget_of(space: Space, bits: float) -> str:
-    """The budget that leaves so many stored bits for each weight of the linear layers, scales counted, when all else is at its
-    smallest."""
+    """The budget that leaves ``bits`` stored bits per weight of the linear layers, scales counted.
+
+    All other sites take their smallest choice.
+    """
     linear = [site for site in space.inventory.leaves if site.kind == "linear"]
     weights = sum(member.parameters for site in linear for member in site.members)
     others = [site for site in space.inventory.leaves if site.kind != "linear"]

@@ -1,12 +1,13 @@
-r"""Trains the language model that paredown ships, on the sources of Python's standard library.
+r"""Trains the bundled language model on the sources of Python's standard library.
 
     torchrun --nproc-per-node 2 scripts/train_demo_model.py --minutes 90 --out checkpoints/demo
     python scripts/train_demo_model.py --architecture gpt2 --layers 12 --hidden 128 --batch 4 --learning-rate 2.5e-3 \
         --eager --threads 1 --minutes 42 --out checkpoints/gpt2
 
-The first made the model that ships; the second makes the GPT-2 of the problems that came after the search was fixed.
-One process per core, or per accelerator. The learning rate follows the clock, so a run ends when it was told to; the
-same command after a kill goes on from the last checkpoint. Prints the held-out perplexity in nats and per token.
+The first command made the bundled model. The second makes the GPT-2 of the problems that were added after the search
+was fixed. One process per core, or per accelerator. The learning rate follows the clock, so a run ends after
+--minutes. The same command resumes from the last checkpoint. Prints the held-out loss in nats and the perplexity per
+token.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ PATTERN = r"\n| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|[ \t]+(?=\S)|\s"
 
 
 def texts() -> tuple[list[Document], list[Document], list[Document]]:
-    """Library modules and tests to train on, and held-out modules; no passage of any measured set is left in training."""
+    """Training modules, training tests and held-out modules; training holds no passage of a measured set."""
     split = split_documents(standard_library())
     measured = {shingle for name in SETS for document in split[name] for shingle in shingles(document.text)}
     parts = []
@@ -85,17 +86,17 @@ def windows(tokens: Tensor, shift: int = 0) -> Tensor:
 
 
 def shape(architecture: str, layers: int, hidden: int) -> PretrainedConfig:
-    """A Llama with FFNs of twice the width and two key-value heads, or a GPT-2; heads of 64 and 32."""
+    """A Llama (feed-forward width twice the hidden size, two key-value heads, heads of 64) or a GPT-2 (heads of 32)."""
     common = {"vocab_size": 2048, "bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": True}
     if architecture == "gpt2":
         no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-        fused = {"activation_function": "gelu_pytorch_tanh"}  # GPT-2's own, in one operation
+        fused = {"activation_function": "gelu_pytorch_tanh"}  # GPT-2's own activation as one fused operation
         return GPT2Config(
             n_embd=hidden, n_layer=layers, n_head=hidden // 32, n_positions=WINDOW, **no_dropout, **fused, **common
         )
     return LlamaConfig(
-        hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers, num_attention_heads=hidden // 64, num_key_value_heads=2,
-        max_position_embeddings=WINDOW, **common,
+        hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
+        num_attention_heads=hidden // 64, num_key_value_heads=2, max_position_embeddings=WINDOW, **common,
     )  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def held_out_loss(model: PreTrainedModel, batches: Tensor) -> float:
 
 
 def epochs(library: Tensor, tests: Tensor, seed: int):
-    """Windows for ever: each epoch all of the library and a third of the tests, cut at a new offset, shuffled."""
+    """Shuffled windows without end: per epoch all of the library and a third of the tests, cut at a new offset."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         shift = int(torch.randint(WINDOW, (), generator=generator))
@@ -129,8 +130,8 @@ def main() -> None:
     parser.add_argument("--architecture", choices=("llama", "gpt2"), default="llama")
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--hidden", type=int, default=256, help="a multiple of 128")
-    parser.add_argument("--threads", type=int, help="a process; default: all cores, shared")
-    parser.add_argument("--eager", action="store_true", help="do not compile: on one thread it gains nothing")
+    parser.add_argument("--threads", type=int, help="threads per process; by default the processes share all cores")
+    parser.add_argument("--eager", action="store_true", help="do not compile; on one thread compilation gains nothing")
     options = parser.parse_args()
     if "RANK" in os.environ:
         dist.init_process_group("gloo")
@@ -175,7 +176,8 @@ def main() -> None:
     start, saved, average = time.monotonic(), time.monotonic(), 0.0
     if rank == 0:
         print(
-            f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(library_ids):,} + {len(test_ids):,} tokens",
+            f"{sum(p.numel() for p in model.parameters()):,} parameters, "
+            f"{len(library_ids):,} + {len(test_ids):,} tokens",
             flush=True,
         )
     while True:

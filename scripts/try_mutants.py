@@ -1,4 +1,4 @@
-"""Tries the mutants of tests/mutants.toml: each is a plausible mistake that a test must notice by what the code then does."""
+"""Tries the mutants of tests/mutants.toml: plausible mistakes that a test must notice by the code's behaviour."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ FAMILIES = [
     f"transformers.models.{name}.modeling_{name}" for name in ("bert", "gpt2", "llama", "mistral", "opt", "qwen2")
 ]
 SHARED = ["torch", "optuna", "pandas", "matplotlib.figure", "scipy.stats", "compressed_tensors", *FAMILIES]
-"""Modules imported once, since that takes longer than most tests; each mutant is tried in a fork of that process."""
+"""Modules that are imported once, because that takes longer than most tests; each mutant runs in a fork."""
+
 OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
 
 
 def mutated(mutant: dict[str, Any], root: Path = ROOT) -> str:
-    """The text of the mutant's file with the mistake in it; exits if the ``old`` text does not occur there exactly once."""
+    """The mutant's file with the mistake in it; exits if ``old`` does not occur there exactly once."""
     text = (root / mutant["file"]).read_text()
     if (count := text.count(mutant["old"])) == 1:
         return text.replace(mutant["old"], mutant["new"])
     sys.exit(
-        f"{mutant['name']}: expected {mutant['old']!r} once in {mutant['file']}, found it {count} times; mend tests/mutants.toml"
+        f"{mutant['name']}: expected {mutant['old']!r} once in {mutant['file']}, found it {count} times; "
+        "mend tests/mutants.toml"
     )
 
 
 def run_tests(tests: list[str], mutant: dict[str, Any] | None = None) -> tuple[int, list[str], float]:
-    """Runs tests on a copy of the tree: pytest's exit code, the tests that failed, and how long it took [s]."""
+    """Runs tests on a copy of the tree; returns pytest's exit code, the failed tests and the duration [s]."""
     failed, started = list[str](), time.monotonic()
 
     class Failed:
@@ -59,7 +61,7 @@ def run_tests(tests: list[str], mutant: dict[str, Any] | None = None) -> tuple[i
         ].items():
             shutil.copytree(tree / source, installed / name.replace(".", "/"), dirs_exist_ok=True)
         sys.path.insert(0, str(installed))
-        os.environ["PYTHONPATH"] = str(installed)  # for processes that tests start
+        os.environ["PYTHONPATH"] = str(installed)  # for child processes of the tests
         os.chdir(tree)
         signal.signal(signal.SIGALRM, lambda *_: pytest.fail("took longer than ten minutes"))
         signal.alarm(600 if mutant else 0)
@@ -68,7 +70,7 @@ def run_tests(tests: list[str], mutant: dict[str, Any] | None = None) -> tuple[i
 
 
 def main(words: str) -> int:
-    """Prints the table; 1 if a mutant survives."""
+    """Prints the table; returns 1 if a mutant survives or a test fails without one."""
     mutants = [
         m
         for m in tomllib.loads((ROOT / "tests/mutants.toml").read_text())["mutant"]

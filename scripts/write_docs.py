@@ -1,9 +1,10 @@
-"""Writes what the documentation takes from the code: tables in Markdown, between markers, and JSON Schemas for editors.
+"""Writes the generated documentation: Markdown tables between markers, and JSON Schemas for editors.
 
     python scripts/write_docs.py            writes
-    python scripts/write_docs.py --check    writes nothing; exits 1 and says what is out of date
+    python scripts/write_docs.py --check    writes nothing; exits 1 and lists what is out of date
 
-A block of a Markdown file begins with ``<!-- NAME -->`` and ends with ``<!-- end -->``; what stands between is replaced.
+A block of a Markdown file begins with ``<!-- NAME -->`` and ends with ``<!-- end -->``; the text between them is
+replaced.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def study_keys() -> str:
-    """The keys of a study file in Markdown."""
+    """The table of a study file's keys, in Markdown."""
     lines = ["| key | default | meaning |", "| --- | --- | --- |"]
     return "\n".join(lines + [f"| `{key}` | {default} | {text} |" for key, default, text in keys(StudyFile)])
 
@@ -38,7 +39,7 @@ WANTED = {
 
 
 def filled(text: str, name: str) -> str | None:
-    """The text with a block's content made anew; None where the block is not there."""
+    """The text with a block's content replaced; None if the block is missing."""
     pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
     content = BLOCKS[name]()
     new, count = pattern.subn(lambda match: f"{match[1]}\n{content}\n\n{match[2]}", text)
@@ -46,7 +47,7 @@ def filled(text: str, name: str) -> str | None:
 
 
 def wanted(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
-    """The text that each file should have, and what is wrong with files that cannot be filled."""
+    """The text that each file should have, and the faults of files that lack a block."""
     texts: dict[Path, str] = {}
     faults = []
     for file, names in WANTED.items():
@@ -55,7 +56,8 @@ def wanted(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
             new = filled(text, name)
             if new is None:
                 faults.append(
-                    f"{file} has no block {name}; put '<!-- {name} -->' and '<!-- end -->' where it belongs, a line each"
+                    f"{file} has no block {name}; put '<!-- {name} -->' and '<!-- end -->' where it belongs, "
+                    "on a line each"
                 )
             else:
                 text = new
@@ -66,7 +68,7 @@ def wanted(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
 
 
 def check(root: Path = ROOT) -> list[str]:
-    """What is out of date, one sentence each."""
+    """One sentence per file that is out of date."""
     texts, faults = wanted(root)
     stale = [
         path for path, text in texts.items() if (path.read_text(encoding="utf-8") if path.is_file() else "") != text
@@ -76,7 +78,7 @@ def check(root: Path = ROOT) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where something is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if something is out of date")
     if parser.parse_args().check:
         faults = check()
     else:
