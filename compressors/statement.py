@@ -186,7 +186,7 @@ def _filled(text: str) -> list[str]:
 
 
 def _typical() -> Iterator[Choice]:
-    """What the methods put into the default spaces of the example sites, and each method that offers nothing there, plain."""
+    """Choices that the methods offer in the default spaces of the example sites; otherwise a method's own examples."""
     for name in methods:
         method, offered = methods[name], dict[Choice, None]()
         for site in EXAMPLES.values():
