@@ -141,7 +141,7 @@ def _description(method: type[Choice]) -> list[str]:
 
 
 def _algorithms(method: type[Choice]) -> dict[str, tuple[frozenset[Statistic], Callable[..., Any]]]:
-    """Registered values of the knob ``algorithm``, each with its statistics and its function; empty if there are none."""
+    """Registered values of the knob ``algorithm``, each with its statistics and its function; may be empty."""
     if method.method == "quantize":
         return {name: (roundings[name].needs, roundings[name].round) for name in roundings}
     if method.method == "prune":
