@@ -20,10 +20,10 @@ def test_a_move_is_a_plan_of_the_space_within_its_room() -> None:
     """Bytes and loss are those of the plan that it makes; few sites differ."""
     moves, inventory = Moves(SOLVER, lambda _: LOSSES), SPACE.inventory
     parents = {plan: plan.size_bytes(inventory) for plan in PARENTS}
-    room = parents[PARENTS[2]]
+    room = parents[PARENTS[1]]
     drawn = list(moves.drawn(np.random.default_rng(0), parents, room, 600))
     assert len(drawn) > 30
-    assert {PARENTS.index(move.parent) for move in drawn} == {0, 1, 2}
+    assert {PARENTS.index(move.parent) for move in drawn} >= {0, 1}
     for move in drawn:
         plan = moves.plan(move)
         assert SPACE.allows(plan)

@@ -79,6 +79,8 @@ def test_auto_ends_when_all_promises_are_below_the_noise(read: int) -> None:
         gain = factor * error / PROPOSALS
         history = [trial(0, 1.0), *(trial(n, 1.2, gain=gain, spread=0.1, read=read) for n in range(1, PROPOSALS + 1))]
         assert ended("auto", history) == (factor < 1)
+        old = [replace(record, number=record.number + 1) for record in history[1:]]
+        assert ended("auto", [history[0], trial(1, 1.2, gain=1.0), *old]) == (factor < 1)  # of the latest alone
         assert not ended("auto", history[:-1])
         assert not ended("auto", [*history[:-1], trial(PROPOSALS, 1.2, gain=1.0, spread=0.1)])
 
