@@ -1,4 +1,4 @@
-"""What the checkpoint may weigh: ``45%``, ``3.5GB`` or ``4.25bpw``."""
+"""Size budgets of a checkpoint: ``45%``, ``3.5GB`` or ``4.25bpw``."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from dataclasses import dataclass
 from paredown.space.errors import StudyError
 
 UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+"""Bytes in each unit."""
 
 MOST = 1e18
-"""Bytes, percent or bits a weight; no model is that large, and a slip is likelier."""
+"""Upper bound of a budget [bytes, percent or bits/weight]; a larger number is taken for a slip."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A budget as it was asked for.
+    """A size budget as it was given.
 
     Attributes:
-        text: As given.
-        number: The number in it.
-        unit: ``%`` of the original's tensor bytes as stored; ``bpw``, stored bits over original parameters; or bytes.
+        text: The budget as text.
+        number: Its number, in ``unit``.
+        unit: ``%`` of the original's tensor bytes as stored; ``bpw``, stored bits per original parameter; or a key of
+            `UNITS`.
     """
 
     text: str
@@ -30,10 +32,10 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """The budget that a person wrote.
+        """The budget that a text such as ``45%`` gives.
 
         Raises:
-            StudyError: If it has no such form, no unit, is not above zero, or is beyond all models.
+            StudyError: If the text has no such form or no unit, or the number is not above zero or reaches `MOST`.
         """
         match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*(%|bpw|[kmg]i?b|b|)\s*", str(text), re.IGNORECASE)
         if not match or not 0 < float(match[1]) * UNITS.get(match[2].lower(), 1) < MOST:
@@ -41,13 +43,13 @@ class Budget:
         if not match[2]:
             number = match[1]
             raise StudyError(
-                f"{number} has no unit; write {number}% (of the original's bytes), {number}bpw (bits a weight), "
+                f"{number} has no unit; write {number}% (of the original's bytes), {number}bpw (bits per weight), "
                 f"or bytes as {number}B, {number}MB or {number}GB"
             )
         return cls(text=str(text).strip(), number=float(match[1]), unit=match[2].lower())
 
     def bytes_of(self, original_bytes: int, parameters: int) -> int:
-        """The most tensor bytes that it allows; rounded down."""
+        """Largest number of tensor bytes that the budget allows, rounded down."""
         if self.unit == "%":
             return math.floor(self.number * original_bytes / 100 + 1e-6)
         if self.unit == "bpw":

@@ -1,6 +1,7 @@
-"""Processes that end with the one that started them, however that dies.
+"""Child processes that end when their parent dies, however it dies.
 
-Run by path, this file starts its watch before anything else is imported, and then becomes the program that it was asked for.
+Run as a script, this file starts to watch its parent before any heavy import, and then runs the program in its
+arguments.
 """
 
 from __future__ import annotations
@@ -16,22 +17,30 @@ from collections.abc import Mapping
 from pathlib import Path
 
 WATCH_SECONDS = 0.2
-"""Between two looks at the parent."""
+"""Interval at which a child checks its parent, and `finished` checks for a stop request [s]."""
 
 PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl: the signal that a process gets when its parent dies; it ends even one that cannot run Python code at the moment."""
+"""Option of Linux's prctl: the signal that the process gets when its parent dies.
+
+SIGKILL also ends a process that cannot run Python code at that moment.
+"""
 
 
 def command(program: Path, *arguments: str) -> list[str]:
-    """The command of a child of this process: a Python file with its arguments, which sees neither its folder nor the current one."""
+    """Command that runs a Python file as a child of this process.
+
+    The child imports neither from its own folder nor from the current one.
+    """
     return [sys.executable, "-P", "-W", "ignore", __file__, str(os.getpid()), str(program), *arguments]
 
 
 def finished(arguments: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """A child that has ended, with what it wrote; it runs in a group of its own, so that Ctrl+C reaches this process alone.
+    """Runs a child to its end; its exit code and output.
+
+    The child has its own process group, so Ctrl+C reaches this process alone.
 
     Raises:
-        Stopped: If a stop is asked for before; the child is killed.
+        Stopped: If a stop is requested before the child ends; the child is killed.
     """
     from paredown.space.interruption import stop_if_asked
 
@@ -51,7 +60,7 @@ def finished(arguments: list[str], environment: Mapping[str, str]) -> subprocess
 
 
 def end_with(parent: int) -> None:
-    """Ends this process within `WATCH_SECONDS` of the death of its parent."""
+    """Makes this process end within `WATCH_SECONDS` of its parent's death."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,4 +1,4 @@
-"""What is done to a site: methods with their knobs, as values."""
+"""Choices, as values: what is done to a site, by a compression method with its knobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
-    """A dense matrix that a method leaves behind, with what is known of its own inputs."""
+    """Dense matrix that remains after a method, with the statistics of its own inputs."""
 
     matrix: Tensor
     statistics: Statistics = NO_STATISTICS
@@ -35,10 +35,11 @@ class Structure:
     """The matrices of a feed-forward network or an attention, before or after its structure is changed.
 
     Attributes:
-        matrices: Of the members in their order, ``(out_features, in_features)``, float32.
-        biases: Of the members; None where there is none.
-        statistics: Of the members' inputs.
-        rest: Other tensors by name: before, those of `Site.norm`; after, such of them as took up a scale.
+        matrices: One per member, in the members' order; ``(out_features, in_features)``, float32.
+        biases: One per member; None for a member without a bias.
+        statistics: One per member.
+        rest: Other tensors by name. Before the change: the tensors of `Site.norm`. After it: those that absorbed a
+            scale.
     """
 
     matrices: Sequence[Tensor]
@@ -48,11 +49,11 @@ class Structure:
 
 
 class Choice(BaseModel):
-    """A method with its knobs; its fields are the knobs. A subclass is one method, and says all that there is to know of it.
+    """A method with its knobs. Each subclass is one method, and its fields are the knobs.
 
-    A method turns a matrix into tensors of its *own* (codes, indices) and dense *parts* (factors, kept values), each of
-    which ``then`` compresses in its turn, or which are stored as they are. Bytes, file and bank follow from that for
-    every method and composition alike.
+    A method turns a matrix into tensors of its *own* (codes, indices) and dense *parts* (factors, kept values).
+    ``then`` compresses each part further; without it the parts are stored unchanged. Byte counts, files and the bank
+    are derived from this for every method and composition.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,7 +62,7 @@ class Choice(BaseModel):
     kinds: ClassVar[frozenset[Kind]] = frozenset({"linear"})
     without_statistics: ClassVar[Mapping[str, Any] | None] = None
 
-    then: Choice | None = Field(default=None, description="what is done to the dense parts that are left")
+    then: Choice | None = Field(default=None, description="choice that compresses the remaining dense parts")
 
     def __hash__(self) -> int:
         return self._hash
@@ -72,7 +73,7 @@ class Choice(BaseModel):
 
     def __copy__(self) -> Self:
         copied = super().__copy__()
-        copied.__dict__.pop("_hash", None)  # knobs may be changed in a copy
+        copied.__dict__.pop("_hash", None)  # model_copy may change knobs
         return copied
 
     def __getstate__(self) -> dict[Any, Any]:
@@ -80,7 +81,7 @@ class Choice(BaseModel):
         return {
             **state,
             "__dict__": {knob: state["__dict__"][knob] for knob in type(self).model_fields},
-        }  # strings hash anew elsewhere
+        }  # string hashes differ between processes
 
     @field_validator("then", mode="before")
     @classmethod
@@ -89,52 +90,52 @@ class Choice(BaseModel):
 
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
-        """Choices that belong in the default space of such a matrix."""
+        """Choices of this method in the default space of a matrix."""
         return ()
 
     @classmethod
     def site_offers(cls, site: Site) -> Sequence[Choice]:
-        """Choices that belong in the default space of a site."""
+        """Choices of this method in the default space of a site."""
         return cls.offers(site.members[-1], site.kind) if site.members else ()
 
     @classmethod
     def examples(cls) -> Sequence[Choice]:
-        """Choices that stand for the method in the documentation, where it offers none."""
+        """Choices that the documentation shows for a method that offers none by default."""
         return () if any(knob.is_required() for knob in cls.model_fields.values()) else (cls(),)
 
     def fault(self, shape: Shape) -> str | None:
-        """Why a matrix of this shape cannot take the choice, with the remedy; None where it can."""
+        """Why a matrix of this shape cannot take the choice, with the remedy; None if it can."""
         return None
 
     def canonical(self, shape: Shape) -> Choice:
-        """The one form among choices that are the same for this shape."""
+        """Canonical form of the choice among those that are equivalent for this shape."""
         return self
 
     def supports(self, site: Site, target: Target) -> str | None:
-        """Why this target cannot run the choice at this site; None where it can."""
+        """Why the target cannot run the choice at this site; None if it can."""
         return None if target.name == "paredown" else f"{self.method} runs with target paredown only"
 
     def own(self, shape: Shape, dtype: str) -> Layout:
-        """The method's own tensors for a matrix of this shape; pure."""
+        """Specs of the method's own tensors for a matrix of this shape; pure."""
         return {}
 
     def parts(self, shape: Shape) -> Mapping[str, Shape]:
-        """The dense parts that are left of a matrix of this shape; pure."""
+        """Shapes of the dense parts that remain of a matrix of this shape; pure."""
         return {}
 
     @property
     def uses(self) -> frozenset[Statistic]:
-        """Statistics that this step asks for, ``then`` not counted."""
+        """Statistics that this step needs, ``then`` excluded."""
         return frozenset()
 
     @property
     def needs(self) -> frozenset[Statistic]:
-        """Statistics that must be collected for the choice and all that follows."""
+        """Statistics that the choice needs, ``then`` included."""
         return self.uses | (self.then.needs if self.then else frozenset())
 
     @property
     def data_free(self) -> Choice | None:
-        """The choice of the same bytes that asks for no statistics, by ``without_statistics``; None where there is none."""
+        """Choice of equal bytes that needs no statistics, by ``without_statistics``; None if there is none."""
         then = self.then.data_free if self.then else None
         if then is None and self.then is not None:
             return None
@@ -145,12 +146,12 @@ class Choice(BaseModel):
 
     @property
     def steps(self) -> tuple[Choice, ...]:
-        """The choice and all that follows it."""
+        """The choice and the steps of its ``then``, in order."""
         return (self, *(self.then.steps if self.then else ()))
 
     @property
     def storage_only(self) -> bool:
-        """Whether this step saves on disk only: no runtime computes faster for it."""
+        """Whether this step saves bytes on disk only: no runtime computes faster with it."""
         return False
 
     def encode(
@@ -160,40 +161,40 @@ class Choice(BaseModel):
 
         Args:
             weight: The matrix.
-            statistics: Of the matrix; those in ``needs`` are there.
+            statistics: Statistics of the matrix, at least those in ``needs``.
         """
         return {}, {}
 
     def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """The float32 matrix that the layer computes with."""
-        raise PlanError(f"{self.method} leaves no matrix behind")
+        raise PlanError(f"{self.method} leaves no matrix to decode")
 
     def shapes(self, site: Site) -> Sequence[Shape]:
-        """Of the matrices that are left of a site's members, in their order; none where the site goes as a whole; pure."""
+        """Shapes of the matrices that remain of a site's members, in order; empty if the site is removed. Pure."""
         return [member.shape for member in site.members]
 
     def site_fault(self, site: Site) -> str | None:
-        """For methods of ``ffn`` and ``attention`` sites: why this one cannot take the choice, with the remedy."""
+        """Why an ``ffn`` or ``attention`` site cannot take the choice, with the remedy; None if it can."""
         return None
 
     def restructure(self, site: Site, original: Structure) -> Structure:
-        """For methods of ``ffn`` and ``attention`` sites: the site with its structure changed, before ``then`` compresses it.
+        """An ``ffn`` or ``attention`` site after its structure is changed, before ``then`` compresses it.
 
         Args:
             site: The site.
-            original: Of its members, those that make the neurons or heads, and last the one that reads them; with the norm
-                that it may change. Not modified.
+            original: Matrices of the site's members: first those that make the neurons or heads, last the one that
+                reads them. ``rest`` holds the norm, whose scale the result may change. Not modified.
         """
-        raise PlanError(f"{self.method} changes no structure")
+        raise PlanError(f"{self.method} does not change the structure of a site")
 
     @property
     def knobs(self) -> dict[str, Any]:
-        """The knobs that differ from their defaults, in declared order, without ``then``."""
+        """Knobs that differ from their defaults, in declared order, ``then`` excluded."""
         fields = type(self).model_fields
         return {k: v for k in fields if k != "then" and (v := getattr(self, k)) != fields[k].default}
 
     def to_mapping(self) -> dict[str, Any]:
-        """The choice as a plan file holds it."""
+        """The choice as a plan file stores it."""
         then = {"then": self.then.to_mapping()} if self.then else {}
         return {"method": self.method, **self.knobs, **then}
 
@@ -205,10 +206,10 @@ class Choice(BaseModel):
 
     @classmethod
     def build(cls, knobs: Mapping[str, Any]) -> Self:
-        """The method with these knobs.
+        """The choice of this method with the given knobs.
 
         Raises:
-            PlanError: If a knob is unknown, missing or out of range; all faults in one message.
+            PlanError: If a knob is unknown, missing or out of range; the message lists all faults.
         """
         try:
             return cls(**knobs)
@@ -233,16 +234,16 @@ class Keep(Choice):
 
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
-        """Always there."""
+        """Keep, for every matrix."""
         return (cls(),)
 
     def supports(self, site: Site, target: Target) -> str | None:
-        """Every target runs what is kept."""
+        """None: every target runs an unchanged matrix."""
         return None
 
     def fault(self, shape: Shape) -> str | None:
-        """A step that follows: it says all by itself."""
-        return f"'keep then {self.then}' is '{self.then}'; write that" if self.then else None
+        """Refuses a ``then``: ``keep then X`` means the same as ``X``."""
+        return f"'keep then {self.then}' means '{self.then}'; write '{self.then}'" if self.then else None
 
     def parts(self, shape: Shape) -> Mapping[str, Shape]:
         """The matrix itself."""
@@ -266,8 +267,8 @@ def parse_choice(value: str | Mapping[str, Any]) -> Choice:
     """A choice from a plan's mapping or from its text form ``quantize bits=4 group_size=64``.
 
     Raises:
-        PlanError: If it has no method, or a knob is unknown or out of range.
-        UnknownNameError: If no such method is registered.
+        PlanError: If no method is named, or a knob is unknown, missing or out of range.
+        UnknownNameError: If the method is not registered.
     """
     mapping = _from_text(value) if isinstance(value, str) else dict(value)
     name = mapping.pop("method", None)

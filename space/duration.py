@@ -1,4 +1,4 @@
-"""How long something may take: ``45m``, ``1h30m``, ``90s`` or plain seconds."""
+"""Durations as people write them: ``45m``, ``1h30m``, ``90s`` or a number of seconds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _PARTS = re.compile(rf"(?:({_NUMBER})\s*h)?\s*(?:({_NUMBER})\s*m(?:in)?)?\s*(?:(
 
 
 def parse_duration(text: str | float) -> float:
-    """Seconds of a duration that a person wrote.
+    """Duration that a text such as ``1h30m`` gives [s].
 
     Raises:
-        StudyError: If it has no such form, or is not above zero.
+        StudyError: If the text has no such form, or the duration is not finite and above zero.
     """
     written = str(text).strip()
     match = _PARTS.fullmatch(f"{written}s" if re.fullmatch(_NUMBER, written) else written)
@@ -27,7 +27,7 @@ def parse_duration(text: str | float) -> float:
 
 
 def duration_text(seconds: float) -> str:
-    """A duration as `parse_duration` reads it: ``1h30m``, ``45m``, ``1m30s``."""
+    """Text of a duration, as `parse_duration` reads it: ``1h30m``, ``45m``, ``1m30s``."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(int(minutes), 60)
     parts = [f"{hours}h" if hours else "", f"{minutes}m" if minutes else "", f"{rest:.9g}s" if rest else ""]

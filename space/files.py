@@ -1,4 +1,7 @@
-"""YAML that people write, read safely: every fault at once, each with its line; and JSON that only paredown writes."""
+"""Readers of YAML files that people write and of JSON files that only paredown writes.
+
+YAML is read by a safe loader. All faults are reported at once, each with its line.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,17 @@ M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)
-"""What reading stored data raises where it is not what was written."""
+"""Exceptions that reading stored data can raise if the data is not what was written."""
 
 LIMIT_BYTES = 8 << 20
+"""Largest YAML file that is read [bytes]."""
 
 DIGEST = "sha256"
-"""Key under which a JSON file holds the digest of its other content."""
+"""Key of a JSON file for the digest of the rest of its content."""
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, without aliases and with the line of every key."""
+    """Safe loader that refuses aliases and remembers the line of every key."""
 
     def __init__(self, stream: str, source: str, error: type[ParedownError]) -> None:
         super().__init__(stream)
@@ -39,11 +43,11 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]  # the stub has no types here
-            raise self.error(f"{self.source}:{line}: aliases (*name) are not read here; write the value out")
+            raise self.error(f"{self.source}:{line}: aliases (*name) are not supported; write the value out")
         return super().compose_node(parent, index)
 
     def note(self, node: Any, place: tuple[Any, ...]) -> None:
-        """Remembers lines and collects duplicate keys."""
+        """Remembers the line of each node and collects duplicate keys."""
         self.lines[place] = node.start_mark.line + 1
         if isinstance(node, yaml.SequenceNode):
             for i, item in enumerate(node.value):
@@ -52,7 +56,7 @@ class _Loader(yaml.SafeLoader):
             seen = set()
             for key, value in node.value:
                 if not isinstance(key, yaml.ScalarNode):
-                    continue  # the constructor refuses it
+                    continue  # the constructor refuses such a key
                 if key.value in seen:
                     self.faults.append(
                         f"{self.source}:{key.start_mark.line + 1}: duplicate key {key.value!r}; remove one"
@@ -63,19 +67,22 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path, model: type[M], error: type[ParedownError]) -> M:
-    """A file as a value.
+    """The content of a YAML file, validated.
 
     Args:
         path: The file.
-        model: What it must be.
-        error: Class of the error for a file that is not that.
+        model: Class that the content must satisfy.
+        error: Class of the error for an invalid file.
 
     Raises:
-        ParedownError: Of class ``error``, with all faults, one a line, each with file and line number.
+        ParedownError: Of class ``error``, if the file cannot be read or is invalid. The message has one line per fault,
+            each with file and line number.
     """
     try:
         if path.stat().st_size > LIMIT_BYTES:
-            raise error(f"{path} is larger than {LIMIT_BYTES >> 20} MiB; that is no {model.__name__} file")
+            raise error(
+                f"{path} is larger than {LIMIT_BYTES >> 20} MiB, the limit for such a YAML file; check the path"
+            )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as fault:
         raise error(f"{path} cannot be read ({fault}); give a YAML file") from None
@@ -83,13 +90,13 @@ def read_yaml(path: Path, model: type[M], error: type[ParedownError]) -> M:
         loader = _Loader(text, str(path), error)
         node = loader.get_single_node()
         if node is None:
-            raise error(f"{path} is empty; the documentation shows what a file holds")
+            raise error(f"{path} is empty; the documentation lists the keys of a file")
         loader.note(node, ())
         data = loader.construct_document(node)
     except yaml.YAMLError as fault:
         mark = getattr(fault, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise error(f"{path}{line}: no valid YAML: {getattr(fault, 'problem', fault)}") from None
+        raise error(f"{path}{line}: invalid YAML: {getattr(fault, 'problem', fault)}") from None
     except RecursionError:
         raise error(f"{path}: nested too deeply; write it flatter") from None
     except ParedownError:
@@ -117,22 +124,24 @@ def _fault(path: Path, lines: Mapping[tuple[Any, ...], int], fault: Mapping[str,
         known = known[:-1]
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        message = "unknown key; remove it or mend its spelling"
+        message = "unknown key; remove it or correct its spelling"
     return f"{path}:{lines.get(known, 1)}: {'.'.join(map(str, place)) or 'file'}: {message}"
 
 
 def read_json(path: Path, kind: type[T], error: type[ParedownError], remedy: str, *, sealed: bool = True) -> T:
-    """A JSON file of ours as a value of ``kind``, strictly: no number from a string, no unknown key where ``kind`` forbids them.
+    """The content of a JSON file of ours, strictly validated.
+
+    Strings are not converted to numbers, and unknown keys are refused where ``kind`` forbids them.
 
     Args:
         path: The file.
-        kind: What it must hold, such as a `TypedDict`; without the digest.
+        kind: Type of the content without the digest, such as a `TypedDict`.
         error: Class of the error for a file that is damaged or missing.
-        remedy: What the message tells the reader to do.
-        sealed: Whether the file must have the digest that `write_json` adds; else it is checked where it is there.
+        remedy: What the error message tells the reader to do.
+        sealed: Whether the digest that `write_json` adds is required. A digest that is present is always checked.
 
     Raises:
-        ParedownError: Of class ``error``, one line.
+        ParedownError: Of class ``error``, if the file cannot be read or is damaged; one line.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -147,10 +156,10 @@ def read_json(path: Path, kind: type[T], error: type[ParedownError], remedy: str
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON object with the digest of its content, whole or not at all; `read_json` reads it.
+    """Writes a JSON object with the digest of its content, atomically; `read_json` reads it.
 
     Raises:
-        OutputError: As `write_atomically`.
+        OutputError: If the folder cannot be written or the disk is full.
     """
     write_atomically(path, json.dumps({DIGEST: _digest(content), **content}, indent=0))
 
@@ -160,15 +169,15 @@ def _digest(content: Any) -> str:
 
 
 def read_stored(path: Path, build: Callable[[Any], T], remedy: str) -> T:
-    """A value from a JSON file that a search wrote.
+    """A value built from a JSON file that a search wrote.
 
     Args:
         path: The file.
-        build: Makes the value from what the file holds; whatever it raises means that the file is damaged.
-        remedy: What to do then.
+        build: Builds the value from the parsed content. An exception in `DAMAGE` means that the file is damaged.
+        remedy: What the error message tells the reader to do.
 
     Raises:
-        StudyError: If the file cannot be read, or holds something else.
+        StudyError: If the file cannot be read or is damaged.
     """
     try:
         return build(json.loads(path.read_bytes()))
@@ -179,20 +188,20 @@ def read_stored(path: Path, build: Callable[[Any], T], remedy: str) -> T:
 
 
 def reason_of(error: Exception) -> str:
-    """What is wrong with stored data, in a few words."""
+    """Short text of what is wrong with stored data."""
     if isinstance(error, ValidationError):
         fault = error.errors()[0]
-        return f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
+        return f"{'.'.join(map(str, fault['loc'])) or 'the whole file'}: {fault['msg']}"
     if isinstance(error, KeyError):
         return f"{error.args[0]!r} is missing"
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def write_atomically(path: Path, text: str | bytes) -> None:
-    """Writes beside, syncs, renames: a reader sees the old file or the new one, whole.
+    """Writes a temporary file, syncs it and renames it: a reader sees the whole old file or the whole new one.
 
     Raises:
-        OutputError: If the folder cannot be written or the disk is full; the old file is left as it was.
+        OutputError: If the folder cannot be written or the disk is full; the old file is unchanged.
     """
     data = text.encode() if isinstance(text, str) else text
     try:

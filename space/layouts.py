@@ -1,4 +1,4 @@
-"""What a choice leaves of a matrix or a site: the tensors that store it, and why it cannot be taken."""
+"""Layout of a matrix or a site under a choice: the tensors that store it, or why the choice is refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from paredown.space.tensors import TensorSpec
 
 
 def matrix_layout(choice: Choice, shape: Shape, dtype: str) -> dict[str, TensorSpec]:
-    """Tensors that store a matrix under a choice: bytes are counted from this, and files hold exactly this."""
+    """Tensors that store a matrix under a choice; bytes are counted from them, and files hold exactly these."""
     layout = dict(choice.own(shape, dtype))
     for name, part in choice.parts(shape).items():
         if choice.then:
@@ -21,7 +21,7 @@ def matrix_layout(choice: Choice, shape: Shape, dtype: str) -> dict[str, TensorS
 
 
 def matrix_fault(choice: Choice, shape: Shape) -> str | None:
-    """Why a matrix of this shape cannot take the choice or what follows it; None where it can."""
+    """Why a matrix of this shape cannot take the choice or its ``then``, with the remedy; None if it can."""
     if fault := choice.fault(shape):
         return fault
     if choice.then is None:
@@ -34,12 +34,12 @@ def matrix_fault(choice: Choice, shape: Shape) -> str | None:
 
 
 def inner(site: Site, choice: Choice) -> Choice:
-    """What is done to each matrix of a site: the choice itself, or what follows a change of structure."""
+    """Choice for each matrix of a site: the choice itself, or its ``then`` where the choice changes the structure."""
     return (choice.then or KEEP) if site.structured else choice
 
 
 def site_layout(site: Site, choice: Choice) -> dict[str, TensorSpec]:
-    """Tensors by name that store a site under a choice; biases included, norms left to the block."""
+    """Tensors that store a site under a choice, by name; biases included, norms excluded (they belong to the block)."""
     layout: dict[str, TensorSpec] = {}
     for member, shape in choice_members(site, choice):
         layout |= {
@@ -52,17 +52,17 @@ def site_layout(site: Site, choice: Choice) -> dict[str, TensorSpec]:
 
 
 def leaves_out(site: Site, choice: Choice) -> bool:
-    """Whether nothing is left of a site under a choice."""
+    """Whether a choice removes a site entirely."""
     return choice != KEEP and site.kind in choice.kinds and not choice.shapes(site)
 
 
 def choice_members(site: Site, choice: Choice) -> list[tuple[Member, Shape]]:
-    """The members that are left of a site, each with the shape that it is left with."""
+    """Members that remain of a site under a choice, each with its remaining shape."""
     return list(zip(site.members, shapes, strict=True)) if (shapes := choice.shapes(site)) else []
 
 
 def site_fault(site: Site, choice: Choice, target: Target) -> str | None:
-    """Why a site cannot take a choice under a target, with the remedy; None where it can."""
+    """Why a site cannot take a choice under a target, with the remedy; None if it can."""
     if site.kind not in choice.kinds:
         return (
             f"'{choice.method}' is for {' and '.join(sorted(choice.kinds))} sites; {site.name} is of kind {site.kind}"

@@ -1,4 +1,4 @@
-"""Files that hold a folder for a process: alone, or with others that do the same."""
+"""Locks on folders, exclusive or shared, held by a process."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from pathlib import Path
 from paredown.space.errors import OutputError, ParedownError
 
 FILE = ".lock"
+"""Name of the lock file in a folder."""
 
 
 @contextmanager
 def held(folder: Path, refusal: ParedownError, *, shared: bool = False) -> Iterator[None]:
-    """Holds a folder, made if it is missing, for as long as the block or the process lasts.
+    """Locks a folder until the block or the process ends.
 
     Args:
-        folder: The folder.
-        refusal: What is raised where another process holds it.
-        shared: Whether others may hold it in the same way; a folder that cannot be written is then free for everyone.
+        folder: The folder; created if it is missing.
+        refusal: Error to raise if another process holds the lock.
+        shared: Whether other processes may hold a shared lock at the same time. A folder that cannot be written then
+            needs no lock.
 
     Raises:
-        ParedownError: ``refusal``.
+        ParedownError: ``refusal``, if another process holds the lock.
         OutputError: If the folder cannot be written.
     """
     try:
@@ -31,7 +33,7 @@ def held(folder: Path, refusal: ParedownError, *, shared: bool = False) -> Itera
         file = (folder / FILE).open("a")
     except OSError as error:
         if shared and error.errno in (errno.EROFS, errno.EACCES):
-            yield  # nobody can remove anything there either
+            yield  # nothing can be removed from such a folder either
             return
         raise OutputError(
             f"cannot write {folder}: {error.strerror}; free some space or choose another folder"

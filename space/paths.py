@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with its leading ``~`` replaced by the home folder: no shell does that behind ``--out=``, nor in a file."""
+    """The path with a leading ``~`` expanded to the home folder, as no shell does after ``--out=`` or in a file."""
     return Path(os.path.expanduser(path))

@@ -1,4 +1,4 @@
-"""A choice for every site: the product."""
+"""Plans: a choice for every site of a model."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from paredown.space.tensors import TensorSpec, total_bytes
 
 @dataclass(frozen=True)
 class Plan:
-    """Choices by site name, in the order of the model; a site that is not named is kept.
+    """Choices by site name, in model order; a site without an entry is kept.
 
     Attributes:
-        entries: Sites and choices; none is ``keep``, and none lies in a site that is overruled.
+        entries: Pairs of site name and choice. No choice is ``keep``, and no site is overruled by another entry.
     """
 
     entries: tuple[tuple[str, Choice], ...] = ()
 
     @classmethod
     def of(cls, inventory: Inventory, choices: Mapping[str, Choice]) -> Plan:
-        """The plan in its one canonical form; choices at overruled sites are left out.
+        """The plan of these choices in canonical form, without choices at overruled sites.
 
         Raises:
-            UnknownNameError: If the model has no such site.
+            UnknownNameError: If the model lacks one of the sites.
         """
         unknown = set(choices) - {site.name for site in inventory.sites}
         if unknown:
@@ -57,7 +57,7 @@ class Plan:
         return hash(self.entries)
 
     def __reduce__(self) -> tuple[type[Plan], tuple[object]]:
-        return type(self), (self.entries,)  # without the hash: strings hash anew in another process
+        return type(self), (self.entries,)  # without the hash: string hashes differ between processes
 
     @cached_property
     def choices(self) -> Mapping[str, Choice]:
@@ -71,7 +71,7 @@ class Plan:
         return "\n".join(f"{site}: {choice}" for site, choice in self.entries)
 
     def decided(self, inventory: Inventory) -> Iterator[tuple[Site, Choice]]:
-        """The sites whose choices are carried out, in the order of the model: each leaf, or the site that overrules it."""
+        """Sites whose choices take effect, in model order: each leaf, or the site that overrules it."""
         overruled = {leaf for site in inventory.parents if self[site.name] != KEEP for leaf in site.covers}
         for site in inventory.sites:
             if site.is_leaf:
@@ -81,16 +81,16 @@ class Plan:
                 yield site, self[site.name]
 
     def dropped(self, inventory: Inventory) -> tuple[int, ...]:
-        """Indices of the blocks that are left out."""
+        """Indices of the dropped blocks."""
         blocks = (site for site in inventory.parents if site.kind == "block")
         return tuple(site.block for site in blocks if site.block is not None and self[site.name] != KEEP)
 
     def drops(self, inventory: Inventory) -> int:
-        """How many blocks, attentions and feed-forward networks are left out."""
+        """Number of blocks, attentions and feed-forward networks that are left out."""
         return sum(leaves_out(site, choice) for site, choice in self.decided(inventory))
 
     def attentions(self, inventory: Inventory) -> tuple[int, ...]:
-        """Indices of the blocks whose attention is left out, but not all of the block."""
+        """Indices of the remaining blocks whose attention is left out."""
         left = (
             site for site, choice in self.decided(inventory) if site.kind == "attention" and leaves_out(site, choice)
         )
@@ -112,10 +112,10 @@ class Plan:
         return total_bytes(self.layout(inventory))
 
     def check(self, inventory: Inventory, target: Target) -> None:
-        """Refuses what the model or the target cannot take, before any weight is touched.
+        """Checks the plan against a model and a target, before any weight is read.
 
         Raises:
-            PlanError: With every fault, one after the other.
+            PlanError: If the model or the target cannot take the plan; the message lists all faults.
         """
         faults = []
         for name, choice in self.entries:

@@ -1,4 +1,4 @@
-"""``plan.yaml``: a plan with where it came from and what it was worth."""
+"""``plan.yaml``: a plan with its provenance and its measurements."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paredown.space.site import Inventory, modules_of
 from paredown.space.target import Target, targets
 
 DIGITS = 16
-"""Hexadecimal digits of a fingerprint in a plan file."""
+"""Length of a fingerprint in a plan file [hexadecimal digits]."""
 
 
 def _known_choice(value: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def _known_choice(value: dict[str, Any]) -> dict[str, Any]:
 
 
 class BaseModelReference(BaseModel):
-    """The original that a plan was made on."""
+    """The original model that a plan was made for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,12 +38,12 @@ class BaseModelReference(BaseModel):
     architecture: str
     config_sha256: str
     shapes_sha256: str = Field(
-        description="fingerprint of module names and shapes: what a model must share to take the plan"
+        description="fingerprint of module names and shapes; a model must have the same one to take the plan"
     )
 
 
 class Default(BaseModel):
-    """What happens to a site that is not named."""
+    """Choice for the sites that the plan does not name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,7 +51,7 @@ class Default(BaseModel):
 
 
 class Calibration(BaseModel):
-    """The texts that calibrated choices were compressed with, and how."""
+    """Calibration texts of the calibrated choices, and how they were used."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,18 +61,21 @@ class Calibration(BaseModel):
     seed: int = Field(ge=0)
     sha256: str = Field(description="fingerprint of the tokens")
     in_order: bool = Field(
-        description="whether each matrix was compressed on the inputs that the compressed ones before it give"
+        description="whether each matrix was compressed on the inputs that the already compressed model gives it"
     )
 
 
 class Records(BaseModel):
-    """The tensors that a plan's quality was measured with, by digests, and what they follow from beside the calibration texts."""
+    """Digests of the tensors that the plan's quality was measured with.
+
+    The other fields say what the tensors depend on besides the calibration texts.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     weights: str = Field(description="fingerprint of the original's weight files")
     config: str = Field(description="fingerprint of the original's effective configuration")
-    versions: dict[str, str] = Field(description="of the libraries, and of paredown's methods")
+    versions: dict[str, str] = Field(description="versions of the libraries and of paredown's methods")
     machine: str = Field(description="processor and threads")
     sha256: dict[str, str] = Field(description="by site: digest of the tensors that apply must write")
 
@@ -87,7 +90,7 @@ class PlanFile(BaseModel):
     target: str
     default: Default = Default()
     choices: dict[str, Annotated[dict[str, Any], AfterValidator(_known_choice)]]
-    size_bytes: int = Field(ge=0, description="tensors that apply writes [bytes]")
+    size_bytes: int = Field(ge=0, description="size of the tensors that apply writes [bytes]")
     calibration: Calibration | None = None
     records: Records | None = None
     quality: dict[str, Any] | None = None
@@ -102,19 +105,19 @@ class PlanFile(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> PlanFile:
-        """The plan of a file.
+        """The content of a plan file.
 
         Raises:
-            PlanError: If it is not a plan; every fault with its line.
+            PlanError: If the file is not a valid plan file; the message lists every fault with its line.
         """
         return read_yaml(path, cls, PlanError)
 
     def write(self, path: Path) -> None:
-        """Writes the file, whole or not at all."""
+        """Writes the file atomically."""
         write_atomically(path, self.to_yaml())
 
     def to_yaml(self) -> str:
-        """The file's text."""
+        """Text of the file."""
         data = self.model_dump(mode="json", exclude_none=True)
         data["base_model"].setdefault("revision", None)
         return yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=140, allow_unicode=True)
@@ -124,23 +127,26 @@ class PlanFile(BaseModel):
         return {site: parse_choice(mapping) for site, mapping in self.choices.items()}
 
     def plan_for(self, inventory: Inventory, target: Target | None = None) -> Plan:
-        """The plan for a model, once everything was checked against it; what was decided for several matrices at once may be
-        decided for each here, and the other way round where they agree.
+        """The plan for a model, checked against the model and the target.
+
+        The model's sites may be grouped differently: a choice for several matrices at once becomes one for each, and
+        equal choices for single matrices become one for all.
 
         Raises:
-            PlanError: If the model has other modules or shapes, or its target cannot run a choice.
+            PlanError: If the model has other modules or shapes, tied matrices have different choices, or the target
+                cannot run a choice.
         """
         if inventory.architecture != self.base_model.architecture:
             raise PlanError(
-                f"the plan was made for {self.base_model.architecture} ({self.base_model.name}), the model is "
+                f"the plan was made for {self.base_model.architecture} ({self.base_model.name}), but the model is "
                 f"{inventory.architecture}; give the model that it was made for, or a fine-tune of it"
             )
         if inventory.shapes_sha256() != self.base_model.shapes_sha256:
             unknown = sorted(set(self.choices) - {site.name for site in inventory.sites})
             detail = f"; it has no {unknown[0]}" if unknown else ""
             raise PlanError(
-                f"the plan was made for the module names and shapes of {self.base_model.name}, and this model has others{detail}; "
-                "give that model or a fine-tune of it"
+                f"the plan was made for the module names and shapes of {self.base_model.name}, but this model has "
+                f"others{detail}; give that model or a fine-tune of it"
             )
         plan = Plan.of(inventory, _regrouped(self.parsed(), inventory))
         plan.check(inventory, target or targets[self.target])
@@ -148,10 +154,10 @@ class PlanFile(BaseModel):
 
 
 def _regrouped(choices: Mapping[str, Choice], inventory: Inventory) -> dict[str, Choice]:
-    """The choices by the inventory's own sites.
+    """The choices keyed by the sites of an inventory.
 
     Raises:
-        PlanError: If matrices that must take one choice there have several.
+        PlanError: If matrices that must take one choice have different ones.
     """
     known = {site.name for site in inventory.sites}
     found = {site: choice for site, choice in choices.items() if site in known}
@@ -160,13 +166,13 @@ def _regrouped(choices: Mapping[str, Choice], inventory: Inventory) -> dict[str,
         asked = {by_module.pop(member.module, None) for member in site.members}
         if len(asked) > 1:
             raise PlanError(
-                f"the target needs one choice for all of {site.name}, the plan has several; give them the same one"
+                f"the target needs one choice for all of {site.name}, but the plan has several; make them equal"
             )
         if (choice := asked.pop()) is not None:
             found[site.name] = choice
-    return found | by_module  # what no site has is refused with its name
+    return found | by_module  # unknown modules stay in, so that they are refused by name
 
 
 def choices_of(plan: Plan) -> dict[str, dict[str, Any]]:
-    """The choices as a plan file holds them."""
+    """The choices of a plan as a plan file stores them."""
     return {site: choice.to_mapping() for site, choice in plan.entries if choice != KEEP}

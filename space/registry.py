@@ -1,4 +1,4 @@
-"""Names for the things that a newcomer may add."""
+"""Registries of extensions by name: methods, targets, samplers and others."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Things of one kind by name; a taken name is an error, an unknown one suggests the nearest.
+    """Entries of one kind by name. A taken name is an error; the error for an unknown one suggests the nearest.
 
     Args:
-        kind: What is registered, for messages: ``"method"``.
-        package: Whose files register it, imported when the first name is asked for; None where importers see to that.
+        kind: What is registered, as error messages name it: ``"method"``.
+        package: Package whose modules register the entries, imported at the first lookup; None if others import them.
     """
 
     def __init__(self, kind: str, package: str | None = None) -> None:
@@ -34,15 +34,15 @@ class Registry(Generic[T]):
         return self._registered
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that enters what it decorates under ``name``.
+        """Decorator that registers an entry under ``name``.
 
         Raises:
-            ValueError: If the name is taken by something else.
+            ValueError: If the name is taken.
         """
 
         def enter(entry: T) -> T:
             if name in self._registered:
-                raise ValueError(f"{self.kind} {name!r} is registered already; choose another name")
+                raise ValueError(f"{self.kind} {name!r} is already registered; choose another name")
             self._registered[name] = entry
             return entry
 
@@ -56,10 +56,10 @@ class Registry(Generic[T]):
         raise UnknownNameError(f"unknown {self.kind} {name!r}; {hint}known: {', '.join(sorted(self._entries))}")
 
     def checked(self, name: str) -> str:
-        """A name that is known, as fields of files and choices are validated.
+        """The name, if it is registered; for validators of files and choices.
 
         Raises:
-            ValueError: If it is not; it says what `UnknownNameError` would.
+            ValueError: If it is not; the message is that of `UnknownNameError`.
         """
         try:
             self[name]
@@ -75,7 +75,7 @@ class Registry(Generic[T]):
 
 
 def import_folder(package: str, path: list[str]) -> None:
-    """Imports every module of a package's own folder, so that a new file is found by being there."""
+    """Imports every module of a package's folder, so that a new file registers itself."""
     for module in pkgutil.iter_modules(path):
         if not module.ispkg:
             importlib.import_module(f"{package}.{module.name}")

@@ -1,4 +1,4 @@
-"""JSON Schemas of the files that people write, for editors: they know every method and its knobs."""
+"""JSON Schemas of plan and study files, for editors; they cover every method and its knobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHOICE = {"$ref": "#/$defs/Choice"}
 
 
 def plan_schema() -> dict[str, Any]:
-    """The schema of ``plan.yaml``."""
+    """Schema of ``plan.yaml``."""
     schema = _with_choices(PlanFile.model_json_schema())
     schema["properties"]["choices"]["additionalProperties"] = CHOICE
     schema["properties"]["target"]["enum"] = list(targets)
@@ -26,7 +26,7 @@ def plan_schema() -> dict[str, Any]:
 
 
 def study_schema() -> dict[str, Any]:
-    """The schema of ``study.yaml``."""
+    """Schema of ``study.yaml``."""
     schema = _with_choices(StudyFile.model_json_schema())
     either = {"anyOf": [CHOICE, {"type": "string", "description": "the text form: quantize bits=4 group_size=64"}]}
     schema["$defs"][Override.__name__]["properties"]["choices"]["items"] = either
@@ -42,7 +42,7 @@ def study_schema() -> dict[str, Any]:
 
 
 def method_schema(method: type[Choice]) -> dict[str, Any]:
-    """The schema of a choice of one method: its knobs, and what may follow."""
+    """Schema of a choice of one method: its knobs and its ``then``."""
     own = method.model_json_schema()
     knobs = {name: knob for name, knob in own["properties"].items() if name != "then"}
     if "block" not in method.kinds:
@@ -58,12 +58,12 @@ def method_schema(method: type[Choice]) -> dict[str, Any]:
 
 
 def summary(thing: type[Any]) -> str:
-    """The first sentence or line of a docstring."""
+    """First line of a class's docstring."""
     return (thing.__doc__ or "").strip().splitlines()[0]
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Every key that a file may have, with its default and what it means; those of a nested value after a dot."""
+    """Key, default and description of every field of a file; nested keys are joined by a dot."""
     for name, field in model.model_fields.items():
         nested = field.annotation
         if isinstance(nested, type) and issubclass(nested, BaseModel):
@@ -79,7 +79,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, s
 
 
 def _with_choices(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with a definition of every method, and of a choice as one of them."""
+    """The schema with definitions of every method and of a choice, which is one of them."""
     known = {f"method-{name}": method_schema(methods[name]) for name in methods}
     choice = {"description": "what is done to a site", "oneOf": [{"$ref": f"#/$defs/{name}"} for name in known]}
     return {**schema, "$defs": {**schema.get("$defs", {}), "Choice": choice, **known}}

@@ -1,4 +1,4 @@
-"""Where a decision is made: the sites of a model, as values."""
+"""Sites, as values: the parts of a model that a plan decides on."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Member:
     Attributes:
         module: Name of the module in the original model.
         shape: ``(out_features, in_features)``, or ``(vocabulary, hidden)`` for an embedding.
-        dtype: Of the tensor as the original stores it.
+        dtype: The tensor's dtype as the original stores it.
         class_name: The module's class: ``Linear``, ``Conv1D``, ``Embedding``.
         transposed: Whether the original stores ``(in_features, out_features)``, as GPT-2's ``Conv1D`` does.
-        bias: The bias, stored as it is, or None.
-        tied: Modules that share this tensor; it is stored once.
+        bias: The bias, which is stored unchanged; None if there is none.
+        tied: Modules that share this tensor, which is stored once.
     """
 
     module: str
@@ -39,27 +39,29 @@ class Member:
 
     @property
     def parameters(self) -> int:
-        """Number of weights, the bias not counted."""
+        """Number of weights, bias excluded."""
         return self.shape[0] * self.shape[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """What one decision is about.
+    """A part of the model that takes one choice.
 
     Attributes:
-        name: The members' module names in one, braces where they differ: ``layers.0.mlp.{gate,up}_proj``.
-        kind: ``linear`` and ``embedding`` sites are leaves; an ``ffn``, an ``attention`` or a ``block`` that is not kept overrules its
-            leaves.
-        block: Index of the block that it is part of; None outside blocks.
-        members: The matrices. For an ``ffn`` or ``attention``: those that make the neurons or heads, then the one that reads them.
-        covers: Names of the leaf sites that this one overrules.
-        rest: For a block: its tensors that no leaf site owns (norms).
-        norm: For an ``ffn`` or ``attention``: tensors of the norm whose output its first members read and nothing else does; empty
-            where there is none, or where a scale of it is not a scale of its output.
-        homogeneous: For an ``ffn`` or ``attention``: whether a row of the maker before the reader may be scaled by any positive
-            number and what the reader finds in its place is scaled alike.
-        heads: For an ``attention``: heads of the queries, and of keys and values; None where heads cannot be taken apart.
+        name: The members' module names as one, with braces where they differ: ``layers.0.mlp.{gate,up}_proj``.
+        kind: ``linear`` and ``embedding`` sites are leaves. An ``ffn``, ``attention`` or ``block`` site that is not
+            kept overrules its leaves: their own choices have no effect.
+        block: Index of the block that the site is part of; None outside blocks.
+        members: The matrices. For an ``ffn`` or ``attention``: first those that make the neurons or heads, last the one
+            that reads them.
+        covers: Names of the leaf sites that this site overrules.
+        rest: For a block: its tensors that belong to no leaf site (norms).
+        norm: For an ``ffn`` or ``attention``: tensors of the norm whose output only the first members read. Empty if
+            there is none, or if scaling the norm's tensors does not scale its output.
+        homogeneous: For an ``ffn`` or ``attention``: whether scaling a row of the member before the reader by a
+            positive factor scales the corresponding input of the reader by the same factor.
+        heads: For an ``attention``: number of query heads, and of key and value heads; None if heads cannot be
+            separated.
     """
 
     name: str
@@ -74,24 +76,24 @@ class Site:
 
     @property
     def is_leaf(self) -> bool:
-        """Whether it overrules nothing: one matrix, or several that take one choice."""
+        """Whether the site is one matrix, or several that take one choice; it overrules no other site."""
         return self.kind in ("linear", "embedding")
 
     @property
     def structured(self) -> bool:
-        """Whether its matrices belong together: an ``ffn`` or an ``attention``."""
+        """Whether the site is an ``ffn`` or an ``attention``, whose matrices form one structure."""
         return self.kind in ("ffn", "attention")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """Everything that a checkpoint stores, by site.
+    """Every tensor that a checkpoint stores, by site.
 
     Attributes:
         architecture: Class of the model in transformers.
-        sites: Leaves and the sites that overrule them, in the order of the model.
-        rest: Tensors outside all blocks that no site owns.
-        causal: Whether it is a causal language model.
+        sites: Leaves and the sites that overrule them, in model order.
+        rest: Tensors outside all blocks that belong to no site.
+        causal: Whether the model is a causal language model.
     """
 
     architecture: str
@@ -107,7 +109,7 @@ class Inventory:
 
     @property
     def leaves(self) -> tuple[Site, ...]:
-        """Sites that overrule nothing: every matrix belongs to exactly one."""
+        """Sites that overrule no other; every matrix belongs to exactly one of them."""
         return tuple(site for site in self.sites if site.is_leaf)
 
     @property
@@ -117,25 +119,25 @@ class Inventory:
 
     @property
     def parameters(self) -> int:
-        """Number of parameters, tied ones once."""
+        """Number of parameters; tied ones count once."""
         layout = self.original_layout()
         return sum(spec.size_bytes // TensorSpec(spec.dtype, (1,)).size_bytes for spec in layout.values())
 
     @property
     def original_bytes(self) -> int:
-        """Tensor bytes of the original as stored, tied tensors once."""
+        """Tensor bytes of the original as stored; tied tensors count once."""
         return total_bytes(self.original_layout())
 
     def budget_bytes(self, budget: str) -> int:
-        """The most tensor bytes that a budget such as ``45%`` or ``4.25bpw`` allows of this model.
+        """Largest number of tensor bytes that a budget such as ``45%`` or ``4.25bpw`` allows for this model.
 
         Raises:
-            StudyError: If it has no such form.
+            StudyError: If the budget has no such form.
         """
         return Budget.parse(budget).bytes_of(self.original_bytes, self.parameters)
 
     def original_layout(self) -> Layout:
-        """Every tensor of the original by name; transposed matrices as the original stores them."""
+        """Every tensor of the original by name; transposed matrices have their stored shape."""
         layout = dict(self.rest)
         for site in self.sites:
             layout |= site.rest
@@ -153,7 +155,7 @@ class Inventory:
 
 
 def joint_name(modules: Sequence[str]) -> str:
-    """One name for several modules: ``a.q_proj, a.k_proj`` is ``a.{q,k}_proj``; of one module, its own name."""
+    """One name for several modules: ``a.q_proj, a.k_proj`` is ``a.{q,k}_proj``. A single module keeps its name."""
     if len(modules) == 1:
         return modules[0]
     split = [module.split(".") for module in modules]
@@ -172,7 +174,7 @@ def joint_name(modules: Sequence[str]) -> str:
 
 
 def modules_of(name: str) -> list[str]:
-    """The modules of a site's name: what `joint_name` made one of."""
+    """Modules in a site's name; the inverse of `joint_name`."""
     head, brace, rest = name.partition("{")
     inner, _, tail = rest.partition("}")
     return [f"{head}{part}{tail}" for part in inner.split(",")] if brace else [name]

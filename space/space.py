@@ -1,4 +1,4 @@
-"""What can be decided: the sites of a model with the choices that each may take."""
+"""Search spaces: the sites of a model, each with the choices that it may take."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from paredown.space.tensors import total_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """Sites and choices of a study.
+    """Search space of a study.
 
     Attributes:
         inventory: The model's sites.
         target: The runtime.
-        options: Choices by site. A leaf has one at least; a block, an attention or a feed-forward network has those that overrule
-            its leaves, so none where it is always kept.
-        max_drops: Most blocks, attentions and feed-forward networks that a plan may leave out, counted together.
+        options: Choices by site. A leaf has at least one. A block, attention or feed-forward network has only choices
+            that overrule its leaves; it has none if it is always kept.
+        max_drops: Upper bound on the blocks, attentions and feed-forward networks that a plan leaves out, counted
+            together.
     """
 
     inventory: Inventory
@@ -35,7 +36,7 @@ class Space:
 
     @classmethod
     def build(cls, inventory: Inventory, target: Target, wishes: SpaceFile | None = None) -> Space:
-        """The space that a study file describes.
+        """The search space that a study file describes.
 
         Raises:
             StudyError: If an override or a rule matches nothing, or a site is left without a choice.
@@ -52,7 +53,7 @@ class Space:
             for site in inventory.sites
         }
         options = {site.name: _held(site, options[site.name], inventory, wishes.at_least) for site in inventory.sites}
-        one: dict[Choice, Choice] = {}  # equal choices are one object, which compares at once
+        one: dict[Choice, Choice] = {}  # share equal choices as one object, which is fast to compare
         options = {
             name: tuple(one.setdefault(choice, choice) for choice in choices) for name, choices in options.items()
         }
@@ -62,17 +63,17 @@ class Space:
 
     @property
     def searched(self) -> tuple[Site, ...]:
-        """Sites with something to decide."""
+        """Sites with more than one way to treat them."""
         return tuple(s for s in self.inventory.sites if len(self.options[s.name]) > s.is_leaf)
 
     def refusals(self) -> list[str]:
-        """Why sites that can only be kept cannot take what is offered for them; each reason once."""
+        """Why leaves that can only be kept cannot take their default choices; each reason once."""
         fixed = [site for site in self.inventory.leaves if self.options[site.name] == (KEEP,)]
         faults = [site_fault(site, choice, self.target) for site in fixed for choice in default_choices(site)]
         return list(dict.fromkeys(fault for fault in faults if fault))
 
     def remarks(self, wishes: SpaceFile) -> list[str]:
-        """What a study asks for in vain, and what it does not say; a line each."""
+        """Choices of the study that no site takes, and kinds of site that keep their defaults; one line each."""
         lists = [
             (f"override {o.match!r}", o.choices, [s for s in self.inventory.sites if _override(s, wishes) == o])
             for o in wishes.overrides
@@ -87,23 +88,24 @@ class Space:
         if wishes.choices and unsaid:
             named = ", ".join(wishes.choices)
             lines.append(
-                f"space.choices names {named}; {', '.join(unsaid)} sites keep their default choices ([] or [keep] turns them off)"
+                f"space.choices names {named}; {', '.join(unsaid)} sites keep their default choices "
+                "([] or [keep] turns them off)"
             )
         return lines
 
     def sizes(self, site: Site) -> list[int]:
-        """Bytes of the site under each of its options."""
+        """Stored bytes of the site under each of its options."""
         return [total_bytes(site_layout(site, choice)) for choice in self.options[site.name]]
 
     def allows(self, plan: Plan) -> bool:
-        """Whether every choice of the plan is an option, and it leaves out no more than it may."""
+        """Whether every choice of the plan is an option, and the plan leaves out at most `max_drops`."""
         return plan.drops(self.inventory) <= self.max_drops and all(
             choice in self.options[site.name] for site, choice in plan.decided(self.inventory)
         )
 
 
 def _is_scored(site: Site, inventory: Inventory) -> bool:
-    """Whether the loss tells what a choice at a site does: an encoder's heads and pooler come after the states that are compared."""
+    """Whether the loss depends on the site: an encoder's heads and pooler come after the states that are compared."""
     return inventory.causal or site.block is not None or site.kind != "linear"
 
 
@@ -126,7 +128,7 @@ def _options(site: Site, target: Target, wishes: SpaceFile) -> tuple[Choice, ...
     if not fitting and override:
         reason = next((fault for fault in faults.values() if fault), "none was given")
         raise StudyError(
-            f"{site.name} has no choice left of override {override.match!r}: {reason}; add one that fits, e.g. keep"
+            f"{site.name} can take no choice of override {override.match!r}: {reason}; add one that fits, e.g. keep"
         )
     return tuple(dict.fromkeys(fitting)) or (KEEP,)
 
@@ -136,7 +138,7 @@ def _override(site: Site, wishes: SpaceFile) -> Override | None:
 
 
 def _untaken(name: str, choices: Sequence[ChoiceText], sites: Sequence[Site], target: Target) -> Iterator[str]:
-    """A line for each choice that none of the sites takes."""
+    """One line per choice that none of the sites can take."""
     for choice in map(parse_choice, choices):
         faults = [site_fault(site, choice, target) for site in sites]
         if choice != KEEP and all(faults):
@@ -146,7 +148,7 @@ def _untaken(name: str, choices: Sequence[ChoiceText], sites: Sequence[Site], ta
 def _held(
     site: Site, choices: tuple[Choice, ...], inventory: Inventory, rules: Sequence[AtLeast]
 ) -> tuple[Choice, ...]:
-    """The choices that store as many bits a weight as the rules for the site, or for a leaf that it overrules, ask for."""
+    """Choices that store the bits per weight that the rules for the site, or for a leaf that it overrules, require."""
     leaves = [leaf for leaf in inventory.leaves if leaf.name in site.covers] if site.covers else [site]
     least = max((rule.bits for rule in rules for one in (site, *leaves) if _matches(rule.match, one)), default=0.0)
     if not least:
@@ -157,19 +159,20 @@ def _held(
     if site.is_leaf and not held:
         most = max(found.values())
         raise StudyError(
-            f"{site.name} has no choice of {least:g} bits a weight (at_least): its largest has {most:.4g}; add one, e.g. keep"
+            f"{site.name} has no choice of at least {least:g} bits per weight (at_least): its largest has {most:.4g}; "
+            "add one, e.g. keep"
         )
     return held
 
 
 def _canonical(choice: Choice, site: Site) -> Choice:
-    """The one form of a choice among those that are the same for all matrices of a site."""
+    """Canonical form of a choice if it is the same for all matrices of the site, else the choice unchanged."""
     forms = {choice.canonical(member.shape) for member in site.members}
     return forms.pop() if len(forms) == 1 else choice
 
 
 def default_choices(site: Site) -> Sequence[Choice]:
-    """What every registered method offers for a site."""
+    """Choices that the registered methods offer for a site by default."""
     offers = [methods[name].site_offers(site) for name in methods if site.kind in methods[name].kinds]
     return [choice for offer in offers for choice in offer]
 
@@ -179,5 +182,5 @@ def _matches(pattern: str, site: Site) -> bool:
         try:
             return re.fullmatch(pattern[3:], site.name) is not None
         except re.error as error:
-            raise StudyError(f"{pattern!r} is no regular expression: {error}") from None
+            raise StudyError(f"{pattern!r} is not a valid regular expression: {error}") from None
     return pattern == site.name or any(pattern == member.class_name for member in site.members if site.is_leaf)

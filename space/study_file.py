@@ -1,4 +1,4 @@
-"""``study.yaml``: a question to be answered by search."""
+"""``study.yaml``: the question that a search answers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _checked(choices: list[ChoiceText]) -> list[ChoiceText]:
 
 
 class Override(_Strict):
-    """Choices for the sites that match; the first override that matches a site wins. A single choice pins the site."""
+    """Choices for the matching sites; the first override that matches a site wins. A single choice pins the site."""
 
     match: str = Field(
         description="a site's name, a class (Linear, Conv1D, Embedding), or re:PATTERN over the whole name"
@@ -52,32 +52,36 @@ class Override(_Strict):
 
 
 class AtLeast(_Strict):
-    """A rule for the sites that match, and for what overrules them: no choice that stores fewer bits a weight."""
+    """Lower bound on the stored bits per weight of the matching sites and of the sites that overrule them."""
 
     match: str = Field(
         description="a site's name, a class (Linear, Conv1D, Embedding), or re:PATTERN over the whole name"
     )
-    bits: float = Field(gt=0, description="stored bits over weights, scales counted")
+    bits: float = Field(gt=0, description="fewest stored bits per weight, scales included")
 
 
 class SpaceFile(_Strict):
     """What may be done to the model."""
 
     choices: dict[Kind, list[ChoiceText]] = Field(
-        default_factory=dict, description="in place of the defaults, by kind of site"
+        default_factory=dict, description="by kind of site; replaces the default choices"
     )
-    overrides: list[Override] = Field(default_factory=list, description="for single sites; the first that matches wins")
+    overrides: list[Override] = Field(
+        default_factory=list, description="choices of matching sites; the first match wins"
+    )
     ties: list[list[str]] = Field(
         default_factory=list,
-        description="groups of modules of a block, each by the last part of its name, that take one choice: a smaller space",
+        description="groups of modules of a block, by the last part of their names, that take one choice; "
+        "this shrinks the space",
     )
     at_least: list[AtLeast] = Field(
-        default_factory=list, description="fewest bits a weight of single sites; the strictest rule counts"
+        default_factory=list, description="fewest bits per weight of matching sites; the strictest rule counts"
     )
     max_drops: int | None = Field(
         default=None,
         ge=0,
-        description="blocks and halves of blocks that may be dropped; a quarter of the blocks by default",
+        description="most blocks, attentions and feed-forward networks that a plan leaves out; a quarter of the blocks "
+        "by default",
     )
 
     @field_validator("choices")
@@ -87,64 +91,69 @@ class SpaceFile(_Strict):
 
 
 class Tokens(_Strict):
-    """How much text is read, in tokens."""
+    """How much text is read [tokens]."""
 
     calibration: int = Field(default=16384, ge=128, description="for the statistics of calibrated methods")
-    search: int = Field(default=8192, ge=128, description="for every trial, and the sensitivities")
+    search: int = Field(default=8192, ge=128, description="for every trial and for the sensitivities")
     selection: int = Field(default=16384, ge=128, description="for the finalists")
     held_out: int = Field(default=65536, ge=128, description="for the report; read once")
-    sequence_length: int = Field(default=256, ge=16, description="of one sequence, cut to what the model takes")
+    sequence_length: int = Field(default=256, ge=16, description="length of a sequence; reduced to the model's maximum")
 
 
 class StudyFile(_Strict):
     """A study file, version 1."""
 
     schema_version: Literal[1] = 1
-    model: str = Field(description="a folder that save_pretrained wrote, or a repository on the hub")
-    revision: str | None = Field(default=None, description="of a repository on the hub")
+    model: str = Field(description="a folder written by save_pretrained, or a repository on the hub")
+    revision: str | None = Field(default=None, description="revision of a repository on the hub")
     data: list[str] = Field(default=["stdlib"], description="text files, folders, hub:NAME[:CONFIG[:SPLIT]], or stdlib")
-    target: str = Field(default="paredown", description="the runtime: paredown or transformers")
+    target: str = Field(default="paredown", description="runtime that the result must run in: paredown or transformers")
     budget: str = Field(
-        default="45%", description="45% of the original's tensor bytes, 3.5GB, or 4.25bpw; never without a unit"
+        default="45%", description="45% of the original's tensor bytes, 3.5GB, or 4.25bpw; a unit is required"
     )
     trials: int | None = Field(
-        default=None, ge=1, description="most trials: the tokens of that many plans on the whole search set"
+        default=None, ge=1, description="trial limit; a trial counts as the tokens of one plan on the whole search set"
     )
     timeout: float | None = Field(
-        default=None, description="end each run after 45m, 1h30m, 90s, or a number of seconds, all steps counted"
+        default=None, description="time limit of a run, all steps included: 45m, 1h30m, 90s, or a number of seconds"
     )
     until: str | None = Field(default=None, description="time of day at which a run ends, HH:MM")
     patience: Literal["auto", "off"] | int = Field(
         default="auto",
-        description="ends the trials early: auto when expected gains are below the noise, N without a better plan, or off",
+        description="when to end the trials early: auto (expected gains are below the noise), N (after N trials "
+        "without a better plan), or off",
     )
     latency: str = Field(
-        default="measure", description="measure a table of this machine, off, or the file of a table measured before"
+        default="measure", description="measure (a table of this machine), off, or the file of an existing table"
     )
     max_decode_ms: float | None = Field(
-        default=None, gt=0, description="most predicted time of a decoded token [ms], by the latency table"
+        default=None,
+        gt=0,
+        description="upper bound on the predicted time of a decoded token [ms], by the latency table",
     )
     memory: str = Field(
-        default="auto", description="for the weights in float32, such as 8GB; a larger model is streamed"
+        default="auto", description="limit for the weights in float32, such as 8GB; a larger model is streamed"
     )
     seed: int = Field(
-        default=0, ge=0, description="of the sampler, and of which calibration and search documents are read"
+        default=0, ge=0, description="seed of the sampler and of the selection of calibration and search documents"
     )
     bank: Literal["auto", "all", "lazy"] = Field(
         default="auto",
-        description="all compresses every choice; lazy the calibrated ones only near the budget, by auto above 1B parameters",
+        description="all: compress every choice; lazy: compress calibrated choices only near the budget; "
+        "auto: lazy above 1B parameters",
     )
     sensitivity: str = Field(
         default="single-site",
-        description="what predicts the loss of a choice: single-site, single-site-full, combined, fisher, gradient, autoscheme, angular",
+        description="estimator of the loss of a choice: single-site, single-site-full, combined, fisher, gradient, "
+        "autoscheme, or angular",
     )
     sampler: str = Field(
         default="frontier",
-        description="frontier; or evopress, evopress-solver, amq, or Optuna's tpe, nsga2, nsga3, gp, random",
+        description="frontier, evopress, evopress-solver, amq, or Optuna's tpe, nsga2, nsga3, gp, random",
     )
     focus: Literal["budget", "front"] = Field(
         default="budget",
-        description="what the trials are spent on: the best plan within the budget, or the whole front",
+        description="what the trials are spent on: budget (the best plan within it) or front (the whole Pareto front)",
     )
     tokens: Tokens = Tokens()
     space: SpaceFile = SpaceFile()
@@ -201,7 +210,7 @@ class StudyFile(_Strict):
     def _patience(cls, value: Any) -> Any:
         text = "off" if value is False else str(value).strip()
         if text not in ("auto", "off") and not (text.isdecimal() and int(text)):
-            raise ValueError(f"expected auto, off, or a number of trials from 1 on, got {value!r}")
+            raise ValueError(f"expected auto, off, or a number of trials of at least 1, got {value!r}")
         return int(text) if text.isdecimal() else text
 
     @field_validator("target")
@@ -214,7 +223,7 @@ class StudyFile(_Strict):
     def _until(cls, value: Any) -> Any:
         if value is None:
             return None
-        if isinstance(value, int):  # YAML 1.1 reads 07:30 as sixties
+        if isinstance(value, int):  # YAML 1.1 reads 07:30 as a number in base 60
             value = f"{value // 60:02d}:{value % 60:02d}"
         hours, colon, minutes = str(value).partition(":")
         if not (
@@ -236,17 +245,17 @@ class StudyFile(_Strict):
 
     @classmethod
     def read(cls, path: Path) -> StudyFile:
-        """The study of a file.
+        """The content of a study file.
 
         Raises:
-            StudyError: If it is not a study; every fault with its line.
+            StudyError: If the file is not a valid study file; the message lists every fault with its line.
         """
         return read_yaml(path, cls, StudyError)
 
     def write(self, path: Path) -> None:
-        """Writes the file, whole or not at all."""
+        """Writes the file atomically."""
         write_atomically(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=140))
 
     def question(self) -> dict[str, Any]:
-        """What must be the same for a study to go on: all but when to stop, and what changes no number."""
+        """Settings that must be equal to resume a study: all but stopping rules and memory, which change no number."""
         return self.model_dump(mode="json", exclude={"trials", "timeout", "until", "patience", "memory"})

@@ -1,4 +1,4 @@
-"""The runtimes that must run the result."""
+"""Targets: the runtimes that a plan can be made for."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from paredown.space.registry import Registry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A runtime and what it asks of a plan.
+    """A runtime and its constraints on a plan.
 
     Attributes:
-        name: As on the command line.
-        ties: Groups of module names (last part) that it fuses, which therefore must take one choice.
+        name: Name on the command line.
+        ties: Groups of modules, by the last part of their names, that the runtime fuses; each group must take one
+            choice.
     """
 
     name: str

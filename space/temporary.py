@@ -1,4 +1,4 @@
-"""Temporary folders that a lock ties to their process, so that whatever a killed one left can be recognised and removed."""
+"""Temporary folders that their process locks, so that leftovers of a killed process can be recognised and removed."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 UNFINISHED = ".unfinished-"
-"""How the name of a temporary folder begins; the name of what is written stands before it where the place holds other things too."""
+"""Marker in the name of a temporary folder; the name of what is written may precede it."""
 
 UNKNOWN_SECONDS = 600
-"""Age from which a folder counts as abandoned on a file system that has no locks [s]."""
+"""Age above which a temporary folder counts as abandoned on a file system without locks [s]."""
 
 
 @contextmanager
 def temporary_folder(parent: Path, prefix: str = UNFINISHED) -> Iterator[Path]:
-    """An empty folder that is gone afterwards; those of killed processes, of the same prefix, go first.
+    """An empty folder that is removed after the block.
+
+    Folders with the same prefix that killed processes left are removed first.
 
     Args:
-        parent: Where; it exists.
-        prefix: How its name begins.
+        parent: Existing folder to create it in.
+        prefix: Start of its name.
 
     Raises:
         OSError: If ``parent`` cannot be written.
@@ -40,19 +42,19 @@ def temporary_folder(parent: Path, prefix: str = UNFINISHED) -> Iterator[Path]:
 
 @contextmanager
 def system_folder(purpose: str) -> Iterator[Path]:
-    """A temporary folder where the system has them; what killed processes left for the same purpose goes first."""
+    """A temporary folder in the system's place for them; leftovers of killed processes with this purpose go first."""
     with temporary_folder(Path(tempfile.gettempdir()), f"paredown-{purpose}{UNFINISHED}") as folder:
         yield folder
 
 
 def remove_abandoned(parent: Path, prefix: str = "") -> None:
-    """Removes the temporary folders below ``parent`` whose process is dead; what cannot be removed stays."""
+    """Removes the temporary folders in ``parent`` whose process is dead; skips what cannot be removed."""
     for left in abandoned(parent, prefix):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def abandoned(parent: Path, prefix: str = "") -> Iterator[Path]:
-    """The temporary folders below ``parent`` whose process is dead; no process can take one over while it is looked at."""
+    """Temporary folders in ``parent`` whose process is dead; each stays locked until the next one is asked for."""
     try:
         names = sorted(name for name in os.listdir(parent) if name.startswith(prefix) and UNFINISHED in name)
     except OSError:
@@ -68,11 +70,11 @@ def abandoned(parent: Path, prefix: str = "") -> Iterator[Path]:
 
 
 def _owned(parent: Path, prefix: str) -> tuple[Path, int]:
-    """A new folder, and the handle that holds its lock as long as the process lives."""
+    """A new folder, and the handle that holds its lock while the process lives."""
     while True:
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
         if (handle := _opened(folder)) is None:
-            continue  # another process took it for abandoned: it had no lock yet
+            continue  # another process removed it as abandoned, before it was locked
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -87,7 +89,7 @@ def _owned(parent: Path, prefix: str) -> tuple[Path, int]:
 
 
 def _opened(folder: Path) -> int | None:
-    """A handle of a folder of this user; None where there is none."""
+    """A handle of a folder; None if it does not exist or belongs to another user."""
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
@@ -99,11 +101,11 @@ def _opened(folder: Path) -> int | None:
 
 
 def _is_abandoned(handle: int) -> bool:
-    """Whether no process holds the lock of a folder, which is held then as long as the handle is open."""
+    """Whether no process holds the lock of a folder; if so, this handle now holds it until it is closed."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # no locks here: nobody can say who owns it
+    except OSError:  # without locks the owner is unknown
         return time.time() - os.fstat(handle).st_mtime > UNKNOWN_SECONDS
     return True

@@ -1,4 +1,4 @@
-"""A plan of one model carried over to another of the family: by name, else by relative depth and role."""
+"""Transfer of a plan to another model of the family: by site name, else by relative depth and role."""
 
 from __future__ import annotations
 
@@ -16,35 +16,44 @@ from paredown.space.space import Space
 from paredown.space.tensors import total_bytes
 
 NEAR = 0.1
-"""A choice is the same in another shape if it takes as many bytes a weight, but for this share: codebooks weigh more in a small matrix."""
+"""Relative difference in bytes per weight up to which a choice counts as the same in another shape.
+
+Codebooks, for example, take more bytes per weight in a small matrix.
+"""
 
 FAR = 0.3
-"""Beyond this share a method that the plan does not use is rather taken, if it is nearer."""
+"""Relative difference in bytes per weight up to which methods that the plan uses are preferred to other methods."""
 
 
 def transferred(plan_file: PlanFile, space: Space, original: Inventory | None = None) -> Plan:
-    """The plan of a file for another model of the family.
+    """A plan of a first model, transferred to a second model of the family.
 
-    A site in a block takes the choice of the site of its role (its name within the block) in the nearest block, by relative depth, where
-    that role was decided; a site outside the blocks that of its name. As great a share of the blocks is dropped, at the nearest
-    relative depths; attentions and feed-forward networks likewise. Ranks keep their share of the full rank. What does not fit, or takes
-    other bytes a weight in the new shape, becomes the option that is nearest in those: of its own method if one is near, else of one
-    that the plan uses, else of all. What the first model does not have becomes the option that is nearest to the mean of all else.
-    Between models of the same names and shapes nothing changes that the target can run.
+    - A site in a block takes the choice of the same role (its name within the block) in the nearest block, by relative
+      depth, where that role was decided. A site outside the blocks takes the choice of its name.
+    - The same share of the blocks is dropped, at the nearest relative depths; likewise for attentions and feed-forward
+      networks.
+    - Ranks keep their share of the full rank.
+    - A choice that does not fit, or takes other bytes per weight in the new shape, is replaced by the option nearest in
+      bytes per weight: of its own method if one is near, else of a method that the plan uses, else of any.
+    - A site without a counterpart in the first model takes the option nearest to the mean bytes per weight of all other
+      sites.
+
+    Between models of the same names and shapes, every choice that the target can run is unchanged.
 
     Args:
-        plan_file: Of the first model.
-        space: Of the second; where a site has a single choice, it takes that.
-        original: The first model's sites; without them its depth is told by the names in the plan, and ranks stay as they are.
+        plan_file: Plan file of the first model.
+        space: Search space of the second model. A site with a single choice takes that choice.
+        original: Sites of the first model. Without them, its depth is read from the names in the plan, and ranks are
+            unchanged.
 
     Raises:
-        PlanError: If the models are of different families, or the second cannot take the result.
+        PlanError: If the models are of different families, or the second model cannot take the result.
     """
     inventory, reference = space.inventory, plan_file.base_model
     if inventory.architecture != reference.architecture:
         raise PlanError(
-            f"the plan was made for {reference.architecture} ({reference.name}), the model is {inventory.architecture}: "
-            "another family; give a model of the plan's architecture, or search this one anew"
+            f"the plan was made for {reference.architecture} ({reference.name}), but the model is "
+            f"{inventory.architecture}: another family; give a model of the plan's architecture, or search this one"
         )
     if reference.shapes_sha256 == inventory.shapes_sha256():
         original = original or inventory
@@ -54,12 +63,18 @@ def transferred(plan_file: PlanFile, space: Space, original: Inventory | None = 
 
 
 def by_depth(block: int, blocks: int, others: int) -> list[int]:
-    """The blocks of a model of ``others``, those first that are nearest in relative depth to a block of a model of ``blocks``."""
+    """Blocks of a model of ``others`` blocks, nearest in relative depth to ``block`` of ``blocks`` first."""
     return sorted(range(others), key=lambda other: (_apart(block, blocks, other, others), other))
 
 
 def same_share(gone: Collection[int], others: int, blocks: int) -> list[int]:
-    """As great a share of ``blocks`` as ``gone`` is of ``others``, rounded, nearest to those in relative depth, nearest first."""
+    """The blocks nearest in relative depth to ``gone``, nearest first; their rounded share equals that of ``gone``.
+
+    Args:
+        gone: Blocks of the first model.
+        others: Number of blocks of the first model.
+        blocks: Number of blocks of the second model, from which the result is taken.
+    """
     count = (2 * len(gone) * blocks + others) // (2 * others) if gone else 0
     return sorted(
         range(blocks), key=lambda b: (min((_apart(b, blocks, other, others) for other in gone), default=0), b)
@@ -67,18 +82,18 @@ def same_share(gone: Collection[int], others: int, blocks: int) -> list[int]:
 
 
 def _apart(block: int, blocks: int, other: int, others: int) -> int:
-    """How far two blocks are apart in relative depth, as a whole number: (b + 1/2) / blocks against (o + 1/2) / others."""
+    """Distance of two blocks in relative depth, (b + 1/2) / blocks and (o + 1/2) / others, scaled to an integer."""
     return abs((2 * block + 1) * others - (2 * other + 1) * blocks)
 
 
 @dataclass(frozen=True)
 class _Transfer:
-    """A plan on its way.
+    """Transfer of one plan from a first to a second model.
 
     Attributes:
-        choices: Of the first model, by site.
-        space: Of the second.
-        original: Sites of the first; None where they are not known.
+        choices: The first model's choices by site name.
+        space: Search space of the second model.
+        original: Sites of the first model; None if unknown.
     """
 
     choices: Mapping[str, Choice]
@@ -104,16 +119,16 @@ class _Transfer:
             inventory, found | {site.name: self._nearest(site, self.space.options[site.name], mean) for site in unknown}
         )
 
-    # -- what the first model decided ------------------------------------------------------------------------------------------
+    # -- what the first model's plan decides ------------------------------------------------------------
 
     @cached_property
     def _prefix(self) -> str:
-        """What the names of blocks begin with; the same in both models, since they are of one family."""
+        """Prefix of the names of blocks; the same in both models of a family."""
         return next(site.name.rpartition(".")[0] for site in self.space.inventory.parents if site.kind == "block")
 
     @cached_property
     def _blocks(self) -> tuple[int, int]:
-        """How many the two models have."""
+        """Number of blocks of the first and of the second model."""
         own = sum(site.kind == "block" for site in self.space.inventory.parents)
         if self.original:
             return sum(site.kind == "block" for site in self.original.parents), own
@@ -126,7 +141,7 @@ class _Transfer:
 
     @cached_property
     def _by_module(self) -> Mapping[str, Choice]:
-        """Choices of leaves by module; the names of structures stay as they are."""
+        """The first model's choices of leaves, by module."""
         structures = {self._role(site.name) for site in self.space.inventory.parents}
         inside = [name for name in self.choices if name.startswith(f"{self._prefix}.")]
         whole = {name for name in inside if self._role(name) in structures}
@@ -136,12 +151,12 @@ class _Transfer:
 
     @cached_property
     def _methods(self) -> set[str]:
-        """That the plan uses."""
+        """Names of the methods that the plan uses."""
         return {choice.method for choice in self.choices.values()}
 
     @cached_property
     def _members(self) -> Mapping[str, Member] | None:
-        """The first model's matrices by module."""
+        """The first model's matrices by module; None if its sites are unknown."""
         return (
             {member.module: member for site in self.original.leaves for member in site.members}
             if self.original
@@ -149,16 +164,16 @@ class _Transfer:
         )
 
     def _role(self, name: str) -> str:
-        """The name of a site or module within its block."""
+        """Name of a site or module within its block; empty for the block."""
         return name[len(self._prefix) + 1 :].partition(".")[2]
 
     def _there(self, block: int, role: str) -> str:
-        """The name of a role in a block of either model."""
+        """Name of the site or module of a role in a block of either model."""
         return f"{self._prefix}.{block}.{role}" if role else f"{self._prefix}.{block}"
 
     @cached_property
     def _above(self) -> Mapping[str, set[str]]:
-        """By module of the second model: the roles of what overrules it."""
+        """Roles of the sites that overrule each module of the second model."""
         found: dict[str, set[str]] = {}
         for site in self.space.inventory.parents:
             for module in (module for leaf in site.covers for module in modules_of(leaf)):
@@ -166,11 +181,14 @@ class _Transfer:
         return found
 
     def _overruled(self, block: int, module: str) -> bool:
-        """Whether the first model decided on a matrix as part of something larger; told by what covers it in the second."""
+        """Whether the plan overrules a matrix of the first model, judged by what covers it in the second."""
         return any(self.choices.get(self._there(block, role), KEEP) != KEEP for role in self._above.get(module, ()))
 
     def _source(self, site: Site, member: Member) -> tuple[Choice, Shape | None] | None:
-        """What the first model decided on a matrix of the second, and the shape there; None if it has nothing alike."""
+        """Choice and shape of the counterpart of a matrix in the first model; None without a counterpart.
+
+        The shape is None if the first model's sites are unknown.
+        """
         if site.block is None:
             names = [member.module]
         else:
@@ -185,10 +203,10 @@ class _Transfer:
         others, blocks = self._blocks
         return by_depth(block, blocks, others)
 
-    # -- what the second takes -------------------------------------------------------------------------------------------------
+    # -- what the second model takes --------------------------------------------------------------------
 
     def _left_out(self) -> dict[str, Choice]:
-        """Blocks, attentions and feed-forward networks that go; one block, and one attention, stays at least."""
+        """Blocks, attentions and feed-forward networks to leave out; at least one of each stays."""
         others, blocks = self._blocks
         found: dict[str, Choice] = {}
         gone: set[int] = set()
@@ -210,7 +228,7 @@ class _Transfer:
         return found
 
     def _structure(self, site: Site) -> Choice | None:
-        """What is done to an attention or a feed-forward network as a whole; None where its matrices are decided on alone."""
+        """Choice for an attention or feed-forward network as a whole; None if its leaves are decided on alone."""
         if site.kind == "block" or site.block is None:
             return None
         said = [
@@ -225,7 +243,7 @@ class _Transfer:
         return self._nearest(site, alike, _per_weight(site, choice), choice) if alike else None
 
     def _leaf(self, site: Site) -> Choice | None:
-        """The choice of a leaf: of what its matrices had, that of most weights."""
+        """Choice for a leaf: of its matrices' choices the one with most weights. None without a counterpart."""
         options = self.space.options[site.name]
         if len(options) == 1:
             return options[0]
@@ -249,7 +267,7 @@ class _Transfer:
 
     @staticmethod
     def _nearest(site: Site, options: Sequence[Choice], wanted: float, choice: Choice = KEEP) -> Choice:
-        """The option nearest in bytes a weight; of equal ones one of the same algorithm."""
+        """The option nearest in bytes per weight; the choice's algorithm breaks ties."""
         algorithm = getattr(choice, "algorithm", None)
         return min(
             options,
@@ -258,7 +276,7 @@ class _Transfer:
 
 
 def _scaled(choice: Choice, shape: Shape, other: Shape) -> Choice:
-    """The choice with a rank that is as great a share of the full one; a multiple of the groups that its factors are stored in."""
+    """The choice with its rank scaled to the same share of full rank, in multiples of its factors' group size."""
     rank = getattr(choice, "rank", None)
     if rank is None or min(shape) == min(other):
         return choice

@@ -76,7 +76,7 @@ def test_a_mapping_without_a_method_is_refused(mapping: dict[str, object]) -> No
 @pytest.mark.parametrize(
     ("choice", "fault"),
     [
-        ("keep then cast", "is 'cast'; write that"),
+        ("keep then cast", "means 'cast'; write 'cast'"),
         ("quantize bits=4 then cast", "leaves no dense part"),
         ("lowrank rank=2 then drop", "'drop' cannot follow 'lowrank'"),
         ("lowrank rank=2 then prune-neurons sparsity=0.5", "cannot follow"),

@@ -200,7 +200,7 @@ def test_what_cannot_be_is_refused() -> None:
         parse_choice("cluster clusters=8 weighting=outputs")
     with pytest.raises(PlanError, match="rows"):
         parse_choice("cluster clusters=8 rows=0")
-    with pytest.raises(PlanError, match="no importance of the inputs is known"):
+    with pytest.raises(PlanError, match="importance of the inputs was not collected"):
         clustered(
             "cluster clusters=8 weighting=fisher",
             normal((2, 4)),

@@ -58,9 +58,9 @@ def test_all_faults_are_reported_at_once_each_with_its_line(tmp_path: Path) -> N
         [
             "file.yaml:10: duplicate key 'x'; remove one",
             "file.yaml:1: name: Field required",
-            "file.yaml:1: nmae: unknown key; remove it or mend its spelling",
+            "file.yaml:1: nmae: unknown key; remove it or correct its spelling",
             "file.yaml:3: inner.size: Input should be greater than or equal to 0",
-            "file.yaml:4: inner.colour: unknown key; remove it or mend its spelling",
+            "file.yaml:4: inner.colour: unknown key; remove it or correct its spelling",
             "file.yaml:7: items.1.size: Input should be a valid integer, unable to parse string as an integer",
         ]
     )
@@ -69,22 +69,22 @@ def test_all_faults_are_reported_at_once_each_with_its_line(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("name: &a x\ninner: {size: 1}\nitems: [*a]\n", r"file.yaml:3: aliases \(\*name\) are not read"),
+        ("name: &a x\ninner: {size: 1}\nitems: [*a]\n", r"file.yaml:3: aliases \(\*name\) are not supported"),
         ("a: &a [x]\nb: &b [*a, *a]\n", "file.yaml:2: aliases"),
-        ("name: [\n", "file.yaml:2: no valid YAML"),
+        ("name: [\n", "file.yaml:2: invalid YAML"),
         (
             "name: !!python/object/apply:os.system [ls]\n",
-            "file.yaml:1: no valid YAML: could not determine a constructor",
+            "file.yaml:1: invalid YAML: could not determine a constructor",
         ),
-        ("name: a\x00b\n", "file.yaml.*no valid YAML"),
-        ("? [a, b]\n: 1\n", "file.yaml:1: no valid YAML: found unhashable key"),
-        ("? {a: b}\n: 1\n", "file.yaml:1: no valid YAML: found unhashable key"),
+        ("name: a\x00b\n", "file.yaml.*invalid YAML"),
+        ("? [a, b]\n: 1\n", "file.yaml:1: invalid YAML: found unhashable key"),
+        ("? {a: b}\n: 1\n", "file.yaml:1: invalid YAML: found unhashable key"),
         ("name: 2024-13-45\n", "file.yaml: month must be in 1..12; write such a value in quotes"),
         ("", "file.yaml is empty"),
         ("# nothing\n", "file.yaml is empty"),
         ("- 1\n", "file.yaml:1: file: Input should be a valid dictionary"),
         ("[" * 5000 + "\n", "file.yaml: nested too deeply"),
-        ("a: 1\n---\nb: 2\n", "file.yaml:2: no valid YAML: but found another document"),
+        ("a: 1\n---\nb: 2\n", "file.yaml:2: invalid YAML: but found another document"),
     ],
     ids=lambda text: text[:12],
 )
@@ -107,7 +107,7 @@ def test_a_file_that_is_not_there_not_text_or_too_large_is_refused(tmp_path: Pat
         read_yaml(tmp_path, Outer, PlanError)
     with path.open("wb") as file:
         file.truncate(LIMIT_BYTES + 1)
-    with pytest.raises(PlanError, match="larger than 8 MiB; that is no Outer file"):
+    with pytest.raises(PlanError, match="larger than 8 MiB, the limit for such a YAML file"):
         read_yaml(path, Outer, PlanError)
 
 

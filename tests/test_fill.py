@@ -231,7 +231,7 @@ def test_a_fault_in_a_process_is_raised_here(
 ) -> None:
     """As it would be without processes."""
     sites = [site for site in inventory("llama").leaves if site.kind == "linear"]
-    with pytest.raises(PlanError, match="no second_moment of the inputs is known"):
+    with pytest.raises(PlanError, match="second_moment of the inputs was not collected"):
         fill(
             opened(*folders, tmp_path, Slow),
             [(site, CHOICES[0]) for site in sites],

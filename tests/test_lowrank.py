@@ -213,5 +213,5 @@ def test_a_rank_above_the_full_one_is_refused() -> None:
 
 def test_without_calibration_it_is_said() -> None:
     """Not approximated in silence."""
-    with pytest.raises(PlanError, match="no second_moment of the inputs is known"):
+    with pytest.raises(PlanError, match="second_moment of the inputs was not collected"):
         decoded("lowrank rank=2 algorithm=whitened", normal((8, 8)))

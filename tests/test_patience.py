@@ -183,6 +183,6 @@ def test_patience_in_a_study_file(tmp_path: Path) -> None:
     for text in ("0", "-1", "soon", "true", "1.5"):
         path.write_text(f"model: m\npatience: {text}\n")
         with pytest.raises(
-            StudyError, match="study.yaml:2: patience: expected auto, off, or a number of trials from 1 on, got"
+            StudyError, match="study.yaml:2: patience: expected auto, off, or a number of trials of at least 1, got"
         ):
             StudyFile.read(path)

@@ -136,12 +136,12 @@ def test_a_plan_for_another_model_is_refused(inventory: Callable[[str], Inventor
     """Another architecture; the same with other shapes; a target that cannot run a choice: before any weight is touched."""
     file = file_of(EXAMPLE, TOY)
     with pytest.raises(
-        PlanError, match="made for Toy .toy., the model is LlamaForCausalLM; give the model that it was made for"
+        PlanError, match="made for Toy .toy., but the model is LlamaForCausalLM; give the model that it was made for"
     ):
         file.plan_for(inventory("llama"))
     with pytest.raises(PlanError, match="other.*; it has no layers.1; give that model or a fine-tune"):
         file.plan_for(strategies.toy_inventory(blocks=1))
-    with pytest.raises(PlanError, match="names and shapes of toy, and this model has others; give"):
+    with pytest.raises(PlanError, match="names and shapes of toy, but this model has others; give"):
         file.plan_for(strategies.toy_inventory(blocks=3))
     with pytest.raises(
         PlanError,
@@ -171,6 +171,6 @@ def test_a_plan_for_matrices_together_serves_them_one_by_one(pico: Callable[[str
     name = next(site.name for site in free.leaves if site.name.endswith("0.self_attn.q_proj"))
     apart = Plan.of(free, {**alone.choices, name: eight})
     with pytest.raises(
-        PlanError, match=r"one choice for all of .*\{q,k\}_proj, the plan has several; give them the same one"
+        PlanError, match=r"one choice for all of .*\{q,k\}_proj, but the plan has several; make them equal"
     ):
         file_of(apart, free).plan_for(tied)

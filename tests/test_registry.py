@@ -31,7 +31,7 @@ def test_a_name_gives_its_thing_and_all_are_listed_in_order() -> None:
 def test_a_taken_name_is_an_error_and_changes_nothing() -> None:
     """Even for the same thing."""
     registry = filled()
-    with pytest.raises(ValueError, match="thing 'drop' is registered already; choose another name"):
+    with pytest.raises(ValueError, match="thing 'drop' is already registered; choose another name"):
         registry.register("drop")(4)
     assert registry["drop"] == 3
 

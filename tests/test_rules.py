@@ -58,7 +58,8 @@ def test_the_strictest_rule_counts() -> None:
 
 def test_a_rule_that_nothing_can_keep_to_is_refused() -> None:
     with pytest.raises(
-        StudyError, match=r"layers.0.up has no choice of 9 bits a weight \(at_least\): its largest has 4.562; add one"
+        StudyError,
+        match=r"layers.0.up has no choice of at least 9 bits per weight \(at_least\): its largest has 4.562; add one",
     ):
         built([{"match": "layers.0.up", "bits": 9}], {"linear": ["quantize bits=4"]})
     with pytest.raises(
