@@ -1,4 +1,4 @@
-"""Pare a transformer down to the size you have: the verbs of the command line, as functions.
+"""Pare a transformer down to the size you have: the commands of the command line, as functions.
 
     import paredown
 
@@ -6,7 +6,8 @@
     paredown.apply("runs/mine/best/plan.yaml", "studies/models/demo", "runs/mine/model")
     model = paredown.load("runs/mine/model")
 
-Importing this imports next to nothing, so that a command can listen to signals first; what is asked for imports what it needs.
+This module imports almost nothing, so that a command can install its signal handlers first. Each function imports what
+it needs.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ _HOMES = {
     "PlanFile": "paredown.space.plan_file",
     "StudyFile": "paredown.space.study_file",
 }
-"""Where what is not defined here comes from."""
+"""Modules of the names that are not defined here."""
 
 if not TYPE_CHECKING:  # a type checker knows every name from the imports above
 
@@ -85,18 +86,18 @@ if not TYPE_CHECKING:  # a type checker knows every name from the imports above
 
 
 def inspect(model: str | Study, *, target: str = "paredown", budget: str = "45%") -> Inspection:
-    """What can be decided about a model, in how many bytes, and what a search would cost; refuses what a search would refuse.
+    """The sites of a model, their choices and bytes, and the cost of a search; refuses what a search would refuse.
 
-    Of the weights only the headers are read; the texts are read as a search reads them.
+    Reads only the headers of the weights. Reads the texts as a search does.
 
     Args:
-        model: A model folder or hub name; or a study, whose target, budget, space and tokens are taken.
-        target: The runtime that must run the result.
-        budget: Such as ``45%``, ``3.5GB`` or ``4.25bpw``.
+        model: A model folder or hub name; or a study, with its own target, budget, space and tokens.
+        target: Runtime that the result must run in.
+        budget: A size budget such as ``45%``, ``3.5GB`` or ``4.25bpw``.
 
     Raises:
         CheckpointError: If the model is missing or incomplete, or has no tokenizer.
-        StudyError: If the budget or the space cannot be read, or a search could not use the texts or the settings.
+        StudyError: If the budget or the space is invalid, or a search could not use the texts or the settings.
     """
     from paredown.inspection import inspect_study
     from paredown.question import as_study
@@ -117,28 +118,31 @@ def find_plan(
     adopt: bool = False,
     began: float | None = None,
 ) -> Outcome:
-    """Searches until more trials are not worth it, or the study says stop; in a folder of the same study it goes on where that was.
+    """Searches until more trials are not worth it, or a limit of the study is reached.
+
+    A folder of the same study is resumed.
 
     Args:
-        study: The question. One without a count or a clock is given at most 100 trials.
-        out: The study folder: plans, front, report, database.
-        progress: Who is told; nobody by default. Reports are written in any case.
-        bank: Folder of compressed sites, shared between studies; in the study folder by default.
-        workers: Processes that fill the bank, and threads of passes in order; one a core by default. What is found does not depend on it.
-        fresh: Where the folder was measured with other weights, configuration, texts or libraries: move it to ``OUT.before-N`` and begin
-            again. Nothing is deleted; a study whose inputs did not change goes on.
-        adopt: In that case go on with its trials as they are, and record what changed.
-        began: When the study's ``timeout`` began, as `time.monotonic` counts [s]; now by default.
+        study: The study. Without a trial limit, a time limit or a number as patience, it gets at most 100 trials.
+        out: The study folder: plans, front, report, trial database.
+        progress: Receives the progress; silent by default. Reports are always written.
+        bank: Folder of compressed sites, shared between studies; inside the study folder by default.
+        workers: Processes that fill the bank, and threads of in-order passes; one per core by default. The result does
+            not depend on it.
+        fresh: If the folder was measured with other weights, configuration, texts or libraries: move it to
+            ``OUT.before-N`` and start again. Nothing is deleted. A study whose inputs did not change resumes.
+        adopt: In the same case: resume with the existing trials, and record what changed.
+        began: Start of the study's ``timeout`` on the clock of `time.monotonic` [s]; now by default.
 
     Returns:
-        Everything that was measured; the winner's plan is ``out/best/plan.yaml``.
+        All measurements. The winner's plan is ``out/best/plan.yaml``.
 
     Raises:
         StudyError: If the study, its texts or the folder cannot be used, or the folder was measured with other inputs.
-        CheckpointError: If the model is missing, incomplete or compressed already.
-        BudgetError: If nothing meets the budget; the smallest plan is in ``out/best/plan.yaml``.
+        CheckpointError: If the model is missing, incomplete or already compressed.
+        BudgetError: If no plan meets the budget; the smallest plan is in ``out/best/plan.yaml``.
     """
-    began = time.monotonic() if began is None else began  # imports are a part of the run
+    began = time.monotonic() if began is None else began  # imports count as part of the run
     from paredown.progress import Silent
     from paredown.question import as_study, with_an_end
     from paredown.search.estimators import estimators
@@ -147,16 +151,16 @@ def find_plan(
     from paredown.space.errors import StudyError
 
     if fresh and adopt:
-        raise StudyError("--fresh begins again and --adopt goes on; give one of them")
+        raise StudyError("--fresh starts again and --adopt resumes; give only one of them")
     question = with_an_end(as_study(study))
-    samplers[question.sampler], estimators[question.sensitivity]  # unknown ones are refused before hours are spent
+    samplers[question.sampler], estimators[question.sensitivity]  # refuses unknown names before hours are spent
     changed: Changed = "fresh" if fresh else "adopt" if adopt else "refuse"
     told = progress or Silent()
     return Session(question, expanded(out), told, expanded(bank) if bank else None, workers, changed, began).run()
 
 
 def status(folder: str | Path) -> Outcome:
-    """What a study folder holds so far; also while a search runs in it.
+    """The outcome of a study so far, read from its folder; also while a search runs.
 
     Raises:
         StudyError: If no trial is finished yet.
@@ -167,7 +171,7 @@ def status(folder: str | Path) -> Outcome:
 
 
 def report(folder: str | Path) -> Path:
-    """Writes the reports and pictures of a study folder anew; the path of ``report.html``.
+    """Rewrites the reports and pictures of a study folder; the path of ``report.html``.
 
     Raises:
         StudyError: If no trial is finished yet.
@@ -179,16 +183,16 @@ def report(folder: str | Path) -> Path:
 
 
 def select(folder: str | Path, budget: str, out: str | Path | None = None) -> Selected:
-    """The plan of a finished or running study for another budget, from what it measured; nothing is scored, no torch is needed.
+    """A plan for another budget, from the measurements of a finished or running study; scores nothing, needs no torch.
 
     Args:
         folder: The study folder.
-        budget: Such as ``45%``, ``3.5GB`` or ``4.25bpw``.
+        budget: A size budget such as ``45%``, ``3.5GB`` or ``4.25bpw``.
         out: The plan file to write; ``folder/select/BUDGET.yaml`` by default.
 
     Raises:
-        StudyError: If the folder does not hold what is needed yet.
-        BudgetError: If nothing meets the budget; the smallest plan was written.
+        StudyError: If the folder lacks measurements that are needed.
+        BudgetError: If no plan meets the budget; the smallest plan was written.
     """
     from paredown.search.select import select_plan
 
@@ -205,23 +209,23 @@ def transfer(
     bank: str | Path | None = None,
     workers: int | None = None,
 ) -> Transferred:
-    """A plan of one model for another of its family: carried over, made to fit, and measured there against uniform plans.
+    """Transfers a plan to another model of its family: adapts it, and compares it there with uniform plans.
 
     Args:
-        plan: The plan, or its file.
-        study: Model, texts, and what else a search of the model would be asked; without a budget as many bytes a parameter as the
-            plan took, without a target the plan's own.
+        plan: The plan file's content, or its path.
+        study: The model, its texts and the other settings of a search. The default budget is the plan's bytes per
+            parameter, the default target the plan's own.
         out: The plan file to write.
-        trials: Moves of bytes between sites that are measured.
-        progress: Who is told; nobody by default.
+        trials: Number of moves of bytes between sites to measure.
+        progress: Receives the progress; silent by default.
         bank: Folder of compressed sites; a temporary one by default.
-        workers: Processes that fill the bank, and threads of passes in order; one a core by default.
+        workers: Processes that fill the bank, and threads of in-order passes; one per core by default.
 
     Raises:
         PlanError: If the models are of different families.
-        BudgetError: If nothing meets the budget; the smallest plan was written.
+        BudgetError: If no plan meets the budget; the smallest plan was written.
         StudyError: If the study or its texts cannot be used.
-        CheckpointError: If the model is missing, incomplete or compressed already.
+        CheckpointError: If the model is missing, incomplete or already compressed.
     """
     from paredown.progress import Silent
     from paredown.question import as_study
@@ -237,10 +241,10 @@ def transfer(
 
 
 def bank(folder: str | Path) -> Holdings:
-    """What a bank of compressed sites holds.
+    """The content of a bank of compressed sites.
 
     Args:
-        folder: The bank's, or that of a study.
+        folder: The bank folder, or a study folder that contains one.
 
     Raises:
         StudyError: If there is no bank.
@@ -251,15 +255,15 @@ def bank(folder: str | Path) -> Holdings:
 
 
 def clean_bank(folder: str | Path, keep: Sequence[str | Path] = (), *, dry_run: bool = True) -> Cleaning:
-    """Removes from a bank what no search can find again; where studies to keep are named, whatever none of them needs.
+    """Removes the files of a bank that no search can use again; with ``keep``, also those that no kept study needs.
 
     Args:
-        folder: The bank's, or that of a study, which is kept then.
-        keep: Study folders. Without any, every record that can be found stays.
-        dry_run: Whether to count only.
+        folder: The bank folder, or a study folder that contains one; that study is then kept.
+        keep: Study folders to keep. Without any, every usable record stays.
+        dry_run: Whether to count files without removing them.
 
     Raises:
-        StudyError: If there is no bank, or a folder to keep names no records.
+        StudyError: If there is no bank, or a kept study folder names no records.
         OutputError: If a file cannot be removed.
     """
     from paredown.compressors.holdings import clean
@@ -268,11 +272,11 @@ def clean_bank(folder: str | Path, keep: Sequence[str | Path] = (), *, dry_run: 
 
 
 def validate(file: str | Path, model: str | Path | None = None) -> PlanFile | StudyFile:
-    """A plan or study file, once it was checked; against a model, too, where one is given.
+    """The content of a plan or study file, checked; also against a model if one is given.
 
     Raises:
-        PlanError: If the plan has a fault or does not fit the model; all faults in one message.
-        StudyError: If the study has one.
+        PlanError: If the plan is invalid or does not fit the model; the message lists all faults.
+        StudyError: If the study is invalid.
     """
     from paredown.inspection import validated
 
@@ -282,13 +286,13 @@ def validate(file: str | Path, model: str | Path | None = None) -> PlanFile | St
 def dashboard(
     folder: str | Path, port: int = 8080, *, allow_edits: bool = False, ready: Callable[[], None] = lambda: None
 ) -> None:
-    """Serves Optuna's dashboard of a study on this machine only, from this process, until it is interrupted.
+    """Serves Optuna's dashboard of a study, on this machine only, until this process is interrupted.
 
     Args:
         folder: The study folder.
-        port: Where it listens.
-        allow_edits: Whether the study can be changed from it: notes, names, and whether it is there at all.
-        ready: Called once it listens.
+        port: Port to listen on.
+        allow_edits: Whether the page may change the study: edit notes and names, and delete the study.
+        ready: Called once the server listens.
 
     Raises:
         StudyError: If the folder holds no study, or the port is taken.

@@ -1,4 +1,4 @@
-"""The command line: each command reads its options, calls the function of the same name, and prints."""
+"""The command line: each command parses its options, calls the function of the same name, and prints the result."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ app = typer.Typer(
     name="paredown",
     help="Pare a transformer down to the size you have.",
     no_args_is_help=True,
-    epilog="Exit codes: 0 done; 2 bad input, a full disk or too little memory; 3 nothing meets the budget; 70 a bug; 130 stopped.",
+    epilog="Exit codes: 0 done; 2 bad input, a full disk or too little memory; 3 no plan meets the budget; 70 a bug; "
+    "130 stopped.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-TRIALS = f"at most this many {UNIT}; expected gains below the noise end them earlier (--patience)"
+TRIALS = f"at most this many {UNIT}; fewer if expected gains fall below the noise (--patience)"
 
-Json = Annotated[bool, typer.Option("--json", help="print what a file would hold")]
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 Folder = Annotated[Path, typer.Argument(help="the study folder", show_default=False)]
 Target = Annotated[str | None, typer.Option(help="transformers or paredown (default)", show_default=False)]
 BudgetText = Annotated[str | None, typer.Option(help="45% of the original, 3.5GB or 4.25bpw", show_default=False)]
@@ -59,7 +60,7 @@ def inspect(
     budget: Annotated[str, typer.Option(help="45% of the original, 3.5GB or 4.25bpw")] = "45%",
     as_json: Json = False,
 ) -> None:
-    """Sites by kind, their choices and bytes, and what a search would cost."""
+    """Show the sites of a model, their choices and bytes, and the cost of a search."""
     found = paredown.inspect(model, target=target, budget=budget)
     return print_json(asdict(found)) if as_json else print_lines(words.of_inspection(found))
 
@@ -74,13 +75,15 @@ def search(
     trials: Annotated[int | None, typer.Option(min=1, help=TRIALS, show_default=False)] = None,
     timeout: Annotated[
         str | None,
-        typer.Option(help="end the whole run after 45m, 1h30m, 90s, or a number of seconds", show_default=False),
+        typer.Option(help="time limit of the whole run: 45m, 1h30m, 90s, or a number of seconds", show_default=False),
     ] = None,
-    until: Annotated[str | None, typer.Option(help="end the whole run at HH:MM", show_default=False)] = None,
+    until: Annotated[
+        str | None, typer.Option(help="time of day at which the run ends, HH:MM", show_default=False)
+    ] = None,
     patience: Annotated[
         str | None,
         typer.Option(
-            help="end the trials when gains fall below the noise (auto), after N without a better plan, or off",
+            help="end the trials when gains fall below the noise (auto), after N without a better plan, or never (off)",
             show_default=False,
         ),
     ] = None,
@@ -89,10 +92,10 @@ def search(
         typer.Option(help="frontier (default), evopress, amq, tpe, nsga2, nsga3, gp, random", show_default=False),
     ] = None,
     latency: Annotated[
-        str | None, typer.Option(help="measure (default), off, or a stored table", show_default=False)
+        str | None, typer.Option(help="measure (default), off, or the file of a table", show_default=False)
     ] = None,
     max_decode_ms: Annotated[
-        float | None, typer.Option(help="most predicted time of a token [ms]", show_default=False)
+        float | None, typer.Option(help="upper bound on the predicted time of a decoded token [ms]", show_default=False)
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="the study folder; runs/NAME by default", show_default=False)] = None,
@@ -102,19 +105,19 @@ def search(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="processes that fill the bank, threads of passes in order; one a core", show_default=False
+            min=1, help="processes that fill the bank, threads of in-order passes; one per core", show_default=False
         ),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="if model, texts or libraries changed: move OUT aside and begin again")
+        bool, typer.Option("--fresh", help="if model, texts or libraries changed: move OUT aside and start again")
     ] = False,
     adopt: Annotated[
-        bool, typer.Option("--adopt", help="if they changed: go on with the trials as they are, and record it")
+        bool, typer.Option("--adopt", help="if they changed: resume with the existing trials, and record the change")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it will cost, and stop")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the expected cost and stop")] = False,
     as_json: Json = False,
 ) -> None:
-    """Search for the plan that loses the least within a budget; the same command goes on after an interruption."""
+    """Search for the plan with the least loss within a budget; the same command resumes after an interruption."""
     flags: dict[str, Any] = {
         "model": model,
         "data": data,
@@ -146,14 +149,14 @@ def search(
 
 @app.command()
 def status(folder: Folder, as_json: Json = False) -> None:
-    """How far a study is, and its best so far."""
+    """Show the progress of a study and its best plan so far."""
     outcome, folder = paredown.status(folder), expanded(folder)
     return print((folder / "front.json").read_text()) if as_json else print_lines(summary_lines(outcome, folder))
 
 
 @app.command()
 def report(folder: Folder) -> None:
-    """Write the reports and pictures of a study anew."""
+    """Rewrite the reports and pictures of a study."""
     print(f"wrote {paredown.report(folder)}")
 
 
@@ -166,7 +169,7 @@ def select(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """A plan for another budget from what a study measured; scores nothing, takes seconds."""
+    """Write a plan for another budget from what a study measured; scores nothing, takes seconds."""
     found = paredown.select(folder, budget, out)
     written = found.plan_file.model_dump(mode="json", exclude_none=True)
     return print_json(written) if as_json else print_lines(words.of_selection(found))
@@ -182,9 +185,10 @@ def transfer(
     data: Data = None,
     target: Target = None,
     budget: Annotated[
-        str | None, typer.Option(help="45%, 3.5GB or 4.25bpw; the plan's bytes a parameter", show_default=False)
+        str | None,
+        typer.Option(help="45%, 3.5GB or 4.25bpw; the plan's bytes per parameter by default", show_default=False),
     ] = None,
-    trials: Annotated[int, typer.Option(min=0, help="moves of bytes that are measured")] = 8,
+    trials: Annotated[int, typer.Option(min=0, help="moves of bytes between sites to measure")] = 8,
     seed: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
     out: Annotated[
         Path | None, typer.Option(help="the plan file; runs/transfer/NAME.yaml by default", show_default=False)
@@ -195,12 +199,12 @@ def transfer(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="processes that fill the bank, threads of passes in order; one a core", show_default=False
+            min=1, help="processes that fill the bank, threads of in-order passes; one per core", show_default=False
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a plan of one model serve another of its family: carried over, made to fit, measured against uniform plans."""
+    """Transfer a plan to another model of its family: adapt it, and compare it there with uniform plans."""
     from paredown.progress import telling
 
     question = question_of(study, {"model": model, "data": data, "target": target, "budget": budget, "seed": seed})
@@ -213,17 +217,22 @@ def transfer(
 
 @app.command()
 def bank(
-    folder: Annotated[Path, typer.Argument(help="a bank, or the study folder it lies in", show_default=False)],
-    clean: Annotated[bool, typer.Option("--clean", help="say what can be removed: what no search finds again")] = False,
+    folder: Annotated[
+        Path, typer.Argument(help="a bank folder, or the study folder that contains it", show_default=False)
+    ],
+    clean: Annotated[
+        bool, typer.Option("--clean", help="count what can be removed: files that no search can use again")
+    ] = False,
     keep: Annotated[
-        list[Path] | None, typer.Option(help="a study folder; what none of them needs goes too", show_default=False)
+        list[Path] | None,
+        typer.Option(help="a study to keep; files that no kept study needs can be removed too", show_default=False),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="remove it")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="remove what --clean counts")] = False,
     as_json: Json = False,
 ) -> None:
-    """What a bank of compressed sites holds; --clean frees what nobody needs."""
+    """Show what a bank of compressed sites holds; --clean finds files that are no longer needed."""
     if not clean and (yes or keep):
-        raise StudyError("--keep and --yes say what --clean removes; add --clean")
+        raise StudyError("--keep and --yes apply only with --clean; add --clean")
     if clean:
         freed = paredown.clean_bank(folder, keep or (), dry_run=not yes)
         return print_json(asdict(freed)) if as_json else print_lines(words.of_cleaning(freed))
@@ -235,7 +244,7 @@ def bank(
 def validate(
     file: Annotated[Path, typer.Argument(help="a plan or a study file", show_default=False)], model: Model = None
 ) -> None:
-    """Check a plan or a study file, against a model too."""
+    """Check a plan or study file, on its own or against a model."""
     found = paredown.validate(file, model)
     kind = "plan" if isinstance(found, PlanFile) else "study"
     print(f"{file} is a valid {kind}" + (f" and fits {model}" if model else ""))
@@ -252,10 +261,10 @@ def apply(
     data: Annotated[
         list[str] | None, typer.Option(help="calibration texts; the plan's own by default", show_default=False)
     ] = None,
-    no_verify: Annotated[bool, typer.Option("--no-verify", help="do not check it in a fresh process")] = False,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="do not verify the model in a fresh process")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write the compressed model, and verify it in a fresh process."""
+    """Write the compressed model and verify it in a fresh process."""
     applied, verified = paredown.apply(plan, model, out, check=not no_verify, bank=bank, data=data, say=note)
     if as_json:
         return print_json({"applied": asdict(applied), "verified": asdict(verified) if verified else None})
@@ -269,10 +278,10 @@ def evaluate(
         list[str], typer.Option(help="text files, folders, hub:NAME, or stdlib; may be repeated", show_default=False)
     ],
     original: Annotated[str | None, typer.Option(help="compare with this model", show_default=False)] = None,
-    tokens: Annotated[int, typer.Option(min=128, help="how many are read")] = 32768,
+    tokens: Annotated[int, typer.Option(min=128, help="number of tokens to read")] = 32768,
     as_json: Json = False,
 ) -> None:
-    """Perplexity of a model, and its distance from the original."""
+    """Measure the perplexity of a model and its distance from the original."""
     found = paredown.evaluate(model, data, original=original, tokens=tokens)
     return print_json(asdict(found)) if as_json else print_lines(words.of_evaluation(found, data, original))
 
@@ -280,13 +289,14 @@ def evaluate(
 @app.command()
 def generate(
     folder: Annotated[Path, typer.Argument(help="a compressed model", show_default=False)],
-    prompt: Annotated[str, typer.Argument(help="how the text begins", show_default=False)],
-    tokens: Annotated[int, typer.Option(min=1, help="most tokens to add")] = 100,
+    prompt: Annotated[str, typer.Argument(help="start of the text", show_default=False)],
+    tokens: Annotated[int, typer.Option(min=1, help="largest number of tokens to add")] = 100,
     seed: Annotated[
-        int | None, typer.Option(help="draw at random; without it the likeliest token is taken", show_default=False)
+        int | None,
+        typer.Option(help="sample at random; without a seed the likeliest token is taken", show_default=False),
     ] = None,
 ) -> None:
-    """Continue a text."""
+    """Continue a text with a compressed model."""
     print(paredown.generate(folder, prompt, tokens=tokens, seed=seed))
 
 
@@ -295,7 +305,7 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="a compressed model", show_default=False)],
     original: Annotated[str, typer.Option(help="the model that the plan was applied to", show_default=False)],
     bank: Annotated[
-        Path | None, typer.Option(help="folder of compressed sites that it was made from", show_default=False)
+        Path | None, typer.Option(help="folder of compressed sites that the model was made from", show_default=False)
     ] = None,
     data: Annotated[
         list[str] | None, typer.Option(help="calibration texts, if apply was given any", show_default=False)
@@ -312,10 +322,10 @@ def dashboard(
     folder: Folder,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     allow_edits: Annotated[
-        bool, typer.Option("--allow-edits", help="let the page change the study, and delete it")
+        bool, typer.Option("--allow-edits", help="let the page change and delete the study")
     ] = False,
 ) -> None:
-    """Optuna's dashboard of a study, on this machine only."""
+    """Serve Optuna's dashboard of a study, on this machine only."""
     paredown.dashboard(
         folder,
         port,
@@ -333,19 +343,20 @@ def demo(
     budget: BudgetText = None,
     out: Annotated[Path, typer.Option(help="the study folder")] = Path("runs/demo"),
 ) -> None:
-    """Search, apply and verify on the model that comes with the project."""
+    """Search, apply and verify with the model that comes with the project."""
     question, out = demo_question(study, {"trials": trials, "budget": budget}), expanded(out)
     run_search(question, out)
     applied, verified = paredown.apply(out / "best" / "plan.yaml", question.model, out / "model")
     print_lines(summary_lines(paredown.status(out), out))
     print(
-        f"wrote {out / 'model'}: {applied.size_bytes:,} tensor bytes, as predicted; the original has {applied.original_bytes:,}"
+        f"wrote {out / 'model'}: {applied.size_bytes:,} tensor bytes, as predicted; "
+        f"the original has {applied.original_bytes:,}"
     )
     print_lines(words.of_verification(verified) if verified else [])
-    print(f"look at {out / 'report.html'}; try: paredown generate {out / 'model'} 'def main(' --tokens 60")
+    print(f"open {out / 'report.html'}; try: paredown generate {out / 'model'} 'def main(' --tokens 60")
 
 
-# -- what the commands share ------------------------------------------------------------------------------------------------
+# -- shared by the commands -----------------------------------------------------------------------------
 
 
 def run_search(
@@ -357,7 +368,7 @@ def run_search(
     fresh: bool = False,
     adopt: bool = False,
 ) -> None:
-    """Says what the search costs, and searches with progress on standard error."""
+    """Prints the expected cost, and searches with progress on standard error."""
     from paredown.progress import telling
 
     signals.name_best(folder / "best" / "plan.yaml")
@@ -377,11 +388,11 @@ def run_search(
 
 
 def print_json(value: Any) -> None:
-    """A value as JSON."""
+    """Prints a value as JSON on standard output."""
     print(json.dumps(value, indent=1, default=str))
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Lines on standard output."""
+    """Prints lines on standard output."""
     for line in lines:
         print(line)

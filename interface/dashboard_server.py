@@ -1,4 +1,4 @@
-"""Optuna's dashboard over a study folder, for this machine and, unless edits are allowed, for reading only."""
+"""Server of Optuna's dashboard for a study folder: on this machine only, and read-only unless edits are allowed."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication
 
 HOST = "127.0.0.1"
-"""It has no login, so it listens on this machine only."""
+"""Address to listen on: this machine only, since the dashboard has no login."""
 
 READS = ("GET", "HEAD", "OPTIONS")
+"""Request methods that change nothing."""
+
 STOP_SECONDS = 0.2
-"""Between two looks whether a stop is asked for."""
+"""Interval between checks for a stop request [s]."""
 
 
 class Guard:
-    """An application that answers those requests only that a page of its own, or a program on this machine, makes.
+    """Wraps an application to answer only requests from its own pages or from programs on this machine.
 
-    Any page in the browser can send requests to this machine: by a name of its own that resolves to it (DNS rebinding), or
-    across sites, where it cannot read the answer but a write would be done.
+    Any page in a browser can send requests to this machine. It can use a name of its own that resolves to this machine
+    (DNS rebinding). It can also send cross-site requests: it cannot read the answer, but a write would take effect.
 
     Args:
         app: The application.
-        port: It is served on.
+        port: Port that the application is served on.
         allow_edits: Whether requests may change anything.
     """
 
@@ -41,7 +43,7 @@ class Guard:
         self.hosts = {f"{name}:{port}" for name in (HOST, "localhost")} | ({HOST, "localhost"} if port == 80 else set())
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """The application's answer, or 403 with a line that says why not."""
+        """The application's response, or 403 with a line that says why the request is refused."""
         refusal = self._refusal(environ)
         if refusal is None:
             return self.app(environ, start_response)
@@ -54,11 +56,14 @@ class Guard:
     def _refusal(self, environ: dict[str, Any]) -> str | None:
         host = environ.get("HTTP_HOST", "").lower()
         if host not in self.hosts:
-            return f"expected host {' or '.join(sorted(self.hosts))}, got {host or 'none'}; open the address that paredown printed"
+            return (
+                f"expected host {' or '.join(sorted(self.hosts))}, got {host or 'none'}; "
+                "open the address that paredown printed"
+            )
         if environ["REQUEST_METHOD"] in READS:
             return None
         if not self.allow_edits:
-            return "this dashboard is for reading only; start it with --allow-edits to change the study"
+            return "this dashboard is read-only; start it with --allow-edits to change the study"
         own = f"http://{host}"
         if environ.get("HTTP_ORIGIN", own) != own or environ.get("HTTP_SEC_FETCH_SITE", "none") not in (
             "same-origin",
@@ -71,21 +76,21 @@ class Guard:
 
 
 def serve(folder: Path, port: int, *, allow_edits: bool = False, ready: Callable[[], None] = lambda: None) -> None:
-    """Serves the dashboard from this process, until a stop is asked for.
+    """Serves the dashboard from this process until a stop is requested.
 
     Args:
-        folder: The study's.
-        port: Where it listens.
-        allow_edits: Whether the study can be changed from it.
-        ready: Called once it listens.
+        folder: The study folder.
+        port: Port to listen on.
+        allow_edits: Whether the page may change the study.
+        ready: Called once the server listens.
 
     Raises:
-        StudyError: If the folder holds no study or a damaged one, or the port is taken.
-        Stopped: If a stop is asked for.
+        StudyError: If the trial database is missing or damaged, or the port is taken.
+        Stopped: When a stop is requested.
     """
     database = (folder / "study.db").absolute()
     if not database.is_file():
-        raise StudyError(f"{folder} holds no study.db; give the folder of a search")
+        raise StudyError(f"{folder} holds no study.db; give a study folder")
     check_database(database)
     from optuna_dashboard import wsgi
 
@@ -103,13 +108,13 @@ def serve(folder: Path, port: int, *, allow_edits: bool = False, ready: Callable
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """One thread a request."""
+    """Server with one thread per request."""
 
     daemon_threads = True
 
 
 class _Quiet(WSGIRequestHandler):
-    """No line for each request."""
+    """Request handler that logs nothing."""
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

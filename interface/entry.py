@@ -1,4 +1,4 @@
-"""The command's first and last steps: signals are listened to before anything heavy is imported, and every end has an exit code."""
+"""First and last steps of a command: signal handlers before any heavy import, and an exit code for every end."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ QUIET = {
     "DATASETS_VERBOSITY": "error",
     "HF_HUB_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait for a busy machine must not keep it busy
+    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads must not occupy a busy machine
 }
-"""Set in the environment where it says nothing of them."""
+"""Environment variables that are set unless the environment already has them."""
 
 BROKEN_PIPE = 141
+"""Exit code if the reader of standard output closed the pipe."""
 
 
 def main() -> None:
     """The entry point."""
-    open_standard_streams()  # first, or the pipe of the next line would be taken for one of them
+    open_standard_streams()  # first, so that the pipe of the next line does not become one of them
     signals.listen()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # what libraries tell their developers
+        warnings.simplefilter("ignore")  # warnings of libraries are for their developers
     try:
         code = exit_code(_command)
     except Stopped:
@@ -44,19 +45,19 @@ def main() -> None:
 
 
 def exit_code(command: Callable[[], object]) -> int:
-    """Runs a command; what the process exits with (`faults` has the codes of what went wrong).
+    """Runs a command and prints its error, if any; the exit code of the process (`faults` has the codes of errors).
 
     Raises:
-        Stopped: If a stop was asked for.
+        Stopped: If a stop was requested.
     """
-    from paredown.faults import code_of, lines_of  # now: where memory has run out, nothing can be imported
+    from paredown.faults import code_of, lines_of  # now: after memory runs out, nothing can be imported
 
     try:
         command()
         sys.stdout.flush()
         return 0
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # typer makes an exit of it
+        if isinstance(end.__context__, BrokenPipeError):  # typer turns it into an exit
             return broken_pipe()
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BrokenPipeError:
@@ -67,27 +68,25 @@ def exit_code(command: Callable[[], object]) -> int:
         with suppress(OSError):
             sys.stdout.flush()
             return code_of(fault)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would try, and complain, once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would flush again, and complain
         return code_of(fault)
 
 
 def broken_pipe() -> int:
-    """The exit code where the reader of standard output, `| head` say, has read enough."""
+    """Exit code if the reader of standard output, such as ``| head``, has read enough; discards further output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return BROKEN_PIPE
 
 
 def note(text: str) -> None:
-    """A line for the person, on standard error, so that standard output holds results only."""
+    """Prints a line on standard error, so that standard output holds only results."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 def open_standard_streams() -> None:
-    """Standard streams that were closed lead nowhere; standard error never fails, be it closed, full or without a reader."""
-    while (
-        number := os.open(os.devnull, os.O_RDWR)
-    ) < 3:  # else the next file that is opened would be taken for one of them
+    """Replaces closed standard streams with the null device, and standard error with a stream that never fails."""
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:  # else the next opened file would become a standard stream
         os.set_inheritable(number, True)
     os.close(number)
     if sys.stdout is None:
@@ -98,7 +97,7 @@ def open_standard_streams() -> None:
 
 
 class _Forgiving(io.FileIO):
-    """What cannot be written is lost."""
+    """Raw file that discards what cannot be written."""
 
     def write(self, data: Any) -> int:
         try:

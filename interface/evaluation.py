@@ -1,4 +1,4 @@
-"""Models measured and tried out, outside any study."""
+"""Evaluation and text generation of models outside a study."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from paredown.space.errors import CheckpointError, StudyError
 from paredown.space.paths import expanded
 
 LENGTH = 256
+"""Longest sequence that is measured [tokens]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What a model is worth on a text.
+    """Quality of a model on a text.
 
     Attributes:
-        model: As it was given.
-        original: What it was compared with; None if with nothing.
-        tokens: How many were predicted.
-        documents: How many they come from.
-        perplexity: Of the model, per token; None for encoders.
-        original_perplexity: Of the original.
+        model: The model as it was given.
+        original: Model that it was compared with; None if none was.
+        tokens: Number of predicted tokens.
+        documents: Number of documents that the tokens come from.
+        perplexity: Perplexity of the model per token; None for encoders.
+        original_perplexity: Perplexity of the original per token; None for encoders or without an original.
         metric: ``kl`` [nats/token] or ``relative-error``; None without an original.
-        mean: Distance from the original.
-        low: Lower end of its 95 % interval over documents.
-        high: Upper end.
+        mean: Mean distance from the original, in the metric's unit.
+        low: Lower end of the 95 % interval of the mean over documents.
+        high: Upper end of that interval.
     """
 
     model: str
@@ -53,11 +54,11 @@ class Evaluation:
 
 
 def evaluate_folder(name: str, data: list[str], original: str | None, tokens: int) -> Evaluation:
-    """Measures a model, computed in float32, on the held-out part of a text.
+    """Evaluation of a model, computed in float32, on the held-out part of a text.
 
     Raises:
         CheckpointError: If a model cannot be loaded.
-        StudyError: If the text is missing or too short, or an encoder has no original to be compared with.
+        StudyError: If the text is missing or too short, or the model is an encoder and no original is given.
     """
     folder = _local(name)
     source = resolve(original) if original else folder
@@ -95,7 +96,7 @@ def evaluate_folder(name: str, data: list[str], original: str | None, tokens: in
 
 
 def continuation(folder: Path, prompt: str, tokens: int, seed: int | None) -> str:
-    """The prompt with at most ``tokens`` more; drawn with a seed, the likeliest without.
+    """The prompt with up to ``tokens`` more tokens: sampled if a seed is given, else the likeliest ones.
 
     Raises:
         CheckpointError: If the model cannot be loaded or generates nothing.
@@ -121,17 +122,20 @@ def tokenizer_of(folder: Path) -> Any:
     """The tokenizer of a model folder.
 
     Raises:
-        CheckpointError: If there is none.
+        CheckpointError: If the folder has none.
     """
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (ValueError, OSError) as error:
         raise CheckpointError(
-            f"{folder} has no tokenizer ({str(error).splitlines()[0]}); copy the original's beside it"
+            f"{folder} has no tokenizer ({str(error).splitlines()[0]}); copy the original's tokenizer into it"
         ) from None
 
 
 def _local(name: str) -> Path:
-    """A folder that is there, or the hub's; ours need not hold what an original must."""
+    """Path of a local folder with a config.json, or of the original of that name.
+
+    Our own folders may lack files that an original must have.
+    """
     folder = expanded(name)
     return folder if (put_back(folder) / "config.json").is_file() else resolve(name)

@@ -1,4 +1,4 @@
-"""What went wrong, in lines for the person, and the exit code: no end of a command shows a traceback."""
+"""Error messages and exit codes: no command ends with a traceback."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from collections.abc import Iterator
 from paredown.space.errors import ParedownError, is_out_of_memory
 
 BAD_INPUT, BUG = 2, 70
-"""Exit codes: what a person can mend, and what only we can. `ParedownError` has codes of its own."""
+"""Exit codes of errors that the user can fix, and of bugs. `ParedownError` has its own codes."""
 
 NO_MEMORY = "not enough memory; set a smaller memory in the study file, give fewer --workers, or close other programs"
 
-SPACE = "free some space, then run the same command again: it goes on"
+SPACE = "free some space, then run the same command again to resume"
 RIGHTS = "choose a folder that you may write to, or change its permissions"
 REMEDIES = {
     errno.ENOSPC: SPACE,
     errno.EDQUOT: SPACE,
-    errno.EFBIG: "raise the limit on file sizes (ulimit -f), then run the same command again: it goes on",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f), then run the same command again to resume",
     errno.EROFS: RIGHTS,
     errno.EACCES: RIGHTS,
     errno.EPERM: RIGHTS,
@@ -33,9 +33,9 @@ REMEDIES = {
     errno.EISDIR: "choose another path",
     errno.ENOENT: "check the path; something may have removed it while the command ran",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
-    errno.EIO: "check the disk, then run the same command again: it goes on",
+    errno.EIO: "check the disk, then run the same command again to resume",
 }
-"""By the system's number of a fault: what helps."""
+"""Remedies by errno."""
 
 OF_SQLITE = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
@@ -44,18 +44,18 @@ OF_SQLITE = {
     sqlite3.SQLITE_PERM: errno.EACCES,
     sqlite3.SQLITE_IOERR: errno.EIO,
 }
-"""SQLite's codes as numbers of the system."""
+"""Errno of each SQLite error code."""
 
 
 def code_of(fault: Exception) -> int:
-    """The exit code."""
+    """Exit code for an exception."""
     if isinstance(fault, ParedownError):
         return fault.exit_code
     return BAD_INPUT if is_out_of_memory(fault) or error_number(fault) in REMEDIES else BUG
 
 
 def lines_of(fault: Exception) -> list[str]:
-    """What to say, with the remedy; of a bug also where its traceback was saved."""
+    """Message for an exception, with its remedy; for a bug, the path of its traceback."""
     if isinstance(fault, ParedownError):
         return str(fault).splitlines()
     if is_out_of_memory(fault):
@@ -66,12 +66,13 @@ def lines_of(fault: Exception) -> list[str]:
         return [f"{f'{names[0]}: ' if names else ''}{os.strerror(number)}; {REMEDIES[number]}"]
     found = next(iter(str(fault).splitlines()), "")[:200]
     return [
-        f"unexpected {type(fault).__name__}{f': {found}' if found else ''}; this is a bug of paredown, please report it{saved(fault)}"
+        f"unexpected {type(fault).__name__}{f': {found}' if found else ''}; "
+        f"this is a bug in paredown, please report it{saved(fault)}"
     ]
 
 
 def chain(fault: BaseException) -> Iterator[BaseException]:
-    """The fault and what caused it."""
+    """The exception and its chain of causes."""
     each: BaseException | None = fault
     while each is not None:
         yield each
@@ -79,19 +80,19 @@ def chain(fault: BaseException) -> Iterator[BaseException]:
 
 
 def error_number(fault: BaseException) -> int:
-    """The system's number of a fault, also where a library wrapped it; 0 if it has none."""
+    """Errno of an exception, even if a library wrapped it; 0 if it has none."""
     for each in chain(fault):
         if isinstance(each, OSError) and each.errno:
             return each.errno
         if isinstance(each, sqlite3.Error) and (number := OF_SQLITE.get(getattr(each, "sqlite_errorcode", 0) & 0xFF)):
             return number
-        if match := re.search(r"\(os error (\d+)\)", str(each)):  # from libraries written in Rust
+        if match := re.search(r"\(os error (\d+)\)", str(each)):  # libraries written in Rust
             return int(match[1])
     return 0
 
 
 def saved(fault: Exception) -> str:
-    """Writes the traceback where temporary files go; in words, where that is."""
+    """Saves the traceback in the folder for temporary files; the words that name the file."""
     try:
         handle, path = tempfile.mkstemp(prefix="paredown-traceback-", suffix=".txt")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:

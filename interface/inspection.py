@@ -1,4 +1,4 @@
-"""What can be known of a model, a plan or a study before anything is compressed."""
+"""Checks and forecasts of a model, a plan or a study, before anything is compressed."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from paredown.space.study_file import StudyFile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """A model under a study.
+    """A model and its search space under a study.
 
     Attributes:
-        model: As it was given.
-        architecture: Its class.
-        target: The runtime.
-        parameters: Tied ones once.
-        original_bytes: Of its tensors as stored.
-        smallest_bytes: Of the smallest plan of the space.
-        budget: As it was asked for.
-        budget_bytes: What that allows.
-        sites: Each with ``name``, ``kind``, ``bytes`` as stored, and ``choices`` with their bytes.
+        model: The model as it was given.
+        architecture: Class of the model.
+        target: Name of the runtime.
+        parameters: Number of parameters; tied ones count once.
+        original_bytes: Tensor bytes of the original as stored.
+        smallest_bytes: Tensor bytes of the smallest plan in the space.
+        budget: The budget as it was given.
+        budget_bytes: Tensor bytes that the budget allows.
+        sites: Sites, each with ``name``, ``kind``, ``bytes`` as stored, and ``choices`` with their bytes.
         refusals: Why some sites can only be kept.
-        remarks: What the study asks for in vain, and which kinds of site keep their default choices.
-        storage_only: Methods among the choices that save on disk only.
-        cost: What a search would cost.
+        remarks: Choices in the study that no site takes, and kinds of site that keep their default choices.
+        storage_only: Methods among the choices that save bytes on disk only.
+        cost: Expected cost of a search.
     """
 
     model: str
@@ -48,7 +48,7 @@ class Inspection:
 
     @property
     def kinds(self) -> dict[str, tuple[int, int, int]]:
-        """By kind of site: how many, tensor bytes as stored, most choices of one."""
+        """By kind of site: number of sites, tensor bytes as stored, and most choices of any one site."""
         table: dict[str, tuple[int, int, int]] = {}
         for site in self.sites:
             count, size, most = table.get(site["kind"], (0, 0, 0))
@@ -57,12 +57,14 @@ class Inspection:
 
 
 def inspect_study(question: StudyFile) -> Inspection:
-    """What a study's model offers, and what a search costs; reads the model's headers and the texts, and refuses what a search refuses.
+    """The model and search space of a study, and the cost of a search; refuses what a search would refuse.
+
+    Reads the headers of the weights, and the texts.
 
     Raises:
         CheckpointError: If the model is missing or incomplete, or has no tokenizer.
         StudyError: If the space cannot be built, or a search could not use the texts or the settings.
-        UnknownNameError: If nobody registered the sampler or the sensitivity.
+        UnknownNameError: If the sampler or the sensitivity is unknown.
     """
     from paredown.compressors.checkpoint import config_of
     from paredown.search.admission import Texts, check_study
@@ -75,7 +77,7 @@ def inspect_study(question: StudyFile) -> Inspection:
 
 
 def survey_study(question: StudyFile, space: Space | None = None) -> Inspection:
-    """The same without the texts, which a search that follows reads itself; times small computations for the cost.
+    """The same as `inspect_study`, without reading the texts; times small computations to estimate the cost.
 
     Raises:
         CheckpointError: If the model is missing or incomplete.
@@ -124,11 +126,12 @@ def _sites(space: Space) -> tuple[dict[str, Any], ...]:
 
 
 def validated(path: Path, model: str | None) -> PlanFile | StudyFile:
-    """A plan or study file without a fault, and one that fits the model if one is given.
+    """The content of a plan or study file, checked; also against the model if one is given.
 
     Raises:
-        PlanError: If the plan has a fault or does not fit.
-        StudyError: If the study has a fault, or its model cannot meet it.
+        PlanError: If the plan is invalid or does not fit the model.
+        StudyError: If the study is invalid, or a search could not use its texts or settings with the model.
+        BudgetError: If the model has no plan within the study's budget.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -154,7 +157,7 @@ def _check_plan(plan_file: PlanFile, model: str) -> None:
     size = plan_file.plan_for(inventory).size_bytes(inventory)
     if size != plan_file.size_bytes and config_sha256(folder) == plan_file.base_model.config_sha256:
         raise PlanError(
-            f"the plan says size_bytes {plan_file.size_bytes}, its choices take {size}; set size_bytes to that"
+            f"the plan says size_bytes {plan_file.size_bytes}, but its choices take {size}; set size_bytes to {size}"
         )
 
 
@@ -168,11 +171,11 @@ def _check_study(question: StudyFile, *, survey_model: bool) -> None:
 
 
 def forecast(question: StudyFile, folder: Path) -> Inspection:
-    """What a search in a study folder would cost; refuses what it would refuse, a limit that is too short included.
+    """The cost of a search in a study folder; refuses what the search would refuse, including too short a time limit.
 
     Raises:
         BudgetError: If no plan is within the budget.
-        StudyError: If the study, its texts or its limit cannot be used.
+        StudyError: If the study, its texts or its time limit cannot be used.
         CheckpointError: If the model is missing or incomplete, or has no tokenizer.
     """
     from paredown.search.clock import Clock, process_began
@@ -184,10 +187,10 @@ def forecast(question: StudyFile, folder: Path) -> Inspection:
 
 
 def possible(found: Inspection) -> Inspection:
-    """What was found, where some plan is within the budget.
+    """The inspection, if some plan is within the budget.
 
     Raises:
-        BudgetError: If none is.
+        BudgetError: If no plan is.
     """
     from paredown.search.refusal import refusal
 

@@ -1,4 +1,4 @@
-"""Compressed models: written, checked, loaded and used."""
+"""Functions that write, verify, load and use compressed models."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ def apply(
     """Writes the compressed model.
 
     Args:
-        plan: The plan, or its file.
-        model: The original, or a fine-tune of it: a folder or a hub name.
-        out: The folder to write; only a folder of ours is replaced.
-        check: Whether to verify it in a fresh process.
-        bank: Folder of compressed sites; that of the study which the plan's file lies in by default. What it lacks is made.
-        data: Calibration texts; those that the plan names by default.
-        say: Called with a line for each damaged file of the bank that is made again.
+        plan: The plan file's content, or its path.
+        model: The original or a fine-tune of it: a folder or a hub name.
+        out: The folder to write. An existing folder is replaced only if paredown wrote it.
+        check: Whether to verify the model in a fresh process.
+        bank: Folder of compressed sites; by default the bank of the study folder that contains the plan file. Missing
+            records are compressed.
+        data: Calibration texts; by default those that the plan names.
+        say: Called with a line for each damaged file of the bank that is recreated.
 
     Raises:
-        PlanError: If the plan does not fit the model; no weight was touched.
+        PlanError: If the plan does not fit the model; no weight was read.
         CheckpointError: If the model is missing or incomplete.
         OutputError: If the folder is not ours or cannot be written.
-        VerificationError: If what was written is not what was scored.
+        VerificationError: If the written model differs from the scored one.
     """
     from paredown.compressors.statistics_folder import again_if_damaged
     from paredown.deploy.apply import apply_plan
@@ -75,14 +76,14 @@ def verify(
     """Checks bytes, keys, logits and cached decoding of a compressed model in a fresh process.
 
     Args:
-        folder: That `apply` wrote.
+        folder: Folder that `apply` wrote.
         original: The model that the plan was applied to.
-        bank: Folder of compressed sites; a temporary one by default, filled now where the plan is calibrated.
-        data: Calibration texts, where `apply` was given any.
-        say: Called with a line for each damaged file of the bank that is made again.
+        bank: Folder of compressed sites; a temporary one by default, filled first if the plan is calibrated.
+        data: Calibration texts, if `apply` was given any.
+        say: Called with a line for each damaged file of the bank that is recreated.
 
     Raises:
-        VerificationError: If anything differs; says what, and by how much.
+        VerificationError: If anything differs; the message says what, and by how much.
     """
     from paredown.compressors.statistics_folder import again_if_damaged
     from paredown.deploy.calibrate import ready
@@ -102,14 +103,14 @@ def verify(
 
 
 def load(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """A compressed model as a model of transformers.
+    """A compressed model as a transformers model.
 
     Args:
-        folder: That `apply` wrote.
-        dtype: bfloat16, the default, computes with the fast kernels; float32 exactly as the plan was scored.
+        folder: Folder that `apply` wrote.
+        dtype: bfloat16 (the default) uses the fast kernels; float32 computes exactly as the plan was scored.
 
     Raises:
-        CheckpointError: If the folder is no such model or is damaged.
+        CheckpointError: If the folder is not such a model, or is damaged.
     """
     import torch
 
@@ -121,13 +122,13 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrainedMode
 def evaluate(
     model: str | Path, data: str | list[str], *, original: str | Path | None = None, tokens: int = 32768
 ) -> Evaluation:
-    """Perplexity of a model on the held-out part of a text, and its distance from the original where that is given.
+    """Perplexity of a model on the held-out part of a text, and its distance from the original if that is given.
 
     Args:
-        model: A compressed folder, or any model folder of transformers.
+        model: Folder of a compressed model, or any transformers model.
         data: Text files, folders, ``hub:NAME`` or ``stdlib``.
-        original: The model that it is compared with.
-        tokens: How many are read.
+        original: Model to compare with.
+        tokens: Number of tokens to read.
 
     Raises:
         CheckpointError: If a model cannot be loaded.
@@ -144,10 +145,10 @@ def generate(folder: str | Path, prompt: str, *, tokens: int = 100, seed: int | 
     """The prompt with a continuation.
 
     Args:
-        folder: A compressed model, or any causal model of transformers.
-        prompt: How the text begins.
-        tokens: Most tokens to add.
-        seed: Of the draws; None takes the likeliest token each time.
+        folder: A compressed model, or any causal transformers model.
+        prompt: Start of the text.
+        tokens: Largest number of tokens to add.
+        seed: Seed of the sampling; None takes the likeliest token each time.
 
     Raises:
         CheckpointError: If the model cannot be loaded or generates nothing.

@@ -1,4 +1,4 @@
-"""How a search tells what it does: live in a terminal, in plain lines elsewhere, or not at all."""
+"""Progress displays of a search: a live bar in a terminal, plain lines elsewhere, or none."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from paredown.search.report import Reports
 from paredown.words import duration
 
 PLAIN_SECONDS = 10.0
-"""Shortest time between two plain lines of a step [s], its first and last apart."""
+"""Shortest time between two plain lines of a step [s]; first lines, last trials and new bests ignore it."""
 
 
 class Silent:
-    """Tells nobody; writes the reports."""
+    """Shows no progress; writes the reports."""
 
     def __init__(self) -> None:
         self.reports = Reports()
 
     def step(self, name: str, done: int, of: int | None) -> None:
-        """Nothing is told."""
+        """Shows nothing."""
 
     def trial(self, record: Record, best: Record | None, spent: float, of: int | None) -> None:
-        """Nothing is told."""
+        """Shows nothing."""
 
     def expect(self, seconds: float) -> None:
-        """Nothing is told."""
+        """Shows nothing."""
 
     def say(self, text: str) -> None:
-        """Nothing is told."""
+        """Shows nothing."""
 
     def publish(self, outcome: Outcome, folder: Path) -> None:
-        """Writes the reports; pictures from time to time and at the end."""
+        """Writes the reports; pictures only from time to time and at the end."""
         self.reports.publish(outcome, folder)
 
     def __enter__(self) -> Self:
@@ -49,14 +49,14 @@ class Silent:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is open."""
+        """Does nothing: there is nothing to close."""
 
 
 class Plain(Silent):
-    """Lines, for logs and pipes.
+    """Shows progress as plain lines, for logs and pipes.
 
     Args:
-        console: Where they go.
+        console: Console to print on.
     """
 
     def __init__(self, console: Console) -> None:
@@ -66,33 +66,34 @@ class Plain(Silent):
         self._clock = Clock()
 
     def step(self, name: str, done: int, of: int | None) -> None:
-        """A line when a step begins, and now and then while it goes on."""
+        """Prints a line when a step begins, then at most one in `PLAIN_SECONDS`."""
         now = time.monotonic()
         if name != self._step or now - self._last > PLAIN_SECONDS:
             self._step, self._last = name, now
             self.say(name if of is None else f"{name}: {done} of {of}{self._clock.left()}")
 
     def trial(self, record: Record, best: Record | None, spent: float, of: int | None) -> None:
-        """A line for a trial, at most one in ten seconds, and for each new best and the last."""
+        """Prints a line for a trial, at most one in `PLAIN_SECONDS`; always for a new best and the last trial."""
         now = time.monotonic()
         is_last = of is not None and spent >= of
         if now - self._last > PLAIN_SECONDS or self._step != "trials" or record == best or is_last:
             self._step, self._last = "trials", now
             self.say(
-                f"{worth(spent, of)}; trial {record.number}, {described(record)}; {best_so_far(best)}{self._clock.left()}"
+                f"{worth(spent, of)}; trial {record.number}, {described(record)}; "
+                f"{best_so_far(best)}{self._clock.left()}"
             )
 
     def expect(self, seconds: float) -> None:
-        """The time left, from now on."""
+        """Sets the expected time left."""
         self._clock.expect(seconds)
 
     def say(self, text: str) -> None:
-        """A line."""
+        """Prints a line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class Live(Silent):
-    """A bar with the step, the time left and the best so far.
+    """Shows a bar with the step, the time left and the best loss so far.
 
     Args:
         console: A terminal.
@@ -109,7 +110,7 @@ class Live(Silent):
         )
         self.bars = Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console)
         self._best = ""
-        self._task = self.bars.add_task("beginning", total=None, note="")
+        self._task = self.bars.add_task("starting", total=None, note="")
         self._step = ""
         self._clock = Clock()
 
@@ -120,11 +121,11 @@ class Live(Silent):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """The last state stays on the screen."""
+        """Stops the bar; its last state stays on the screen."""
         self.bars.stop()
 
     def step(self, name: str, done: int, of: int | None) -> None:
-        """Moves the bar; a new step starts it again."""
+        """Moves the bar; a new step resets it."""
         if name != self._step:
             self._step = name
             self.bars.reset(self._task, description=name, total=of, completed=0, note=self._best)
@@ -136,31 +137,31 @@ class Live(Silent):
         self.step("trials", int(spent) if of is None else min(int(spent), of), of)
 
     def expect(self, seconds: float) -> None:
-        """The time left, from now on."""
+        """Sets the expected time left."""
         self._clock.expect(seconds)
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Prints a line above the bar."""
         self.bars.console.print(text, highlight=False, markup=False)
 
 
 def telling(console: Console) -> Live | Plain:
-    """A bar in a terminal, lines elsewhere."""
+    """A live bar for a terminal, plain lines for anything else."""
     return Live(console) if console.is_terminal else Plain(console)
 
 
 class Clock:
-    """When a search is expected to end."""
+    """Expected end of a search."""
 
     def __init__(self) -> None:
         self._end = math.inf
 
     def expect(self, seconds: float) -> None:
-        """So many seconds from now on, until it is said again."""
+        """Sets the expected time left [s], from now; the last call counts."""
         self._end = time.monotonic() + seconds
 
     def left(self) -> str:
-        """``, about 3 min left``, all steps counted; nothing while it is not known."""
+        """``, about 3 min left``, all steps included; empty while unknown."""
         return f", about {duration(max(self._end - time.monotonic(), 0.0))} left" if math.isfinite(self._end) else ""
 
 
@@ -170,5 +171,5 @@ def described(record: Record) -> str:
 
 
 def best_so_far(best: Record | None) -> str:
-    """The best within the budget, or that there is none yet."""
+    """Text of the best trial within the budget, or that there is none yet."""
     return f"best so far {best.loss:.4g} (trial {best.number})" if best else "none within the budget yet"

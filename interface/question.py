@@ -1,4 +1,4 @@
-"""The study that a person asks for: from a file, from flags, from a mapping; and the files beside it."""
+"""Studies from files, flags or mappings, and the files that belong to them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from paredown.space.paths import expanded
 from paredown.space.study_file import StudyFile
 
 Study = StudyFile | Mapping[str, Any] | str | Path
-"""A study: the value, its fields, or a file."""
+"""A study as a value, as a mapping of its fields, or as the path of its file."""
 
 DEFAULT_TRIALS = 100
+"""Trial limit of a study that sets no limit of its own."""
 
 
 def as_study(study: Study) -> StudyFile:
-    """The study that a value, a mapping of its fields or a file gives.
+    """The study as a value.
 
     Raises:
-        StudyError: With every fault.
+        StudyError: If the study is invalid; the message lists all faults.
     """
     if isinstance(study, StudyFile):
         return study
@@ -40,10 +41,10 @@ def as_study(study: Study) -> StudyFile:
 
 
 def question_of(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
-    """The study of a file with the flags that were given over it.
+    """The study of a file, overridden by the flags that were given.
 
     Raises:
-        StudyError: With every fault; if neither names a model.
+        StudyError: If the study is invalid or names no model; the message lists all faults.
     """
     given = {name: value for name, value in flags.items() if value is not None and value != []}
     base = StudyFile.read(expanded(file)).model_dump(mode="json", exclude_unset=True) if file else {}
@@ -53,7 +54,7 @@ def question_of(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
 
 
 def with_an_end(question: StudyFile) -> StudyFile:
-    """The study, which is given at most 100 trials if no count, no clock and no number of patience ends it."""
+    """The study, limited to `DEFAULT_TRIALS` if it has no trial limit, time limit or number as patience."""
     ends = (question.trials, question.timeout, question.until)
     if all(end is None for end in ends) and not isinstance(question.patience, int):
         return question.model_copy(update={"trials": DEFAULT_TRIALS})
@@ -61,10 +62,10 @@ def with_an_end(question: StudyFile) -> StudyFile:
 
 
 def demo_question(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
-    """The demo's study with flags over it; its model is named from the project's folder, whatever folder this is.
+    """The demo's study, overridden by flags; its model is found relative to the project folder from any current folder.
 
     Raises:
-        StudyError: With every fault; if there is no such file.
+        StudyError: If the file is missing or the study is invalid; the message lists all faults.
     """
     file = expanded(file or demo_study())
     question = question_of(file, flags)
@@ -74,7 +75,7 @@ def demo_question(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
 
 
 def demo_study() -> Path:
-    """The demo's study file: below the current folder or one above it, or beside the package in a checkout.
+    """The demo's study file: in the current folder, a folder above it, or next to the package in a checkout.
 
     Raises:
         StudyError: If it is in none of them.
@@ -85,12 +86,15 @@ def demo_study() -> Path:
     )
     if found is None:
         raise StudyError(
-            "no studies/demo.yaml from here upwards; run it in the project's folder, or name it with --study"
+            "no studies/demo.yaml in this folder or above; run the command in the project folder, or give --study"
         )
     return found
 
 
 def study_bank(plan: Path) -> Path | None:
-    """The bank of the study folder that a plan's file lies in (``best/plan.yaml``, ``front/0012/plan.yaml``); None if there is none."""
+    """The writable bank of the study folder that contains a plan file; None if there is none.
+
+    Plan files are ``best/plan.yaml`` and ``front/0012/plan.yaml``.
+    """
     folders = [parent / "bank" for parent in plan.resolve().parents[1:3] if (parent / "study.yaml").is_file()]
     return next((folder for folder in folders if folder.is_dir() and os.access(folder, os.W_OK)), None)

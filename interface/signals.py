@@ -1,6 +1,6 @@
-"""Ctrl+C, SIGTERM and SIGHUP: the work stops at its next safe point; where that takes too long, the process ends without it.
+"""SIGINT, SIGTERM and SIGHUP: work stops at its next safe point, or the process ends if that takes too long.
 
-Nothing finished is lost either way: files are written beside, and renamed. Importing this imports nothing heavy.
+Finished work is never lost, because files are replaced atomically. This module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import NoReturn
 from paredown.space.interruption import ask_to_stop
 
 GRACE_SECONDS = 3.0
-"""From the first signal to the end of the process, whatever it is doing then."""
+"""Longest time from the first signal to the end of the process [s]."""
 
 STOPPED = 130
-"""The exit code."""
+"""Exit code after a signal."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -31,8 +31,8 @@ _ending = threading.Lock()
 
 
 def listen() -> None:
-    """From now on the first signal asks the work to stop, and a second one ends the process at once."""
-    reading, writing = os.pipe()  # never closed: a signal may come as long as the process lives
+    """Installs the handlers: the first signal requests a stop, and a second one ends the process at once."""
+    reading, writing = os.pipe()  # never closed: a signal may come until the process ends
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in SIGNALS:
@@ -42,37 +42,37 @@ def listen() -> None:
 
 
 def deafen() -> None:
-    """From now on signals change nothing: all is done, the process is about to end."""
+    """Ignores signals from now on: the work is done, and the process is about to end."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def name_best(plan: Path) -> None:
-    """The plan file that is named when the work stops, if it is there by then."""
+    """Sets the plan file that `last_words` names, if it exists by then."""
     global _best
     _best = plan
 
 
 def last_words() -> str:
-    """What is said when the work stops, in one line."""
-    again = f"to go on: {shlex.join(['paredown', *sys.argv[1:]])}"
+    """The line that is printed when the work stops."""
+    again = f"to resume: {shlex.join(['paredown', *sys.argv[1:]])}"
     if _best is None:
         return f"stopped; {again}"
     return (
-        f"stopped; the best so far is {_best}; {again}"
+        f"stopped; the best plan so far is {_best}; {again}"
         if os.path.isfile(_best)
         else f"stopped before the first trial; {again}"
     )
 
 
 def end(*, abruptly: bool = False) -> NoReturn:
-    """Says the last words and ends the process, without the clean-up of libraries, which takes seconds and may talk.
+    """Prints the last words and ends the process, without the clean-up of libraries, which takes seconds and may print.
 
     Args:
         abruptly: Whether something else may still be writing to the terminal.
     """
-    if _ending.acquire(timeout=1.0):  # one of two threads speaks; the other waits for the end
-        begin = "\r\n\x1b[?25h" if abruptly and os.isatty(2) else ""  # below a bar, and with the cursor that it hid
+    if _ending.acquire(timeout=1.0):  # only one of two threads prints; the other waits for the end
+        begin = "\r\n\x1b[?25h" if abruptly and os.isatty(2) else ""  # below the bar, with the cursor that it hid
         with suppress(OSError):
             os.write(2, f"{begin}{last_words()}\n".encode())
     os._exit(STOPPED)
@@ -83,7 +83,7 @@ def _asked(number: int, frame: FrameType | None) -> None:
 
 
 def _watch(reading: int) -> None:
-    """Reads what the system's own handler writes, whatever the main thread does; needs only the interpreter's lock."""
+    """Reads the signals from the wakeup pipe while the main thread is busy; needs only the interpreter's lock."""
     while os.read(reading, 1)[0] not in SIGNALS:
         pass
     ask_to_stop()

@@ -1,4 +1,4 @@
-"""A plan of one model made to serve another of the family."""
+"""Transfer of a plan to another model of the family, with measurements on that model."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transferred:
-    """A plan for another model, measured there.
+    """A transferred plan, measured on its new model.
 
     Attributes:
         path: The plan file.
-        plan_file: What it holds: the transferred plan, or the best uniform one where that is no worse.
+        plan_file: Its content: the transferred plan, or the best uniform plan if the transferred one is not
+            significantly better.
         made_for: Name of the model that the first plan was made for.
         by_name: Whether both models have the same names and shapes.
-        before_bytes: Of the plan as it was carried over, before it was made to fit.
-        repaired: At how many sites it was changed to fit.
-        moved: At how many sites measured moves of bytes changed it further.
-        outcome: As of a search: what was measured, the winner, the comparison with the best uniform plan within the budget.
-        tokens: Read in forward passes.
-        anew_trials: Of a search of this model.
-        anew_tokens: That it would read.
-        seconds: All that it took.
+        before_bytes: Tensor bytes of the transferred plan before it was adapted to the budget.
+        repaired: Number of sites changed to fit the budget.
+        moved: Number of sites changed further by measured moves of bytes.
+        outcome: Outcome as of a search: measurements, winner, comparison with the best uniform plan within the budget.
+        tokens: Tokens read in forward passes.
+        anew_trials: Trials of a new search of this model, for comparison.
+        anew_tokens: Tokens that such a search would read.
+        seconds: Total time [s].
     """
 
     path: Path
@@ -58,24 +59,31 @@ class Transferred:
 
 
 def transfer_plan(
-    plan_file: PlanFile, source: Path | None, question: StudyFile, path: Path, *, trials: int, bank: Path | None, workers: int | None,
+    plan_file: PlanFile,
+    source: Path | None,
+    question: StudyFile,
+    path: Path,
+    *,
+    trials: int,
+    bank: Path | None,
+    workers: int | None,
     progress: Progress,
-) -> Transferred:  # fmt: skip
-    """Carries a plan over, makes it fit, measures it against uniform plans on held-out texts, and writes what is better.
+) -> Transferred:
+    """Transfers a plan, adapts it, compares it with uniform plans on held-out texts, and writes the better one.
 
     Args:
         plan_file: The plan.
-        source: Its file; the study that it lies in tells of its model.
-        question: Model, texts, target, space, seed; its budget counts where it was given.
+        source: Path of the plan's file; its study folder describes the first model.
+        question: The new model, its texts, target, space and seed; the budget only if it was set.
         path: The plan file to write.
-        trials: Moves of bytes that are measured.
+        trials: Number of moves of bytes between sites to measure.
         bank: Folder of compressed sites; a temporary one by default.
-        workers: Processes that fill it, and threads of passes in order.
-        progress: Who is told.
+        workers: Processes that fill the bank, and threads of in-order passes.
+        progress: Receives the progress.
 
     Raises:
         PlanError: If the models are of different families.
-        BudgetError: If nothing meets the budget; the smallest plan was written.
+        BudgetError: If no plan meets the budget; the smallest plan was written.
         StudyError: If the texts or the space cannot be used.
         CheckpointError: If the model is missing or incomplete.
         EvaluationError: If no plan gives finite predictions.
@@ -134,8 +142,10 @@ def transfer_plan(
 
 
 def original_of(plan_file: PlanFile, source: Path | None) -> Inventory | None:
-    """The sites of the model that a plan was made for: from the study folder that its file lies in, or from the model's own folder;
-    None where neither is there, or holds another model."""
+    """Sites of the model that a plan was made for, from the plan's study folder or from the model's folder.
+
+    None if neither folder describes that model.
+    """
     from paredown.compressors.sites import inventory_of
 
     found = []
@@ -153,8 +163,11 @@ def original_of(plan_file: PlanFile, source: Path | None) -> Inventory | None:
 def budget_of(
     question: StudyFile, plan_file: PlanFile, original: Inventory | None, plan: Plan, inventory: Inventory
 ) -> int:
-    """Bytes that the plan may take: what the study says; else as many a parameter as the first plan took; those of the plan as it is
-    where both models have the same shapes, or the first one is not known."""
+    """Budget of the transferred plan [bytes].
+
+    The study's budget, if it was set. Otherwise the first plan's bytes per parameter. If both models have the same
+    shapes, or the first one is unknown, the bytes of the transferred plan.
+    """
     if "budget" in question.model_fields_set:
         return inventory.budget_bytes(question.budget)
     if original is None or plan_file.base_model.shapes_sha256 == inventory.shapes_sha256():
@@ -166,7 +179,7 @@ def _fitted(space: Space, plan: Plan, budget_bytes: int, reference: BaseModelRef
     """The nearest plan within a budget.
 
     Raises:
-        BudgetError: If there is none; the smallest plan was written.
+        BudgetError: If no plan meets the budget; the smallest plan was written.
     """
     from paredown.search.refusal import refuse_impossible
     from paredown.search.repair import repaired, widened
@@ -177,7 +190,11 @@ def _fitted(space: Space, plan: Plan, budget_bytes: int, reference: BaseModelRef
 
 
 def _written(outcome: Outcome, reference: BaseModelReference, known: dict[str, Any]) -> PlanFile:
-    """The winner's plan file, with where it came from; where a uniform plan wins, with what the transferred one was worth."""
+    """The winner's plan file with its provenance; if a uniform plan wins, also with the transferred plan's quality.
+
+    Raises:
+        BudgetError: If no measured plan is within the budget.
+    """
     from paredown.search.plans import measured_file
 
     if outcome.best is None:

@@ -68,12 +68,12 @@ def by_depth(block: int, blocks: int, others: int) -> list[int]:
 
 
 def same_share(gone: Collection[int], others: int, blocks: int) -> list[int]:
-    """The blocks nearest in relative depth to ``gone``, nearest first; their rounded share equals that of ``gone``.
+    """Blocks of the second model that stand for ``gone``: the same share, rounded, nearest in relative depth first.
 
     Args:
         gone: Blocks of the first model.
         others: Number of blocks of the first model.
-        blocks: Number of blocks of the second model, from which the result is taken.
+        blocks: Number of blocks of the second model.
     """
     count = (2 * len(gone) * blocks + others) // (2 * others) if gone else 0
     return sorted(

@@ -134,7 +134,7 @@ def test_a_bank_is_shown_and_cleaned(
 
     for arguments, message in (
         ((workshop,), "holds no bank of compressed sites; give a study folder"),
-        ((study, "--yes"), "say what --clean removes; add --clean"),
+        ((study, "--yes"), "apply only with --clean; add --clean"),
         (
             (study, "--clean", "--keep", workshop),
             "names no records of a bank; give a study folder whose search filled one",

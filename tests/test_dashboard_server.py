@@ -79,7 +79,7 @@ def test_the_command_serves_for_reading_and_ends_at_once_when_it_is_killed(study
         status, said = asked(port, "GET", "/api/studies", Host=f"evil.example:{port}")
         assert (status, said.count("\n")) == (403, 1)
         assert f"expected host 127.0.0.1:{port} or localhost:{port}, got evil.example:{port}" in said
-        refused = 403, "this dashboard is for reading only; start it with --allow-edits to change the study\n"
+        refused = 403, "this dashboard is read-only; start it with --allow-edits to change the study\n"
         for method, path in (("DELETE", "/api/studies/1"), ("POST", "/api/studies"), ("PUT", "/api/studies/1/note")):
             assert asked(port, method, path) == refused
         assert studies(port) == ["paredown"]
@@ -116,7 +116,7 @@ def test_edits_are_for_pages_of_its_own(study: Path) -> None:
 
 def test_what_cannot_be_served_is_refused(study: Path, tmp_path: Path) -> None:
     """A folder of no study, and a port that is taken."""
-    with pytest.raises(StudyError, match="holds no study.db; give the folder of a search"):
+    with pytest.raises(StudyError, match="holds no study.db; give a study folder"):
         serve(tmp_path, free_port())
     with (
         served(study, allow_edits=False) as port,

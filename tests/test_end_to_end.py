@@ -126,8 +126,8 @@ def test_an_interrupted_and_killed_search_ends_as_one_that_ran_through(pico: Fol
     code, said = cut_off(same, out, 3, signal.SIGINT)
     assert code == 130, said
     assert "Traceback" not in said
-    assert f"the best so far is {out / 'best' / 'plan.yaml'}" in said
-    assert f"to go on: paredown search {tmp_path / 'study.yaml'} --out {out}" in said
+    assert f"the best plan so far is {out / 'best' / 'plan.yaml'}" in said
+    assert f"to resume: paredown search {tmp_path / 'study.yaml'} --out {out}" in said
     assert paredown.validate(out / "best" / "plan.yaml")
     assert paredown.status(out).state == "stopped"
     first = trials_of(out)

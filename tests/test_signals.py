@@ -65,7 +65,7 @@ def ended(process: subprocess.Popen[str], number: int) -> tuple[int, str, float]
 def test_work_ends_at_its_next_safe_point(number: int) -> None:
     """With one line that says how to go on."""
     with started(LOOKS) as process:
-        assert ended(process, number)[:2] == (130, "stopped; to go on: paredown search 'a study.yaml'\n")
+        assert ended(process, number)[:2] == (130, "stopped; to resume: paredown search 'a study.yaml'\n")
 
 
 def test_no_library_swallows_a_signal() -> None:
@@ -79,7 +79,7 @@ def test_what_never_looks_is_ended_all_the_same() -> None:
     """After the time of grace, with the same line; a second signal is not kept waiting."""
     with started(NEVER_LOOKS) as process:
         code, said, took = ended(process, signal.SIGINT)
-        assert (code, said) == (130, "stopped; to go on: paredown search 'a study.yaml'\n")
+        assert (code, said) == (130, "stopped; to resume: paredown search 'a study.yaml'\n")
         assert GRACE_SECONDS - 0.1 < took < GRACE_SECONDS + 2
     with started(NEVER_LOOKS) as process:
         process.send_signal(signal.SIGTERM)
@@ -143,7 +143,7 @@ def test_a_search_is_stopped_at_any_step(
         lines = (said + rest).splitlines()
         assert (code, took < 10) == (130, True), (moment, took, rest)
         assert [line for line in lines if line.startswith("stopped")] == lines[-1:], lines
-        assert lines[-1].endswith(f"to go on: paredown search {study} --trials 3 --out {out}")
+        assert lines[-1].endswith(f"to resume: paredown search {study} --trials 3 --out {out}")
         assert (str(out / "best" / "plan.yaml") in lines[-1]) == bool(moment)
     assert call(monkeypatch, "search", study, "--trials", 3, "--out", out) == 0
     assert os.listdir(out / "best") == ["plan.yaml"]
