@@ -130,7 +130,7 @@ def find_plan(
         workers: Processes that fill the bank, and threads of in-order passes; one per core by default. The result does
             not depend on it.
         fresh: If the folder was measured with other weights, configuration, texts or libraries: move it to
-            ``OUT.before-N`` and start again. Nothing is deleted. A study whose inputs did not change resumes.
+            ``OUT.before-N`` and start over. Nothing is deleted. A study whose inputs did not change resumes.
         adopt: In the same case: resume with the existing trials, and record what changed.
         began: Start of the study's ``timeout`` on the clock of `time.monotonic` [s]; now by default.
 
@@ -151,7 +151,7 @@ def find_plan(
     from paredown.space.errors import StudyError
 
     if fresh and adopt:
-        raise StudyError("--fresh starts again and --adopt resumes; give only one of them")
+        raise StudyError("--fresh starts over and --adopt resumes; give only one of them")
     question = with_an_end(as_study(study))
     samplers[question.sampler], estimators[question.sensitivity]  # refuses unknown names before hours are spent
     changed: Changed = "fresh" if fresh else "adopt" if adopt else "refuse"

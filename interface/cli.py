@@ -109,7 +109,7 @@ def search(
         ),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="if model, texts or libraries changed: move OUT aside and start again")
+        bool, typer.Option("--fresh", help="if model, texts or libraries changed: move OUT aside and start over")
     ] = False,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="if they changed: resume with the existing trials, and record the change")

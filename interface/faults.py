@@ -19,12 +19,12 @@ BAD_INPUT, BUG = 2, 70
 
 NO_MEMORY = "not enough memory; set a smaller memory in the study file, give fewer --workers, or close other programs"
 
-SPACE = "free some space, then run the same command again to resume"
+SPACE = "free some space, then run the same command again: it resumes"
 RIGHTS = "choose a folder that you may write to, or change its permissions"
 REMEDIES = {
     errno.ENOSPC: SPACE,
     errno.EDQUOT: SPACE,
-    errno.EFBIG: "raise the limit on file sizes (ulimit -f), then run the same command again to resume",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f), then run the same command again: it resumes",
     errno.EROFS: RIGHTS,
     errno.EACCES: RIGHTS,
     errno.EPERM: RIGHTS,
@@ -33,7 +33,7 @@ REMEDIES = {
     errno.EISDIR: "choose another path",
     errno.ENOENT: "check the path; something may have removed it while the command ran",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
-    errno.EIO: "check the disk, then run the same command again to resume",
+    errno.EIO: "check the disk, then run the same command again: it resumes",
 }
 """Remedies by errno."""
 

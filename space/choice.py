@@ -61,6 +61,7 @@ class Choice(BaseModel):
     method: ClassVar[str]
     kinds: ClassVar[frozenset[Kind]] = frozenset({"linear"})
     without_statistics: ClassVar[Mapping[str, Any] | None] = None
+    """Knobs to set so that a choice of equal bytes needs no statistics; None if there are none."""
 
     then: Choice | None = Field(default=None, description="choice that compresses the remaining dense parts")
 

@@ -33,7 +33,7 @@ class Plan:
         """
         unknown = set(choices) - {site.name for site in inventory.sites}
         if unknown:
-            inventory[min(unknown)]  # raises
+            inventory[min(unknown)]  # raises UnknownNameError
         overruled: dict[str, str] = {}
         ranked = sorted(inventory.parents, key=lambda site: site.kind != "block")
         for site in ranked:

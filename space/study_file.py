@@ -61,7 +61,7 @@ class AtLeast(_Strict):
 
 
 class SpaceFile(_Strict):
-    """What may be done to the model."""
+    """The search space: choices that sites may take, and rules for them."""
 
     choices: dict[Kind, list[ChoiceText]] = Field(
         default_factory=dict, description="by kind of site; replaces the default choices"

@@ -104,7 +104,7 @@ def test_what_the_system_refuses_has_its_remedy(tmp_path: Path, capfd: pytest.Ca
     code, said = told(broken, capfd)
     assert (code, said) == (
         2,
-        "paredown: No space left on device; free some space, then run the same command again to resume\n",
+        "paredown: No space left on device; free some space, then run the same command again: it resumes\n",
     )
     engine = create_engine(f"sqlite:///{tmp_path}/no/study.db")
     fault = fault_of(lambda: engine.connect().execute(text("select 1")))
@@ -133,7 +133,7 @@ def test_streams_that_are_closed_or_full_do_no_harm(tmp_path: Path) -> None:
     ends = {
         f"{shell} >/dev/full": (
             2,
-            "paredown: No space left on device; free some space, then run the same command again to resume\n",
+            "paredown: No space left on device; free some space, then run the same command again: it resumes\n",
         ),
         f"{shell} >&- 2>&- <&-": (0, ""),
         f"{' '.join(command('status', tmp_path))} 2>/dev/full": (2, ""),

@@ -166,7 +166,7 @@ def test_a_fresh_start_moves_the_old_study_aside(study: Study) -> None:
     assert before.items() <= moved.items()
     assert losses(outcome) != losses(study.outcome)
     assert study.search(fresh=True) == (outcome, [])
-    with pytest.raises(StudyError, match="--fresh starts again and --adopt resumes; give only one of them"):
+    with pytest.raises(StudyError, match="--fresh starts over and --adopt resumes; give only one of them"):
         study.search(fresh=True, adopt=True)
 
 
