@@ -171,7 +171,7 @@ def test_a_matrix_that_is_no_second_moment_is_refused(spoil: str) -> None:
         column = 4 if spoil == "elsewhere" else 3
         moment[3, column] = moment[column, 3] = -1e6 if spoil == "negative" else float("nan")
     statistics = Statistics(second_moment=moment)
-    with pytest.raises(EvaluationError, match="the statistics are damaged; remove the bank's folder 'statistics'"):
+    with pytest.raises(EvaluationError, match="statistics are damaged; remove the "):
         inverse_factor(statistics)
     with pytest.raises(EvaluationError, match="its statistics are damaged"):
         surgery(torch.ones(8, 32), moment, 1, 16)
