@@ -92,10 +92,11 @@ def search(
         typer.Option(help="frontier (default), evopress, amq, tpe, nsga2, nsga3, gp, random", show_default=False),
     ] = None,
     latency: Annotated[
-        str | None, typer.Option(help="measure (default), off, or the file of a table", show_default=False)
+        str | None, typer.Option(help="measure (default), off, or the file of a latency table", show_default=False)
     ] = None,
     max_decode_ms: Annotated[
-        float | None, typer.Option(help="upper bound on the predicted time of a decoded token [ms]", show_default=False)
+        float | None,
+        typer.Option(help="upper bound on the predicted time of a decoded token, in ms", show_default=False),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="the study folder; runs/NAME by default", show_default=False)] = None,
@@ -112,7 +113,7 @@ def search(
         bool, typer.Option("--fresh", help="if model, texts or libraries changed: move OUT aside and start over")
     ] = False,
     adopt: Annotated[
-        bool, typer.Option("--adopt", help="if they changed: resume with the existing trials, and record the change")
+        bool, typer.Option("--adopt", help="instead of --fresh: resume with the existing trials and record the change")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the expected cost and stop")] = False,
     as_json: Json = False,
@@ -225,7 +226,10 @@ def bank(
     ] = False,
     keep: Annotated[
         list[Path] | None,
-        typer.Option(help="a study to keep; files that no kept study needs can be removed too", show_default=False),
+        typer.Option(
+            help="study folder to keep, may be repeated; files that no kept study needs can be removed too",
+            show_default=False,
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="remove what --clean counts")] = False,
     as_json: Json = False,
