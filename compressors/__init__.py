@@ -1,1 +1,1 @@
-"""What a choice does to a layer: the methods, the sites of a model, the bank, and models assembled from it."""
+"""Compression of layers: methods, site discovery, the bank of compressed sites, and models assembled from it."""

@@ -1,4 +1,4 @@
-"""Model folders of transformers: read, checked and loaded."""
+"""Reads, checks and loads transformers model folders."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from paredown.space.tensors import TensorSpec
 
 
 def resolve(name: str, revision: str | None = None) -> Path:
-    """The local folder of a model: the folder itself, or the hub's snapshot of a repository.
+    """The local folder of a model: the folder itself, or the snapshot of a hub repository.
 
     Raises:
-        CheckpointError: If there is neither such a folder nor such a repository, or it holds no safetensors.
+        CheckpointError: If neither such a folder nor such a repository exists, or it lacks config.json or safetensors.
     """
     folder = expanded(name)
     if not folder.exists():
@@ -39,7 +39,9 @@ def resolve(name: str, revision: str | None = None) -> Path:
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
         except Exception as error:  # the hub raises a dozen unrelated types: offline, gated, unknown, renamed
             reason = str(error).strip().splitlines()[0]
-            raise CheckpointError(f"no model folder {name}, and the hub did not give it: {reason}") from None
+            raise CheckpointError(
+                f"no model folder {name}, and it could not be downloaded from the hub: {reason}"
+            ) from None
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} has no config.json; give the folder that save_pretrained wrote")
     shards(folder)
@@ -47,21 +49,23 @@ def resolve(name: str, revision: str | None = None) -> Path:
 
 
 def shards(folder: Path, stem: str = "model") -> list[Path]:
-    """The safetensors files of a model folder, in order; each named by the index where there is one.
+    """The safetensors files of a model folder, in order; read from the index file if there is one.
 
     Args:
         folder: The folder.
-        stem: What their names begin with: ``STEM.safetensors``, or ``STEM.safetensors.index.json`` that names several.
+        stem: Prefix of the file names: ``STEM.safetensors``, or ``STEM.safetensors.index.json``, which names several.
 
     Raises:
-        CheckpointError: If there is none, or one that the index names is missing.
+        CheckpointError: If there is no such file, or a file that the index names is missing.
     """
     index = folder / f"{stem}.safetensors.index.json"
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, OSError) as error:
-            raise CheckpointError(f"{index} is truncated or no index ({error}); copy or download it again") from None
+            raise CheckpointError(
+                f"{index} is truncated or not an index ({error}); copy or download it again"
+            ) from None
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise CheckpointError(
@@ -75,10 +79,10 @@ def shards(folder: Path, stem: str = "model") -> list[Path]:
 
 
 def stored_layout(folder: Path) -> dict[str, TensorSpec]:
-    """Every tensor that a model folder stores, by name.
+    """Dtype and shape of every tensor that a model folder stores, by name.
 
     Raises:
-        CheckpointError: If a file is truncated or no safetensors file.
+        CheckpointError: If a file is truncated or not a safetensors file.
     """
     layout: dict[str, TensorSpec] = {}
     for path in shards(folder):
@@ -86,15 +90,15 @@ def stored_layout(folder: Path) -> dict[str, TensorSpec]:
             layout |= header_of(path)
         except (SafetensorError, OSError, KeyError) as error:
             raise CheckpointError(
-                f"{path} is truncated or no safetensors file ({error}); copy or download it again"
+                f"{path} is truncated or not a safetensors file ({error}); copy or download it again"
             ) from None
     return layout
 
 
 def header_of(path: Path) -> dict[str, TensorSpec]:
-    """Every tensor of a safetensors file, by name."""
-    with safe_open(path, "np") as file:  # for torch it would map the whole file as memory of the process
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+    """Dtype and shape of every tensor of a safetensors file, by name."""
+    with safe_open(path, "np") as file:  # "pt" would map the whole file as memory of the process
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
         return {name: TensorSpec(DTYPES[each.get_dtype()], tuple(each.get_shape())) for name, each in slices.items()}
 
 
@@ -102,11 +106,12 @@ def config_of(folder: Path) -> Any:
     """The configuration of a model folder.
 
     Raises:
-        CheckpointError: If it is unreadable, names no architecture, or the model is compressed already.
+        CheckpointError: If it is unreadable, names no architecture, or belongs to an encoder-decoder model or a model
+            that is compressed already.
     """
     try:
         config = AutoConfig.from_pretrained(folder)
-    except Exception as error:  # faults of a configuration come as errors of the hub's own types
+    except Exception as error:  # a faulty configuration raises error types of the hub's own
         raise CheckpointError(f"{folder}/config.json: {' '.join(str(error).split())[:200]}") from None
     if getattr(config, "is_encoder_decoder", False):
         raise CheckpointError(
@@ -122,26 +127,26 @@ def config_of(folder: Path) -> Any:
 
 
 def config_sha256(folder: Path) -> str:
-    """Fingerprint of the configuration file."""
+    """SHA-256 of the configuration file."""
     return hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
 
 
 def model_class(config: Any) -> Any:
-    """The class in transformers that the configuration names.
+    """The transformers class that the configuration names.
 
     Raises:
-        CheckpointError: If transformers has no such class: another one would load something else in silence.
+        CheckpointError: If transformers has no such class: another class would silently load something else.
     """
     name = config.architectures[0]
     if not hasattr(transformers, name):
         raise CheckpointError(
-            f"transformers has no class {name}; name the right one in config.json (LlamaForCausalLM, say)"
+            f"transformers has no class {name}; correct architectures in config.json, e.g. LlamaForCausalLM"
         )
     return getattr(transformers, name)
 
 
 def skeleton(config: Any) -> PreTrainedModel:
-    """The model without weights, on the meta device, its tied parameters tied."""
+    """The model on the meta device, without weights; tied parameters are tied."""
     with torch.device("meta"):
         found = model_class(config)
         model: PreTrainedModel = found(config)
@@ -151,7 +156,7 @@ def skeleton(config: Any) -> PreTrainedModel:
 
 
 def empty_model(config: Any) -> PreTrainedModel:
-    """The model in float32 with its buffers computed; of each parameter only the shape is there: one NaN, seen everywhere."""
+    """The float32 model with its buffers computed; every parameter is a `placeholder`."""
     from accelerate import init_empty_weights
 
     with no_init_weights(), init_empty_weights(include_buffers=False):
@@ -166,24 +171,27 @@ def empty_model(config: Any) -> PreTrainedModel:
 
 
 def placeholder(shape: Sequence[int]) -> torch.Tensor:
-    """A tensor of a shape that takes no memory: what is computed with it is NaN, and so cannot pass unseen."""
+    """A tensor of the given shape that takes no memory: a single NaN, expanded.
+
+    Whatever is computed with it is NaN, so its use cannot go unnoticed.
+    """
     return torch.tensor(torch.nan).expand(tuple(shape))
 
 
 def is_placeholder(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is a `placeholder` of more than one number."""
+    """Whether a tensor is a `placeholder` of more than one element."""
     return tensor.numel() > 1 and not any(tensor.stride())
 
 
 def load_original(folder: Path, config: Any | None = None) -> PreTrainedModel:
-    """The original in float32, in which every plan is scored.
+    """The original in float32, the precision in which every plan is scored.
 
     Raises:
-        CheckpointError: If weights are missing, truncated, not finite, or of another shape than the configuration's.
+        CheckpointError: If weights are missing, truncated or not finite, or their shape is not the configuration's.
     """
     config = config or config_of(folder)
     stored_layout(folder)
-    # A wrong shape comes back in the report; transformers' own error would not name the tensor.
+    # A wrong shape is taken from the loading report, because transformers' own error does not name the tensor.
     options = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
     model, report = model_class(config).from_pretrained(folder, **options)
     missing = sorted(report["missing_keys"])
@@ -192,25 +200,25 @@ def load_original(folder: Path, config: Any | None = None) -> PreTrainedModel:
     if report["mismatched_keys"]:
         name, found, expected = min(report["mismatched_keys"])
         raise CheckpointError(
-            f"{folder}: {name} has shape {tuple(found)}, its config.json asks for {tuple(expected)}; mend one of them"
+            f"{folder}: {name} has shape {tuple(found)}, config.json requires {tuple(expected)}; correct one of them"
         )
     original: PreTrainedModel = model.eval()
     for name, parameter in original.named_parameters():
         if not torch.isfinite(parameter).all():
-            raise CheckpointError(f"{folder}: {name} holds values that are not finite; give a sound checkpoint")
+            raise CheckpointError(f"{folder}: {name} holds values that are not finite; give an intact checkpoint")
         parameter.requires_grad_(False)
     return original
 
 
 def missing_weights(folder: Path, config: Any, missing: Sequence[str]) -> CheckpointError:
-    """What is said of a checkpoint that lacks weights."""
+    """The error for a checkpoint that lacks weights."""
     return CheckpointError(
-        f"{folder} lacks weights of {config.architectures[0]}: {', '.join(missing[:3])}; give the whole checkpoint"
+        f"{folder} lacks weights of {config.architectures[0]}: {', '.join(missing[:3])}; give the complete checkpoint"
     )
 
 
 def parameters_of(model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
-    """Parameters and stored buffers by name, a tied one under its first name only."""
+    """Parameters and stored buffers by name; a tied parameter appears under its first name only."""
     named: dict[str, torch.Tensor] = dict(model.named_parameters())
     for name, tensor in model.state_dict(keep_vars=True).items():
         if name not in named and not any(tensor is other for other in model.parameters()):

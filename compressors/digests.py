@@ -1,4 +1,4 @@
-"""Fingerprints of a checkpoint's weights, remembered for as long as its files stay as they are."""
+"""Fingerprints of a checkpoint's weights, cached on disk until its files change."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from paredown.space.errors import OutputError, StudyError
 from paredown.space.files import read_json, write_json
 
 ALL = "*.safetensors"
-"""Name under which the fingerprint of all weight files lies."""
+"""Key of the fingerprint of all weight files together."""
 
 
 class FingerprintsFile(BaseModel):
-    """What a file of fingerprints holds: which checkpoint they are of, and the fingerprints by name of the parameter."""
+    """Content of a fingerprint file: the checkpoint, and its SHA-256 fingerprints by parameter name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,11 +29,11 @@ class FingerprintsFile(BaseModel):
 
 
 class Fingerprints:
-    """Fingerprints by name, in memory and in a file that belongs to one state of the checkpoint's files.
+    """Fingerprints by name, cached in memory and in a file that belongs to one state of the checkpoint's files.
 
     Args:
-        folder: The bank's; the file lies in a folder below it. None remembers nothing.
-        checkpoint: Where the weights come from; None likewise.
+        folder: The bank's folder; the file lies in a subfolder. None caches nothing on disk.
+        checkpoint: Folder of the weights; None caches nothing on disk.
     """
 
     def __init__(self, folder: Path | None, checkpoint: Path | None) -> None:
@@ -43,14 +43,14 @@ class Fingerprints:
         self._new = False
 
     def get(self, name: str, make: Callable[[], str]) -> str:
-        """The fingerprint of a name, made now if it is not known."""
+        """The fingerprint of a name; computed by ``make`` if unknown."""
         if name not in self._known:
             self._known[name] = make()
             self._new = True
         return self._known[name]
 
     def write(self) -> None:
-        """Keeps what was made, unless the disk is full: then it is made again next time."""
+        """Writes new fingerprints to the file. If that fails (full disk), they are recomputed next time."""
         if self.path and self._new:
             content = FingerprintsFile(checkpoint=str(self.checkpoint), sha256_of=_read(self.path) | self._known)
             try:
@@ -61,12 +61,12 @@ class Fingerprints:
 
 
 class Digests:
-    """SHA-256 of parameters' values by name: equal for equal values in whatever precision they are held.
+    """SHA-256 of parameter values by name; equal for equal values, whatever precision they are held in.
 
     Args:
-        parameters: By name; read when first asked for.
-        folder: The bank's, where fingerprints are remembered.
-        checkpoint: Where the parameters come from; None remembers nothing.
+        parameters: Parameters by name; each is read when its digest is first requested.
+        folder: The bank's folder, where fingerprints are cached.
+        checkpoint: Folder of the parameters; None caches nothing on disk.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], folder: Path, checkpoint: Path | None) -> None:
@@ -75,14 +75,14 @@ class Digests:
 
     @property
     def path(self) -> Path | None:
-        """The file in which they are remembered."""
+        """The fingerprint file; None if nothing is cached on disk."""
         return self._fingerprints.path
 
     def __getitem__(self, name: str) -> str:
         return self._fingerprints.get(name, lambda: self._digest(name))
 
     def write(self) -> None:
-        """Keeps what was found."""
+        """Writes new digests to the fingerprint file."""
         self._fingerprints.write()
 
     def _digest(self, name: str) -> str:
@@ -92,11 +92,11 @@ class Digests:
 
 
 def weights_sha256(checkpoint: Path, folder: Path | None = None) -> str:
-    """Fingerprint of the weight files of a model folder; reads them, unless the files are those of which it is remembered.
+    """Fingerprint of the weight files of a model folder; reads the files only if they changed since it was cached.
 
     Args:
         checkpoint: The model folder.
-        folder: The bank's, where it is remembered; None remembers nothing.
+        folder: The bank's folder, where the fingerprint is cached; None caches nothing on disk.
     """
     fingerprints = Fingerprints(folder, checkpoint)
     found = fingerprints.get(ALL, lambda: _files_sha256(checkpoint))
@@ -113,7 +113,7 @@ def _files_sha256(checkpoint: Path) -> str:
 
 
 def _files_key(checkpoint: Path) -> str:
-    """Changes whenever a weight file is written or exchanged."""
+    """A key that changes whenever a weight file is written or replaced."""
     content = []
     for path in sorted(checkpoint.glob("*.safetensors")):
         found = path.stat()
@@ -122,7 +122,7 @@ def _files_key(checkpoint: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, str]:
-    """What a file holds; nothing where it is missing or damaged."""
+    """Fingerprints in a file; empty if it is missing or damaged."""
     try:
         return read_json(path, FingerprintsFile, StudyError, "").sha256_of
     except StudyError:

@@ -1,6 +1,6 @@
-"""Safetensors files mapped read-only: what was read costs no memory that the system could not take back.
+"""Read-only memory mapping of safetensors files: the system can reclaim the pages that were read.
 
-A private mapping that may be written, as safetensors makes for torch, counts as memory of the process wherever that is limited.
+A private writable mapping, which safetensors makes for torch, counts against the memory limit of the process.
 """
 
 from __future__ import annotations
@@ -19,22 +19,25 @@ from torch import Tensor
 from paredown.space.tensors import Layout, TensorSpec, total_bytes
 
 DTYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
 
 CODES = {name: code for code, name in DTYPES.items()}
 
 ORDER = (
-    "int64", "float64", "float32", "int32", "bfloat16", "float16", "int16", "float8_e4m3fn", "float8_e5m2", "int8", "uint8", "bool"
+    "int64", "float64", "float32", "int32", "bfloat16", "float16", "int16",
+    "float8_e4m3fn", "float8_e5m2", "int8", "uint8", "bool",
 )  # fmt: skip
-"""Types in a file, as safetensors orders them: wider ones first, so that all tensors are aligned."""
+"""Dtypes in the order in which safetensors writes them: wider ones first, so that all tensors are aligned."""
 
 Places = dict[str, tuple[TensorSpec, int]]
+"""Spec of each tensor of a file and its offset from the start of the file [bytes], by name."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a file, by name; not to be modified.
+    """Every tensor of a file by name, memory-mapped; do not modify them.
 
     Raises:
         SafetensorError: If the file is torn.
@@ -46,7 +49,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def places(path: Path) -> Places:
-    """What each tensor of a file is, and where it lies, in bytes from the file's beginning.
+    """Dtype, shape and offset of each tensor of a file, read from its header.
 
     Raises:
         SafetensorError: If the file is torn.
@@ -63,14 +66,14 @@ def places(path: Path) -> Places:
             for name, value in header.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SafetensorError(f"{path} is no safetensors file ({error})") from None
+        raise SafetensorError(f"{path} is not a safetensors file ({error})") from None
     if size != max((start + spec.size_bytes for spec, start in found.values()), default=8 + length):
         raise SafetensorError(f"{path} is truncated")
     return found
 
 
 def file_head(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
-    """What a file begins with, byte for byte as safetensors writes it, and where each tensor lies in the data that follows."""
+    """Header of a file exactly as safetensors writes it, and each tensor's offset in the data section [bytes]."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     starts, end = {}, 0
     for name in sorted(layout, key=lambda name: (ORDER.index(layout[name].dtype), name)):
@@ -86,12 +89,12 @@ def file_head(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, dict[
 
 
 def file_bytes(layout: Layout, metadata: Mapping[str, str] | None = None) -> int:
-    """Size of the file that holds the tensors of a layout."""
+    """Size of the file that holds the tensors of a layout [bytes]."""
     return len(file_head(layout, metadata or {})[0]) + total_bytes(layout)
 
 
 def mapped_bytes(path: Path) -> Tensor:
-    """The bytes of a file, read-only; unmapped when the last tensor that looks at them is gone."""
+    """The bytes of a file, mapped read-only; unmapped when the last tensor that views them is gone."""
     with path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     with warnings.catch_warnings():
@@ -100,7 +103,7 @@ def mapped_bytes(path: Path) -> Tensor:
 
 
 def tensor_at(data: Tensor, spec: TensorSpec, start: int) -> Tensor:
-    """The tensor that lies in bytes from ``start`` on."""
+    """The tensor whose data begins at byte ``start``; a copy if the data is not aligned, else a view."""
     dtype: torch.dtype = getattr(torch, spec.dtype)
     part = data[start : start + spec.size_bytes]
     if start % dtype.itemsize:  # old files are not aligned

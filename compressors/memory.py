@@ -1,4 +1,4 @@
-"""How much memory a process may take."""
+"""Memory limits of the process, and how freed memory returns to the system."""
 
 from __future__ import annotations
 
@@ -9,24 +9,32 @@ from pathlib import Path
 from paredown.space.budget import Budget
 
 SHARE = 0.6
-"""Of what is available, for weights; the rest is for decoded matrices, activations and logits."""
+"""Fraction of the available memory for weights; the rest is for decoded matrices, activations and logits."""
 
 LARGE_BYTES = 1 << 17
-"""As glibc has it before it raises it by itself. With 4 MB, what is smaller left holes on the heap: 2.6 MB a block of width 1024."""
+"""Size above which a freed allocation returns to the system [bytes].
+
+This is glibc's initial threshold, which glibc raises by itself. With 4 MB, tensors below it left holes on the heap:
+2.6 MB per block of width 1024."""
 
 M_MMAP_THRESHOLD = -3
-"""Of ``mallopt`` in ``malloc.h``."""
+"""Parameter number for ``mallopt``, from ``malloc.h``."""
 
 CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Files with the memory limit of the container [bytes]: cgroup v2, then v1."""
 
 
 def memory_bytes(text: str) -> int:
-    """Bytes that a study's ``memory`` allows for weights: a size such as ``8GB``, or ``auto`` for a share of what is available."""
+    """Memory that a study's ``memory`` allows for weights [bytes].
+
+    Args:
+        text: A size such as ``8GB``, or ``auto`` for `SHARE` of the available memory.
+    """
     return int(SHARE * available_bytes()) if text == "auto" else Budget.parse(text).bytes_of(0, 0)
 
 
 def available_bytes() -> int:
-    """What the machine has left, or the container or the process is allowed, whichever is least."""
+    """The least of the machine's available memory, the container's limit and the process's limits [bytes]."""
     limits = [_machine_bytes()]
     for path in map(Path, CONTAINER):
         try:
@@ -50,9 +58,9 @@ def _machine_bytes() -> int:
 
 
 def give_back_large() -> None:
-    """From now on memory of large tensors goes back to the system as soon as they are let go, where the C library can do that.
+    """Makes the C library return large tensors' memory to the system as soon as it is freed, where it supports that.
 
-    glibc else keeps tensors below 32 MB on its heap, with holes between them: several times a block's weights.
+    Otherwise glibc keeps tensors below 32 MB on its heap, with holes between them: several times a block's weights.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:

@@ -1,4 +1,4 @@
-"""What measured numbers depend on beside texts and choices: weights, configuration, and the libraries that compute."""
+"""What measured numbers depend on besides texts and choices: weights, configuration and library versions."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ LIBRARIES = ("torch", "transformers", "numpy")
 
 COSMETIC = frozenset(
     {
-        "_name_or_path",  # where the folder lay
-        "_commit_hash",  # of the hub's repository; the weights have a fingerprint of their own
-        "transformers_version",  # that wrote the file; the one that reads it counts, and is among the libraries
-        "id2label", "label2id", "problem_type",  # names of classes of heads that no metric reads
-        "output_attentions", "output_hidden_states", "return_dict", "use_cache",  # what a call gives back: each call says so itself
-        "initializer_range",  # of weights that are loaded instead
+        "_name_or_path",  # location of the folder
+        "_commit_hash",  # revision on the hub; the weights have a fingerprint of their own
+        "transformers_version",  # wrote the file; the version that reads it counts, and is in LIBRARIES
+        "id2label", "label2id", "problem_type",  # class names of heads that no metric reads
+        "output_attentions", "output_hidden_states", "return_dict", "use_cache",  # every call sets them itself
+        "initializer_range",  # weights are loaded, not initialised
     }
 )  # fmt: skip
-"""Keys of a configuration that no measured number depends on."""
+"""Configuration keys that no measured number depends on."""
 
 
 class Origin(BaseModel):
-    """What trials, facts, statistics and calibrated records depend on; data-free records depend on the weights alone.
+    """What trials, facts, statistics and calibrated records depend on. Data-free records depend on the weights alone.
 
-    The tokenizer is not among it: texts have fingerprints as sequences of tokens.
+    The tokenizer is not included: texts have fingerprints as sequences of tokens.
 
     Attributes:
         weights: Fingerprint of the weight files.
-        config: The effective configuration, defaults written out, without what is `COSMETIC`.
-        versions: Of libraries, and of paredown's own methods (``methods``).
+        config: The effective configuration, with defaults and without the keys in `COSMETIC`.
+        versions: Versions of the libraries, and of paredown's own methods (``methods``).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,17 +55,17 @@ class Origin(BaseModel):
         Args:
             checkpoint: The folder.
             config: Its configuration, as transformers reads it.
-            folder: The bank's, where the fingerprint of the weights is remembered.
+            folder: The bank's folder, where the fingerprint of the weights is cached.
         """
         versions = {name: version(name) for name in LIBRARIES} | {"methods": str(VERSION)}
         return cls(weights=weights_sha256(checkpoint, folder), config=effective(config), versions=versions)
 
     def sha256(self) -> str:
-        """Fingerprint of all of it."""
+        """Fingerprint of the whole origin."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
 
     def records(self, sha256: Mapping[str, str]) -> Records:
-        """What a plan file says of records that were made here, by site their digests."""
+        """What a plan file states about records of this origin; ``sha256`` holds their digests by site."""
         config = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()
         short = {site: digest[:DIGITS] for site, digest in sha256.items()}
         return Records(
@@ -77,12 +77,12 @@ class Origin(BaseModel):
         )
 
     def named(self) -> dict[str, Any]:
-        """Each value by a name that a person knows: ``weights``, ``rope_parameters.rope_theta``, ``torch``."""
+        """Each value by a readable name: ``weights``, ``rope_parameters.rope_theta``, ``torch``."""
         return {"weights": self.weights, **flat(self.config), **self.versions}
 
 
 def machine() -> str:
-    """The processor, and how many threads compute: sums may differ in their last digits with either."""
+    """Name of the processor and number of compute threads. Sums may differ in their last digits with either."""
     import torch
 
     return f"{cpu_name()}, {torch.get_num_threads()} threads"
@@ -100,14 +100,14 @@ def cpu_name() -> str:
 
 
 def effective(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON, without what is `COSMETIC`."""
+    """A configuration as plain JSON values, without the keys in `COSMETIC`."""
     values = {key: value for key, value in config.to_dict().items() if key not in COSMETIC}
     found: dict[str, Any] = json.loads(json.dumps(values, default=str))
     return found
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by dots."""
+    """Nested mappings flattened into one, with keys joined by dots."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

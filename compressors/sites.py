@@ -1,4 +1,4 @@
-"""The sites of a model, found by walking it."""
+"""Finds the sites of a model by walking its modules."""
 
 from __future__ import annotations
 
@@ -41,10 +41,14 @@ NORMS = {
     "GPT2Block": ("ln_1", "ln_2"),
     "OPTDecoderLayer": ("self_attn_layer_norm", "final_layer_norm"),
 }
-"""By class of the block: the norms that only the attention and only the feed-forward network read, and whose weight is a factor."""
+"""By class of block: the norm that only the attention reads, and the norm that only the feed-forward network reads.
+
+Both multiply their output by their weight."""
 
 SEPARATE_HEADS = ("LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention", "BertSelfAttention")
-"""Attentions that take the number of heads from the widths of their matrices, so that narrower ones need no other code."""
+"""Attention classes that derive the number of heads from the widths of their matrices.
+
+Narrower matrices therefore need no other code."""
 
 
 def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -72,8 +76,8 @@ def inventory_of(folder: Path, config: Any | None = None, ties: Sequence[Sequenc
 
     Args:
         folder: A model folder of transformers.
-        config: Its configuration, where that was read already.
-        ties: Groups of module names (last part) that must take one choice.
+        config: Its configuration, if it has been read already.
+        ties: Groups of module names (last component) that must share one choice.
 
     Raises:
         CheckpointError: If the folder is incomplete or the model has nothing to decide.
@@ -87,10 +91,10 @@ def inventory_of(folder: Path, config: Any | None = None, ties: Sequence[Sequenc
 def walk(
     model: PreTrainedModel, stored: dict[str, TensorSpec], default: str, ties: Sequence[Sequence[str]] = ()
 ) -> Inventory:
-    """The inventory of a model, with dtypes as ``stored`` gives them by name, else ``default``.
+    """The inventory of a model. Dtypes come from ``stored`` by name, else from ``default``.
 
-    Layers behind the blocks of an encoder (poolers, heads) are no sites: it is scored by its final hidden states, which say
-    nothing of them.
+    Layers after the blocks of an encoder (poolers, heads) are not sites: an encoder is scored by its final hidden
+    states, which do not depend on them.
     """
     prefix, blocks = blocks_of(model)
     parameters = parameters_of(model)
@@ -114,7 +118,7 @@ def walk(
             continue
         weight = f"{name}.weight"
         if weight not in layout or len(layout[weight].shape) != 2:
-            continue  # tied to one that came before
+            continue  # tied to an earlier matrix
         bias = layout.get(f"{name}.bias")
         transposed = isinstance(module, Conv1D)
         rows, columns = layout[weight].shape
@@ -163,8 +167,11 @@ def _structured(
     inside: Sequence[Site],
     layout: Mapping[str, TensorSpec],
 ) -> list[Site]:
-    """The attention or feed-forward network of a block, where its matrices are those of a pattern, no others share a leaf with them,
-    and they are not all one leaf: that would be two sites of one name."""
+    """The attention or feed-forward network of a block as a list of at most one site.
+
+    The list is empty unless the block has the matrices of a pattern, they share no leaf with other matrices, and they
+    span at least two leaves. A single leaf would give two sites of one name.
+    """
     pattern = next((pattern for pattern in patterns if all(start + part in matrices for part in pattern)), None)
     if pattern is None:
         return []
@@ -195,7 +202,10 @@ def _norm(kind: Kind, block: nn.Module, start: str, layout: Mapping[str, TensorS
 
 
 def _is_homogeneous(kind: Kind, block: nn.Module, members: Sequence[Member]) -> bool:
-    """Values are averaged, gated neurons are products, and a rectifier keeps the scale of what it passes."""
+    """Whether scaling a row of the matrix before the reader by a positive factor scales the reader's input alike.
+
+    It does for attention values, which are averaged, for gated neurons, which are products, and for ReLU neurons.
+    """
     if type(block).__name__ not in NORMS:
         return False
     if kind == "attention":
@@ -232,7 +242,7 @@ def _leaves(
 
 
 def _merged(ties: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-    """The groups, those with a name in common made one."""
+    """The groups, with those that share a name merged."""
     merged: list[tuple[str, ...]] = []
     for tie in ties:
         common = [group for group in merged if set(group) & set(tie)]

@@ -1,4 +1,4 @@
-"""The original's tensors, read from its files when they are asked for: a model may be larger than memory."""
+"""Lazy reading of the original's tensors from its files, because a model may be larger than memory."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ from paredown.space.tensors import TensorSpec
 
 
 def open_original(folder: Path, config: Any, memory_bytes: int) -> tuple[PreTrainedModel, Mapping[str, Tensor]]:
-    """The original and its parameters by name: both in memory in float32 where that fits, else a model without weights.
+    """The original and its parameters by name.
+
+    Both are in memory in float32 if that fits. Otherwise the model has no weights, and parameters are read lazily.
 
     Args:
         folder: A model folder.
         config: Its configuration.
-        memory_bytes: What the weights may take in memory.
+        memory_bytes: Memory that the weights may take [bytes].
 
     Raises:
-        CheckpointError: If the checkpoint is unsound, or does not fit and cannot be streamed.
+        CheckpointError: If the checkpoint is incomplete or damaged, or does not fit and cannot be streamed.
     """
     wanted = 4 * sum(parameter.numel() for parameter in skeleton(config).parameters())
     if wanted <= memory_bytes:
@@ -44,44 +46,47 @@ def open_original(folder: Path, config: Any, memory_bytes: int) -> tuple[PreTrai
     weights = Weights(folder, config)
     if weights.missing:
         raise CheckpointError(
-            f"{folder} stores {weights.missing[0]} under another name, so it must be loaded as a whole: that takes {wanted:,} bytes, "
-            f"{memory_bytes:,} are allowed; write it anew with save_pretrained, or raise memory"
+            f"{folder} stores {weights.missing[0]} under another name, so it must be loaded whole, which takes "
+            f"{wanted:,} bytes; {memory_bytes:,} are allowed; rewrite it with save_pretrained, or raise memory"
         )
     give_back_large()
     return empty_model(config), weights
 
 
 def decoded_bytes(parameters: Mapping[str, Tensor]) -> int:
-    """Most bytes of decoded matrices that a bank of these parameters keeps: none of a streamed model, which asks once a pass."""
+    """Bound on the decoded matrices that a bank of these parameters keeps in memory [bytes].
+
+    It is 0 for a streamed model, which requests each matrix once per pass.
+    """
     return 0 if isinstance(parameters, Weights) else CACHE_BYTES
 
 
 def original_weights(folder: Path, config: Any) -> Mapping[str, Tensor]:
-    """The original's parameters by name: read lazily, or all in memory where transformers converts what is stored.
+    """The original's parameters by name: read lazily, or all in memory if transformers has to convert what is stored.
 
     Raises:
-        CheckpointError: If the checkpoint is unsound.
+        CheckpointError: If the checkpoint is incomplete or damaged.
     """
     weights = Weights(folder, config)
     return parameters_of(load_original(folder, config)) if weights.missing else weights
 
 
 class Weights(Mapping[str, Tensor]):
-    """The original's parameters and stored buffers by name, a tied one once; each as it is stored, read when it is asked for.
+    """The original's parameters and stored buffers by name, in their stored dtypes, each read when it is requested.
 
-    Files are mapped read-only, so what was read costs no memory that the system could not take back. In float32 the numbers
-    are those of `load_original`.
+    A tied parameter appears once. Files are mapped read-only, so the system can reclaim the pages that were read.
+    Converted to float32, the values equal those of `load_original`.
 
     Args:
         folder: A model folder.
         config: Its configuration.
 
     Attributes:
-        missing: Names that are not in the files, which transformers may still make from others: legacy names, merged tensors.
+        missing: Names that the files lack but transformers may still derive from others: legacy names, merged tensors.
 
     Raises:
-        CheckpointError: If weights are missing, truncated, or of another shape than the configuration's; when read, if they
-            are not finite.
+        CheckpointError: If weights are missing or truncated, or their shape is not the configuration's; when read, if
+            they are not finite.
     """
 
     def __init__(self, folder: Path, config: Any) -> None:
@@ -97,7 +102,7 @@ class Weights(Mapping[str, Tensor]):
             found, expected = stored[key].shape, tuple(parameters[name].shape)
             if found != expected:
                 raise CheckpointError(
-                    f"{folder}: {name} has shape {found}, its config.json asks for {expected}; mend one of them"
+                    f"{folder}: {name} has shape {found}, config.json requires {expected}; correct one of them"
                 )
         self._names = [name for name in parameters if name in self._stored]
         self._places: dict[str, tuple[Path, TensorSpec, int]] = {}
@@ -114,7 +119,7 @@ class Weights(Mapping[str, Tensor]):
         if name not in self._finite:
             if not torch.isfinite(tensor).all():
                 raise CheckpointError(
-                    f"{self.folder}: {name} holds values that are not finite; give a sound checkpoint"
+                    f"{self.folder}: {name} holds values that are not finite; give an intact checkpoint"
                 )
             self._finite.add(name)
         return tensor
@@ -129,16 +134,16 @@ class Weights(Mapping[str, Tensor]):
         return name in self._stored
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process maps the files itself."""
+        """State without the mappings: another process maps the files itself."""
         return self.__dict__ | {"_open": {}}
 
 
 def _stored_names(
     model: PreTrainedModel, parameters: Mapping[str, Tensor], stored: Mapping[str, TensorSpec]
 ) -> tuple[dict[str, str], list[str]]:
-    """Under which key each parameter is stored, and the keys that are no parameter's.
+    """The key under which each parameter is stored, and the keys that belong to no parameter.
 
-    A key is a parameter's name, or one of its names where it is tied; a base model's prefix may be missing or be added.
+    A key is a parameter's name, or one of its names if it is tied. The base model's prefix may be missing or added.
     """
     first = {id(tensor): name for name, tensor in parameters.items()}
     known = {

@@ -70,5 +70,5 @@ def test_a_torn_file_is_told(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "a.safetensors"
     save_file(tensors(), path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(SafetensorError, match="is truncated|is no safetensors file"):
+    with pytest.raises(SafetensorError, match="is truncated|is not a safetensors file"):
         read_tensors(path)

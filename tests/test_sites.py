@@ -171,7 +171,7 @@ def test_a_broken_folder_is_refused_with_the_remedy(tmp_path: Path, pico: Callab
         (tmp_path / name).write_bytes((pico("llama") / name).read_bytes())
     weights = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(CheckpointError, match="truncated or no safetensors file.*download it again"):
+    with pytest.raises(CheckpointError, match="truncated or not a safetensors file.*download it again"):
         inventory_of(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="has no model.safetensors"):
