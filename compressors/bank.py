@@ -1,4 +1,4 @@
-"""Every (site, choice) compressed once, stored as it would be deployed."""
+"""The bank: every (site, choice) compressed once and stored as it would be deployed."""
 
 from __future__ import annotations
 
@@ -23,25 +23,27 @@ from paredown.space.site import Site
 from paredown.space.statistics import StatisticsOf
 
 CACHE_BYTES = 1 << 30
+"""Default upper bound on the decoded matrices that a bank keeps in memory [bytes]."""
 
 
 class Bank:
-    """Compressed sites on disk, found by content, and the dense matrices that were used last in memory.
+    """Content-addressed store of compressed sites on disk, with a cache of recently used dense matrices in memory.
 
-    A record is one safetensors file; it appears whole or not at all, so a fill that was killed goes on where it was, and
-    several processes may read and fill one folder. It has a digest: one that was damaged since is made again.
+    A record is one safetensors file. It appears whole or not at all, so a killed fill resumes where it stopped, and
+    several processes may read and fill one folder. Each record has a digest; a damaged record is recomputed.
 
     Args:
-        folder: Where records lie; made when the first is written.
-        parameters: The original's parameters by name; read, never modified.
-        statistics: Of its matrices, by name of the module, for calibrated choices.
+        folder: Folder of the records; created with the first record.
+        parameters: The original's parameters by name; never modified.
+        statistics: Statistics of the original's matrices by module name, for calibrated choices.
         calibration: Fingerprint of the texts that the statistics were collected on.
-        cache_bytes: Most bytes of decoded matrices that are kept in memory, beside the last site's; with 0 not even those.
-        checkpoint: Folder that the parameters come from, so that their fingerprints can be remembered beside the records.
+        cache_bytes: Upper bound on the decoded matrices kept in memory [bytes]; the last site's always stay. 0 keeps
+            none at all.
+        checkpoint: Folder of the parameters, so that their fingerprints can be cached beside the records.
         say: Called with a line for each damaged record.
 
     Attributes:
-        used: Fingerprints of the records that were asked for.
+        used: Fingerprints of the records that were requested.
     """
 
     def __init__(
@@ -65,10 +67,10 @@ class Bank:
         self._cache_bytes = self._free = cache_bytes
 
     def tensors(self, site: Site, choice: Choice) -> Tensors:
-        """The tensors that store a site under a choice, compressed now if no record is there; memory-mapped.
+        """The tensors that store a site under a choice, memory-mapped; compresses the site now if it has no record.
 
         Raises:
-            OutputError: If the record cannot be written, or is not read back as it was written.
+            OutputError: If the record cannot be written, or does not read back as it was written.
         """
         if choice == KEEP:
             return encode_site(site, choice, self.parameters, self.statistics)
@@ -79,12 +81,14 @@ class Bank:
             found = self._read(site, choice, path)
         if found is None:
             raise OutputError(
-                f"{path} cannot be read back as it was written: check the disk, or name another folder with --bank"
+                f"{path} does not read back as it was written; check the disk, or name another folder with --bank"
             )
         return found
 
     def make(self, site: Site, choice: Choice, path: Path) -> None:
-        """Compresses a site under a choice into its record, in one thread: the same bytes whoever makes them.
+        """Compresses a site under a choice and writes its record.
+
+        One thread computes, so that every process writes the same bytes.
 
         Raises:
             OutputError: If the record cannot be written.
@@ -94,7 +98,7 @@ class Bank:
         write_tensors(path, tensors, self._about(site, choice), self.folder)
 
     def decoded(self, site: Site, choice: Choice) -> Tensors:
-        """The float32 parameters that a site computes with under a choice; not to be modified."""
+        """The float32 parameters that a site computes with under a choice; do not modify them."""
         if choice == KEEP:
             names = [f"{m.module}.{part}" for m in site.members for part in ("weight", "bias")]
             return {name: self.parameters[name].float() for name in names if name in self.parameters}
@@ -113,7 +117,7 @@ class Bank:
         return decoded
 
     def store(self, site: Site, choice: Choice, tensors: Tensors) -> None:
-        """Keeps what was compressed elsewhere as the record of a site under a choice.
+        """Writes tensors that were compressed elsewhere as the record of a site under a choice.
 
         Raises:
             OutputError: If the record cannot be written.
@@ -121,21 +125,24 @@ class Bank:
         write_tensors(self.path(site, choice), tensors, self._about(site, choice), self.folder)
 
     def calibrated(self, statistics: StatisticsOf | None, calibration: str) -> Bank:
-        """The same folder and original under other statistics: calibrated records are others, all others the same."""
+        """A bank over the same folder and original with other statistics.
+
+        Calibrated records differ between the two; data-free records are shared.
+        """
         bank = Bank(self.folder, self.parameters, statistics, calibration, self._cache_bytes // 8, say=self.say)
         bank._digests, bank.used = self._digests, self.used
         return bank
 
     def holds(self, site: Site, choice: Choice) -> bool:
-        """Whether the record is there, undamaged."""
+        """Whether the record exists and is undamaged; always true for ``keep``."""
         return choice == KEEP or self._read(site, choice, self.path(site, choice)) is not None
 
     def sha256(self, site: Site, choice: Choice) -> str | None:
-        """The digest of a record's tensors, as the record has it; None where there is no record."""
+        """The digest that a record states for its tensors; None if there is no record."""
         return stored_sha256(self.path(site, choice))
 
     def path(self, site: Site, choice: Choice) -> Path:
-        """Where the record of a site under a choice lies: a name made of its content."""
+        """Path of the record of a site under a choice: a hash of everything that the record depends on."""
         content = [str(VERSION), str(choice), site.kind]
         for member in site.members:
             content += [member.module, str(member.transposed), member.dtype]
@@ -149,17 +156,17 @@ class Bank:
         return record_path(self.folder, name)
 
     def remember(self) -> None:
-        """Keeps the fingerprints of the parameters that were asked for, so that no later start reads all weights for them."""
+        """Writes the fingerprints of the requested parameters to disk, so that later runs need not read all weights."""
         self._digests.write()
 
     def _read(self, site: Site, choice: Choice, path: Path) -> Tensors | None:
-        """The record, memory-mapped; None where it is missing or damaged."""
+        """The record, memory-mapped; None if it is missing or damaged."""
         if not path.is_file():
             return None
         try:
             return checked_tensors(path)
         except SafetensorError:
-            self.say(f"the record of {site.name} ({choice}) in {self.folder} is damaged: it is made again")
+            self.say(f"the record of {site.name} ({choice}) in {self.folder} is damaged: it is recomputed")
             return None
 
     def _about(self, site: Site, choice: Choice) -> dict[str, Any]:
@@ -168,7 +175,10 @@ class Bank:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """What must not depend on other threads runs alone: sums, which depend on how many share them, and times, which wait for them."""
+    """Context in which torch computes with one thread.
+
+    Rounding of a sum depends on the number of threads, and a timing waits for all of them.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""Who uses a bank's folder, and what killed processes left there; importing this imports no torch."""
+"""Locks on a bank's folder, and removal of what killed processes left there; importing this imports no torch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from paredown.space.temporary import abandoned, system_folder
 
 @contextmanager
 def bank_in_use(bank: Path | None) -> Iterator[Path]:
-    """A bank's folder, which nobody cleans meanwhile; what killed processes left in it is removed first.
+    """Yields a bank's folder, which no process can clean while the context is open.
+
+    Leftovers of killed processes are removed first.
 
     Args:
-        bank: The folder, made if it is missing; None for a temporary one.
+        bank: The folder, created if missing; None for a temporary one.
 
     Raises:
-        StudyError: If it is being cleaned.
-        OutputError: If it cannot be made.
+        StudyError: If the bank is being cleaned.
+        OutputError: If the folder cannot be created.
     """
     if bank is None:
         with system_folder("bank") as temporary:
@@ -38,10 +40,10 @@ def bank_in_use(bank: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def bank_alone(bank: Path) -> Iterator[None]:
-    """A bank that no other process uses meanwhile.
+    """Locks a bank, so that no other process uses it while the context is open.
 
     Raises:
-        StudyError: If one does.
+        StudyError: If another process uses it.
         OutputError: If the folder cannot be written.
     """
     with held(bank, StudyError(f"a search or an apply uses the bank {bank}; wait for it or stop it, then clean")):
@@ -49,6 +51,6 @@ def bank_alone(bank: Path) -> Iterator[None]:
 
 
 def left_behind(bank: Path) -> Iterator[Path]:
-    """The temporary folders of a bank whose process is dead."""
+    """Temporary folders in a bank whose process is dead."""
     for parent in (bank, bank / STATISTICS):
         yield from abandoned(parent)

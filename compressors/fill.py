@@ -1,4 +1,4 @@
-"""Filling a bank with what is missing, in this process or in several of one thread each."""
+"""Fills a bank with its missing records, in this process or in several single-threaded processes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ from paredown.space.interruption import stop_if_asked
 from paredown.space.site import Site
 
 PATIENCE_SECONDS = 5.0
-"""What takes no longer is done in this process: another one takes longer to import torch and transformers."""
+"""Time that `fill` works alone before it starts other processes [s].
+
+Shorter fills finish sooner alone: another process takes longer to import torch and transformers."""
 
 LONGEST_END_SECONDS = 5.0
-STOP_SECONDS = 0.2
-"""While processes work, this one looks so often whether a stop is asked for."""
+"""Time that a process has to end after SIGTERM before it is killed [s]."""
 
-REMEDY = "what is finished is kept: run the same command with fewer --workers, it goes on"
+STOP_SECONDS = 0.2
+"""Longest wait between two checks for a requested stop while other processes work [s]."""
+
+REMEDY = "finished records are kept; run the same command with fewer --workers to resume"
 
 Pair = tuple[Site, Choice]
 Job = tuple[Site, Choice, Path]
@@ -33,7 +37,7 @@ Progress = Callable[[int, int], None]
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -47,23 +51,23 @@ def fill(
     patience: float = PATIENCE_SECONDS,
     progress: Progress = lambda done, of: None,
 ) -> int:
-    """Compresses every pair that the bank does not hold; the records are the same whatever the number of workers.
+    """Compresses every pair that the bank does not hold. The records do not depend on the number of workers.
 
     Args:
-        bank: The bank; what it holds is left alone, and a fill that was stopped goes on.
+        bank: The bank; existing records stay, so a stopped fill resumes.
         pairs: Sites and choices.
-        checkpoint: Folder that the bank's parameters come from; the processes read it.
+        checkpoint: Folder of the bank's parameters; the processes read it.
         statistics: Folder of the bank's statistics.
-        workers: Most processes; with 1 none is started.
-        patience: Seconds that this process works alone before it starts others [s].
-        progress: Called with how many of how many pairs are there.
+        workers: Maximum number of processes; 1 starts none.
+        patience: Time that this process works alone before it starts others [s].
+        progress: Called with the number of pairs in the bank and the number of pairs.
 
     Returns:
-        How many were made.
+        Number of records made.
 
     Raises:
         OutputError: If a record cannot be written.
-        WorkerError: If a process dies; what was made stays.
+        WorkerError: If a process dies; finished records stay.
     """
     wanted = {(site.name, choice): site for site, choice in pairs if choice != KEEP and site.kind != "block"}
     missing = [(site, choice, bank.path(site, choice)) for (_, choice), site in wanted.items()]
@@ -87,13 +91,13 @@ def fill(
 
 
 def grouped(jobs: Sequence[Job], files: Mapping[str, str]) -> list[list[Job]]:
-    """Jobs in groups that share no statistics, the largest first; within a group those of one site follow each other.
+    """Jobs in groups that share no statistics, the group with most weights first; a group keeps the order of its jobs.
 
     Args:
-        jobs: What is to be made.
-        files: File of the statistics of a module's inputs, by module.
+        jobs: Records to make.
+        files: File of each module's input statistics, by module name.
     """
-    of_file: dict[str, str] = {}  # each file points to another of its group, the last to itself
+    of_file: dict[str, str] = {}  # union-find: each file points to another of its group, the root to itself
 
     def root(name: str) -> str:
         while of_file.setdefault(name, name) != name:
@@ -114,7 +118,7 @@ def grouped(jobs: Sequence[Job], files: Mapping[str, str]) -> list[list[Job]]:
 
 
 def _alone(bank: Bank, groups: deque[list[Job]], goes_on: Callable[[], bool], finished: Callable[[], None]) -> None:
-    """Works in this process until all is made or it shall not go on; what is left stays in ``groups``."""
+    """Works in this process until all jobs are done or ``goes_on`` is false; remaining jobs stay in ``groups``."""
     while groups:
         while groups[0]:
             stop_if_asked()
@@ -134,7 +138,7 @@ def _together(
     statistics: Path | None,
     finished: Callable[[], None],
 ) -> None:
-    """Hands a group at a time to each of several processes; works here until the first of them is ready."""
+    """Hands one group at a time to each of several processes; works alone until the first of them is ready."""
     setup = (checkpoint, statistics, bank.folder, bank.calibration)
     with _workers(count, setup) as workers:
         _alone(bank, groups, lambda: not wait(list(workers), timeout=0), finished)
@@ -150,7 +154,7 @@ def _together(
                     raise _death(workers[connection], jobs) from None
                 if fault is not None:
                     raise _fault(fault, jobs)
-                if jobs:  # the first message says that it is ready
+                if jobs:  # a process's first message only says that it is ready
                     del jobs[0]
                     finished()
                 if not jobs and groups:
@@ -162,9 +166,10 @@ def _together(
 
 @contextmanager
 def _workers(count: int, setup: object) -> Iterator[dict[Connection, subprocess.Popen[bytes]]]:
-    """Processes that compress, by the connection to each; ended when the block is left, however that comes about.
+    """Starts compressing processes and yields them by connection; ends them when the context closes for any reason.
 
-    They are in groups of their own, so that Ctrl+C reaches this process alone, and end by themselves where it is killed.
+    Each has its own process group, so that Ctrl+C reaches this process alone. If this process is killed, they end by
+    themselves.
     """
     program = Path(__file__).with_name("fill_process.py")
     one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
@@ -198,16 +203,16 @@ def _workers(count: int, setup: object) -> Iterator[dict[Connection, subprocess.
 
 def _death(process: subprocess.Popen[bytes], jobs: Sequence[Job]) -> WorkerError:
     code = process.wait()
-    how = f"killed by signal {-code}, probably for want of memory" if code < 0 else f"exit code {code}"
-    return WorkerError(f"a process that was {_where(jobs)} died ({how}); {REMEDY}")
+    how = f"killed by signal {-code}, probably out of memory" if code < 0 else f"exit code {code}"
+    return WorkerError(f"a worker process died while {_where(jobs)} ({how}); {REMEDY}")
 
 
 def _fault(fault: BaseException, jobs: Sequence[Job]) -> BaseException:
-    """What a process could not do; where memory was short, with the remedy."""
+    """The error that a process reported; running out of memory becomes a `WorkerError` with the remedy."""
     if is_out_of_memory(fault):
-        return WorkerError(f"a process had not enough memory {_where(jobs)}; {REMEDY}")
+        return WorkerError(f"a worker process ran out of memory while {_where(jobs)}; {REMEDY}")
     return fault
 
 
 def _where(jobs: Sequence[Job]) -> str:
-    return f"to compress {jobs[0][0].name} ({jobs[0][1]})" if jobs else "to begin"
+    return f"compressing {jobs[0][0].name} ({jobs[0][1]})" if jobs else "starting"

@@ -1,4 +1,7 @@
-"""A process that fills a bank: a `paredown.space.child`, run with the number of a connection over which `fill` hands it jobs."""
+"""Program of a process that fills a bank; `fill` starts it as a `paredown.space.child`.
+
+Its argument is the file descriptor of the connection over which `fill` sends jobs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from paredown.compressors.weights import original_weights
 
 
 def main(number: int) -> None:
-    """Makes records until the other side closes the connection or is gone; tells it of each, or of the fault that ends it."""
+    """Makes records until the connection closes. Reports each finished record, or the error that ends this process."""
     torch.set_num_threads(1)
     with Connection(number) as parent:
         try:
@@ -25,7 +28,7 @@ def main(number: int) -> None:
             weights = original_weights(checkpoint, config_of(checkpoint))
             bank = Bank(folder, weights, StatisticsFolder(statistics) if statistics else None, calibration)
             parent.send(None)
-            with bank_in_use(folder):  # also where this process outlives the other
+            with bank_in_use(folder):  # this process may outlive its parent, which holds the same lock
                 while True:
                     for site, choice, path in parent.recv():
                         bank.make(site, choice, path)

@@ -1,4 +1,4 @@
-"""What lies in a bank's folder, and what of it nobody needs any more; importing this imports no torch."""
+"""Inventory and clean-up of a bank's folder; importing this imports no torch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from paredown.space.errors import OutputError, StudyError
 from paredown.space.files import read_json
 
 USED = "bank.json"
-"""File of a study folder that names the records it needs."""
+"""File in a study folder that lists the records it needs."""
 
 
 class UsedFile(BaseModel):
-    """What `USED` holds: the statistics of the study's own texts, and fingerprints of records."""
+    """Content of `USED`: the name of the statistics of the study's own texts, and fingerprints of records."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,18 +36,18 @@ def read_used(path: Path) -> UsedFile:
     Raises:
         StudyError: If it is missing or damaged.
     """
-    return read_json(path, UsedFile, StudyError, "run the study's search again: it makes it again", sealed=False)
+    return read_json(path, UsedFile, StudyError, "run the study's search again to rewrite it", sealed=False)
 
 
 @dataclass(slots=True, kw_only=True)
 class Count:
-    """So many, of so many bytes of files."""
+    """Number of files, and their total size [bytes]."""
 
     records: int = 0
     bytes: int = 0
 
     def add(self, path: Path) -> None:
-        """Counts a file, or those of a folder."""
+        """Adds a file, or every file in a folder."""
         for file in path.rglob("*") if path.is_dir() else [path]:
             if file.is_file():
                 self.records += 1
@@ -56,16 +56,16 @@ class Count:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdings:
-    """What a bank holds; bytes are those of the files.
+    """Content of a bank; sizes are those of the files.
 
     Attributes:
-        folder: The bank's.
+        folder: The bank's folder.
         models: Folders of the originals that filled it.
-        methods: Records by method, each step named: ``prune then quantize``.
-        calibrations: Records that depend on calibration texts, by the texts' fingerprint.
-        statistics: Files of statistics, by the same fingerprint.
+        methods: Records by method, with each step named: ``prune then quantize``.
+        calibrations: Records that depend on calibration texts, by fingerprint of the texts.
+        statistics: Statistics files, by the same fingerprint.
         forgotten: Records that this version of paredown never reads: torn, or of another version.
-        unfinished: Files of processes that were killed while they wrote.
+        unfinished: Files of processes that were killed while writing.
     """
 
     folder: str
@@ -78,7 +78,7 @@ class Holdings:
 
     @property
     def total(self) -> Count:
-        """All records and statistics."""
+        """Number of readable records, and size of all files."""
         counts = [*self.methods.values(), *self.statistics.values(), self.forgotten, self.unfinished]
         return Count(
             records=sum(count.records for count in self.methods.values()), bytes=sum(count.bytes for count in counts)
@@ -87,13 +87,13 @@ class Holdings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleaning:
-    """What a clean-up removes.
+    """Result of a clean-up.
 
     Attributes:
-        unfinished: Files of processes that were killed while they wrote.
+        unfinished: Files of processes that were killed while writing.
         forgotten: Records that this version never reads.
-        unneeded: Records and statistics that no study needs of those that are kept.
-        removed: Whether they were removed; otherwise they would be.
+        unneeded: Records and statistics that none of the kept studies needs.
+        removed: Whether the files were removed; False after a dry run.
     """
 
     unfinished: Count = field(default_factory=Count)
@@ -103,15 +103,15 @@ class Cleaning:
 
     @property
     def bytes(self) -> int:
-        """That are freed."""
+        """Size of all files to remove [bytes]."""
         return self.unfinished.bytes + self.forgotten.bytes + self.unneeded.bytes
 
 
 def bank_folder(folder: Path) -> Path:
-    """The bank's folder: the folder itself, or that of a study folder.
+    """The bank's folder: the given folder itself, or the bank inside a study folder.
 
     Raises:
-        StudyError: If it is neither.
+        StudyError: If the folder is neither.
     """
     bank = folder / "bank" if (folder / "study.yaml").is_file() else folder
     if not bank.is_dir() or not (any(_files(bank)) or _statistics(bank)):
@@ -122,7 +122,7 @@ def bank_folder(folder: Path) -> Path:
 
 
 def holdings(folder: Path) -> Holdings:
-    """What the bank of a folder holds, from the headers of its files.
+    """Content of a folder's bank, read from the headers of its files.
 
     Raises:
         StudyError: If there is no bank.
@@ -145,17 +145,17 @@ def holdings(folder: Path) -> Holdings:
 
 
 def clean(folder: Path, keep: Sequence[Path] = (), *, dry_run: bool = True) -> Cleaning:
-    """Removes what no search can find again; and, where studies to keep are named, whatever none of them needs.
+    """Removes files that no search can find again. With studies to keep, also removes whatever none of them needs.
 
-    A record that is missed is compressed again by the next search: cleaning costs time at worst, never a result.
+    The next search recomputes a record that it misses, so cleaning can cost time but never a result.
 
     Args:
-        folder: The bank's, or a study's, which is kept then.
-        keep: Study folders. Without any, every record that can be found stays.
-        dry_run: Whether to count only.
+        folder: The bank's folder, or a study folder, whose records are then kept as well.
+        keep: Study folders. If empty, every record that a search can find stays.
+        dry_run: Whether to count the files without removing them.
 
     Raises:
-        StudyError: If there is no bank, a folder to keep names no records, or a search uses the bank.
+        StudyError: If there is no bank, a folder to keep names no records, or another process uses the bank.
         OutputError: If a file cannot be removed.
     """
     bank = bank_folder(folder)
@@ -185,7 +185,7 @@ def _cleaned(bank: Path, needed: set[str] | None, *, dry_run: bool) -> Cleaning:
 
 
 def _files(bank: Path) -> Iterator[Path]:
-    """Records; nothing else that may lie in the folder."""
+    """Paths of the records; other files in the folder are skipped."""
     for path in sorted(bank.glob("[0-9a-f][0-9a-f]/*")):
         if path.is_file() and not path.is_symlink() and is_record(bank, path):
             yield path
@@ -217,7 +217,7 @@ def _needed(study: Path) -> set[str]:
 
 
 def _remove(path: Path, count: Count, *, dry_run: bool) -> None:
-    """Counts a file or a folder of files, and removes it."""
+    """Counts a file or a folder of files, and removes it unless this is a dry run."""
     count.add(path)
     if dry_run:
         return
@@ -228,5 +228,5 @@ def _remove(path: Path, count: Count, *, dry_run: bool) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
-            f"cannot remove {path}: {error.strerror}; what was removed before is gone, the rest stays"
+            f"cannot remove {path}: {error.strerror}; files removed so far are gone, the rest remain"
         ) from None

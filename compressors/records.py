@@ -1,4 +1,4 @@
-"""The records of a bank as files: what each says of itself, and where they lie; importing this imports no torch."""
+"""Record files of a bank: their metadata and paths; importing this imports no torch."""
 
 from __future__ import annotations
 
@@ -11,34 +11,36 @@ from paredown.space.choice import Choice
 from paredown.space.site import Site
 
 VERSION = 8
-"""Raised whenever a method gives other numbers or a record another form than before, so that old records are not found again."""
+"""Version of the records.
+
+Raised whenever a method's numbers or the form of a record change, so that old records are no longer found."""
 
 ABOUT = "record"
-"""Key of the metadata in which a record says what it is."""
+"""Metadata key under which a record describes itself."""
 
 STATISTICS, FINGERPRINTS = "statistics", "fingerprints"
-"""Folders beside those of the records."""
+"""Folders of a bank beside those of the records."""
 
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{62}\.safetensors")
 
 
 def record_path(folder: Path, sha256: str) -> Path:
-    """Where the record of a fingerprint lies."""
+    """Path of the record with a fingerprint."""
     return folder / sha256[:2] / f"{sha256[2:]}.safetensors"
 
 
 def is_record(folder: Path, path: Path) -> bool:
-    """Whether a file lies where a bank puts a record."""
+    """Whether a path is one where a bank puts records."""
     return _NAME.fullmatch(path.relative_to(folder).as_posix()) is not None
 
 
 def about_of(site: Site, choice: Choice, calibration: str) -> dict[str, Any]:
-    """What a record is to say of itself.
+    """Metadata in which a record describes itself.
 
     Args:
-        site: Whose.
-        choice: What was done to it.
-        calibration: Fingerprint of the calibration texts, said where the choice depends on them.
+        site: The site.
+        choice: The choice that the site is stored under.
+        calibration: Fingerprint of the calibration texts; included only if the choice depends on them.
     """
     return {
         "version": VERSION,
@@ -51,13 +53,13 @@ def about_of(site: Site, choice: Choice, calibration: str) -> dict[str, Any]:
 
 
 def about(path: Path) -> dict[str, Any] | None:
-    """What a record says of itself; None where it says nothing: it is torn, or of a version that is not read any more."""
+    """Metadata of a record; None if the record is torn or of a version that is no longer read."""
     found = described(path)
     return found if found.get("version") == VERSION else None
 
 
 def described(path: Path) -> dict[str, Any]:
-    """What a safetensors file of ours says of itself; empty where the file is missing or torn."""
+    """Metadata of a safetensors file that paredown wrote; empty if the file is missing or torn."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

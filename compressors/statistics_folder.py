@@ -1,4 +1,4 @@
-"""Statistics on disk, as `calibration` collects them; importing this imports no transformers."""
+"""Statistics on disk, as collected by `calibration`; importing this imports no transformers."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from paredown.space.files import read_json
 from paredown.space.statistics import Statistics
 
 IN_MEMORY = 2
-"""Files that stay in memory, with what methods derived from them: an attention or a feed-forward network reads two."""
+"""Number of files kept in memory, with what methods derived from them.
+
+An attention or a feed-forward network reads two."""
 
 INDEX, IMPORTANCE = "index.json", "importance.json"
-"""Name the files of `collect` and of `collect_importance`; each is written when all its files are there."""
+"""Index files of `collect` and of `collect_importance`; each is written last, when all files that it lists exist."""
 
 MOST_DAMAGED = 8
-"""Damaged files of one run after which it gives up."""
+"""Number of damaged files in one run after which it gives up."""
 
 L = TypeVar("L", bound=BaseModel)
 T = TypeVar("T")
 
 
 class ImportanceFile(BaseModel):
-    """What `IMPORTANCE` holds: files by name of the module."""
+    """Content of `IMPORTANCE`: file names by module name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,16 +41,16 @@ class ImportanceFile(BaseModel):
 
 
 class IndexFile(ImportanceFile):
-    """What `INDEX` holds: beside the files, the angular distance between input and output of each block."""
+    """Content of `INDEX`: the files, and the angular distance between input and output of each block."""
 
     distances: list[float]
 
 
 def again_if_damaged(call: Callable[[], T], say: Callable[[str], None]) -> T:
-    """What a call returns; it is repeated where it came upon damaged statistics, which are gone then and are collected by it.
+    """Result of a call that is repeated if it finds damaged statistics; the repeated call collects them again.
 
     Args:
-        call: May raise `DamagedError`, and can be repeated.
+        call: Function that may raise `DamagedError` and can be repeated.
         say: Called with a line for each damaged file.
     """
     for _ in range(MOST_DAMAGED):
@@ -60,13 +62,14 @@ def again_if_damaged(call: Callable[[], T], say: Callable[[str], None]) -> T:
 
 
 class StatisticsFolder(Mapping[str, Statistics]):
-    """Statistics on disk, by name of the module; matrices that read the same inputs share a file.
+    """Statistics on disk, by module name; matrices that read the same inputs share a file.
 
     Args:
-        folder: As `collect` wrote it.
+        folder: Folder that `collect` wrote.
 
     Raises:
-        DamagedError: If a list or, when it is read, a file is damaged. The list is removed, so that the next `collect` makes both again.
+        DamagedError: If an index is damaged, or a file when it is read. The index is removed, so that the next
+            `collect` rewrites both.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -102,7 +105,7 @@ class StatisticsFolder(Mapping[str, Statistics]):
                 self.folder / name,
                 kind,
                 DamagedError,
-                "it was removed, so that the same command collects statistics again",
+                "it was removed, so the same command collects statistics again",
             )
         except DamagedError:
             (self.folder / name).unlink(missing_ok=True)
@@ -111,9 +114,10 @@ class StatisticsFolder(Mapping[str, Statistics]):
     def _tensors(self, name: str, listed: str) -> dict[str, Tensor]:
         try:
             return checked_tensors(self.folder / name)
-        except (SafetensorError, FileNotFoundError) as error:  # want of memory or of open files is no damage
+        except (SafetensorError, FileNotFoundError) as error:  # running out of memory or file handles is not damage
             (self.folder / listed).unlink(missing_ok=True)
             reason = str(error).removeprefix(f"{self.folder / name} is damaged: ")
             raise DamagedError(
-                f"{self.folder / name} is damaged ({reason}); its list was removed, so that the same command collects statistics again"
+                f"{self.folder / name} is damaged ({reason}); its index was removed, so the same command collects "
+                "statistics again"
             ) from None

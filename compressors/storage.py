@@ -1,4 +1,4 @@
-"""A matrix or a site compressed, and read back: one law for every method and composition."""
+"""Encoding and decoding of matrices and sites, the same way for every method and composition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Tensors = dict[str, Tensor]
 
 
 def encode_matrix(choice: Choice, weight: Tensor, dtype: str, statistics: Statistics = NO_STATISTICS) -> Tensors:
-    """The tensors that store a float32 matrix under a choice, named as `matrix_layout` predicts them."""
+    """The tensors that store a float32 matrix under a choice, named as in `matrix_layout`."""
     own, parts = choice.encode(weight, statistics)
     tensors = dict(own)
     for name, part in parts.items():
@@ -30,7 +30,7 @@ def encode_matrix(choice: Choice, weight: Tensor, dtype: str, statistics: Statis
 
 
 def decode_matrix(choice: Choice, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
-    """The float32 matrix ``(out_features, in_features)`` that stored tensors stand for."""
+    """The float32 matrix that stored tensors decode to; shape ``(out_features, in_features)``."""
     parts: Tensors = {}
     for name, part in choice.parts(shape).items():
         if choice.then:
@@ -45,16 +45,16 @@ def decode_matrix(choice: Choice, tensors: Mapping[str, Tensor], shape: Shape) -
 def encode_site(
     site: Site, choice: Choice, parameters: Mapping[str, Tensor], statistics: StatisticsOf | None = None
 ) -> Tensors:
-    """The tensors that store a site under a choice, named as `site_layout` predicts them, and a norm that changed with them.
+    """The tensors that store a site under a choice, named as in `site_layout`, with any norm that the choice changes.
 
     Args:
         site: The site.
-        choice: What is done to it.
-        parameters: The original's, by name; not modified.
-        statistics: By name of the module; asked only for what the choice needs.
+        choice: The choice.
+        parameters: The original's parameters by name; not modified.
+        statistics: Statistics by module name; only those that the choice needs are read.
 
     Raises:
-        PlanError: If a statistic is needed that is not there.
+        PlanError: If a statistic that the choice needs is missing.
     """
     members = choice_members(site, choice)
     if not members:
@@ -79,9 +79,10 @@ def encode_site(
 
 
 def decode_site(site: Site, choice: Choice, tensors: Mapping[str, Tensor]) -> Tensors:
-    """The float32 parameters by name that a site computes with, oriented as the original's modules hold them.
+    """The float32 parameters that a site computes with, by name, oriented as in the original's modules.
 
-    Of an attention or a feed-forward network that is left out, the last matrix and its bias are zero, so that it adds nothing.
+    For an attention or feed-forward network that is left out, the last matrix and its bias are zero, so that it adds
+    nothing.
     """
     members = choice_members(site, choice)
     parameters: Tensors = {name: tensors[name].float() for name in norm_names(site) if name in tensors}
@@ -101,7 +102,7 @@ def decode_site(site: Site, choice: Choice, tensors: Mapping[str, Tensor]) -> Te
 
 
 def norm_names(site: Site) -> list[str]:
-    """Parameters of the norm that a site may change."""
+    """Names of the norm parameters that a site may change."""
     return list(site.norm)
 
 

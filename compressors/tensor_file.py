@@ -1,4 +1,4 @@
-"""Safetensors files of ours: written whole, each with the digest of its tensors, which is checked when a process first reads it."""
+"""Safetensors files with a digest of their tensors: written atomically, checked when a process first reads them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from paredown.space.errors import OutputError
 from paredown.space.temporary import temporary_folder
 
 DIGEST = "sha256"
-"""Key of the digest in what a file says of itself."""
+"""Metadata key of the digest."""
 
 _sound: set[tuple[str, int, int, int]] = set()
-"""Files that this process found undamaged, each as it was then."""
+"""Files that this process found undamaged: path, inode, size and modification time [ns]."""
 
 
 def write_tensors(
@@ -33,9 +33,9 @@ def write_tensors(
 
     Args:
         path: The file.
-        tensors: By name.
-        about: What it says of itself beside the digest.
-        bank: Folder in which a killed process may leave its temporary one; beside the file by default.
+        tensors: Tensors by name.
+        about: Metadata beside the digest.
+        bank: Folder for the temporary folder, which a killed process may leave behind; the file's folder by default.
 
     Raises:
         OutputError: If it cannot be written; nothing is left behind.
@@ -56,10 +56,12 @@ def write_tensors(
 
 
 def checked_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a file that `write_tensors` wrote, memory-mapped; the first time in a process all of it is read.
+    """Every tensor of a file that `write_tensors` wrote, memory-mapped.
+
+    The first call in a process reads the whole file to check its digest.
 
     Raises:
-        SafetensorError: If the file is torn, or holds other tensors than were written.
+        SafetensorError: If the file is torn, or its tensors are not those that were written.
         OSError: If it cannot be read.
     """
     found = path.stat()
@@ -75,22 +77,22 @@ def checked_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def stored_sha256(path: Path) -> str | None:
-    """The digest that a file says its tensors have; None where it says nothing."""
+    """The digest that a file states for its tensors; None if it states none."""
     found = described(path).get(DIGEST)
     return found if isinstance(found, str) else None
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Digest of names, types, shapes and values, in whatever order they come."""
+    """Digest of names, dtypes, shapes and values; does not depend on the order of the tensors."""
     return joint_sha256(tensor_line(name, tensor) for name, tensor in tensors.items())
 
 
 def tensor_line(name: str, tensor: Tensor) -> str:
-    """What goes into a digest of tensors from one of them."""
+    """One tensor's line in the digest of several: name, dtype, shape, and SHA-256 of its bytes."""
     data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
     return f"{name} {tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(data).hexdigest()}"
 
 
 def joint_sha256(lines: Iterable[str]) -> str:
-    """The digest of tensors whose lines these are."""
+    """Digest of several tensors from their `tensor_line`, in any order."""
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()

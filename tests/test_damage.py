@@ -101,7 +101,7 @@ def test_damaged_records_are_made_again_with_a_line(pico: Folder, tmp_path: Path
         found = bank.tensors(site, GPTQ) if seed % 2 else _held(bank.holds(site, GPTQ), bank.tensors(site, GPTQ))
         assert all(torch.equal(found[name], whole[name]) for name in whole)
         assert path.read_bytes() == data
-        expected = f"the record of {SITE} ({GPTQ}) in {bank.folder} is damaged: it is made again"
+        expected = f"the record of {SITE} ({GPTQ}) in {bank.folder} is damaged: it is recomputed"
         assert set(said) <= {expected}
         if seed < TRIES:
             assert said
@@ -173,10 +173,10 @@ def test_a_matrix_that_is_no_second_moment_is_refused(spoil: str) -> None:
     statistics = Statistics(second_moment=moment)
     with pytest.raises(EvaluationError, match="statistics are damaged; remove the "):
         inverse_factor(statistics)
-    with pytest.raises(EvaluationError, match="its statistics are damaged"):
+    with pytest.raises(EvaluationError, match="the statistics are damaged"):
         surgery(torch.ones(8, 32), moment, 1, 16)
     if spoil != "indefinite":
-        with pytest.raises(EvaluationError, match="its statistics are damaged"):
+        with pytest.raises(EvaluationError, match="the statistics are damaged"):
             hessian(moment)
 
 

@@ -196,7 +196,7 @@ def test_flipped_codes_are_noticed_by_apply_and_verify(study: Study) -> None:
             applied, _ = paredown.apply(plan, study.model, study.root / "out", check=False, say=said.append)
             assert applied.differences == ()
             assert PlanFile.read(study.root / "out" / "plan.yaml").records == scored
-        assert any("is damaged: it is made again" in line for line in said)
+        assert any("is damaged: it is recomputed" in line for line in said)
         said.clear()
 
 
