@@ -1,4 +1,4 @@
-"""Statistics of a model's inputs, collected in one pass over the calibration tokens and kept on disk."""
+"""Statistics of the inputs of linear sites, collected in one pass over the calibration tokens and kept on disk."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from paredown.space.site import Inventory
 from paredown.space.temporary import temporary_folder
 
 VERSION = 1
+"""Version of the statistics; part of `calibration_key`."""
 
 
 def calibration_key(tokens: Tensor, mask: Tensor, origin_sha256: str) -> str:
-    """Fingerprint of what statistics are collected from: tokens, and the model that reads them as `Origin` has it."""
+    """Fingerprint of what statistics are collected from: tokens, their mask, and the digest of the model's `Origin`."""
     content = hashlib.sha256(f"{VERSION} {origin_sha256} {tuple(tokens.shape)}".encode())
     content.update(tokens.numpy().tobytes() + mask.numpy().tobytes())
     return content.hexdigest()
@@ -40,19 +41,19 @@ def collect(
     folder: Path,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> StatisticsFolder:
-    """Statistics of the inputs of every linear site, in one forward pass of all tokens, written block by block.
+    """Collects statistics of every linear site's inputs in one forward pass, and writes them block by block.
 
     Args:
         model: The original.
         inventory: Its sites.
         tokens: Shape ``(sequences, length)``, padded on the right.
-        mask: 1 where there is a token.
-        folder: Where they lie; read if they are there already.
-        progress: Called with how many of how many blocks are done.
+        mask: 1 for a token, 0 for padding.
+        folder: Folder of the statistics; only read if it holds them already.
+        progress: Called with the number of finished blocks and the number of blocks.
 
     Raises:
         EvaluationError: If the inputs of a matrix have no finite second moment.
-        DamagedError: If those that are there are damaged; the next call collects them.
+        DamagedError: If existing statistics are damaged; the next call collects them again.
     """
     if (folder / INDEX).is_file():
         return StatisticsFolder(folder)
@@ -61,11 +62,10 @@ def collect(
         made = temporary / folder.name
         made.mkdir()
         _collect(model, inventory, tokens, mask, made, progress)
-        if not (folder / INDEX).is_file():  # of two processes that collect the same, the first one's stay
+        if not (folder / INDEX).is_file():  # if two processes collect the same, the first one's stay
             folder.mkdir(exist_ok=True)
-            for path in sorted(
-                made.iterdir(), key=lambda path: path.name == INDEX
-            ):  # the list last: with it they are there
+            # The index goes last: its presence marks the folder as complete.
+            for path in sorted(made.iterdir(), key=lambda path: path.name == INDEX):
                 os.replace(path, folder / path.name)
     return StatisticsFolder(folder)
 
@@ -98,8 +98,8 @@ def _collect(
 
 
 def run_base(model: PreTrainedModel, tokens: Tensor, mask: Tensor, *, causal: bool) -> Tensor:
-    """Final hidden states of all tokens in one pass, without a head; shape ``(sequences, length, hidden)``."""
-    if causal:  # padding is on the right, where no token that counts can see it
+    """Final hidden states of all tokens in one pass, without the head; shape ``(sequences, length, hidden)``."""
+    if causal:  # padding is on the right, so causal attention hides it from all tokens
         states: Tensor = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
         return states
     encoded: Tensor = model.base_model(input_ids=tokens, attention_mask=mask).last_hidden_state
@@ -107,7 +107,7 @@ def run_base(model: PreTrainedModel, tokens: Tensor, mask: Tensor, *, causal: bo
 
 
 class _Collector:
-    """Sums up the inputs of the modules of one block, and writes them when the block has run."""
+    """Gathers the inputs of one block's modules, and writes their statistics when the block has run."""
 
     def __init__(self, folder: Path, mask: Tensor) -> None:
         self.folder = folder
@@ -157,7 +157,7 @@ class _Collector:
 
 
 def angular_distance(before: Tensor, after: Tensor) -> float:
-    """Mean angle between the rows of two matrices, as a share of a half turn.
+    """Mean angle between corresponding rows of two matrices, as a fraction of pi.
 
     Source:
         Gromov et al., 2024, "The Unreasonable Ineffectiveness of the Deeper Layers", arXiv 2403.17887, equation 6.

@@ -1,4 +1,4 @@
-"""How much the squared error of each weight matters, from one backward sweep over the calibration tokens."""
+"""Importance of each weight's squared error, from one backward sweep over the calibration tokens."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def statistics_for(
     folder: Path,
     needs: frozenset[Statistic],
 ) -> StatisticsFolder:
-    """Statistics of the calibration tokens, with the importance of weights where that is asked for.
+    """Statistics of the calibration tokens, including the importance of weights if ``needs`` names it.
 
     Raises:
-        StudyError: If the importance is asked for of an encoder, or of a model that is not in memory as a whole.
+        StudyError: If importance is needed and the model is an encoder or not entirely in memory.
     """
     if "importance" not in needs:
         return collect(model, inventory, tokens, mask, folder)
@@ -42,22 +42,23 @@ def statistics_for(
 
 
 def check_importance(inventory: Inventory, *, whole: bool) -> None:
-    """Makes sure that the importance of a model's weights can be collected.
+    """Checks that the importance of a model's weights can be collected.
 
     Args:
-        inventory: Its sites.
-        whole: Whether all of it is in memory.
+        inventory: Sites of the model.
+        whole: Whether the whole model is in memory.
 
     Raises:
-        StudyError: If it is an encoder, or not in memory as a whole.
+        StudyError: If the model is an encoder, or not entirely in memory.
     """
     if not inventory.causal:
         raise StudyError(
-            "an encoder has no next-token loss whose gradient says what matters; leave out the choices that need importance"
+            "an encoder has no next-token loss to take the gradient of; leave out the choices that need importance"
         )
     if not whole:
         raise StudyError(
-            "the importance of weights needs the whole model in memory; raise memory, or leave out what needs it"
+            "the importance of weights needs the whole model in memory; raise memory, or leave out the choices that "
+            "need importance"
         )
 
 
@@ -69,25 +70,26 @@ def collect_importance(
     folder: Path,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> StatisticsFolder:
-    """The statistics of a folder with the diagonal of the empirical Fisher information beside them.
+    """Adds the diagonal of the empirical Fisher information to the statistics in a folder.
 
-    Of each weight of the linear sites: the squared gradient of a sequence's negative log-likelihood, summed over the sequences,
-    per predicted token. Sequences take their turns, so that memory holds one gradient and one sum beside the model.
+    For each weight of the linear sites, this is the squared gradient of a sequence's negative log-likelihood, summed
+    over the sequences, per predicted token. Sequences run one at a time, so memory holds one gradient and one sum
+    beside the model.
 
     Args:
         model: The original, whole in memory; not modified.
         inventory: Its sites.
         tokens: Shape ``(sequences, length)``, padded on the right.
-        mask: 1 where there is a token.
-        folder: As `collect` wrote it; read if the importance is there already.
-        progress: Called with how many of how many sequences are done.
+        mask: 1 for a token, 0 for padding.
+        folder: Folder that `collect` wrote; only read if it holds the importance already.
+        progress: Called with the number of finished sequences and the number of sequences.
 
     Raises:
-        StudyError: If the model is no causal language model.
+        StudyError: If the model is not a causal language model.
 
     Source:
-        Kim et al., 2023, "SqueezeLLM: Dense-and-Sparse Quantization", arXiv 2306.07629, for the empirical Fisher information
-        as the weight of squared errors.
+        Kim et al., 2023, "SqueezeLLM: Dense-and-Sparse Quantization", arXiv 2306.07629: the empirical Fisher
+        information as the weight of squared errors.
     """
     check_importance(inventory, whole=True)
     if (folder / IMPORTANCE).is_file():
@@ -124,7 +126,7 @@ def collect_importance(
 
 
 def _surprise(model: PreTrainedModel, tokens: Tensor) -> Tensor:
-    """Negative log-likelihood of the tokens after the first [nats], summed."""
+    """Summed negative log-likelihood of all tokens but the first [nats]."""
     with torch.enable_grad():
         logits: Tensor = model(input_ids=tokens, use_cache=False).logits
         return nn.functional.cross_entropy(logits[0, :-1].float(), tokens[0, 1:], reduction="sum")

@@ -1,4 +1,4 @@
-"""The Hessian of a layer's squared error in its outputs: how it is damped, and the factor of its inverse.
+"""The damped Hessian of a layer's squared output error, and the Cholesky factor of its inverse.
 
 Importing this imports no torch.
 """
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DAMPING = 0.01
-"""Added to the diagonal of the second moment, as a share of its mean."""
+"""Damping added to the diagonal of the second moment, as a share of the diagonal's mean."""
 
 BLOCK = 128
-"""Columns after which their errors are passed on to all columns to come."""
+"""Columns that are processed before their errors are propagated to all later columns [columns]."""
 
 
 def hessian(moment: Tensor, damping: float = DAMPING) -> Tensor:
-    """A second moment as a share of its mean diagonal, damped; the identity where all inputs are zero.
+    """A second moment divided by its mean diagonal, then damped; the identity if all inputs are zero.
 
     Raises:
-        EvaluationError: If the matrix is not finite, or its mean diagonal is negative: it is no second moment.
+        EvaluationError: If the matrix is not finite or its mean diagonal is negative: it is not a second moment.
     """
     import torch
 
@@ -34,14 +34,14 @@ def hessian(moment: Tensor, damping: float = DAMPING) -> Tensor:
 
 
 def factor_of_inverse(hessian: Tensor) -> Tensor:
-    """The upper triangular ``U`` with ``U' U`` the inverse of a positive definite matrix; in the matrix's type.
+    """Upper triangular ``U`` such that ``U' U`` is the inverse of a positive definite matrix; same dtype as the matrix.
 
     Raises:
         EvaluationError: If the matrix is not positive definite.
     """
     import torch
 
-    # Reversed, H = R R' with R upper triangular, so that U = R^-1 and H itself is never inverted.
+    # Reversing rows and columns gives H = R R' with R upper triangular. So U = R^-1, and H is never inverted.
     upper, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
     if failed:
         raise no_moment()
@@ -52,8 +52,8 @@ def factor_of_inverse(hessian: Tensor) -> Tensor:
 
 
 def no_moment() -> EvaluationError:
-    """What is said of a matrix that cannot be the second moment of any inputs."""
+    """The error for a matrix that cannot be the second moment of any inputs."""
     return EvaluationError(
-        "the second moment of a matrix's inputs must be finite and positive semidefinite, and this one is not: its statistics are damaged; "
-        "remove the folder statistics of the bank, then run the same command again"
+        "the second moment of a matrix's inputs must be finite and positive semidefinite, and this one is not: "
+        "the statistics are damaged; remove the bank's folder 'statistics', then run the same command again"
     )

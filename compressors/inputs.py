@@ -1,4 +1,4 @@
-"""What the original's matrices read: their inputs on the calibration tokens, on disk while they are needed."""
+"""Inputs of the original's matrices on the calibration tokens, kept on disk while they are needed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from paredown.space.plan import Plan
 
 
 class Inputs(Mapping[str, Tensor]):
-    """Inputs by name of the module, memory-mapped: shape ``(tokens, in_features)``, bfloat16; matrices that read the same share a file.
+    """Memory-mapped inputs by module name: shape ``(tokens, in_features)``, bfloat16.
 
     Args:
-        files: By name of the module.
+        files: File of each module's inputs, by module name. Matrices that read the same inputs share a file.
     """
 
     def __init__(self, files: Mapping[str, Path]) -> None:
@@ -40,14 +40,14 @@ class Inputs(Mapping[str, Tensor]):
 
 @torch.no_grad()
 def original_inputs(planned: PlannedModel, tokens: Tensor, mask: Tensor, folder: Path, workers: int = 1) -> Inputs:
-    """Writes the inputs of every linear site in one pass of all tokens, padding left out.
+    """Writes the inputs of every linear site in one pass of all tokens, without padding.
 
     Args:
-        planned: The model; left with everything kept.
+        planned: The model; afterwards its plan keeps everything.
         tokens: Shape ``(sequences, length)``, padded on the right.
-        mask: 1 where there is a token.
+        mask: 1 for a token, 0 for padding.
         folder: An empty folder.
-        workers: Threads that compute; the files are the same for any number.
+        workers: Number of compute threads; the files do not depend on it.
     """
     planned.swap(Plan())
     masks = [mask[part] for part in parts_of(tokens)]
@@ -68,13 +68,13 @@ def original_inputs(planned: PlannedModel, tokens: Tensor, mask: Tensor, folder:
         states = run_in_parts(
             planned, tokens, mask, {planned.module(name): partial(write, name) for name in names}, workers
         )
-        for name in names:  # a head is no part of the base model: it reads the final states
+        for name in names:  # the head is outside the base model: it reads the final states
             if name not in files:
                 write(name, states)
     return Inputs(files)
 
 
 def real_rows(states: Tensor, mask: Tensor) -> Tensor:
-    """States of the tokens that are no padding; shape ``(tokens, features)``, float32; a view where that is all of them."""
+    """States without padding, shape ``(tokens, features)``, float32; may share memory with ``states``."""
     rows = states.reshape(-1, states.shape[-1])
     return (rows if bool(mask.all()) else rows[mask.flatten().bool()]).float()

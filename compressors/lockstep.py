@@ -1,4 +1,4 @@
-"""One forward pass over calibration tokens in parts of a fixed size, which run on several cores and meet at chosen modules."""
+"""One forward pass over calibration tokens, split into parts that run on several cores and meet at chosen modules."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ from paredown.compressors.planned import PlannedModel
 from paredown.space.errors import EvaluationError
 
 PART_TOKENS = 2048
-"""Tokens of a part, if one sequence has no more [tokens]. The number of cores must not decide: sums over other parts round differently."""
+"""Maximum size of a part, unless a single sequence is longer [tokens].
+
+It must not depend on the number of cores: sums over differently sized parts round differently."""
 
 BLOCK = 256
-"""Rows and columns of a product that one thread computes; fixed for the same reason."""
+"""Rows and columns of the part of a product that one thread computes; fixed for the same reason."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Meeting = Callable[[Sequence[Tensor]], None]
-"""What is done with the inputs of a module, part by part, before any part runs it."""
+"""Function that receives the inputs of a module, one tensor per part, before any part runs the module."""
 
 
 class Crew:
-    """Threads that compute side by side, each with one torch thread; results do not depend on how many there are.
+    """Threads that compute in parallel, each with one torch thread. Results do not depend on their number.
 
     Args:
-        workers: How many.
+        workers: Number of threads.
         pool: The threads.
     """
 
@@ -43,15 +45,17 @@ class Crew:
         self._pool = pool
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        """The result for each item, in order."""
+        """Results of a function for each item, in order."""
         return list(self._pool.map(torch.no_grad()(function), items))
 
     def product(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-        """Sum over the parts of ``left' right``, in the order of the parts; the upper half is mirrored where both are the same.
+        """Sum of ``left' right`` over the parts, added in the order of the parts; shape ``(n, m)``.
+
+        If both arguments are the same object, only the upper half is computed and then mirrored.
 
         Args:
-            left: By part, shape ``(tokens, n)``.
-            right: By part, shape ``(tokens, m)``.
+            left: One tensor per part, shape ``(tokens, n)``.
+            right: One tensor per part, shape ``(tokens, m)``.
         """
         rows, columns = left[0].shape[1], right[0].shape[1]
         total = torch.empty(rows, columns)
@@ -74,7 +78,7 @@ class Crew:
 
 @contextmanager
 def crew(workers: int) -> Iterator[Crew]:
-    """A crew for as long as the context is open; the thread that opens it computes with one torch thread, too."""
+    """Yields a crew. While the context is open, the calling thread computes with one torch thread, too."""
     with one_thread():
         pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
         try:
@@ -84,7 +88,7 @@ def crew(workers: int) -> Iterator[Crew]:
 
 
 def parts_of(tokens: Tensor) -> list[slice]:
-    """The sequences of each part, as a function of the tokens' shape alone."""
+    """Slice of the sequences in each part; depends only on the shape of the tokens."""
     size = max(1, PART_TOKENS // tokens.shape[1])
     return [slice(start, start + size) for start in range(0, len(tokens), size)]
 
@@ -92,26 +96,27 @@ def parts_of(tokens: Tensor) -> list[slice]:
 def run_in_parts(
     planned: PlannedModel, tokens: Tensor, mask: Tensor, meetings: Mapping[nn.Module, Meeting], workers: int
 ) -> list[Tensor]:
-    """Final hidden states by part, without a head, of the plan in place.
+    """Final hidden states of each part under the plan in place, without the head.
 
-    Every part has a thread, which waits at each module with a meeting until all parts are there; of the others, ``workers`` compute
-    at a time. So memory holds the states of all parts, as a pass of the whole would, however many cores there are.
+    Each part has a thread, which waits at every module with a meeting until all parts have arrived. At most ``workers``
+    threads compute at a time. Memory holds the states of all parts, as one pass over all tokens would, for any number
+    of cores.
 
     Args:
         planned: The model.
         tokens: Shape ``(sequences, length)``, padded on the right.
-        mask: 1 where there is a token.
-        meetings: What is done before a module runs, in the thread that called.
-        workers: How many parts compute at a time.
+        mask: 1 for a token, 0 for padding.
+        meetings: Function to call before a module runs, by module; runs in the calling thread.
+        workers: Maximum number of parts that compute at a time.
 
     Raises:
-        EvaluationError: If not all parts run the same modules in the same order.
+        EvaluationError: If the parts do not all run the same modules in the same order.
     """
     chosen = parts_of(tokens)
     meetings = dict(meetings)
     walk = _Walk(len(chosen), workers)
     hooks = [module.register_forward_pre_hook(walk.wait) for module in meetings]
-    if planned.streamed:  # no part enters a block while another is still in the one before
+    if planned.streamed:  # no part enters a block while another is in the previous one
         hooks += [block.register_forward_pre_hook(walk.wait, prepend=True) for block in planned.blocks]
         meetings |= dict.fromkeys(planned.blocks, lambda _: None)
     causal = planned.inventory.causal
@@ -126,15 +131,15 @@ def run_in_parts(
 
 
 class _Stopped(Exception):
-    """Another part failed, or the pass was interrupted."""
+    """Ends the thread of a part when another part failed or the pass was interrupted."""
 
 
 class _Walk:
-    """Threads that go through a model at the same pace.
+    """Threads that go through a model in lockstep.
 
     Args:
-        parts: How many.
-        workers: How many of them compute at a time.
+        parts: Number of threads.
+        workers: Maximum number of threads that compute at a time.
     """
 
     def __init__(self, parts: int, workers: int) -> None:
@@ -144,7 +149,7 @@ class _Walk:
         self._own = threading.local()
 
     def wait(self, module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        """A hook: the thread goes on when all parts have met at the module."""
+        """Forward pre-hook that blocks the thread until all parts have met at the module."""
         self._turns.release()
         self._arrivals.put((self._own.part, module, given[0]))
         goes_on = self._gates[self._own.part].get()
@@ -153,7 +158,7 @@ class _Walk:
             raise _Stopped
 
     def run(self, forward: Callable[[int], Tensor], meetings: Mapping[nn.Module, Meeting]) -> list[Tensor]:
-        """Runs every part to its end, and each meeting when all are there; after an error no thread is left."""
+        """Runs every part to its end, and each meeting when all parts have arrived. No thread outlives an error."""
         threads = [
             threading.Thread(target=self._part, args=(part, forward), daemon=True) for part in range(len(self._gates))
         ]
@@ -172,11 +177,11 @@ class _Walk:
             for gate in self._gates:
                 gate.put(False)
             for thread in threads:
-                if thread.ident is not None:  # else it could not be started
+                if thread.ident is not None:  # only a thread that started can be joined
                     thread.join()
 
     def _together(self) -> tuple[nn.Module | None, list[Tensor]]:
-        """Where all parts have arrived, and with what."""
+        """The module at which all parts have arrived (None: the end), and what each part brings."""
         found: dict[int, Tensor] = {}
         places: set[nn.Module | None] = set()
         while len(found) < len(self._gates):
@@ -199,6 +204,6 @@ class _Walk:
             try:
                 with torch.no_grad():
                     given = forward(part)
-            except BaseException as error:  # raised again in the thread that called
+            except BaseException as error:  # raised again in the calling thread
                 given = error
         self._arrivals.put((part, None, given))

@@ -1,4 +1,4 @@
-"""The model in which plans are scored: the original, with a plan in place of its weights."""
+"""The model in which plans are scored: the original, with its weights replaced as a plan says."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from paredown.space.site import Inventory, Site
 
 
 class PlannedModel:
-    """A float32 model that takes one plan after the other; only what differs is touched.
+    """A float32 model that takes one plan after another and replaces only the sites that differ.
 
-    A model without weights (`empty_model`) is streamed: a block's parameters are put in place when it is about to run, and let go
-    when it has run. What lies outside the blocks (embeddings, final norm, head) stays in memory.
+    A model without weights (`empty_model`) is streamed: a block's parameters are loaded just before it runs and
+    released afterwards. Parameters outside the blocks (embeddings, final norm, head) stay in memory.
 
     Args:
-        model: The original as `open_original` gives it; its parameters are exchanged.
+        model: The original from `open_original`; its parameters are replaced.
         inventory: Its sites.
-        bank: Where compressed sites come from, and the original's parameters.
+        bank: Source of compressed sites and of the original's parameters.
 
     Attributes:
-        streamed: Whether the blocks have their weights only while they run.
+        streamed: Whether the blocks hold their weights only while they run.
     """
 
     def __init__(self, model: PreTrainedModel, inventory: Inventory, bank: Bank) -> None:
@@ -65,10 +65,10 @@ class PlannedModel:
 
         Args:
             plan: The plan.
-            bank: Of the same original, calibrated otherwise; the model's own by default.
+            bank: A bank of the same original with another calibration; the model's own by default.
 
         Returns:
-            How many sites were touched.
+            Number of sites that changed; a change of the dropped blocks counts as one more.
         """
         bank = bank or self.bank
         touched = 0
@@ -79,9 +79,8 @@ class PlannedModel:
                 continue
             if not self.streamed or site.block is None:
                 values = self._exchanged(site, choice, bank)
-                self.forget(
-                    [site]
-                )  # until all of it is in place: an error in between leaves nothing that is taken for whole
+                # Forgotten until all of it is in place, so that after an error no half-replaced site counts as done.
+                self.forget([site])
                 self._put(values)
             self._in_place.update(dict.fromkeys(leaves, wanted))
             touched += 1
@@ -102,47 +101,47 @@ class PlannedModel:
     def module(self, name: str) -> nn.Module:
         """The module of this name in the original, whatever plan is in place.
 
-        The model itself names the blocks behind a dropped one differently, so its own look-ups by name find other modules.
+        Dropping a block renames the later ones in the model, so looking a name up there finds another module.
         """
         return self._modules[name]
 
     @property
     def blocks(self) -> tuple[nn.Module, ...]:
-        """The original's blocks."""
+        """All blocks of the original."""
         return tuple(self._blocks)
 
     @contextmanager
     def side_by_side(self, passes: int) -> Iterator[None]:
-        """Within, this many forward passes run at once, and go through the blocks of a streamed model together.
+        """Within the context, ``passes`` forward passes run at once and go through a streamed model's blocks together.
 
-        The first to enter a block fetches its weights, the last to leave it lets them go.
+        The first pass to enter a block loads its weights, and the last to leave it releases them.
         """
         self._passes, self._entered, self._left = passes, 0, 0
         try:
             yield
         finally:
             self._passes, self._entered, self._left = 1, 0, 0
-            for block in self._blocks if self.streamed else ():  # after an error, not every pass has left
+            for block in self._blocks if self.streamed else ():  # after an error, some passes never left
                 self._let_go(block)
 
     def forget(self, sites: Iterable[Site]) -> None:
-        """Others changed the parameters of these sites: the next plan puts its own in place, whatever it is."""
+        """Marks sites whose parameters were changed from outside, so that the next plan replaces them in any case."""
         for site in sites:
             self._in_place.update(dict.fromkeys(site.covers or (site.name,), ("", KEEP, "")))
 
     def _exchanged(self, site: Site, choice: Choice, bank: Bank) -> Tensors:
-        """The parameters of a site under a choice, and of the norm that another choice had changed."""
+        """The parameters of a site under a choice, and the original norms that the previous choice may have changed."""
         values = self._originals(name for leaf in site.covers or (site.name,) for name in self._changed_norms(leaf))
         return values | self._values(site, choice, bank)
 
     def _changed_norms(self, leaf: str) -> list[str]:
-        """Norms that may have changed with what is in place at a leaf."""
+        """Names of norms that the choice in place at a leaf may have changed."""
         before = self._sites.get(self._in_place[leaf][0])
         possible = [before] if before else [site for site in self.inventory.parents if leaf in site.covers]
         return [name for site in possible for name in norm_names(site)]
 
     def _values(self, site: Site, choice: Choice, bank: Bank) -> Tensors:
-        """The parameters of a site under a choice; of a structure that says nothing of a matrix, the original's."""
+        """The parameters of a site under a choice; a structured choice may leave matrices as the original's."""
         decoded = bank.decoded(site, choice)
         return self.bank.decoded(site, KEEP) | decoded if site.structured else decoded
 
@@ -160,7 +159,7 @@ class PlannedModel:
                 module.nf = value.shape[1]
 
     def _stream(self, prefix: str) -> None:
-        """Puts in place what stays, and has each block fetch the rest."""
+        """Loads the parameters that stay in memory, and installs hooks that load and release each block's."""
         parameters = self.bank.parameters
         names = [name for name, _ in self.model.named_parameters()]
         self._put(self._originals(name for name in names if not name.startswith(prefix)))
@@ -179,14 +178,14 @@ class PlannedModel:
             self._decided.setdefault(site.block, []).append((site, choice, bank))
 
     def _enter(self, index: int, rest: Iterable[str], block: nn.Module, inputs: Any) -> None:
-        """Before a block runs."""
+        """Forward pre-hook: the first pass to enter a block loads its weights."""
         with self._lock:
             self._entered += 1
             if self._entered % self._passes == 1 % self._passes:
                 self._fetch(index, rest)
 
     def _fetch(self, index: int, rest: Iterable[str]) -> None:
-        """Puts the parameters of a block in place; norms first, since a choice may change them."""
+        """Loads the parameters of a block; norms first, because a choice may change them."""
         self._put(self._originals(rest))
         decided = self._decided.get(index, [])
         kept = {site.name: site for site, choice, _ in decided if choice == KEEP and not site.structured}
@@ -198,20 +197,23 @@ class PlannedModel:
                 self._put(self._values(site, choice, bank))
 
     def _kept(self, site: Site) -> Tensors:
-        """The original's parameters of a site, in memory that the block before has left: new pages cost more than what is written there."""
+        """The original's parameters of a site, written into memory that the previous block released.
+
+        Touching new pages costs more than the copy.
+        """
         found = {}
         for name in (f"{member.module}.{part}" for member in site.members for part in ("weight", "bias")):
             if name in self.bank.parameters:
                 stored = self.bank.parameters[name]
                 free = next((i for i, each in enumerate(self._room) if each.shape == stored.shape), None)
-                with torch.inference_mode(False):  # passes of either kind may write there
+                with torch.inference_mode(False):  # writable with and without inference mode
                     found[name] = torch.empty(stored.shape) if free is None else self._room.pop(free)
                 found[name].copy_(stored)
         self._taken += found.values()
         return found
 
     def _leave(self, block: nn.Module, inputs: Any, output: Any) -> None:
-        """Also after an error: nothing of a block stays in place."""
+        """Forward hook, called after errors too: the last pass to leave a block releases its weights."""
         with self._lock:
             self._left += 1
             if self._left % self._passes == 0:

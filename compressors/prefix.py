@@ -1,4 +1,4 @@
-"""The original's states before a block: what changes in that block or after it need not run those before it."""
+"""Cached states of the original before a block, so that changes in later blocks need not rerun the earlier ones."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from paredown.space.plan import Plan
 
 
 class Prefix:
-    """The states that the original gives one block, of all batches of some texts, and the model without the blocks before it.
+    """The original's input states of one block for all batches of some texts, and the model without the earlier blocks.
 
-    Memory holds the states of one block; walking on costs the blocks in between once.
+    Memory holds the states of one block. Moving to a later block runs the blocks in between once.
 
     Args:
         planned: The model.
-        run: Runs it over the texts, batch by batch, always in the same order.
+        run: Runs the model over the texts, batch by batch, always in the same order.
 
     Attributes:
         block: The first block that runs within `skipping`.
-        blocks: How many there are.
+        blocks: Number of blocks.
     """
 
     def __init__(self, planned: PlannedModel, run: Callable[[], object]) -> None:
@@ -36,10 +36,10 @@ class Prefix:
         self.block, self.blocks = 0, len(self._originals)
 
     def walk_to(self, block: int) -> float:
-        """Makes a block the first that runs; the plan in place may be taken out for it.
+        """Makes ``block`` the first block that runs; may put the plan that keeps everything in place.
 
         Returns:
-            What that cost, in passes of all blocks.
+            Cost of the move, in passes through all blocks.
         """
         first = self.block if self.block <= block else 0
         given, self._outputs, self.block = self._outputs, [], block
@@ -60,7 +60,7 @@ class Prefix:
 
     @contextmanager
     def skipping(self) -> Iterator[None]:
-        """Within, blocks before `block` give back what the original's gave; the plan in place must keep them."""
+        """Within the context, blocks before `block` return the original's outputs; the plan in place must keep them."""
         before = {id(module) for module in self._originals[: self.block]}
         present = self._planned.model.get_submodule(self._name).children()
         given = [Given(self._outputs, module) if id(module) in before else module for module in present]
@@ -70,7 +70,7 @@ class Prefix:
 
 @contextmanager
 def blocks_replaced(model: nn.Module, name: str, modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Within, a model runs these modules in place of its list of blocks of this name."""
+    """Within the context, the model runs ``modules`` instead of its list of blocks called ``name``."""
     owner, before = model.get_submodule(name.rpartition(".")[0]), model.get_submodule(name)
     attribute = name.rpartition(".")[2]
     setattr(owner, attribute, nn.ModuleList(modules))
@@ -81,11 +81,11 @@ def blocks_replaced(model: nn.Module, name: str, modules: Sequence[nn.Module]) -
 
 
 class Given(nn.Module):
-    """Gives, at each call, what a block gave for the next batch.
+    """Stand-in for a block that returns, at each call, the block's cached output for the next batch.
 
     Args:
-        outputs: Of that block, batch by batch; may still grow.
-        block: In whose place it stands, whose plain attributes a model may ask for.
+        outputs: Outputs of the block, batch by batch; may still grow.
+        block: The block that it replaces. Its plain attributes are copied, because a model may read them.
     """
 
     def __init__(self, outputs: Sequence[Any], block: nn.Module) -> None:
@@ -96,7 +96,7 @@ class Given(nn.Module):
                 setattr(self, name, value)
 
     def forward(self, *_: Any, **__: Any) -> Any:
-        """The states after the block, as it gave them; its inputs are not read."""
+        """The cached output of the block for the next batch; the inputs are ignored."""
         output = self._outputs[self._calls % len(self._outputs)]
         self._calls += 1
         return output

@@ -1,4 +1,4 @@
-"""A plan compressed in order: each matrix makes up for what the compressed ones before it changed."""
+"""Sequential compression of a plan: each matrix compensates for the errors of the compressed matrices before it."""
 
 from __future__ import annotations
 
@@ -23,47 +23,49 @@ from paredown.space.site import Inventory, Member, Site
 from paredown.space.statistics import Statistics
 
 DAMPING = 0.1
-"""How firmly a matrix is held to the original's, as a share of the mean second moment of its inputs."""
+"""Damping of a corrected matrix towards the original's, as a share of the mean second moment of its inputs."""
 
 
 def is_calibrated(plan: Plan, inventory: Inventory) -> bool:
-    """Whether what the plan stores depends on calibration texts."""
+    """Whether any choice of the plan depends on calibration texts."""
     return any(choice.needs for _, choice in plan.decided(inventory))
 
 
 def ordered_bank(bank: Bank, plan: Plan, *, corrected: bool = True) -> Bank:
-    """The bank of a plan's records in order, on the calibration texts of the given one; `in_order` fills it."""
+    """The bank of a plan's records compressed in order, on the same calibration texts; `in_order` fills it."""
     name = hashlib.sha256(f"{bank.calibration}\n{plan}".encode()).hexdigest()
     return bank.calibrated(None, f"in order {name}" if corrected else f"in order, as they are {name}")
 
 
 def holds_all(bank: Bank, plan: Plan, inventory: Inventory) -> bool:
-    """Whether a bank has every calibrated record of a plan."""
+    """Whether a bank holds every calibrated record of a plan."""
     return all(bank.holds(site, choice) for site, choice in plan.decided(inventory) if choice.needs)
 
 
 def in_order(
     planned: PlannedModel, plan: Plan, bank: Bank, tokens: Tensor, mask: Tensor, inputs: Inputs | None, workers: int = 1
 ) -> Bank:
-    """A bank whose calibrated records of the plan were made in the order of the model, in one forward pass.
+    """A bank whose calibrated records of the plan are compressed in model order, in one forward pass.
 
-    When a matrix is about to run, the matrices before it are compressed already. It is calibrated on the inputs x' that they give it,
-    and what is compressed is not the original matrix W but the one whose outputs on x' are nearest to those of W on the original's
-    inputs x. Then the pass goes on with what it became. Attentions and feed-forward networks whose structure changes stay as the
-    given bank has them. Records that are there already are put in place and not made again.
+    When a matrix is about to run, the matrices before it are already compressed, and they give it inputs x'. The matrix
+    is calibrated on x'. Instead of the original W, the matrix is compressed whose outputs on x' are nearest to those of
+    W on the original's inputs x. The pass then continues with the compressed matrix. Attentions and feed-forward
+    networks whose structure changes are copied from ``bank``. Existing records are put in place and not recomputed.
 
     Args:
         planned: The model in which plans are scored; any plan may be in place afterwards.
         plan: The plan.
-        bank: Calibrated independently, on the same tokens.
+        bank: A bank that was calibrated independently, on the same tokens.
         tokens: Calibration tokens, shape ``(sequences, length)``, padded on the right.
-        mask: 1 where there is a token.
-        inputs: Of the original's matrices, on the same tokens; None compresses each matrix as it is: sequential GPTQ, no more.
-        workers: Threads that compute; the records are the same for any number.
+        mask: 1 for a token, 0 for padding.
+        inputs: Inputs of the original's matrices on the same tokens. None compresses each W itself: plain sequential
+            GPTQ.
+        workers: Number of compute threads; the records do not depend on it.
 
     Source:
-        Frantar et al., 2022, "GPTQ", arXiv 2210.17323: blocks one after the other, on the outputs of those that are quantized
-        already. Li et al., 2025, "GPTAQ", arXiv 2504.02692: the target is the original's output on the original's inputs.
+        Frantar et al., 2022, "GPTQ", arXiv 2210.17323: blocks one after the other, each on the outputs of the quantized
+        blocks before it. Li et al., 2025, "GPTAQ", arXiv 2504.02692: the target is the original's output on the
+        original's inputs.
     """
     inventory = planned.inventory
     ordered = ordered_bank(bank, plan, corrected=inputs is not None)
@@ -73,9 +75,8 @@ def in_order(
     for site, choice in missing:
         if site.kind != "linear":
             ordered.store(site, choice, bank.tensors(site, choice))
-    waiting = {
-        site.name: (site, choice) for site, choice in missing if site.kind == "linear"
-    }  # as they are until they are about to run
+    # These sites keep the original's matrices until they are about to run.
+    waiting = {site.name: (site, choice) for site, choice in missing if site.kind == "linear"}
     if not waiting:
         return ordered
     planned.swap(Plan(tuple((name, choice) for name, choice in plan.entries if name not in waiting)), ordered)
@@ -89,7 +90,7 @@ def in_order(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """A matrix to compress."""
+    """A matrix to compress, its site and its choice."""
 
     site: Site
     member: Member
@@ -97,7 +98,7 @@ class _Job:
 
 
 class _Refit:
-    """The matrices of one pass in order."""
+    """One pass in model order, which compresses matrices as it reaches them."""
 
     def __init__(
         self, planned: PlannedModel, bank: Bank, ordered: Bank, inputs: Inputs | None, mask: Tensor, threads: Crew
@@ -114,7 +115,7 @@ class _Refit:
         self.done: set[str] = set()
 
     def run(self, pending: Sequence[tuple[Site, Choice]], tokens: Tensor) -> None:
-        """Compresses these linear sites."""
+        """Compresses the given linear sites."""
         self.masks = [self.mask[part] for part in parts_of(tokens)]
         files = getattr(self.bank.statistics, "files", {})
         groups: dict[str, list[_Job]] = {}  # matrices that read the same inputs
@@ -128,11 +129,14 @@ class _Refit:
             for job in jobs
         }
         states = run_in_parts(self.planned, tokens, self.mask, meetings, self.threads.workers)
-        for jobs in groups.values():  # a head is no part of the base model: it reads the final states
+        for jobs in groups.values():  # the head is outside the base model: it reads the final states
             self._meet(jobs, states)
 
     def _meet(self, jobs: Sequence[_Job], given: Sequence[Tensor]) -> None:
-        """Compresses matrices that read these inputs, and puts them in place; the first of them to run brings the others along."""
+        """Compresses all matrices that read these inputs, and puts them in place.
+
+        The first of them to run triggers the others.
+        """
         stop_if_asked()
         if jobs[0].member.module in self.done:
             return
@@ -163,33 +167,36 @@ class _Refit:
         parameter.data = decoded
         self.found[job.member.module] = tensors
         self.done.add(job.member.module)
-        if self.done.issuperset(each.module for each in job.site.members):  # nothing is held that is whole
+        if self.done.issuperset(
+            each.module for each in job.site.members
+        ):  # a complete site is written and not held in memory
             self.ordered.store(job.site, job.choice, _record(job.site, self.found, self.bank))
 
 
 def statistics_of(rows: Sequence[Tensor], threads: Crew) -> Statistics:
-    """Statistics of inputs by part, each ``(tokens, in_features)``."""
+    """Statistics of inputs, given in parts of shape ``(tokens, in_features)``."""
     count = sum(map(len, rows))
     magnitudes = sum(threads.map(lambda part: part.abs().sum(0), rows), torch.zeros(rows[0].shape[1]))
     return Statistics(second_moment=threads.product(rows, rows).div_(count), mean_absolute=magnitudes / count)
 
 
 class Correction:
-    """What makes the outputs of a matrix on changed inputs nearest to its outputs on the inputs, damped towards the matrix.
+    """Corrects a matrix so that its outputs on changed inputs are nearest to its outputs on the original inputs.
+
+    The correction is a least-squares fit, damped towards the matrix.
 
     Args:
-        inputs: x, shape ``(tokens, in_features)``.
-        changed: x' by part, of as many tokens, float32.
-        second_moment: Mean of x' x''; not modified.
-        threads: Who computes.
+        inputs: Original inputs x, shape ``(tokens, in_features)``.
+        changed: Changed inputs x' in parts, with the same tokens, float32.
+        second_moment: Second moment of x'; not modified.
+        threads: The crew that computes.
     """
 
     def __init__(self, inputs: Tensor, changed: Sequence[Tensor], second_moment: Tensor, threads: Crew) -> None:
         self._threads = threads
         pairs = list(zip(inputs.split([len(part) for part in changed]), changed, strict=True))
-        differences = threads.map(
-            lambda pair: pair[0].float() - pair[1].to(inputs.dtype).float(), pairs
-        )  # rounded alike: equal cancels
+        # Both are rounded to the same dtype, so that equal inputs cancel.
+        differences = threads.map(lambda pair: pair[0].float() - pair[1].to(inputs.dtype).float(), pairs)
         self._cross = threads.product(differences, changed).div_(len(inputs))
         del differences
         damped = second_moment.to(torch.float64, copy=True)
@@ -197,11 +204,11 @@ class Correction:
         self._factor, fault = torch.linalg.cholesky_ex(damped)
         if int(fault):
             raise EvaluationError(
-                "the compressed layers before it give a matrix inputs that are not finite, or too large to be squared"
+                "the compressed layers before a matrix give it inputs that are not finite, or too large to be squared"
             )
 
     def of(self, weight: Tensor) -> Tensor:
-        """The matrix in place of ``weight``, ``(out_features, in_features)``, which is not modified."""
+        """The corrected matrix for ``weight``, shape ``(out_features, in_features)``; ``weight`` is not modified."""
 
         def corrected(rows: Tensor) -> Tensor:
             moved: Tensor = torch.cholesky_solve((rows @ self._cross).T.double(), self._factor)
@@ -211,14 +218,14 @@ class Correction:
 
 
 def _encoded(job: _Job, weight: Tensor, statistics: Statistics) -> tuple[Tensors, Tensor]:
-    """What stores a matrix, and the parameter that it stands for."""
+    """The tensors that store a matrix, and the parameter that they decode to."""
     tensors = encode_matrix(job.choice, weight, job.member.dtype, statistics)
     decoded = decode_matrix(job.choice, tensors, job.member.shape)
     return tensors, decoded.T.contiguous() if job.member.transposed else decoded
 
 
 def _record(site: Site, found: dict[str, Tensors], bank: Bank) -> Tensors:
-    """The tensors of a site, taken out of what was found."""
+    """The tensors of a site's record; its entries are removed from ``found``."""
     tensors: Tensors = {}
     for member in site.members:
         tensors |= {f"{member.module}.{key}": value for key, value in found.pop(member.module).items()}

@@ -1,4 +1,4 @@
-"""What linear layers read, and how a loss changes with what they give: one backward sweep over some texts."""
+"""Inputs of linear layers and gradients of a loss by their outputs, from one backward sweep over some texts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from paredown.space.errors import StudyError
 from paredown.space.interruption import stop_if_asked
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Of a sequence: a number from its logits, or an encoder's final states, and its tokens."""
+"""Scalar loss of one sequence, from its logits (an encoder's final hidden states) and its tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trace:
-    """Of one linear layer, all tokens one after the other.
+    """Inputs and output gradients of one linear layer, with all tokens concatenated.
 
     Attributes:
         inputs: Shape ``(tokens, in_features)``.
-        gradients: Of the loss with respect to the outputs; ``(tokens, out_features)``.
-        lengths: Tokens of each sequence.
+        gradients: Gradients of the loss with respect to the outputs; shape ``(tokens, out_features)``.
+        lengths: Number of tokens in each sequence.
     """
 
     inputs: Tensor
@@ -35,22 +35,22 @@ class Trace:
 def traces(
     model: PreTrainedModel, modules: Mapping[str, nn.Module], tokens: Tensor, mask: Tensor, loss: Loss, *, causal: bool
 ) -> dict[str, Trace]:
-    """The trace of each module; sequences take their turns.
+    """The trace of each module; sequences run one at a time.
 
     Args:
         model: The original, whole in memory; not modified.
         modules: Linear layers, by the names that their traces get.
         tokens: Shape ``(sequences, length)``, padded on the right.
-        mask: 1 where there is a token.
-        loss: Whose gradient is asked for.
-        causal: Whether the loss reads logits; otherwise final hidden states.
+        mask: 1 for a token, 0 for padding.
+        loss: Loss to differentiate.
+        causal: Whether the loss reads logits; otherwise it reads final hidden states.
 
     Raises:
         StudyError: If the model is streamed.
     """
     if any(is_placeholder(parameter) for parameter in model.parameters()):
         raise StudyError(
-            "a backward sweep needs the whole model in memory; raise memory, or say sensitivity: single-site"
+            "a backward sweep needs the whole model in memory; raise memory, or set sensitivity: single-site"
         )
     found: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -84,7 +84,7 @@ def traces(
 
 
 def _rows(states: Tensor) -> Tensor:
-    """Of one sequence, a row a token; some models have flattened them already."""
+    """States of one sequence, one row per token; some models have flattened them already."""
     return states.reshape(-1, states.shape[-1])
 
 
