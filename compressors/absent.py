@@ -1,4 +1,4 @@
-"""A model without some of its blocks, attentions and feed-forward networks: what stands in their places, and how the others move up."""
+"""Models without some of their blocks, attentions or feed-forward networks: stand-ins and renumbering."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 
 POSITION = {"layer_idx", "layer_id", "layer_index"}
-"""Attributes that say where a block stands; all others must be as they were."""
+"""Module attributes that hold a block's position. Dropping other blocks may change these and no others."""
 
 
 class Zeros(nn.Module):
-    """Adds nothing, whatever comes in: zeros in place of a layer or a network.
+    """Stand-in for a layer or network that is left out: returns zeros for any input.
 
     Args:
-        width: Of the zeros; None for that of the inputs.
+        width: Features of the output; None for as many as the input has.
     """
 
     def __init__(self, width: int | None = None) -> None:
@@ -31,23 +31,23 @@ class Zeros(nn.Module):
         self.width = width
 
     def forward(self, x: Tensor) -> Tensor:
-        """Zeros."""
+        """Zeros, shape ``(*, width)``."""
         return x.new_zeros((*x.shape[:-1], self.width or x.shape[-1]))
 
 
 class NoAttention(nn.Module):
-    """Adds nothing, looks at no other token and leaves the cache alone."""
+    """Stand-in for a dropped attention: returns zeros, reads no other token and leaves the cache alone."""
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
-        """Zeros, and no weights of attention."""
+        """Zeros, and None for the attention weights."""
         return torch.zeros_like(hidden_states), None
 
 
 def leave_out(model: PreTrainedModel, config: Any, inventory: Inventory, plan: Plan) -> None:
-    """Takes attentions and feed-forward networks that are dropped out of a model without the dropped blocks.
+    """Removes dropped attentions and feed-forward networks from a model that was built without the dropped blocks.
 
-    The attentions that are left take the first places of the cache, one after the other: transformers reads from its first
-    place how many tokens it holds.
+    The remaining attentions take the first cache slots in order, because transformers reads the number of cached tokens
+    from the first slot.
 
     Raises:
         PlanError: If an attention cannot be left out.
@@ -55,7 +55,7 @@ def leave_out(model: PreTrainedModel, config: Any, inventory: Inventory, plan: P
     check_places(config, inventory, plan)
     dropped, absent = plan.dropped(inventory), plan.attentions(inventory)
     rename = renumbering(inventory, dropped)
-    blocks = list(blocks_of(model)[1])  # not to be found any more when they have no matrices
+    blocks = list(blocks_of(model)[1])  # listed first: blocks without matrices are not found any more
     for site, choice in plan.decided(inventory):
         if site.structured and leaves_out(site, choice):
             _replace(model, blocks, site, rename)
@@ -65,25 +65,25 @@ def leave_out(model: PreTrainedModel, config: Any, inventory: Inventory, plan: P
 
 
 def check_places(config: Any, inventory: Inventory, plan: Plan) -> None:
-    """Refuses to leave out attentions where the others cannot take their places in the cache.
+    """Checks that the remaining attentions can move to other cache slots.
 
     Raises:
-        PlanError: If layers are of several types, each with a cache of its own kind, or if no attention would be left.
+        PlanError: If layers are of several types, each with its own kind of cache, or if no attention would remain.
     """
     absent = plan.attentions(inventory)
     if absent and len(set(getattr(config.get_text_config(), "layer_types", None) or ())) > 1:
         raise PlanError(
-            f"layers of {inventory.architecture} are of several types, and their attentions cannot change places in the cache; drop "
-            "whole blocks or feed-forward networks"
+            f"{inventory.architecture} has layers of several types, so its attentions cannot move to other cache "
+            "slots; drop whole blocks or feed-forward networks"
         )
     if absent and len(absent) + len(plan.dropped(inventory)) == len(_blocks(inventory)):
-        raise PlanError("every attention is dropped; keep one at least")
+        raise PlanError("every attention is dropped; keep at least one")
 
 
 def renumbering(inventory: Inventory, dropped: Sequence[int]) -> Callable[[str], str]:
     """The function from a name in the original to the name in the model without the dropped blocks.
 
-    It raises PlanError for a name in a dropped block: what has that name afterwards is another block's.
+    The function raises PlanError for a name in a dropped block, because another block has that name afterwards.
     """
     prefixes = {site.block: f"{site.name}." for site in _blocks(inventory) if site.block is not None}
     places = {}
@@ -95,7 +95,7 @@ def renumbering(inventory: Inventory, dropped: Sequence[int]) -> Callable[[str],
             if f"{name}.".startswith(old):
                 return f"{new}{name[len(old) :]}"
         if any(f"{name}.".startswith(prefixes[block]) for block in dropped):
-            raise PlanError(f"{name} lies in a block that the plan drops; ask for modules of the blocks that stay")
+            raise PlanError(f"{name} lies in a block that the plan drops; use modules of the blocks that remain")
         return name
 
     return rename
@@ -106,7 +106,7 @@ def _blocks(inventory: Inventory) -> list[Site]:
 
 
 def _replace(model: PreTrainedModel, blocks: Sequence[nn.Module], site: Site, rename: Callable[[str], str]) -> None:
-    """Puts what adds nothing where the matrices of a site and what lies between them were."""
+    """Replaces a site's matrices, and the modules between them, with stand-ins that add nothing."""
     *makers, reader = site.members
     owner, last = (rename(member.module).rpartition(".")[0] for member in (makers[0], reader))
     whole = owner == last and all(model.get_submodule(owner) is not block for block in blocks)
@@ -122,7 +122,7 @@ def _replace(model: PreTrainedModel, blocks: Sequence[nn.Module], site: Site, re
 
 
 def _move_up(blocks: Sequence[nn.Module]) -> None:
-    """Gives blocks the first places, in their order."""
+    """Assigns positions 0, 1, ... to the blocks, in order."""
     for place, block in enumerate(blocks):
         for module in block.modules():
             for attribute in POSITION & vars(module).keys():

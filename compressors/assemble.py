@@ -1,4 +1,4 @@
-"""A transformers model that computes with what a plan stores."""
+"""Builds the transformers model that computes with the stored tensors of a plan."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ __all__ = ["assemble", "kernel_of", "reduced_config", "renumbering", "resident_b
 def assemble(
     config: Any, inventory: Inventory, plan: Plan, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel:
-    """The deployed model: in bfloat16 with the fast kernels, in float32 exact.
+    """The deployed model. bfloat16 uses the fast kernels; float32 computes exactly.
 
     Args:
-        config: Of the original; not modified.
-        inventory: Of the original.
-        plan: What was done to it.
-        tensors: What ``plan.layout(inventory)`` names, under the original's names; not modified.
-        dtype: Of the activations and of all that is not compressed.
+        config: Configuration of the original; not modified.
+        inventory: Sites of the original.
+        plan: The plan that the tensors store.
+        tensors: The tensors that ``plan.layout(inventory)`` names, under the original's names; not modified.
+        dtype: Dtype of the activations and of everything that is not compressed.
 
     Raises:
         CheckpointError: If a tensor is missing or unexpected.
-        PlanError: If the blocks that are left cannot take the places of those that were dropped.
+        PlanError: If the remaining blocks cannot take the positions of the dropped ones.
     """
     _check_names(plan.layout(inventory).keys(), tensors.keys())
     dropped = plan.dropped(inventory)
@@ -69,7 +69,7 @@ def assemble(
 
 
 def resident_bytes(module: nn.Module) -> int:
-    """Bytes that parameters and buffers of a module hold in memory, shared ones once."""
+    """Memory of a module's parameters and buffers [bytes]; shared storage counts once."""
     storages = {
         t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in [*module.parameters(), *module.buffers()]
     }
@@ -77,10 +77,10 @@ def resident_bytes(module: nn.Module) -> int:
 
 
 def reduced_config(config: Any, inventory: Inventory, dropped: Sequence[int]) -> Any:
-    """The configuration of the model without the dropped blocks; a new one where there are any.
+    """The configuration without the dropped blocks; a new object if any are dropped, else ``config`` itself.
 
     Raises:
-        PlanError: If a block does something else for standing at another place.
+        PlanError: If a block would compute something else at its new position.
     """
     if not dropped:
         return config
@@ -94,19 +94,21 @@ def reduced_config(config: Any, inventory: Inventory, dropped: Sequence[int]) ->
     changed = type(config).from_dict(values)
     if changed.num_hidden_layers != len(kept) or getattr(config, "scale_attn_by_inverse_layer_idx", False):
         raise PlanError(
-            f"blocks of {inventory.architecture} depend on their place; none can be dropped: take 'drop' out of the plan"
+            f"blocks of {inventory.architecture} depend on their position, so none can be dropped; "
+            "remove 'drop' from the plan"
         )
     before, after = (blocks_of(skeleton(each))[1] for each in (config, changed))
     for new, old in enumerate(kept):
         if len(after) != len(kept) or _nature(after[new]) != _nature(before[old]):
             raise PlanError(
-                f"block {old} of {inventory.architecture} would be another at place {new}; drop other blocks, or none"
+                f"block {old} of {inventory.architecture} would compute something else at position {new}; "
+                "drop other blocks, or none"
             )
     return changed
 
 
 def _nature(block: nn.Module) -> list[tuple[Any, ...]]:
-    """What a block is, apart from its place and its numbers."""
+    """Parameter shapes, module classes and plain attributes of a block, without its position and its weights."""
     nature: list[tuple[Any, ...]] = [(name, tuple(parameter.shape)) for name, parameter in block.named_parameters()]
     for name, module in block.named_modules():
         plain = {k: v for k, v in vars(module).items() if isinstance(v, (bool, int, float, str)) and k not in POSITION}
@@ -115,7 +117,10 @@ def _nature(block: nn.Module) -> list[tuple[Any, ...]]:
 
 
 def _empty(config: Any, dtype: torch.dtype) -> PreTrainedModel:
-    """The model with its buffers computed and its parameters allocated, not initialised: pages are taken when they are filled."""
+    """The model with its buffers computed and its parameters allocated but not initialised.
+
+    The system commits memory pages only as they are filled.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -130,7 +135,10 @@ def _empty(config: Any, dtype: torch.dtype) -> PreTrainedModel:
 def _fill(
     module: Any, choice: Choice, stored: Mapping[str, Tensor], shape: Shape, bias: Tensor | None, member: Member
 ) -> None:
-    """Puts the decoded matrix into the original's own module, narrower where rows or columns went; what is tied to it follows."""
+    """Puts the decoded matrix into the original's own module, which becomes narrower if rows or columns were removed.
+
+    Tied modules share the parameter and change with it.
+    """
     weight = decode_matrix(choice, stored, shape)
     weight = weight.T if member.transposed else weight
     module.weight.data = weight.to(module.weight.dtype).clone(memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""The values that stand best for many: k-means on a line."""
+"""Weighted k-means in one dimension, for codebooks of scalar values."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROUNDS = 100
+"""Maximum number of Lloyd iterations."""
+
 CELLS = 512
-"""More values than this are gathered into so many cells, and the best clusters of whole cells are where the rounds start."""
+"""Maximum number of cells. More distinct values than this are grouped into cells, and Lloyd's iterations start from the
+optimal clusters of whole cells."""
 
 
 def codebook_of(values: Tensor, importance: Tensor, clusters: int) -> Tensor:
-    """Values of small squared error to the given ones, in ascending order; float32, shape ``(clusters,)``.
+    """Codebook with a small weighted squared error to the given values, ascending; float32, shape ``(clusters,)``.
 
-    Of up to `CELLS` different values it is the best there is; of more, Lloyd's rounds improve on the best clusters of whole cells.
-    On a line the clusters are intervals of the sorted values: a round costs a search of the borders and no distances.
+    The codebook is optimal for up to `CELLS` distinct values. For more, Lloyd's iterations refine the optimal clusters
+    of whole cells. In one dimension, clusters are intervals of the sorted values, so an iteration searches the borders
+    and computes no distances.
 
     Args:
         values: Shape ``(n,)``; not modified.
-        importance: Of the squared error of each, not negative; same shape.
-        clusters: How many.
+        importance: Weight of each squared error, at least 0; same shape.
+        clusters: Number of clusters.
 
     Source:
         Lloyd, 1982, "Least squares quantization in PCM", IEEE Transactions on Information Theory 28(2), method I.
@@ -52,16 +56,19 @@ def codebook_of(values: Tensor, importance: Tensor, clusters: int) -> Tensor:
 
 
 def optimal_borders(values: Tensor, mass: Tensor, cells: Tensor, clusters: int) -> Tensor:
-    """Where each cluster begins, and the end: of all clusters of whole cells those of least squared error; ``(clusters + 1,)``.
+    """Index where each cluster begins, then n, for the clusters of whole cells with the least weighted squared error.
+
+    The shape is ``(clusters + 1,)``.
 
     Args:
-        values: Ascending; float64, shape ``(n,)``.
-        mass: Of each; same shape.
-        cells: Where each cell begins, and n; ascending, at least ``clusters + 1`` of them.
-        clusters: How many.
+        values: Ascending values; float64, shape ``(n,)``.
+        mass: Weight of each value; same shape.
+        cells: Index where each cell begins, then n; ascending, at least ``clusters + 1`` entries.
+        clusters: Number of clusters.
 
     Source:
-        Wang & Song, 2011, "Ckmeans.1d.dp: Optimal k-means Clustering in One Dimension by Dynamic Programming", The R Journal 3(2).
+        Wang & Song, 2011, "Ckmeans.1d.dp: Optimal k-means Clustering in One Dimension by Dynamic Programming",
+        The R Journal 3(2).
     """
     import torch
 
@@ -83,11 +90,14 @@ def optimal_borders(values: Tensor, mass: Tensor, cells: Tensor, clusters: int) 
 
 
 def _cells(values: Tensor, mass: Tensor) -> Tensor:
-    """Where cells begin, and the end: half of them of equally many values, half as narrow as a good codebook is dense.
+    """Index where each cell begins, then n.
+
+    Half of the borders divide the values into equal counts. The other half are spaced as densely as the points of a
+    good codebook.
 
     Source:
         Panter & Dite, 1951, "Quantization distortion in pulse-count modulation with nonuniform spacing of levels",
-        Proceedings of the IRE 39(1): as dense as the cube root of the density.
+        Proceedings of the IRE 39(1): points as dense as the cube root of the density of the values.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Coordinate descent over what a matrix is stored as; importing this imports no torch."""
+"""Coordinate descent over the stored values of a matrix; importing this imports no torch."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Choose = Callable[[int, "Tensor", "Tensor"], "Tensor"]
-"""The best values of a run, from its first column, its values now, and minus half the gradient of the output error by them."""
+"""Function that returns the best values of a run of columns.
+
+Its arguments are the run's first column, its current values, and minus half the gradient of the output error with
+respect to them."""
 
 
 def swept(weight: Tensor, values: Tensor, curvature: Tensor, width: int, choose: Choose) -> Tensor:
     """Values after one sweep: each run of columns in turn is chosen with all others fixed.
 
     Args:
-        weight: What the values stand for, transposed: shape ``(columns, rows)``; not modified.
-        values: Same shape; not modified.
+        weight: Matrix that the values approximate, transposed: shape ``(columns, rows)``; not modified.
+        values: Current values; same shape; not modified.
         curvature: H of the output error ``trace(E H E')``, shape ``(columns, columns)``.
-        width: Columns of a run, a divisor of the columns.
-        choose: Called once for each run, with tensors of shape ``(width, rows)``; with other values d greater by ``v``, a row's error
-            is greater by ``v H v' - 2 v s``, where H is the run's block of the curvature and s the row of the last tensor.
+        width: Columns in a run; divides the number of columns.
+        choose: Called once per run, with tensors of shape ``(width, rows)``. If a row's values change by ``v``, its
+            error grows by ``v H v' - 2 v s``, where H is the run's block of the curvature and s that row's part of the
+            last tensor.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What a compressed matrix runs as: torch's integer kernels on the CPU, two factors in a row, a sum of two paths, or a dense layer."""
+"""Layers that run compressed matrices: torch's integer CPU kernels, two factors, a sum of two paths, or dense."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from paredown.compressors.storage import decode_matrix
 from paredown.space.choice import KEEP, Choice, Shape
 
 FEW_ROWS = 64
-"""Up to this many rows of activations the integer kernels are used; above, the matrix is dequantised for each call."""
+"""Largest number of activation rows for which the integer kernels are used [rows].
+
+Above it, each call dequantizes the matrix."""
 
 INT4_GROUPS = (32, 64, 128, 256)
+"""Group sizes that run in the int4 kernel [columns]."""
 
 
 class Int4Linear(nn.Module):
-    """A linear layer with four bits a weight in memory: ``weight = (code - 8) * scale + offset``.
+    """A linear layer with 4 bits per weight in memory: ``weight = (code - 8) * scale + offset``.
 
     Args:
-        codes: In ``[0, 16)``, shape ``(out_features, in_features)``; ``out_features`` a multiple of 16.
+        codes: Values in ``[0, 16)``, shape ``(out_features, in_features)``; ``out_features`` is a multiple of 16.
         scale: Shape ``(out_features, groups)``.
-        offset: As ``scale``.
+        offset: Same shape as ``scale``.
         bias: Shape ``(out_features,)``, or None.
     """
 
@@ -47,7 +50,7 @@ class Int4Linear(nn.Module):
         self._unpacks = torch.equal(_unpack_int4(self.packed, codes.shape[0], codes.shape[1]), codes.to(torch.uint8))
 
     def dequantize(self) -> Tensor:
-        """The bfloat16 weight."""
+        """The weight in bfloat16, shape ``(out_features, in_features)``."""
         steps = (_unpack_int4(self.packed, self.out_features, self.in_features).view(torch.int8) - 8).to(torch.bfloat16)
         scale, offset = self.grid.transpose(0, 1).unsqueeze(-2).unbind(-1)
         weight = steps.view(self.out_features, -1, self.group_size) * scale
@@ -67,10 +70,10 @@ class Int4Linear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with a byte a weight in memory and a scale per output.
+    """A linear layer with one byte per weight in memory and one scale per output.
 
     Args:
-        steps: int8, shape ``(out_features, in_features)``; ``in_features`` a multiple of 16.
+        steps: int8, shape ``(out_features, in_features)``; ``in_features`` is a multiple of 16.
         scale: Shape ``(out_features,)``.
         bias: Shape ``(out_features,)``, or None.
     """
@@ -96,7 +99,7 @@ class Int8Linear(nn.Module):
 
 
 class Sum(nn.Module):
-    """What two layers of the same inputs give together."""
+    """The sum of two layers that read the same inputs."""
 
     def __init__(self, first: nn.Module, second: nn.Module) -> None:
         super().__init__()
@@ -104,16 +107,16 @@ class Sum(nn.Module):
         self.second = second
 
     def forward(self, x: Tensor) -> Tensor:
-        """The sum of the two."""
+        """``first(x) + second(x)``."""
         y: Tensor = self.first(x) + self.second(x)
         return y
 
 
 def kernel_of(choice: Choice, shape: Shape, dtype: torch.dtype = torch.bfloat16) -> str:
-    """Class of the kernel that a matrix runs in: ``int4``, ``int8``, ``dense``, or several in one.
+    """Name of the kernel that a matrix runs in: ``int4``, ``int8``, ``dense``, or a composite.
 
-    Those are written with what they consist of behind them, each of which may consist of others in its turn: ``lowrank-RANK-RIGHT-LEFT``,
-    and ``residual-RANK-RIGHT-LEFT-REST``.
+    A composite lists its parts, which may be composites themselves: ``lowrank-RANK-RIGHT-LEFT`` and
+    ``residual-RANK-RIGHT-LEFT-REST``.
     """
     if dtype != torch.bfloat16:
         return "dense"
@@ -129,7 +132,7 @@ def kernel_of(choice: Choice, shape: Shape, dtype: torch.dtype = torch.bfloat16)
     group = choice.group(columns)
     if choice.bits <= 4 and group in INT4_GROUPS and rows % 16 == 0:
         return "int4"
-    # The int8 kernel reads beyond the end of a row that is no multiple of 16: garbage, or a crash.
+    # The int8 kernel reads past the end of a row whose length is not a multiple of 16: garbage, or a crash.
     return "int8" if choice.symmetric and choice.bits > 4 and group == columns and columns % 16 == 0 else "dense"
 
 
@@ -140,10 +143,11 @@ def runnable(
 
     Args:
         choice: How the matrix is stored.
-        tensors: As `encode_matrix` names them; not modified.
+        tensors: Stored tensors, named as `encode_matrix` names them; not modified.
         shape: ``(out_features, in_features)``.
         bias: Shape ``(out_features,)``, or None.
-        dtype: Of the activations: bfloat16 uses the integer kernels, float32 computes exactly with the decoded matrix.
+        dtype: Dtype of the activations: bfloat16 uses the integer kernels, float32 computes exactly with the decoded
+            matrix.
     """
     kernel = kernel_of(choice, shape, dtype)
     if kernel in ("int4", "int8"):
@@ -196,7 +200,7 @@ def _integer(
     if choice.symmetric:
         return Int4Linear(codes + (8 - half), scale, torch.zeros_like(scale), bias)
     zero = tensors["weight_zero_point"].float()
-    if choice.bits < 4:  # code - zero lies in [-7, 7]: the kernel's own zero takes it, without an offset to round
+    if choice.bits < 4:  # code - zero lies in [-7, 7]: the kernel's own zero covers it, and no offset is rounded
         steps = codes.view(shape[0], scale.shape[1], -1) - zero.int().unsqueeze(-1)
         return Int4Linear((steps + 8).view(shape), scale, torch.zeros_like(scale), bias)
     return Int4Linear(codes, scale, (8 - zero) * scale, bias)
@@ -208,7 +212,7 @@ def _pack_int4(codes: Tensor) -> Tensor:
 
 
 def _unpack_int4(packed: Tensor, rows: int, columns: int) -> Tensor:
-    """Inverse of `_pack_int4`: blocks of rows, in each block column by column."""
+    """Inverse of `_pack_int4`, which packs blocks of rows; within a block, column by column."""
     block = _block_rows()
     full = rows // block * block
     flat, cut = packed.flatten(), full * columns // 2
@@ -228,7 +232,7 @@ def _unpack_int4(packed: Tensor, rows: int, columns: int) -> Tensor:
 
 @cache
 def _row_order(rows: int) -> Tensor:
-    """Rows of a block in the order in which this CPU's packing holds them, those of the low half-bytes first."""
+    """Order in which this CPU's packing holds the rows of a block; rows in the low half-bytes come first."""
     ids = torch.arange(rows)
     order = torch.zeros(rows, dtype=torch.int64)
     for digit in range(0, rows.bit_length(), 4):
@@ -239,5 +243,5 @@ def _row_order(rows: int) -> Tensor:
 
 @cache
 def _block_rows() -> int:
-    """Rows that this CPU's packing keeps together."""
+    """Number of rows that this CPU's packing keeps together."""
     return next((rows for rows in (128, 64, 32) if torch.equal(_row_order(rows).sort().values, torch.arange(rows))), 16)

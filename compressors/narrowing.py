@@ -1,4 +1,4 @@
-"""Structured pruning: which neurons or heads stay, and what reads them afterwards."""
+"""Structured pruning: selects the neurons or heads that stay, and refits the matrix that reads them."""
 
 from __future__ import annotations
 
@@ -15,47 +15,49 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ATTEMPTS = 5
-"""Dampings that are tried, each ten times the one before."""
+"""Number of dampings that are tried, each ten times the previous one."""
 
 DAMPING = 0.001
-"""Added to the diagonal of the second moment, as a share of its mean."""
+"""First damping, added to the diagonal of the second moment, as a share of the diagonal's mean."""
 
 SHARE = 32
-"""One in so many of the groups that are left goes before the others are fitted again."""
+"""Divisor of the number of groups left: that many are removed per round, then the others are refitted."""
 
 
 class Narrowing(Choice):
-    """A method that takes whole groups of rows from the matrices that make them, and their columns from the one that reads them.
+    """A method that removes groups of rows from the matrices that make them, and the columns that read them.
 
     Source:
-        The update of what reads them: least squares with the second moment of the inputs, as the optimal brain surgeon's for a
-        group of columns; Hassibi & Stork, 1992, "Second order derivatives for network pruning: Optimal Brain Surgeon".
+        The matrix that reads them is updated by least squares with the second moment of its inputs, as the optimal
+        brain surgeon updates the rest for a group of columns: Hassibi & Stork, 1992, "Second order derivatives for
+        network pruning: Optimal Brain Surgeon".
     """
 
-    sparsity: float = Field(gt=0, lt=1, description="share of them that go")
+    sparsity: float = Field(gt=0, lt=1, description="fraction to remove")
     algorithm: Literal["magnitude", "activation", "reconstruct"] = Field(
         default="magnitude",
-        description="magnitude: smallest weights go; activation: smallest outputs; reconstruct: those that the others can make up for",
+        description="magnitude: remove the smallest weights; activation: remove the smallest outputs; "
+        "reconstruct: remove those that the others can best make up for, and refit the others",
     )
 
     @property
     def uses(self) -> frozenset[Statistic]:
-        """The inputs of the matrix that reads them, except where only weights are compared."""
+        """The second moment of the reading matrix's inputs; nothing for ``magnitude``, which compares weights only."""
         return frozenset() if self.algorithm == "magnitude" else frozenset({"second_moment"})
 
     def stay(self, reader: Tensor, statistics: Statistics, size: int, kept: int) -> Tensor:
-        """Indices of the groups of ``size`` neighbouring columns that stay, ascending, by the inputs of what reads them."""
+        """Indices of the groups of ``size`` adjacent columns that stay, ascending; chosen by the reader's inputs."""
         if self.algorithm == "reconstruct":
             return surgery(reader, statistics["second_moment"], size, kept)
         return strongest(output_energy(reader, statistics["second_moment"], size), kept)
 
     def narrowed(self, original: Structure, stay: Tensor, groups: int) -> Structure:
-        """The groups that stay, in their order.
+        """The structure with only the groups that stay, in their order.
 
         Args:
             original: The matrices that make the groups, and last the one that reads them; not modified.
             stay: Indices of the groups that stay, ascending.
-            groups: How many there are.
+            groups: Number of groups in the original.
         """
         *makers, reader = original.matrices
         *known, read = original.statistics
@@ -69,11 +71,11 @@ class Narrowing(Choice):
         )
 
     def read(self, reader: Tensor, statistics: Statistics, stay: Tensor) -> tuple[Tensor, Statistics]:
-        """The matrix that reads what stays, and its statistics.
+        """The reading matrix on the columns that stay, refitted under ``reconstruct``, and its statistics.
 
         Args:
             reader: Shape ``(out_features, in_features)``; not modified.
-            statistics: Of the reader.
+            statistics: Statistics of the reader.
             stay: Indices of its columns that stay.
         """
         fitted = self.algorithm == "reconstruct"
@@ -82,33 +84,33 @@ class Narrowing(Choice):
 
 
 def rounded(shapes: Sequence[Shape], bits: int) -> dict[str, object]:
-    """What may follow in a default space: so many bits, in the largest groups that divide all rows."""
+    """The ``quantize`` step that may follow in a default space: ``bits`` in the largest groups that divide all rows."""
     group = next((group for group in (64, 32) if all(columns % group == 0 for _, columns in shapes)), "channel")
     return {"method": "quantize", "bits": bits, "group_size": group, "algorithm": "gptq"}
 
 
 def strongest(importance: Tensor, kept: int) -> Tensor:
-    """Indices of the most important groups, ascending."""
+    """Indices of the ``kept`` most important groups, ascending."""
     stay: Tensor = importance.topk(kept).indices.sort().values
     return stay
 
 
 def within(groups: Tensor, size: int) -> Tensor:
-    """Indices of all columns or rows that belong to these groups of neighbours."""
+    """Indices of all columns or rows in these groups of ``size`` neighbours."""
     import torch
 
     return (groups[:, None] * size + torch.arange(size)).flatten()
 
 
 def output_energy(reader: Tensor, moment: Tensor, size: int) -> Tensor:
-    """Mean square of what each group of ``size`` neighbouring columns adds to the output; shape ``(groups,)``."""
+    """Mean square of the contribution of each group of ``size`` adjacent columns to the output; shape ``(groups,)``."""
     return _energy(reader, _blocks(moment, size))
 
 
 def surgery(reader: Tensor, moment: Tensor, size: int, kept: int) -> Tensor:
-    """Indices of the groups that stay, ascending, when those go first whose loss the others can make up for best.
+    """Indices of the groups that stay, ascending; groups whose loss the others can best make up for are removed first.
 
-    A few go at a time; the matrix is fitted to those that are left, and what each of them would cost is worked out anew.
+    Each round removes a few groups, refits the matrix to the rest and recomputes the cost of removing each of them.
     """
     import torch
 
@@ -127,7 +129,10 @@ def surgery(reader: Tensor, moment: Tensor, size: int, kept: int) -> Tensor:
 
 
 def reconstructed(reader: Tensor, moment: Tensor, stay: Tensor) -> Tensor:
-    """The matrix on the columns that stay whose outputs are nearest to the whole matrix's: ``W H[:, S] H[S, S]^-1``, damped."""
+    """Damped least-squares fit of the columns that stay to the outputs of the whole matrix.
+
+    It is ``W H[:, S] H[S, S]^-1``, with H damped.
+    """
     import torch
 
     factor, damped = _factor(moment, stay)
@@ -135,7 +140,7 @@ def reconstructed(reader: Tensor, moment: Tensor, stay: Tensor) -> Tensor:
 
 
 def _energy(matrix: Tensor, blocks: Tensor) -> Tensor:
-    """Of each group of columns ``M``, trace(M B M') with its block ``B``."""
+    """``trace(M B M')`` of each group of columns ``M`` and its block ``B``; shape ``(groups,)``."""
     columns = matrix.view(len(matrix), len(blocks), -1).transpose(0, 1)
     energy: Tensor = ((columns @ blocks) * columns).sum((1, 2))
     return energy
@@ -147,10 +152,12 @@ def _blocks(matrix: Tensor, size: int) -> Tensor:
 
 
 def _factor(moment: Tensor, stay: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Cholesky factor of a damped second moment on some columns, and all of it damped; the identity for inputs that are all zero.
+    """Cholesky factor of a damped second moment on some columns, and the whole damped second moment.
+
+    Both are identities if all inputs are zero.
 
     Raises:
-        EvaluationError: If no damping makes it positive definite: it is no second moment.
+        EvaluationError: If no damping makes the matrix positive definite: it is not a second moment.
     """
     import torch
 

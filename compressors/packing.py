@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def packed_columns(columns: int, bits: int) -> int:
-    """Words that hold a row of ``columns`` codes of ``bits`` each."""
+    """Number of int32 words that hold a row of ``columns`` codes of ``bits`` bits each."""
     return -(-columns * bits // 32)
 
 
@@ -36,7 +36,7 @@ def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
         shifts = torch.arange(0, 32, bits, dtype=torch.int32)
         codes: Tensor = (words.unsqueeze(-1) >> shifts) & (2**bits - 1)
         return codes.flatten(1)[:, :columns]
-    per_block = 32  # codes in `bits` words: the pattern repeats from there
+    per_block = 32  # codes that fill `bits` words exactly; then the pattern repeats
     blocks = -(-words.shape[1] // bits)
     padded = torch.nn.functional.pad(words, (0, blocks * bits - words.shape[1])).view(len(words), blocks, bits)
     codes = torch.empty(len(words), blocks, per_block, dtype=torch.int32)

@@ -1,4 +1,4 @@
-"""What runs where: a table made from the methods' own statements, so that no second list can differ from them."""
+"""Tables of which choice runs where, generated from the methods' own declarations so that no second list can differ."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from paredown.space.target import targets
 from paredown.space.tensors import TensorSpec
 
 WIDTH = 1024
+"""Width of the example sites [features]."""
 
 
 def _matrix(name: str, kind: Kind, class_name: str, tied: tuple[str, ...] = ()) -> Site:
@@ -54,7 +55,7 @@ EXAMPLES: dict[str, Site] = {
     "attention": _structured("attention", HEADS, (16, 8)),
     "block": Site(name="block", kind="block", block=0, members=()),
 }
-"""A site of each sort that targets treat differently."""
+"""One site of each sort that targets treat differently."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +63,9 @@ class Row:
     """Choices of one method that all targets treat alike.
 
     Attributes:
-        choices: In their text form.
-        targets: Names of the targets that run them, by sort of site; empty where the method is for other sites.
-        runs_as: What target ``paredown`` computes with.
+        choices: The choices in their text form.
+        targets: Names of the targets that run them, by sort of site; empty if the method is for other sites.
+        runs_as: What the target ``paredown`` computes with.
     """
 
     choices: tuple[str, ...]
@@ -73,7 +74,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """The table: every choice that a method offers at one of the example sites, like ones together."""
+    """Rows of the table: every choice that a method offers at an example site; choices treated alike share a row."""
     found: dict[tuple[str, tuple[tuple[str, ...], ...], str], list[str]] = {}
     for choice in _typical():
         where = tuple(_runs(site, choice) for site in EXAMPLES.values())
@@ -82,7 +83,7 @@ def rows() -> list[Row]:
 
 
 def runs_as(choice: Choice) -> str:
-    """What target ``paredown`` computes with where the choice is taken, in words."""
+    """What the target ``paredown`` computes with under a choice, in words."""
     if any(step.storage_only for step in choice.steps):
         return "storage only: dense"
     if choice.method == "drop":
@@ -200,12 +201,12 @@ def _runs(site: Site, choice: Choice) -> tuple[str, ...]:
 
 
 def _words(kernel: str) -> str:
-    """A kernel for people: ``lowrank-96-int8-int8`` is two factors."""
+    """Readable name of a kernel: ``lowrank-96-int8-int8`` is ``two factors: int8``."""
     return _read(iter(kernel.split("-")))
 
 
 def _read(parts: Iterator[str]) -> str:
-    """The kernel that comes next, with what it consists of."""
+    """Readable name of the next kernel, including its parts."""
     name = next(parts)
     if name not in ("lowrank", "residual"):
         return {"int4": "int4 kernel", "int8": "int8 kernel"}.get(name, name)

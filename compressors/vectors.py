@@ -1,4 +1,4 @@
-"""Codebooks of vectors: found by k-means, and fitted again to what was coded with them; importing this imports no torch."""
+"""Vector codebooks: found by k-means, then refitted to the codes; importing this imports no torch."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SEEDS = 2048
-"""About so many vectors the first centroids are drawn from."""
+"""Approximate number of vectors that the first centroids are drawn from."""
 
 ROUNDS = 10
-"""Most rounds of k-means."""
+"""Maximum number of k-means iterations."""
 
 CHUNK = 1024
-"""Vectors whose distances are computed at a time: so few stay in the processor's cache."""
+"""Number of vectors whose distances are computed at a time, so that they stay in the CPU cache."""
 
 STEPS = 3
-"""Of conjugate gradients, when a codebook is fitted to its codes."""
+"""Number of conjugate-gradient steps when a codebook is fitted to its codes."""
 
 ROWS = 512
-"""Of a matrix, about as many as its codebook is fitted to, spread over it."""
+"""Upper bound on the rows of a matrix, evenly spaced, that its codebook is fitted to."""
 
 
 def k_means(vectors: Tensor, costs: Tensor, clusters: int) -> Tensor:
-    """Centroids ``(clusters, dimensions)`` of low cost, the same on every run.
+    """Centroids of low weighted squared error, shape ``(clusters, dimensions)``; the same on every run.
 
     Args:
         vectors: Shape ``(n, dimensions)``.
-        costs: Of each squared difference, at or above 0; the vectors' shape.
-        clusters: How many.
+        costs: Weight of each squared difference, at least 0; same shape as ``vectors``.
+        clusters: Number of centroids.
 
     Source:
-        Lloyd's rounds from the start of Arthur & Vassilvitskii, 2007, "k-means++: The Advantages of Careful Seeding".
+        Lloyd's iterations, seeded as in Arthur & Vassilvitskii, 2007, "k-means++: The Advantages of Careful Seeding".
     """
     import torch
 
@@ -53,7 +53,7 @@ def k_means(vectors: Tensor, costs: Tensor, clusters: int) -> Tensor:
     features = torch.cat([costs, -2 * weighted], 1)
     for _ in range(ROUNDS):
         table = torch.cat([centroids.square(), centroids], 1).T
-        index = torch.cat([least(part @ table) for part in features.split(CHUNK)])  # costs that stay in the cache
+        index = torch.cat([least(part @ table) for part in features.split(CHUNK)])  # chunks stay in the cache
         mass = torch.zeros_like(centroids).index_add_(0, index, costs)
         total = torch.zeros_like(centroids).index_add_(0, index, weighted)
         moved = torch.where(mass > 0, total / mass.clamp(min=1e-30), centroids)
@@ -64,26 +64,32 @@ def k_means(vectors: Tensor, costs: Tensor, clusters: int) -> Tensor:
 
 
 def least(costs: Tensor) -> Tensor:
-    """Index of the least of each row, the first of equals; NumPy finds it in a tenth of the time that torch takes on a CPU."""
+    """Index of the smallest value in each row; the first one if several are equal.
+
+    NumPy takes a tenth of torch's time for this on a CPU.
+    """
     import torch
 
     return torch.from_numpy(costs.numpy().argmin(1))
 
 
 def fitted_codebook(weight: Tensor, indices: Tensor, codebook: Tensor, scale: Tensor, curvature: Tensor) -> Tensor:
-    """The vectors after a few steps towards those of least output error of `ROWS` rows with these codes, as bfloat16 holds them.
+    """The codebook after `STEPS` steps that reduce the output error of the matrix with its codes fixed.
+
+    At most `ROWS` rows are fitted, and the values are rounded to bfloat16.
 
     Args:
         weight: Shape ``(rows, columns)``; not modified.
-        indices: Of the vector of each run of a row, shape ``(rows, runs)``.
-        codebook: Shape ``(centroids, dimensions)``; what comes back where their output error would not fall.
-        scale: Of the rows, shape ``(rows, 1)``.
+        indices: Index of the vector of each run of a row, shape ``(rows, runs)``.
+        codebook: Shape ``(centroids, dimensions)``; returned as it is if the output error would not fall.
+        scale: Scale of each row, shape ``(rows, 1)``.
         curvature: H of the output error ``trace(E H E')``, shape ``(columns, columns)``.
 
     Source:
-        van Baalen et al., 2024, "GPTVQ: The Blessing of Dimensionality for LLM Quantization", arXiv 2402.15319, on the update of the
-        codebook: gradient descent there, conjugate gradients here (Hestenes & Stiefel, 1952, "Methods of Conjugate Gradients for
-        Solving Linear Systems"), preconditioned with the diagonal that the normal equations have without correlations.
+        van Baalen et al., 2024, "GPTVQ: The Blessing of Dimensionality for LLM Quantization", arXiv 2402.15319, on the
+        update of the codebook. That paper uses gradient descent; here it is conjugate gradients (Hestenes & Stiefel,
+        1952, "Methods of Conjugate Gradients for Solving Linear Systems"), preconditioned with the diagonal that the
+        normal equations have without correlations.
     """
     import torch
 

@@ -295,7 +295,7 @@ def test_blocks_that_depend_on_their_place_are_not_dropped(tmp_path: Path, pico:
     folder = shutil.copytree(pico("gpt2"), tmp_path / "gpt2")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"scale_attn_by_inverse_layer_idx": True}))
-    with pytest.raises(PlanError, match="depend on their place"):
+    with pytest.raises(PlanError, match="depend on their position"):
         applied(folder, tmp_path / "out", "transformers")
 
 
