@@ -177,7 +177,7 @@ class Bank:
 def one_thread() -> Iterator[None]:
     """Context in which torch computes with one thread.
 
-    Rounding of a sum depends on the number of threads, and a timing waits for all of them.
+    It is used for sums, whose rounding depends on the number of threads, and for timings, which wait for all threads.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

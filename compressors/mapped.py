@@ -49,7 +49,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def places(path: Path) -> Places:
-    """Dtype, shape and offset of each tensor of a file, read from its header.
+    """Dtype, shape and offset of each tensor in a file [bytes from its start], read from the header.
 
     Raises:
         SafetensorError: If the file is torn.

@@ -21,7 +21,7 @@ DAMPING = 0.001
 """First damping, added to the diagonal of the second moment, as a share of the diagonal's mean."""
 
 SHARE = 32
-"""Divisor of the number of groups left: that many are removed per round, then the others are refitted."""
+"""Each round removes one in this many of the remaining groups (at least one), then refits the others."""
 
 
 class Narrowing(Choice):
@@ -33,7 +33,7 @@ class Narrowing(Choice):
         network pruning: Optimal Brain Surgeon".
     """
 
-    sparsity: float = Field(gt=0, lt=1, description="fraction to remove")
+    sparsity: float = Field(gt=0, lt=1, description="fraction of the neurons or heads to remove")
     algorithm: Literal["magnitude", "activation", "reconstruct"] = Field(
         default="magnitude",
         description="magnitude: remove the smallest weights; activation: remove the smallest outputs; "

@@ -1,4 +1,4 @@
-"""The model in which plans are scored: the original, with its weights replaced as a plan says."""
+"""The model in which plans are scored: the original, with its weights replaced by those of a plan."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class PlannedModel:
         return [name for site in possible for name in norm_names(site)]
 
     def _values(self, site: Site, choice: Choice, bank: Bank) -> Tensors:
-        """The parameters of a site under a choice; a structured choice may leave matrices as the original's."""
+        """The parameters of a site under a choice; what a structured choice does not store is the original's."""
         decoded = bank.decoded(site, choice)
         return self.bank.decoded(site, KEEP) | decoded if site.structured else decoded
 

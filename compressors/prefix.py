@@ -1,4 +1,4 @@
-"""Cached states of the original before a block, so that changes in later blocks need not rerun the earlier ones."""
+"""Cached states of the original before a block: changes in that block or later do not rerun the earlier blocks."""
 
 from __future__ import annotations
 

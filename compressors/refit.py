@@ -48,9 +48,11 @@ def in_order(
     """A bank whose calibrated records of the plan are compressed in model order, in one forward pass.
 
     When a matrix is about to run, the matrices before it are already compressed, and they give it inputs x'. The matrix
-    is calibrated on x'. Instead of the original W, the matrix is compressed whose outputs on x' are nearest to those of
-    W on the original's inputs x. The pass then continues with the compressed matrix. Attentions and feed-forward
-    networks whose structure changes are copied from ``bank``. Existing records are put in place and not recomputed.
+    is calibrated on x'. What is compressed is not the original W but the matrix whose outputs on x' are nearest to
+    those of W on the original's inputs x. The pass then continues with the compressed matrix.
+
+    Attentions and feed-forward networks whose structure changes are copied from ``bank``. Existing records are put in
+    place and not recomputed.
 
     Args:
         planned: The model in which plans are scored; any plan may be in place afterwards.
@@ -167,9 +169,8 @@ class _Refit:
         parameter.data = decoded
         self.found[job.member.module] = tensors
         self.done.add(job.member.module)
-        if self.done.issuperset(
-            each.module for each in job.site.members
-        ):  # a complete site is written and not held in memory
+        # A complete site is written at once, so that memory does not hold it.
+        if self.done.issuperset(each.module for each in job.site.members):
             self.ordered.store(job.site, job.choice, _record(job.site, self.found, self.bank))
 
 
