@@ -1,4 +1,4 @@
-"""Which of many plans is worth a measurement, by what is predicted of them."""
+"""Acquisition functions: the predicted value of measuring a plan."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from paredown.search.surrogate import Prediction
 Floats = NDArray[np.float64]
 
 QUANTILES = norm.ppf((np.arange(8) + 0.5) / 8)
-"""At which a predicted loss is tried when its gain of hypervolume is averaged."""
+"""Standard normal quantiles over which the hypervolume gain of a predicted loss is averaged."""
 
 
 def expected_improvement(prediction: Prediction, best: float) -> Floats:
-    """Expected fall of the log loss below the best one so far, ``(n,)``.
+    """Expected improvement of the log loss over the best so far, ``(n,)``.
 
     Source:
         Jones, Schonlau & Welch, 1998, "Efficient Global Optimization of Expensive Black-Box Functions", equation (15).
@@ -32,17 +32,18 @@ def expected_improvement(prediction: Prediction, best: float) -> Floats:
 def expected_gain(
     sizes: Floats, prediction: Prediction, front: Sequence[tuple[float, float]], reference_point: tuple[float, float]
 ) -> Floats:
-    """Expected gain of hypervolume of size and log loss, ``(n,)``, if one of the plans joined the front.
+    """Expected hypervolume gain of size and log loss for each plan, ``(n,)``, if that plan alone joined the front.
 
     Args:
-        sizes: Bytes of each, ``(n,)``.
-        prediction: Of their log losses.
-        front: Sizes and log losses so far.
-        reference_point: The largest size and log loss that count.
+        sizes: Bytes of each plan, ``(n,)``.
+        prediction: Predicted log losses of the plans.
+        front: Sizes and log losses of the current front.
+        reference_point: Largest size and log loss that count towards the hypervolume.
 
     Source:
-        Emmerich, Giannakoglou & Naujoks, 2006, "Single- and multiobjective evolutionary optimization assisted by Gaussian random
-        field metamodels": expected hypervolume improvement; the expectation over the loss is taken at a few quantiles.
+        Emmerich, Giannakoglou & Naujoks, 2006, "Single- and multiobjective evolutionary optimization assisted by
+        Gaussian random field metamodels": expected hypervolume improvement; the expectation over the loss is taken at
+        a few quantiles.
     """
     total = np.zeros(len(sizes))
     for quantile in QUANTILES:

@@ -1,4 +1,4 @@
-"""Whether losses add up: what the sensitivities predicted of the measured plans, beside what was measured."""
+"""Additivity check: losses predicted by summed sensitivities against measured losses."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from paredown.space.choice import KEEP
 from paredown.space.site import Inventory
 
 POINTS = 6
+"""Most plans of the front in the report's table."""
+
 FEWEST = 4
-"""Plans that a rank correlation is told of."""
+"""Fewest distinct losses that a rank correlation is computed from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Additivity:
-    """Measured plans whose every choice has a sensitivity.
+    """Measured plans whose choices all have a sensitivity.
 
     Attributes:
-        estimator: Name of what predicted; empty where not known.
-        tokens: That it read forward and backward, in passes of the whole model.
-        plans: Each measured plan with the sum of its sensitivities.
+        estimator: Name of the sensitivity estimator; empty if unknown.
+        tokens: Tokens that the estimator read forward and backward, in passes of the whole model.
+        plans: Each trial with the sum of its plan's sensitivities.
     """
 
     estimator: str
@@ -39,7 +41,7 @@ class Additivity:
 
     @property
     def rank_correlation(self) -> float | None:
-        """Spearman's, of predicted and measured losses; None of few plans or where all are alike."""
+        """Spearman's correlation of predicted and measured losses; None if there are too few distinct losses."""
         predicted, measured = [loss for _, loss in self.plans], [record.loss for record, _ in self.plans]
         if min(len(set(predicted)), len(set(measured))) < FEWEST:
             return None
@@ -49,7 +51,10 @@ class Additivity:
 
     @property
     def along_front(self) -> list[tuple[Record, float]]:
-        """Of the plans that no other beats in size and loss, a few that are far apart in bytes, smallest first; none predicted as zero."""
+        """At most `POINTS` plans of the size-loss Pareto front, spread evenly in log bytes, smallest first.
+
+        Plans with a predicted loss of zero are left out.
+        """
         told = [(record, loss) for record, loss in self.plans if loss > 0]
         front = [told[i] for i in lower_left([(record.size_bytes, record.loss) for record, _ in told])]
         if len(front) <= POINTS:
@@ -60,7 +65,7 @@ class Additivity:
 
 
 def additivity(outcome: Outcome, folder: Path) -> Additivity | None:
-    """That of a study folder; None where the folder has no sensitivities yet."""
+    """The additivity check of a study folder; None if the folder has no sensitivities yet."""
     try:
         inventory: Inventory = TypeAdapter(Inventory).validate_json((folder / "inventory.json").read_bytes())
         stored = read_sensitivity(folder / SENSITIVITY)
@@ -77,7 +82,7 @@ def additivity(outcome: Outcome, folder: Path) -> Additivity | None:
 
 
 def additivity_section(outcome: Outcome, folder: Path) -> Section:
-    """What a report says of it; nothing where no measured plan was predicted."""
+    """The report's section on additivity; empty if no measured plan has a predicted loss."""
     title, found = "Do losses add up?", additivity(outcome, folder)
     if found is None or not found.along_front:
         return Section(title=title)
@@ -95,8 +100,8 @@ def additivity_section(outcome: Outcome, folder: Path) -> Section:
         else ""
     )
     told = (
-        "Predicted is the sum of what each choice loses alone. Where measured / predicted is near 1, the sum tells the loss; far above or "
-        "below, choices make each other worse or better, and only measuring whole plans finds the best."
+        "The predicted loss of a plan is the sum of its choices' sensitivities. Where measured / predicted is near 1, "
+        "losses add up. Far above or below 1, choices interact, and only measuring whole plans finds the best."
     )
     rows = [
         [

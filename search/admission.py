@@ -1,4 +1,4 @@
-"""What a search refuses before it computes anything, from the study, the model's headers and the texts."""
+"""Checks of the study, the model's headers and the texts before a search computes anything."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from paredown.space.study_file import StudyFile
 
 
 def check_study(question: StudyFile, config: Any, space: Space) -> None:
-    """Makes sure that a search can use the settings of a study.
+    """Checks that a search can use the settings of a study.
 
     Args:
         question: The study.
@@ -33,8 +33,9 @@ def check_study(question: StudyFile, config: Any, space: Space) -> None:
         space: The study's space on that model.
 
     Raises:
-        StudyError: If a latency table is missing or cannot be measured, or a choice needs what the model cannot give.
-        UnknownNameError: If nobody registered the sampler or the sensitivity.
+        StudyError: If a latency table is missing or cannot be measured, or a choice needs statistics that this model
+            cannot provide.
+        UnknownNameError: If no sampler or no sensitivity estimator is registered under the study's name for it.
     """
     samplers[question.sampler], estimators[question.sensitivity]
     inventory, memory = space.inventory, memory_bytes(question.memory)
@@ -43,42 +44,45 @@ def check_study(question: StudyFile, config: Any, space: Space) -> None:
     if question.latency == "measure":
         check_deployed(deployed_bytes(config, space), memory)
     elif question.latency != "off" and not Path(question.latency).is_file():
-        raise StudyError(f"no latency table {question.latency}; leave it out to measure one, or say off")
+        raise StudyError(
+            f"no latency table {question.latency}; omit `latency` to measure one, or set latency: off to do without"
+        )
     if any("importance" in choice.needs for options in space.options.values() for choice in options):
         check_importance(inventory, whole=4 * inventory.parameters <= memory)
 
 
 def check_deployed(size_bytes: int, memory: int) -> None:
-    """Makes sure that memory holds a deployed model, which is built to be timed.
+    """Checks that a deployed model fits in memory, since timing plans builds one.
 
     Raises:
-        StudyError: If it does not.
+        StudyError: If it does not fit.
     """
     if size_bytes > memory:
         raise StudyError(
-            f"to time plans, the model is built: that takes {size_bytes:,} bytes, memory allows {memory:,}; say latency: off"
+            f"timing plans builds the model, which takes {size_bytes:,} bytes, but memory allows {memory:,}; "
+            "set latency: off"
         )
 
 
 def deployed_dtype(config: Any, space: Space) -> torch.dtype:
-    """Type of the activations of deployed models: bfloat16 for paredown's kernels, else as the original is stored."""
+    """Activation dtype of deployed models: bfloat16 for paredown's kernels, else the dtype of the stored original."""
     stored: torch.dtype = config.dtype or torch.float32
     return torch.bfloat16 if space.target.name == "paredown" else stored
 
 
 def deployed_bytes(config: Any, space: Space) -> int:
-    """Bytes of a deployed model in memory, counted as large as the original."""
+    """Bytes of a deployed model in memory, counted as if nothing were compressed."""
     return deployed_dtype(config, space).itemsize * space.inventory.parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
-    """The texts of a study as tokens of its model.
+    """The tokenized texts of a study.
 
     Attributes:
         sequences: The four sets, by name.
         length: Most tokens of a sequence.
-        draw: Calibration sequences of another draw, by its number.
+        draw: Returns the calibration sequences of a calibration draw, given its number.
     """
 
     sequences: dict[str, Sequences]
@@ -87,15 +91,15 @@ class Texts:
 
     @classmethod
     def of(cls, question: StudyFile, folder: Path) -> Texts:
-        """Reads and tokenizes them; the weights are not read.
+        """Reads and tokenizes the texts of a study; does not read the weights.
 
         Args:
             question: The study.
-            folder: Of its model.
+            folder: Folder of the study's model.
 
         Raises:
             CheckpointError: If the model has no tokenizer.
-            StudyError: If a text is missing, a set is too short, or the tokenizer is another model's.
+            StudyError: If a text is missing, a set is too short, or the tokenizer belongs to another model.
         """
         config = config_of(folder)
         sets = document_sets(question.data)
@@ -110,7 +114,8 @@ class Texts:
         largest = max(int(part.tokens.max()) for part in sequences.values())
         if largest >= config.vocab_size:
             raise StudyError(
-                f"the tokenizer gives token {largest}, the model has {config.vocab_size}; give the tokenizer of this model"
+                f"the tokenizer produces token {largest}, but the model's vocabulary has {config.vocab_size} entries; "
+                "use the tokenizer of this model"
             )
         length = min(question.tokens.sequence_length, longest)
         settings = {"tokens": question.tokens.calibration, "seed": question.seed, "length": length}

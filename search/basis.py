@@ -1,4 +1,4 @@
-"""Plans as rows of numbers, for what is learnt of them."""
+"""Plans as feature rows of the surrogate."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 WHOLE_SITES = ("all", "block", "role")
-"""Kinds of groups that all pairs of a site are in together."""
+"""Kinds of groups in which all pairs of a site are in the same group."""
 
 TINY = 1e-9
-"""Least sensitivity, as a share of the greatest."""
+"""Lower bound on a sensitivity, as a fraction of the largest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Row:
-    """A plan.
+    """A plan as indices into a basis.
 
     Attributes:
-        columns: The pairs that it takes, those without a loss left out.
-        kept: Leaves that lose nothing.
+        columns: Indices of the pairs that the plan takes; pairs without a loss are left out.
+        kept: Indices of the leaves that lose nothing.
     """
 
     columns: Integers
@@ -38,16 +38,16 @@ class Row:
 
 
 class Basis:
-    """The pairs of sites and choices that have a loss, and which of them err alike.
+    """The (site, choice) pairs that have a loss, and the groups of pairs whose sensitivities share an error.
 
     Args:
         inventory: The model's sites.
         losses: Sensitivities.
 
     Attributes:
-        pairs: Sites and choices, ``(p,)``.
-        logs: Of their losses, ``(p,)``.
-        groups: For each way in which sensitivities err alike, the group of each pair; ``(p,)`` each.
+        pairs: (site, choice) pairs with a positive loss, ``(p,)``.
+        logs: Logarithms of their losses, ``(p,)``.
+        groups: Group index of each pair, ``(p,)``, for each kind of group.
     """
 
     def __init__(self, inventory: Inventory, losses: Losses) -> None:
@@ -70,7 +70,7 @@ class Basis:
         self._rows: dict[int, tuple[Plan, Row | None]] = {}
 
     def row(self, plan: Plan) -> Row | None:
-        """Of a plan; None if it takes a choice that has no sensitivity."""
+        """The row of a plan; None if the plan takes a choice that has no sensitivity."""
         paid: list[int] = []
         kept = np.ones(len(self._leaves), dtype=bool)
         for entry in plan.entries:
@@ -83,24 +83,24 @@ class Basis:
         return Row(columns=np.array(paid, dtype=np.int64), kept=np.flatnonzero(kept))
 
     def row_of(self, record: Record) -> Row | None:
-        """Of a trial's plan; remembered."""
+        """The row of a trial's plan; cached by trial number."""
         found = self._rows.get(record.number)
         if found is None or found[0] is not record.plan:
             found = self._rows[record.number] = record.plan, self.row(record.plan)
         return found[1]
 
     def levels(self, rows: Sequence[Row]) -> Floats:
-        """Logarithm of each plan's sum of sensitivities as they are, ``(n,)``."""
+        """Logarithm of each plan's sum of unscaled sensitivities, ``(n,)``."""
         values = np.exp(self.logs)
         return np.log(np.maximum([values[row.columns].sum() for row in rows], 1e-300))
 
     def shares(self, rows: Sequence[Row], multipliers: Floats, levels: Floats) -> tuple[Floats, Floats]:
-        """What each pair adds to a plan's sum, as a share of it, ``(n, p)``; and the logarithms of the sums, ``(n,)``.
+        """Each pair's share of a plan's sum of scaled sensitivities, ``(n, p)``, and the logs of the sums, ``(n,)``.
 
         Args:
             rows: Plans.
-            multipliers: Logarithms, ``(2, p)``: at level zero, and what a level adds.
-            levels: Of the plans, ``(n,)``.
+            multipliers: Log multipliers, ``(2, p)``: intercept at level zero, and slope per level.
+            levels: Levels of the plans, ``(n,)``.
         """
         shares, logs = np.zeros((len(rows), len(self.pairs))), self.logs + multipliers[0]
         for share, row, level in zip(shares, rows, levels, strict=True):
@@ -109,18 +109,18 @@ class Basis:
         return shares / sums[:, None], np.log(sums)
 
     def summed(self, shares: Floats) -> dict[str, Floats]:
-        """Shares ``(n, p)`` summed over the groups of each kind, ``(n, groups)`` each."""
+        """Shares ``(n, p)`` summed within groups: one ``(n, groups)`` array for each kind of group."""
         sites = _reduced(shares, *self._sorted["site"])
         parts = {"site": sites, "choice": _reduced(shares, *self._sorted["choice"]), "pair": shares}
         return {name: parts[name] if name in parts else _reduced(sites, *self._sorted[name]) for name in self.groups}
 
     def alike(self, rows: Sequence[Row], others: Sequence[Row], shares: Floats) -> Floats:
-        """How much of the loss lies on leaves where two plans do the same, ``(n, m)``, in [0, 1].
+        """Similarity of two sets of plans, ``(n, m)``: share of the loss on leaves where both do the same, in [0, 1].
 
         Args:
-            rows: Plans.
-            others: Others.
-            shares: Of measured plans: what each leaf weighs.
+            rows: The ``n`` plans.
+            others: The ``m`` plans they are compared with.
+            shares: Shares of measured plans; their mean over plans weights the leaves.
         """
         weights = shares.mean(0) @ self._spread
         heavy = np.concatenate([self._spread @ weights * (self._spread > 0).sum(1), weights]) / max(
@@ -131,7 +131,7 @@ class Basis:
         return np.clip(same.astype(np.float64), 0, 1)
 
     def _marked(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """One where a plan takes a pair, or keeps a leaf; ``(n, p + leaves)``."""
+        """Indicator matrix, ``(n, p + leaves)``: 1 where a plan takes a pair or keeps a leaf."""
         marked = np.zeros((len(rows), len(self.pairs) + len(self._leaves)), dtype=np.float32)
         for mark, row in zip(marked, rows, strict=True):
             mark[row.columns] = 1
@@ -157,12 +157,12 @@ def _groups(inventory: Inventory, pairs: Sequence[tuple[str, Choice]]) -> dict[s
 
 
 def _sorted(members: Integers) -> tuple[Integers, Integers]:
-    """An order in which the pairs of a group are neighbours, and where each group starts in it."""
+    """An order that makes the members of each group contiguous, and the start of each group in it."""
     order = np.argsort(members, kind="stable")
     return order, np.searchsorted(members[order], np.arange(int(members.max(initial=-1)) + 1))
 
 
 def _reduced(values: Floats, order: Integers, starts: Integers) -> Floats:
-    """Columns ``(n, m)`` summed by group."""
+    """The columns of ``(n, m)`` summed by group."""
     summed: Floats = np.add.reduceat(values[:, order], starts, axis=1)
     return summed

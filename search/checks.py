@@ -1,4 +1,4 @@
-"""The measurements on fresh texts that choose the winner, each begun only if it can end in time."""
+"""Measurements on fresh texts that decide the winner; each starts only if it is expected to end in time."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ DRAWS = 3
 IN_ORDER = Version(in_order=True)
 
 Calibrated = Callable[[Plan], bool]
-"""Whether what a plan stores depends on calibration texts."""
+"""Whether the stored tensors of a plan depend on the calibration texts."""
 
 Seconds = Callable[[Sequence[Measurement]], float]
-"""What measurements are expected to take [s]; nothing if they were made before."""
+"""Expected time of measurements [s]; those already made take none."""
 
 Step = Callable[[str, int, int], None]
-"""Who is told of a step: its name, how much is done, of how much."""
+"""Progress callback: name of the step, units done, units in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selected:
-    """A finalist on the selection set, in the version that is better there.
+    """A finalist on the selection set, in whichever version is better there.
 
     Attributes:
-        quality: Of that version.
-        alone: Its matrices compressed each for itself, as the trials had it.
-        refit: What compressing in order brought; None for plans that no text calibrates.
+        quality: Quality of the better version.
+        alone: Quality with each matrix compressed independently, as in the trials.
+        refit: Losses of both versions; None for plans that do not depend on calibration texts.
     """
 
     quality: Quality
@@ -46,13 +46,13 @@ class Selected:
 
 
 def on_selection(record: Record, calibrated: Calibrated) -> list[Measurement]:
-    """What is measured of a finalist on the selection set."""
+    """The measurements of a finalist on the selection set."""
     versions = [Version(), IN_ORDER] if calibrated(record.plan) else [Version()]
     return [(record.plan, "selection", version) for version in versions]
 
 
 def on_held_out(records: Sequence[Record], calibrated: Calibrated) -> list[Measurement]:
-    """What the held-out comparison of these plans measures at most."""
+    """The most measurements that the held-out comparison of these plans can take."""
     found = []
     for record in records:
         versions = (
@@ -63,19 +63,19 @@ def on_held_out(records: Sequence[Record], calibrated: Calibrated) -> list[Measu
 
 
 class Checks:
-    """Measures finalists within a limit.
+    """Measures finalists within a time limit.
 
     Args:
         measure: Measures a version of a plan on the ``selection`` and ``held-out`` sets.
-        calibrated: Whether what a plan stores depends on calibration texts.
-        step: Is told before each measurement.
-        clock: The limit of the run.
-        seconds: What measurements are expected to take.
+        calibrated: Whether the stored tensors of a plan depend on the calibration texts.
+        step: Progress callback, called before each measurement.
+        clock: Time limit of the run.
+        seconds: Expected time of measurements [s].
 
     Attributes:
-        is_selected: Whether the time was enough for every finalist on the selection set.
-        draws: Draws of the held-out comparison that were measured.
-        wanted: Draws that it takes.
+        is_selected: Whether every finalist was measured on the selection set in time.
+        draws: Calibration draws measured for the held-out comparison.
+        wanted: Calibration draws that a complete held-out comparison takes.
     """
 
     def __init__(self, measure: Measure, calibrated: Calibrated, step: Step, clock: Clock, seconds: Seconds) -> None:
@@ -84,11 +84,11 @@ class Checks:
         self.draws, self.wanted = 0, 1
 
     def selection(self, records: Sequence[Record], guard: Sequence[Measurement]) -> dict[int, Selected]:
-        """Each finalist by number of the trial; what is not finite on fresh texts cannot win.
+        """Selection results by trial number; a finalist whose predictions are not finite on fresh texts is left out.
 
         Args:
             records: The finalists.
-            guard: Measurements that must be possible afterwards.
+            guard: Measurements that time must be left for afterwards.
         """
         found: dict[int, Selected] = {}
         for done, record in enumerate(records):
@@ -107,10 +107,13 @@ class Checks:
         return found
 
     def held_out(self, records: Sequence[Record], refits: Mapping[int, Refit]) -> dict[int, list[Quality]]:
-        """The quality of each for every draw of the calibration texts; as many for each, so that draws are paired."""
+        """Quality of each plan for every calibration draw, by trial number.
+
+        All plans have the same draws, so that comparisons are paired. A plan that fails on one draw is left out.
+        """
         self.wanted = DRAWS if any(self.calibrated(record.plan) for record in records) else 1
         found: dict[int, list[Quality]] = {record.number: [] for record in records}
-        for draw in range(self.wanted):  # the inputs of one draw serve all its plans
+        for draw in range(self.wanted):  # outer loop, so that all plans share the original's inputs of a draw
             qualities = self._of_draw(records, refits, draw)
             if qualities is None:
                 break
@@ -120,7 +123,7 @@ class Checks:
         return {number: qualities for number, qualities in found.items() if len(qualities) == self.draws}
 
     def _of_draw(self, records: Sequence[Record], refits: Mapping[int, Refit], draw: int) -> dict[int, Quality] | None:
-        """By number of the trial, without what is not finite; None where the time was too short."""
+        """Quality under one calibration draw by trial number, without failed plans; None if time is too short."""
         asked: list[Measurement] = []
         for record in records:
             refit = refits.get(record.number)

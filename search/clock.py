@@ -1,4 +1,4 @@
-"""How much time a run has left."""
+"""The time limit of a run."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from pathlib import Path
 from paredown.space.study_file import StudyFile
 
 IMPORTED = time.monotonic()
+"""When this module was imported, on the clock of `time.monotonic` [s]."""
 
 
 class OutOfTime(Exception):
-    """The limit of a run is reached; what was finished is on disk."""
+    """The time limit of a run is reached; all finished work is on disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """The limit of a run.
+    """The time limit of a run; both times are on the clock of `time.monotonic`.
 
     Attributes:
-        ends: When, as `time.monotonic` counts [s]; infinite without a limit.
-        began: When the run began.
+        ends: Deadline [s]; infinite if there is no limit.
+        began: Start of the run [s].
     """
 
     ends: float = math.inf
@@ -32,11 +33,11 @@ class Clock:
 
     @classmethod
     def of(cls, question: StudyFile, began: float) -> Clock:
-        """The earlier of a study's limits.
+        """The clock of a study, with the earlier of its two limits (``timeout``, ``until``).
 
         Args:
             question: The study.
-            began: When the run began, as `time.monotonic` counts [s].
+            began: Start of the run, on the clock of `time.monotonic` [s].
         """
         ends = [math.inf]
         if question.timeout is not None:
@@ -55,11 +56,11 @@ class Clock:
         return self.ends - time.monotonic()
 
     def has(self, seconds: float) -> bool:
-        """Whether what takes so long ends in time."""
+        """Whether work of this many seconds would end in time."""
         return seconds <= self.left()
 
     def check(self) -> None:
-        """Ends the step at the limit.
+        """Raises if the limit is reached.
 
         Raises:
             OutOfTime: If no time is left.
@@ -69,7 +70,7 @@ class Clock:
 
 
 def seconds_until(clock: str, now: datetime) -> float:
-    """Seconds from now until the next time that the clock shows ``HH:MM``."""
+    """Seconds from ``now`` until the clock next shows ``HH:MM``."""
     hours, minutes = map(int, clock.split(":"))
     then = now.replace(hour=hours, minute=minutes, second=0, microsecond=0)
     if then <= now:
@@ -78,7 +79,7 @@ def seconds_until(clock: str, now: datetime) -> float:
 
 
 def process_began() -> float:
-    """When this process began, as `time.monotonic` counts [s]; when this was imported, where the system does not say."""
+    """Start of this process, on the clock of `time.monotonic` [s]; import time of this module if unknown."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
