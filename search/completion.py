@@ -1,4 +1,4 @@
-"""What parts of a knapsack that are not yet summed can add at best."""
+"""Linear relaxation of the parts of a knapsack that are not summed yet."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ Integers = NDArray[np.int64]
 
 
 class Completion:
-    """Each part starts at its cheapest choice and moves along its convex hull, to more size where room is left, to less where it lacks.
+    """Bounds and completes partial sums by the linear relaxation of the remaining parts.
 
-    Moves of all parts in the order of what they cost per size are the linear relaxation of the rest: a bound for every sum so far, and,
-    cut off after whole moves, a solution.
+    Each part starts at its cheapest choice and moves along its lower convex hull: to larger choices if room is left, to
+    smaller ones if room is short. Taking the moves of all parts in order of cost per size solves the relaxation. It
+    bounds every partial sum from below; truncated to whole moves, it is a solution.
 
     Args:
-        parts: In the order in which they will be summed.
-        price: Of room that is left over.
+        parts: Parts of the knapsack, in the order in which they will be summed.
+        price: Cost of a unit of unused room.
     """
 
     def __init__(self, parts: Sequence[States], price: float) -> None:
@@ -44,8 +45,11 @@ class Completion:
         self._down = _sorted(down)
 
     def bounds(self, states: States, turn: int, room: int) -> tuple[Floats, Floats, Integers]:
-        """Of each sum, completed by the parts from ``turn`` on: least excess that it ends with, room left over included (infinite where it
-        cannot fit); loss of a solution that it leads to (infinite where none is seen), and how many are counted in that.
+        """Bounds and solutions of each partial sum, completed by the parts from ``turn`` on.
+
+        Returns:
+            Lower bound on the final excess, with the cost of unused room (inf if the sum cannot fit); loss of a
+            solution that contains the sum (inf if none is found); number of counted choices in that solution.
         """
         slack = (room - states.sizes - self.starts[turn, 1]).astype(np.float64)
         least, loss, counted = (np.zeros(len(states)) for _ in range(3))
@@ -72,7 +76,7 @@ class Completion:
 
 
 def _hull(part: States, start: int, way: int) -> list[int]:
-    """Vertices of the lower convex hull of excess over size, from the cheapest on, to more (1) or less (-1) size."""
+    """Vertices of the lower convex hull of excess over size, from ``start`` to larger (1) or smaller (-1) sizes."""
     sizes, excess = part.sizes.tolist(), part.excess.tolist()
     hull = [start]
     for place in sorted(
@@ -89,5 +93,5 @@ def _hull(part: States, start: int, way: int) -> list[int]:
 
 
 def _sorted(moves: list[tuple[float, ...]]) -> Floats:
-    """``(5, moves)``: turn, size, excess, loss and count of each, those that cost least per size first."""
+    """Moves as ``(5, moves)``: turn, size, excess, loss and count of each, lowest cost per size first."""
     return np.array(sorted(moves), dtype=np.float64).reshape(-1, 6)[:, 1:].T

@@ -1,4 +1,4 @@
-"""Samplers on the same problem at equal cost."""
+"""Benchmark of samplers on one problem at equal cost."""
 
 from __future__ import annotations
 
@@ -29,22 +29,25 @@ from paredown.space.plan import Plan
 from paredown.space.study_file import StudyFile
 
 SEEDED = ("frontier", "evopress-solver")
-"""Samplers that are given what a study knows before its first trial; others start cold."""
+"""Samplers that start from the sensitivities and the solver's plans, and are charged for the sensitivities.
+
+All others start cold.
+"""
 
 WARM = "+uniform"
-"""After the name of a sampler: it is given the uniform plans first."""
+"""Suffix of an engine's name: its sampler starts from the uniform plans."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What an engine is asked.
+    """One benchmark task: an engine and its budget.
 
     Attributes:
-        engine: Name of its sampler, with `WARM` where it starts from the uniform plans.
-        evaluations: What it may cost, in forward passes over the whole search set, sensitivities included where it uses them.
+        engine: Name of the sampler, followed by `WARM` if it starts from the uniform plans.
+        evaluations: Most cost, in forward passes over the whole search set; includes sensitivities if they are used.
         focus: ``budget`` or ``front``.
-        budget: As studies say it.
-        seed: Of the sampler.
+        budget: Budget, written as in a study file.
+        seed: Seed of the sampler.
     """
 
     engine: str
@@ -56,13 +59,13 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What an engine did.
+    """The result of an engine on a task.
 
     Attributes:
-        task: What it was asked.
+        task: The task.
         records: Trials in their order.
-        spent: After each, in forward passes over the whole search set; sensitivities included.
-        seconds: Of its own, without the passes.
+        spent: Cumulative cost after each trial, in forward passes over the whole search set; includes sensitivities.
+        seconds: Time of the engine itself, without the forward passes [s].
     """
 
     task: Task
@@ -71,7 +74,7 @@ class Run:
     seconds: float
 
     def within(self, evaluations: float) -> list[Record]:
-        """Trials on the whole set that ended at such a cost."""
+        """Trials on the whole search set that ended within a cost."""
         return [
             record
             for record, spent in zip(self.records, self.spent, strict=True)
@@ -79,24 +82,24 @@ class Run:
         ]
 
     def best(self, evaluations: float, budget_bytes: int) -> Record | None:
-        """Of those that fit a budget of bytes the one of least loss."""
+        """The trial of least loss within a cost and a budget [bytes]; None if no trial fits."""
         fitting = [record for record in self.within(evaluations) if record.size_bytes <= budget_bytes]
         return min(fitting, key=lambda record: (record.loss, record.number), default=None)
 
     def loss(self, evaluations: float, budget_bytes: int) -> float:
-        """Its loss; infinite if nothing fits."""
+        """Loss of the best trial within a cost and a budget [bytes]; inf if no trial fits."""
         best = self.best(evaluations, budget_bytes)
         return np.inf if best is None else best.loss
 
     def cost_of(self, loss: float, budget_bytes: int) -> float:
-        """After how many evaluations a plan within the budget lost no more than that; infinite if none did."""
+        """Cost of the first trial within the budget whose loss is at most ``loss``; inf if there is none."""
         found = zip(self.records, self.spent, strict=True)
         return next(
             (spent for r, spent in found if r.whole and r.size_bytes <= budget_bytes and r.loss <= loss), np.inf
         )
 
     def points(self, evaluations: float) -> tuple[tuple[float, float], ...]:
-        """Sizes and losses of the plans that no other beats."""
+        """Sizes and losses of the Pareto front within a cost."""
         return best_points((float(record.size_bytes), record.loss) for record in self.within(evaluations))
 
     def write(self, path: Path) -> None:
@@ -107,7 +110,7 @@ class Run:
 
     @classmethod
     def read(cls, path: Path) -> Run:
-        """The run of a file."""
+        """Reads the run of a file."""
         content = json.loads(path.read_text())
         records = tuple(map(Record.from_mapping, content["records"]))
         return cls(
@@ -116,11 +119,11 @@ class Run:
 
 
 class Contest:
-    """A problem on which engines run; what one measured is not measured again for another, but counted.
+    """Runs engines on one problem. Measurements are cached across engines, but each engine is charged in full.
 
     Args:
-        bench: Of the problem; its bank is filled.
-        folder: Where runs are kept, and found again; None to keep none.
+        bench: Workbench of the problem; its bank is filled.
+        folder: Folder of finished runs, which are read instead of run again; None to keep no runs.
     """
 
     def __init__(self, bench: Workbench, folder: Path | None = None) -> None:
@@ -136,12 +139,12 @@ class Contest:
         self._seconds = 0.0
 
     def question(self, task: Task) -> Question:
-        """What the sampler is asked."""
+        """The sampler's question for a task."""
         study = self.bench.question.model_copy(update={"budget": task.budget, "seed": task.seed, "focus": task.focus})
         return Question.of(study, self.solver, self.losses, len(self.bench.sequences["search"]))
 
     def run(self, task: Task) -> Run:
-        """Lets an engine search; a run that is kept is read."""
+        """The run of an engine on a task; read from the folder if it is there."""
         path = self.folder / f"{self._key(task)}.json" if self.folder else None
         if path and path.is_file():
             return Run.read(path)
@@ -151,7 +154,7 @@ class Contest:
         return run
 
     def solved(self, budget: str) -> Record:
-        """The solver's plan for a budget by the sensitivities alone, measured for the benchmark: no engine pays for it."""
+        """The solver's plan for a budget under the sensitivities, measured; no engine is charged for it."""
         proposal = seed_plans(
             self.question(Task(engine="solver", evaluations=0, focus="budget", budget=budget, seed=0))
         )[0]
@@ -161,7 +164,7 @@ class Contest:
         )
 
     def selected(self, run: Run, budget_bytes: int) -> Record:
-        """What `select` answers for a budget after a run, measured for the benchmark: the solver's plan under what its trials taught."""
+        """The plan that `select` returns for a budget after a run, measured; no engine is charged for it."""
         plan, _ = learnt(self.solver, self.losses, run.records, budget_bytes)
         inventory = self.bench.space.inventory
         return Record.of(
@@ -174,13 +177,13 @@ class Contest:
         )
 
     def fresh(self, plan: Plan, name: str = "held-out") -> Quality:
-        """A plan's quality on texts that no engine saw."""
+        """A plan's quality on a set that no engine read."""
         if (plan, name) not in self._fresh:
             self._fresh[plan, name] = self.bench.measure(plan, name)
         return self._fresh[plan, name]
 
     def measure(self, plan: Plan, sequences: int | None) -> Quality:
-        """A plan's quality on the first so many sequences of the search set."""
+        """A plan's quality on the first ``sequences`` sequences of the search set; on all of them if None."""
         started = time.perf_counter()
         if (plan, sequences) not in self._measured:
             self._measured[plan, sequences] = self.bench.measure_rung(plan, sequences)
@@ -215,7 +218,7 @@ class Contest:
         return Run(task=task, records=tuple(records), spent=tuple(spent), seconds=seconds)
 
     def _key(self, task: Task) -> str:
-        """Of the task, and of all that its answer depends on."""
+        """File name of a task's run: the task, and a digest of everything that the run depends on."""
         asked = _without_task(self.bench.question) | {
             "weights": self.bench.origin.weights,
             "search": self.bench.texts_sha256["search"],

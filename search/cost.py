@@ -1,4 +1,4 @@
-"""What a search will cost, said before it begins."""
+"""Estimated cost of a search: time, disk, memory and tokens."""
 
 from __future__ import annotations
 
@@ -31,41 +31,42 @@ from paredown.space.space import Space
 from paredown.space.study_file import StudyFile, Tokens
 
 FASTEST, SLOWEST = 0.75, 4.0 / 3.0
-"""Bounds of the expected time, as factors of what was timed and counted; a machine that does other work beside takes longer."""
+"""Lower and upper bound of a time, as factors of its estimate; an otherwise busy machine takes longer."""
 
 START_SECONDS, TRIAL_SECONDS = 4.0, 0.03
-"""What a search spends beside its computations: on libraries and texts, and on the books of a trial [s]."""
+"""Fixed time to load libraries and texts, and to log one trial [s]."""
 
 LIBRARIES_BYTES, WORKER_BYTES = 500 << 20, 250 << 20
-"""Memory of a process that searches, and of one that fills the bank, before it holds anything of the model [bytes]."""
+"""Memory of the searching process, and of one that fills the bank, before any of the model is loaded [bytes]."""
 
 GAIN = 0.7
-"""Exponent of the number of cores: how much faster they run one pass together than one of them."""
+"""Exponent of the parallel speed-up: n cores run a forward pass ``n ** GAIN`` times as fast as one."""
 
 KERNEL_SECONDS, PAIR_SECONDS = 0.05, 0.003
-"""Beside their computations: a kernel that is timed, and a record that is read to compare its weights with the original's [s]."""
+"""Overhead of timing one kernel, and of reading one record to compare its weights with the original's [s]."""
 
 DECODED_PASSES = 4
-"""A decoded token of a deployed model, in tokens of a prompt."""
+"""Time of one decoded token of a deployed model, in prompt tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a search needs.
+    """Estimated cost of a search. Each pair of times is a lower and an upper bound.
 
     Attributes:
-        record_bytes: Records of all options and of the uniform plans among them, exactly.
-        bank_bytes: The bank in the end: records, statistics of all draws, finalists compressed again.
-        disk_bytes: Peak on disk: the bank, the original's inputs while plans are compressed in order, database and reports.
-        memory_bytes: Peak of all processes together, roughly.
+        record_bytes: Size of the bank records of all options, uniform plans included; exact.
+        bank_bytes: Final size of the bank: records, statistics of all calibration draws, finalists compressed again.
+        disk_bytes: Peak disk use: the bank, the original's inputs while plans are compressed in order, trial database
+            and reports.
+        memory_bytes: Peak memory of all processes together; approximate.
         tokens_per_trial: Tokens that one trial reads.
-        tokens: Tokens that all steps read together; without a count of trials, those of the steps around them.
-        trials: The most that are measured; None where a clock decides.
-        flops_per_second: Of matrix products of this model's shape, timed just now on one thread.
-        trial_seconds: Of one trial, from and to.
-        around_seconds: Of everything but the trials, from and to.
-        seconds: Of everything, from and to; None where a clock decides.
-        steps: Expected seconds of each step, by its name.
+        tokens: Tokens that all steps read; without those of the trials if their number is not limited.
+        trials: Most trials; None if only time limits them.
+        flops_per_second: Speed of matrix products of this model's shapes, timed on one thread [FLOP/s].
+        trial_seconds: Time of one trial [s].
+        around_seconds: Time of everything but the trials [s].
+        seconds: Time of everything [s]; None if only time limits the trials.
+        steps: Expected time of each step by its name [s].
     """
 
     record_bytes: int
@@ -83,22 +84,26 @@ class Cost:
 
 
 def memory(question: StudyFile, space: Space, workers: int = 1) -> int:
-    """Bytes that all processes of a search take at most, roughly: the searching one, and those that fill the bank beside it."""
+    """Approximate peak memory of a search [bytes]: the searching process and those that fill the bank."""
     return _searching(question, space) + (workers * _filling(space) if workers > 1 else 0)
 
 
 def _filling(space: Space) -> int:
-    """Bytes of a process that fills the bank: statistics with their factors, and dense copies of a matrix; weights are mapped."""
+    """Peak memory of a process that fills the bank [bytes]: statistics with their factors, dense copies of a matrix.
+
+    Weights are memory-mapped and do not count.
+    """
     members = [member for site in space.inventory.leaves if site.kind == "linear" for member in site.members]
     square = max(member.shape[1] for member in members) ** 2
     return WORKER_BYTES + IN_MEMORY * 4 * 4 * square + 6 * 4 * max(member.parameters for member in members)
 
 
 def _searching(question: StudyFile, space: Space) -> int:
-    """Bytes that the searching process takes at most, roughly: weights in float32, states of the original, logits, the libraries.
+    """Approximate peak memory of the searching process [bytes].
 
-    Of a streamed model the weights are what lies outside the blocks, for the model and for the original's predictions, and twice a
-    block; each file of statistics has its factors beside it, and a matrix compressed in order takes several of its size in float64.
+    It holds the weights in float32, hidden states of the original, logits, and the libraries. A streamed model counts
+    two copies of the weights outside the blocks (one for the model, one for the original's predictions) and two blocks.
+    Statistics are held with their factors. Compressing a matrix in order takes several float64 matrices of its size.
     """
     inventory, tokens = space.inventory, question.tokens
     members = [member for site in inventory.leaves for member in site.members]
@@ -120,7 +125,7 @@ def _searching(question: StudyFile, space: Space) -> int:
 
 
 def estimate(question: StudyFile, space: Space) -> Cost:
-    """The cost of a study; times a few small computations, a second or two."""
+    """The estimated cost of a study. Runs small timed computations, which take a second or two."""
     inventory, tokens, budget = space.inventory, question.tokens, space.inventory.budget_bytes(question.budget)
     writes, pairs = writes_of(question, space), pairs_of(space)
     dtype, timed = _deployed_dtype(space), question.latency == "measure"
@@ -166,26 +171,28 @@ def estimate(question: StudyFile, space: Space) -> Cost:
 
 
 def tokens_of_search(question: StudyFile, space: Space, trials: int) -> int:
-    """What a search reads in forward passes; so many trials, and the original once."""
+    """Tokens that a search with this many trials reads in forward passes; the original reads the search set once."""
     return tokens_around(question, space) + question.tokens.search * (1 + trials)
 
 
 def tokens_around(question: StudyFile, space: Space) -> int:
-    """What the steps before and after the trials read."""
+    """Tokens that the steps before and after the trials read."""
     calibrated = any(choice.needs for choices in space.options.values() for choice in choices)
     before = question.tokens.calibration + round(estimated_tokens(question.sensitivity, space, question.tokens.search))
     return before + tokens_of_checks(question.tokens, SEARCHED + UNIFORM, COMPARED, calibrated=calibrated)
 
 
 def tokens_of_checks(tokens: Tokens, finalists: int, compared: int, *, calibrated: bool) -> int:
-    """What choosing the winner reads: each set once by the original; calibrated plans in two versions, and from several draws of the
-    calibration texts, of which one is there.
+    """Tokens read to choose the winner.
+
+    The original reads each set once. A calibrated plan is measured in two versions on the selection set, and from
+    several calibration draws on the held-out set; statistics of one draw already exist.
 
     Args:
-        tokens: Of the sets.
-        finalists: Plans on the selection set.
-        compared: Plans on the held-out set.
-        calibrated: Whether calibration texts decide on them.
+        tokens: Sizes of the sets [tokens].
+        finalists: Number of plans on the selection set.
+        compared: Number of plans on the held-out set.
+        calibrated: Whether the plans depend on calibration texts.
     """
     versions, draws = (2, DRAWS) if calibrated else (1, 1)
     read = (1 + versions * finalists) * tokens.selection + (1 + draws * compared) * tokens.held_out
@@ -198,20 +205,20 @@ def _range(seconds: float) -> tuple[float, float]:
 
 
 def _choices(space: Space) -> float:
-    """Choices of a site with something to decide, on average."""
+    """Mean number of choices besides ``keep``, over the leaves that have any."""
     counts = [sum(choice != KEEP for choice in space.options[site.name]) for site in space.inventory.leaves]
     return sum(counts) / max(1, sum(map(bool, counts)))
 
 
 def _deployed_dtype(space: Space) -> torch.dtype:
-    """What deployed models compute in: paredown's kernels in bfloat16, others as the largest matrix is stored."""
+    """Dtype of a deployed model: bfloat16 for paredown's kernels, else that of the largest stored matrix."""
     largest = max((m for site in space.inventory.leaves for m in site.members), key=lambda member: member.parameters)
     dtype: torch.dtype = getattr(torch, "bfloat16" if space.target.name == "paredown" else largest.dtype)
     return dtype
 
 
 def _changes_seconds(space: Space, speed: Speed) -> float:
-    """Seconds to read each linear choice's weights and weigh their change by the moments of the inputs."""
+    """Time to read the weights of every linear choice and compute their output errors [s]."""
     pairs = [(site, choice) for site in space.inventory.leaves for choice in space.options[site.name] if choice != KEEP]
     products = sum(
         2 * member.parameters * member.shape[1] for site, _ in pairs if site.kind == "linear" for member in site.members
@@ -220,7 +227,7 @@ def _changes_seconds(space: Space, speed: Speed) -> float:
 
 
 def _table_seconds(space: Space, speed: Speed, dtype: torch.dtype, uniform: Sequence[UniformPlan]) -> float:
-    """Seconds to time every kernel, and the models that the table is fitted to."""
+    """Time to measure every kernel, and the models that calibrate the latency table [s]."""
     seconds = 0.0
     for rows, columns in kernels_timed(space, dtype, [plan.plan for plan in uniform]).values():
         turns = min(COLD_BYTES // (dtype.itemsize * rows * columns), MOST_COPIES) + 1 + REPEATS
@@ -229,5 +236,5 @@ def _table_seconds(space: Space, speed: Speed, dtype: torch.dtype, uniform: Sequ
 
 
 def _timed_seconds(speed: Speed) -> float:
-    """Seconds to time one model end to end."""
+    """Time to measure one model end to end [s]."""
     return (REPEATS + 1) * (PROMPT_TOKENS + DECODED_TOKENS / 5 * DECODED_PASSES) * speed.deployed

@@ -1,4 +1,4 @@
-"""How much of a search is done, in words: a trial is the tokens of one plan on the whole search set."""
+"""Progress of a search in words; its unit is the tokens of one plan on the whole search set."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ UNIT = "trials' worth of tokens"
 
 
 def worth(spent: float, of: int | None = None) -> str:
-    """``17 of 40 trials' worth of tokens``; never more than what was asked for, which the last trial may exceed by a part.
+    """``17 of 40 trials' worth of tokens``. Capped at ``of``, which the last trial may exceed by a fraction.
 
     Args:
-        spent: What was read, in trials on the whole search set.
-        of: How many were asked for; None for any number.
+        spent: Tokens read, in trials on the whole search set.
+        of: Trials that were asked for; None if there is no limit.
     """
     whole = int(spent + 1e-9)
     return f"{whole} {UNIT}" if of is None else f"{min(whole, of)} of {of} {UNIT}"

@@ -1,4 +1,4 @@
-"""The file that trials are kept in, looked at before it is trusted."""
+"""Integrity check of the trial database."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from paredown.space.errors import StudyError
 
 
 def check_database(path: Path) -> None:
-    """Lets a database pass that is whole, or not there yet.
+    """Checks that a trial database is intact; a missing one passes.
 
     Raises:
-        StudyError: If it is damaged.
+        StudyError: If the database is damaged.
     """
     if not path.is_file():
         return
     if path.stat().st_size == 0:
-        if (path.parent / FILE).is_file():  # else a search was killed that had just made it
+        if (path.parent / FILE).is_file():  # otherwise a search was killed right after it created the file
             raise damaged(path, "it is empty")
         return
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as connection:
             (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    except sqlite3.OperationalError:  # it cannot be opened or is locked: whoever needs it says so
+    except sqlite3.OperationalError:  # cannot be opened, or locked: its users report that
         return
     except sqlite3.DatabaseError as error:
         raise damaged(path, str(error)) from None
@@ -34,8 +34,8 @@ def check_database(path: Path) -> None:
 
 
 def damaged(path: Path, reason: str) -> StudyError:
-    """What is said of a database that cannot be used any more."""
+    """The error for a trial database that cannot be used, with its remedy."""
     return StudyError(
         f"{path} is damaged ({reason}); move it elsewhere and run the same command again: "
-        "it measures the trials again, and finds compressed layers and sensitivities as they are"
+        "it measures the trials again and reuses compressed layers and sensitivities"
     )

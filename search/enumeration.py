@@ -1,4 +1,4 @@
-"""The loss of every plan of a small space: the truth that searches are held against."""
+"""Exhaustive enumeration: the loss of every plan of a small space, the ground truth for benchmarks."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from paredown.space.plan import Plan
 from paredown.space.site import Site
 
 VARIANTS = 64
-"""So many prefixes of plans go through a block at once."""
+"""Most prefixes of plans that a block runs in one batch."""
 
 MOST_PLANS = 1 << 20
+"""Most plans that are enumerated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enumeration:
-    """Every plan of a space, measured.
+    """Every plan of a space with its size and loss.
 
     Attributes:
-        sites: Those with more than one choice, ``(s,)``, by block.
-        options: Of each, in the order of the codes.
+        sites: Names of the sites with more than one choice, ``(s,)``, ordered by block.
+        options: Choices of each site, in the order of the codes.
         codes: Index of the choice of each site, ``(plans, s)``.
-        sizes: Bytes, ``(plans,)``.
+        sizes: Size of each plan [bytes], ``(plans,)``.
         losses: KL divergence to the original on the search set [nats/token], ``(plans,)``.
     """
 
@@ -46,24 +47,27 @@ class Enumeration:
 
 
 class Enumerator:
-    """Runs every plan, block by block: plans that agree up to a block share all that comes before it.
+    """Measures every plan, block by block; plans that agree up to a block share its input states.
 
     Args:
-        bench: Of a small causal model; its bank is filled.
-        told: Called with how many of how many plans are done.
+        bench: Workbench of a small causal model; its bank is filled.
+        told: Progress callback: plans done, plans in all.
+
+    Raises:
+        StudyError: If the model is not causal, or a site outside the blocks has more than one choice.
     """
 
     def __init__(self, bench: Workbench, told: Callable[[int, int], None] = lambda done, of: None) -> None:
         self.bench, self.told = bench, told
         space = bench.space
         if not space.inventory.causal:
-            raise StudyError("every plan is enumerated for causal models only")
+            raise StudyError("only the plans of causal models can be enumerated")
         self.fixed = {
             s.name: space.options[s.name][0] for s in space.inventory.leaves if len(space.options[s.name]) == 1
         }
         self.searched = sorted(space.searched, key=lambda site: -1 if site.block is None else site.block)
         if any(site.block is None for site in self.searched):
-            raise StudyError("every plan is enumerated for sites within blocks only; pin the others")
+            raise StudyError("only sites within blocks can be enumerated; pin the others")
         self.options = {
             site.name: (*(() if site.is_leaf else (KEEP,)), *space.options[site.name]) for site in self.searched
         }
@@ -73,10 +77,10 @@ class Enumerator:
         self.combinations = [self._combinations(index) for index in range(len(self.blocks))]
 
     def run(self) -> Enumeration:
-        """Measures all plans; those that leave out more than the space allows are not among them.
+        """Measures all plans that drop no more sites than the space allows.
 
         Raises:
-            StudyError: If there are more than a million.
+            StudyError: If there are more than `MOST_PLANS` plans.
         """
         plans = int(np.prod([len(each) for each in self.combinations]))
         if plans > MOST_PLANS:
@@ -98,11 +102,11 @@ class Enumerator:
         )
 
     def plan(self, codes: Sequence[int]) -> Plan:
-        """Of codes, one a searched site."""
+        """The plan of codes, one for each searched site."""
         return self._plan_of(self.searched, codes)
 
     def _combinations(self, block: int) -> list[tuple[int, ...]]:
-        """Codes of the searched sites of a block; of those that come to the same plan the first."""
+        """Codes of the searched sites of a block; only the first of those that yield the same plan."""
         sites = [site for site in self.searched if site.block == block]
         found: dict[Plan, tuple[int, ...]] = {}
         for codes in itertools.product(*(range(len(self.options[site.name])) for site in sites)):
@@ -116,7 +120,14 @@ class Enumerator:
         return Plan.of(self.bench.space.inventory, {**self.fixed, **chosen})
 
     def _extend(self, block: int, states: Tensor, codes: list[tuple[int, ...]], plans: int) -> None:
-        """Goes on with states ``(variants, sequences, length, hidden)`` before a block."""
+        """Runs every continuation of the plan prefixes ``codes`` from a block on.
+
+        Args:
+            block: Index of the next block.
+            states: Inputs of that block, ``(variants, sequences, length, hidden)``.
+            codes: Codes of each variant before that block.
+            plans: Number of all plans, for the progress callback.
+        """
         if block == len(self.blocks):
             self._measure(states, codes)
             self.told(len(self._codes), plans)
@@ -153,18 +164,18 @@ class Enumerator:
             self._codes.append(code)
 
     def _logits(self) -> Tensor:
-        """Of the search set."""
+        """Logits of the search set."""
         logits: Tensor = self.bench.model(input_ids=self.bench.sequences["search"].tokens, use_cache=False).logits
         return logits
 
     def _teacher_logits(self) -> Tensor:
-        """The original's log-probabilities of the next tokens."""
+        """The original's log-probabilities of the next token at every position."""
         self.bench.planned.swap(Plan())
         logits = self._logits()[:, :-1]
         return logits - logits.logsumexp(-1, keepdim=True)
 
     def _first_states(self) -> tuple[Tensor, list[dict[str, Any]]]:
-        """What the first block reads, and what each block is given beside it, which must not depend on the plan."""
+        """Input states of the first block and keyword arguments of every block; these must not depend on the plan."""
         arguments: list[dict[str, Any]] = [{} for _ in self.blocks]
         states: list[Tensor] = []
 
@@ -177,7 +188,7 @@ class Enumerator:
 
             return keep
 
-        self.bench.planned.swap(self._plan_of((), ()))  # what is pinned outside the blocks is in place
+        self.bench.planned.swap(self._plan_of((), ()))  # applies the pinned choices outside the blocks
         hooks = [block.register_forward_pre_hook(record(i), with_kwargs=True) for i, block in enumerate(self.blocks)]
         with torch.inference_mode():
             self.bench.model(input_ids=self.bench.sequences["search"].tokens[:1], use_cache=False)
