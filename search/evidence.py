@@ -1,4 +1,4 @@
-"""What estimators learn a model by: losses of single choices, output errors, one backward sweep."""
+"""Measurements for sensitivity estimators: losses of single choices, output errors, gradient scores."""
 
 from __future__ import annotations
 
@@ -25,18 +25,23 @@ from paredown.space.site import Member, Site
 from paredown.space.space import Space
 
 SEQUENCE_TOKENS = 128
+"""Most tokens of each sequence that a single choice is measured on."""
+
 SEQUENCES = 4
-"""What a choice alone is measured on: the first of the texts. On the demo model the solver's plans from one sequence
-lose 2 % more than those from eight, at worst 10 %; from two 1.2 %; from four 0.6 %; from sixteen as much."""
+"""Sequences that a single choice is measured on: the first ones of the texts.
+
+On the demo model, the solver's plans lose this much more than those from eight sequences: from one sequence 2 % (at
+worst 10 %), from two 1.2 %, from four 0.6 %, from sixteen the same.
+"""
 
 UNUSABLE = 1e3
-"""Loss of a choice that makes the model's predictions not finite [nats/token]: no plan that has another takes it."""
+"""Loss of a choice whose predictions are not finite [nats/token]: no plan takes it if the site has another choice."""
 
 TRACE_BYTES = 256 << 20
-"""Inputs and gradients that a sweep holds at a time, at most, if one sequence's are not more."""
+"""Most memory for the inputs and gradients of a backward sweep [bytes]; one sequence may exceed it."""
 
 SAME = 1e-6
-"""Most loss of the original against itself when it starts from the states of a block."""
+"""Largest loss of the original against itself at which starting from a block's stored states counts as exact."""
 
 ORIGINAL = Plan()
 
@@ -46,23 +51,24 @@ Sensitivity = dict[tuple[str, Choice], float]
 """Predicted loss of every (site, choice) of a space."""
 
 Score = Callable[[Trace, Tensor], float]
-"""Of a change of a weight, ``(out_features, in_features)``, from the trace of its layer."""
+"""Score of a weight change, ``(out_features, in_features)``, given the trace of its layer."""
 
 
 class Evidence:
-    """A model under single choices; each fact is measured once, and kept where other searches find it.
+    """Measures single choices on a model. Each fact is measured once and stored in a file that searches share.
 
     Args:
         space: Sites and options.
         planned: The model in which plans are scored.
         bank: Compressed sites, and the statistics of their inputs.
-        texts: Sequences that the bank's statistics do not come from: on those, calibrated choices look better than they are.
-        facts: File of facts of these weights and texts; None to keep none.
-        progress: Called with how many of how many measurements are done.
+        texts: Sequences disjoint from those of the bank's statistics, on which calibrated choices look too good.
+        facts: File of facts about these weights and texts; None to store none.
+        progress: Progress callback: measurements done, measurements in all.
 
     Attributes:
-        forward_tokens: That the facts asked for stand for, in passes of the whole model; whoever made them.
-        backward_tokens: Likewise.
+        forward_tokens: Forward cost of all facts that were requested, in tokens through the whole model; includes
+            facts that were read from the file.
+        backward_tokens: The same for backward passes.
     """
 
     def __init__(
@@ -85,7 +91,13 @@ class Evidence:
         return list(getattr(self.bank.statistics, "distances", []))
 
     def alone(self, site: Site, choice: Choice, sequences: int = SEQUENCES) -> float:
-        """The loss of the model with one site compressed and everything else kept, on the beginnings of so many sequences."""
+        """Loss with one site compressed and all others kept, on the first `SEQUENCE_TOKENS` of each sequence.
+
+        Args:
+            site: The compressed site.
+            choice: Its choice.
+            sequences: Number of sequences.
+        """
         if choice == KEEP:
             return 0.0
         if sequences not in self._short:
@@ -95,7 +107,7 @@ class Evidence:
         return self.facts.get(f"alone {short.key} {self._key(site, choice)}", lambda: short.loss(site, choice))
 
     def losses_alone(self, pairs: Sequence[Pair], sequences: int = SEQUENCES) -> Sensitivity:
-        """`alone` of many pairs, in the order of the blocks, so that each block's states are made once."""
+        """`alone` for many pairs, measured in block order so that each block's input states are computed once."""
         ordered = sorted(pairs, key=lambda pair: -1 if pair[0].block is None else pair[0].block)
         losses: Sensitivity = {}
         for done, (site, choice) in enumerate(ordered):
@@ -105,11 +117,13 @@ class Evidence:
         return losses
 
     def output_error(self, site: Site, choice: Choice) -> float:
-        """Expected squared error of a linear site's outputs: trace(dW H dW') summed over its members.
+        """Expected squared output error of a linear site: trace(dW H dW') summed over its members.
+
+        H is the second moment of a member's inputs.
 
         Source:
-            The output error of a layer, with H the second moment of its inputs: Hassibi & Stork, 1992, "Second order
-            derivatives for network pruning: Optimal Brain Surgeon"; Frantar et al., 2022, "GPTQ", arXiv 2210.17323.
+            Hassibi & Stork, 1992, "Second order derivatives for network pruning: Optimal Brain Surgeon"; Frantar et
+            al., 2022, "GPTQ", arXiv 2210.17323.
         """
         return self.facts.get(f"output-error {self._key(site, choice)}", lambda: self._output_error(site, choice))
 
@@ -122,15 +136,15 @@ class Evidence:
         plan: Plan = ORIGINAL,
         texts: Sequences | None = None,
     ) -> Sensitivity:
-        """A score of each pair from the traces of one backward sweep; no sweep where all are known.
+        """Gradient score of each pair from one backward sweep; no sweep if all scores are known.
 
         Args:
-            name: Of the score, for the file of facts.
-            pairs: Linear sites inside blocks, with choices that are not kept.
-            loss: Whose gradients are asked for.
-            score: Of the change of a layer; summed over the members, and over the parts of the texts that are swept at a time.
-            plan: Of the model that is swept; the original by default.
-            texts: That are swept; all by default.
+            name: Name of the score in the file of facts.
+            pairs: Linear sites inside blocks, with choices other than ``keep``.
+            loss: Loss that is differentiated.
+            score: Score of one layer's weight change; summed over the site's members and over batches of the texts.
+            plan: Plan of the model that is swept; the original by default.
+            texts: Texts that are swept; all by default.
         """
         texts = self.texts if texts is None else texts
         tokens = int(texts.mask.sum())
@@ -151,7 +165,7 @@ class Evidence:
         return {(s.name, c): self.facts.get(keys[s.name, c], partial(totals.__getitem__, (s, c))) for s, c in pairs}
 
     def changes(self, site: Site, choice: Choice) -> list[tuple[Member, Tensor]]:
-        """What a choice adds to each matrix of a linear site, ``(out_features, in_features)``."""
+        """Weight change of each member of a linear site under a choice, ``(out_features, in_features)``."""
         decoded = self.bank.decoded(site, choice)
         names = [f"{member.module}.weight" for member in site.members]
         changes = [decoded[name] - self.bank.parameters[name].float() for name in names]
@@ -161,7 +175,7 @@ class Evidence:
         ]
 
     def finish(self) -> None:
-        """Leaves everything kept, and the facts on disk."""
+        """Restores the original model and writes the facts to disk."""
         self.planned.swap(Plan())
         self.facts.write()
 
@@ -170,7 +184,7 @@ class Evidence:
         return f"{site.name} {choice} {record.parent.name + record.stem if record else ''}"
 
     def _plan_key(self, plan: Plan) -> str:
-        """What tells plans apart, with the records that they are made of; nothing for the original."""
+        """Digest of a plan's choices and their bank records; empty for the original."""
         pairs = [self._key(site, choice) for site, choice in plan.decided(self.space.inventory) if choice != KEEP]
         return hashlib.sha256("\n".join(pairs).encode()).hexdigest()[:16] if pairs else ""
 
@@ -182,7 +196,7 @@ class Evidence:
         return sum(float(((change @ moment) * change).sum()) for change, moment in moments)
 
     def _parts(self, texts: Sequences, sites: Sequence[Site]) -> Iterator[Sequences]:
-        """The texts, so many at a time that the traces of these sites fit into memory; none where there are no sites."""
+        """Batches of the texts whose traces of the sites fit in `TRACE_BYTES`; none if there are no sites."""
         members = {member.module: member for site in sites for member in site.members}
         numbers = texts.tokens.shape[1] * sum(sum(member.shape) for member in members.values())
         if numbers:
@@ -195,7 +209,7 @@ class Evidence:
 
 
 class _Short:
-    """The model under one choice on short texts, from the states of the block where it differs from the original."""
+    """Losses of single choices on short texts; runs the model from the first block that a choice changes."""
 
     def __init__(self, planned: PlannedModel, texts: Sequences, space: Space) -> None:
         self._planned, self._texts, self._space = planned, texts, space
@@ -208,7 +222,7 @@ class _Short:
 
     @cached_property
     def _prefix(self) -> Prefix | None:
-        """None where a model's blocks read more of each other than the states: it runs as a whole."""
+        """The original's states before a block; None if the blocks share more than states, so the whole model runs."""
         prefix = Prefix(self._planned, lambda: self._teacher.measure(self._planned.model))
         prefix.walk_to(prefix.blocks - 1)
         with prefix.skipping():
@@ -217,7 +231,7 @@ class _Short:
         return prefix if starts_late else None
 
     def loss(self, site: Site, choice: Choice) -> float:
-        """With one site compressed and everything else kept."""
+        """Loss with one site compressed and all others kept; `UNUSABLE` if predictions are not finite."""
         teacher, prefix = self._teacher, self._prefix
         if prefix:
             prefix.walk_to(site.block or 0)
@@ -230,6 +244,6 @@ class _Short:
 
 
 def passes(site: Site, space: Space) -> float:
-    """What measuring a change at a site costs, in passes of the whole model: blocks before it are not run."""
+    """Cost of measuring a change at a site, in passes of the whole model; blocks before the site do not run."""
     blocks = sum(other.kind == "block" for other in space.inventory.parents)
     return 1.0 if site.block is None else (blocks - site.block) / blocks

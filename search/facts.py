@@ -1,4 +1,4 @@
-"""What was measured of single choices, kept by content: a new budget or new choices cost only what is new."""
+"""Store of facts about single choices, keyed by content, so that a new budget or new choices reuse what is known."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from paredown.space.errors import OutputError, StudyError
 from paredown.space.files import read_json, write_json
 
 FILE = "sensitivity.json"
-"""Lies with the statistics of the same texts and weights, so that every study that shares the bank finds it."""
+"""The file of facts; it lies next to the statistics of the same texts and weights, so studies with one bank share it."""
 
 WRITE_SECONDS = 5.0
+"""Least time between two writes of the file during a search [s]."""
 
 
 class FactsFile(BaseModel):
-    """What the file holds; a number may be infinite where a choice broke the model."""
+    """Content of the file of facts; a number may be infinite if a choice broke the model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,21 +31,21 @@ class FactsFile(BaseModel):
 
 
 def facts_of(bank: Bank) -> Path | None:
-    """The file of facts beside a bank's statistics; None where these are not on disk."""
+    """Path of the file of facts next to a bank's statistics; None if the statistics are not on disk."""
     folder = getattr(bank.statistics, "folder", None)
     return folder / FILE if folder else None
 
 
 class Facts:
-    """Numbers by key, in memory and in a file; of two processes that write one file, what the later one knows stays.
+    """Numbers by key, in memory and in a file. Each write merges with the file; on a conflict the last writer wins.
 
     Args:
-        path: The file; None to keep nothing. What it holds is valid for one set of weights and texts.
-        say: Called with a line where the file is damaged: what it held is measured again.
+        path: The file, valid for one set of weights and texts; None to store nothing.
+        say: Called with a message if the file is damaged and its facts must be measured again.
 
     Attributes:
-        found: How many were asked for and known.
-        made: How many were made.
+        found: Requests answered from memory or the file.
+        made: Requests that had to be computed.
     """
 
     def __init__(self, path: Path | None = None, say: Callable[[str], None] = lambda text: None) -> None:
@@ -55,7 +56,7 @@ class Facts:
         self._written = time.monotonic()
 
     def get(self, key: str, make: Callable[[], float]) -> float:
-        """The number of a key, made now if it is not known."""
+        """The number of a key; computed by ``make`` if it is not known."""
         if key in self._known:
             self.found += 1
             return self._known[key]
@@ -70,7 +71,7 @@ class Facts:
         return key in self._known
 
     def write(self) -> None:
-        """Adds to the file what is new; where it cannot be written, the next search measures again."""
+        """Merges new facts into the file; if it cannot be written, the next search measures them again."""
         if self.path and self._new:
             content = FactsFile(facts=self._read() | self._known)
             with suppress(OutputError):

@@ -1,4 +1,4 @@
-"""Which plan wins: a few finalists on fresh texts, then the search's best against plans made without a search."""
+"""Choice of the winner: finalists on fresh texts, then the search's best against the uniform and the solver's plan."""
 
 from __future__ import annotations
 
@@ -24,19 +24,23 @@ from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
 
 SEARCHED, UNIFORM = 4, 2
-"""How many plans of the search, and how many uniform ones, are measured once more."""
+"""Most finalists among the searched plans and among the uniform plans."""
 
-UNSELECTED = "no time was left to measure all finalists on fresh texts: the search set chose among them, and luck flatters its choice"
+UNSELECTED = (
+    "no time was left to measure all finalists on fresh texts; "
+    "the search set chose among them, and its losses are optimistic"
+)
+"""Warning for an outcome whose winner was not chosen on the selection set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finalists:
-    """The most promising trials within the budget, those of the least loss first.
+    """The best trials within the budget, least loss first.
 
     Attributes:
-        searched: Of the search, the solver's plans included.
-        uniform: Uniform plans.
-        solver: The solver's plan; None if none fits.
+        searched: Trials of the search, including those of the solver's plans.
+        uniform: Trials of uniform plans.
+        solver: The best trial of a solver's plan; None if none fits.
     """
 
     searched: Sequence[Record]
@@ -45,7 +49,7 @@ class Finalists:
 
     @classmethod
     def of(cls, outcome: Outcome) -> Finalists:
-        """Those among all measured trials."""
+        """Selects the finalists among all trials of an outcome."""
         fitting = [record for record in outcome.records if outcome.allows(record)]
         fitting.sort(key=lambda record: (record.loss, record.size_bytes, record.number))
         return cls(
@@ -56,17 +60,17 @@ class Finalists:
 
     @property
     def records(self) -> list[Record]:
-        """Each plan once."""
+        """All finalists, each plan once."""
         return distinct([*self.searched, *self.uniform, *([self.solver] if self.solver else [])])
 
     @property
     def compared(self) -> list[Record]:
-        """What the held-out set would compare if the search set chose."""
+        """The plans that the held-out set would compare if the search set chose among the finalists."""
         return distinct([*self.searched[:1], *self.uniform[:1], *([self.solver] if self.solver else [])])
 
 
 def measurements(outcome: Outcome, calibrated: Calibrated) -> list[Measurement]:
-    """What choosing among the trials so far takes at most: the finalists on the selection set, then the guard."""
+    """The most measurements that choosing the winner can take: finalists on the selection set, then held-out."""
     finalists = Finalists.of(outcome)
     selection = [each for record in finalists.records for each in on_selection(record, calibrated)]
     return [*selection, *on_held_out(finalists.compared, calibrated)]
@@ -80,28 +84,29 @@ def decide(
     clock: Clock = Clock(),  # noqa: B008 - a frozen value
     seconds: Seconds = lambda measurements: 0.0,
 ) -> Outcome:
-    """The outcome with its winner; as it was where no trial fits the budget.
+    """The outcome with its winner; without a winner if no trial fits the budget.
 
-    The selection set chooses, for each finalist, whether it is compressed in order; then the search's best and its rival, the best
-    uniform plan within the budget. A plan that the trials found must beat the solver's own beyond the interval there: among many
-    that were tried, some look better by luck. The held-out set compares the two, each rebuilt from several draws of the calibration
-    texts: the rival wins unless the search's best is better beyond the interval.
+    The selection set decides whether each finalist is compressed in order. It then chooses the search's best plan and
+    its rival, the best uniform plan within the budget. A plan found by the trials replaces the solver's plan only if
+    the 95 % interval of their loss ratio lies below 1, since the best of many trials is partly luck (winner's curse).
+    The held-out set compares the search's best with its rival, each rebuilt from several calibration draws. The rival
+    wins unless the interval of the ratio lies below 1.
 
-    Under a limit, a measurement is begun only if it can end in time, and the selection set is read only if the held-out comparison can
-    follow. Where the time is too short for all finalists, the search set chooses among them. Where it is too short for all draws of
-    the held-out comparison, the plan is marked as unguarded; the draws that were compared count, and without any the rival must be
-    beaten on the set that chose.
+    Under a time limit, a measurement starts only if it is expected to end in time, and the selection set is read only
+    if time is left for the held-out comparison. If time is too short for all finalists, the search set chooses among
+    them. If it is too short for all draws of the held-out comparison, the plan is marked as unguarded. The draws that
+    were measured count; without any, the rival must be beaten on the set that chose.
 
     Args:
-        outcome: Of a search whose trials are done.
+        outcome: Outcome of a search whose trials are done.
         measure: Measures a version of a plan on the ``selection`` and ``held-out`` sets.
-        calibrated: Whether what a plan stores depends on calibration texts.
-        step: Is told before each measurement.
-        clock: The limit of the run.
-        seconds: What measurements are expected to take.
+        calibrated: Whether the stored tensors of a plan depend on the calibration texts.
+        step: Progress callback, called before each measurement.
+        clock: Time limit of the run.
+        seconds: Expected time of measurements [s].
     """
     finalists, checks = Finalists.of(outcome), Checks(measure, calibrated, step, clock, seconds)
-    first = distinct([*finalists.compared, *finalists.records])  # those whose versions the guard needs
+    first = distinct([*finalists.compared, *finalists.records])  # first those that the held-out comparison needs
     selection = checks.selection(first, on_held_out(finalists.compared, calibrated))
     qualities = {number: each.quality for number, each in selection.items()}
     if not checks.is_selected:
@@ -150,28 +155,28 @@ def decide(
 
 
 def _unguarded(checks: Checks) -> str:
-    """In words, what of the held-out comparison is missing; empty if nothing is."""
+    """What is missing from the held-out comparison, in words; empty if it is complete."""
     if checks.draws == checks.wanted:
         return ""
     if checks.draws:
-        return f"the time was enough for {checks.draws} of the {checks.wanted} draws of the calibration texts"
+        return f"time allowed only {checks.draws} of the {checks.wanted} calibration draws of the held-out comparison"
     return "no time was left for the held-out comparison with the best uniform plan"
 
 
 def time_deployed(
     outcome: Outcome, build: Build, at_once: int, step: Step, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
-    """The original, the winner and the best uniform plan as the target runs them, timed end to end.
+    """End-to-end times of the original, the winner and the best uniform plan, run as the target runs them.
 
-    They are timed in turn where memory holds all of them, else one after the other. What cannot be built or timed has no times; the
-    winner stands.
+    If memory holds all models, their timed runs alternate; otherwise they are timed one model after the other. A model
+    that cannot be built or timed has no times and does not change the winner.
 
     Args:
-        outcome: With its winner.
-        build: Makes the deployed model of a plan.
-        at_once: How many deployed models memory holds.
-        step: Is told before each model is built.
-        say: Is told in a sentence why there are no times.
+        outcome: Outcome with its winner.
+        build: Builds the deployed model of a plan.
+        at_once: Number of deployed models that memory holds.
+        step: Progress callback, called before each model is built.
+        say: Called with a message if models could not be timed.
     """
     records = distinct([outcome[number] for number in (outcome.winner, outcome.uniform) if number is not None])
     plans = {"original": Plan(), **{str(record.number): record.plan for record in records}}
@@ -200,12 +205,16 @@ def time_deployed(
 
 
 def distinct(records: Sequence[Record]) -> list[Record]:
-    """The records, the first of each plan."""
+    """The trials without duplicate plans; the first of each plan is kept."""
     return list({record.plan: record for record in reversed(records)}.values())[::-1]
 
 
 def _survival(finalists: Finalists, selection: Mapping[int, Selected], seed: int) -> Survival | None:
-    """Of the trial that lost the least on the search set; None where that is the solver's own, or the search set is one sequence."""
+    """Gain of the best trial over the solver's plan, on the search set and on the selection set.
+
+    None if the best trial is the solver's plan, if either was not measured on the selection set, or if the search set
+    has only one sequence.
+    """
     best, solver = next(iter(finalists.searched), None), finalists.solver
     if best is None or solver is None or best.origin == "solver" or not {best.number, solver.number} <= set(selection):
         return None
@@ -217,7 +226,7 @@ def _survival(finalists: Finalists, selection: Mapping[int, Selected], seed: int
 
 
 def _by_sequence(record: Record) -> Quality:
-    """A trial's sums, each sequence as a document."""
+    """A trial's losses on the search set as a `Quality`, with each sequence as a document."""
     totals = np.array(record.sequences or (record.loss,))
     return Quality(metric="", totals=totals, tokens=np.ones_like(totals), perplexity=None)
 
@@ -231,7 +240,7 @@ def _comparison(other: Record, found: Ratio) -> Comparison:
 
 
 def _finding(qualities: Sequence[Quality]) -> Finding:
-    """Of the first draw, which is what is written; the interval is over documents and draws."""
+    """Loss under the first draw, whose plan is written, with an interval over documents and calibration draws."""
     low, high = interval(qualities)
     first = qualities[0]
     return Finding(

@@ -1,4 +1,7 @@
-"""A forest of choices: one a leaf, or one of a node that takes the place of all leaves below it; and bounds of its knapsack."""
+"""Multiple-choice knapsack on a forest, and its Lagrangian bounds.
+
+Each leaf takes one choice, unless a node above it takes one that replaces all leaves below that node.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,24 @@ Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 CLOSE = 1e-12
-"""Share by which rounding may move a sum of floats."""
+"""Relative rounding error allowed in a sum of floats."""
 
 STEPS = 100
-"""Most steps to the best price; about ten are taken. A bound holds after any number of them."""
+"""Most steps to the best price; about ten are usual. The bound is valid after any number of steps."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Forest:
-    """Nodes, children before their parents, with their choices; ``(n, c)`` = nodes x choices, rows filled up.
+    """Nodes, children before parents, with their choices; ``(n, c)`` = nodes x choices, rows padded.
 
     Attributes:
-        parents: ``(n,)``, the node above; -1 at a root.
-        is_leaf: ``(n,)``, whether it must take a choice of its own unless a node above does.
-        losses: ``(n, c)``, of each choice; integers, so that equal sums are equal.
-        sizes: ``(n, c)``.
-        offered: ``(n, c)``, whether there is such a choice.
-        counted: ``(n, c)``, whether it is one of those of which there may be only so many; false at leaves.
-        most_counted: How many.
+        parents: Index of each node's parent, ``(n,)``; -1 at a root.
+        is_leaf: Whether a node must take a choice of its own unless a node above it does, ``(n,)``.
+        losses: Loss of each choice, ``(n, c)``; integers, so that sums are exact.
+        sizes: Size of each choice, ``(n, c)``.
+        offered: Whether the choice exists, ``(n, c)``; false in the padding.
+        counted: Whether the choice counts towards ``most_counted``, ``(n, c)``; false at leaves.
+        most_counted: Most counted choices in a solution.
     """
 
     parents: Integers
@@ -43,7 +46,7 @@ class Forest:
 
     @cached_property
     def levels(self) -> list[tuple[Integers, Integers]]:
-        """Inner nodes by height, lowest first; each level with the children of its nodes."""
+        """Inner nodes by height, lowest first; each level as its nodes and their children."""
         height = np.zeros(len(self.parents), dtype=np.int64)
         for node, parent in enumerate(self.parents):
             if parent >= 0:
@@ -56,14 +59,14 @@ class Forest:
         return self.losses.astype(np.float64), self.sizes.astype(np.float64), self.counted.astype(np.float64)
 
     def costs(self, part: Part, weights: tuple[float, float, float]) -> Floats:
-        """``(n, c)``: the choices of a part with losses, sizes and counts so weighted; infinite where there is none."""
+        """Weighted sum of loss, size and count of each choice of a part, ``(n, c)``; inf where there is no choice."""
         total = np.full(self.losses.shape, np.inf)
         terms = [weight * term for weight, term in zip(weights, self._floats, strict=True) if weight]
         np.copyto(total, sum(terms[1:], terms[0]), where=part.offered)
         return total
 
     def least(self, part: Part, costs: Floats) -> tuple[Floats, Floats]:
-        """``(n,)``: least cost at and below each node, and that of its children together; infinite where they may not be used."""
+        """Least cost of each node's subtree, and of its children together; both ``(n,)``, inf if not allowed."""
         value, below = costs.min(1), np.full(len(costs), np.inf)
         for nodes, children in self.levels:
             sums = np.bincount(self.parents[children], weights=value[children], minlength=len(costs))[nodes]
@@ -72,7 +75,7 @@ class Forest:
         return value, below
 
     def pick(self, part: Part, weights: tuple[float, float, float]) -> Pick | None:
-        """The solution of least cost under such weights; None if the part has none. Of equal choices the first."""
+        """The solution of least cost under these weights; None if the part has none. Ties go to the first choice."""
         costs = self.costs(part, weights)
         value, below = self.least(part, costs)
         if not np.isfinite(value[self.parents < 0]).all():
@@ -87,7 +90,7 @@ class Forest:
         return self.picked(np.where(free & takes, places, -1))
 
     def picked(self, places: Integers) -> Pick:
-        """The solution that takes these choices."""
+        """The solution that takes these choices: column per node, ``(n,)``, -1 for none."""
         nodes = np.flatnonzero(places >= 0)
         at = nodes, places[nodes]
         return Pick(
@@ -99,17 +102,17 @@ class Forest:
 
     @property
     def whole(self) -> Part:
-        """All solutions."""
+        """The part that contains all solutions."""
         return Part(offered=self.offered, is_open=~self.is_leaf)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
-    """Some of the solutions of a forest.
+    """A subset of the solutions of a forest.
 
     Attributes:
-        offered: ``(n, c)``, choices that they may take.
-        is_open: ``(n,)``, inner nodes that may leave it to their children.
+        offered: Choices that the solutions may take, ``(n, c)``.
+        is_open: Inner nodes that may take no choice and leave it to their children, ``(n,)``.
     """
 
     offered: Flags
@@ -118,7 +121,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pick:
-    """A solution: ``(n,)`` columns of the choices that are taken, -1 at a node that takes none; and their sums."""
+    """A solution and its sums.
+
+    Attributes:
+        places: Column of the choice that each node takes, ``(n,)``; -1 if it takes none.
+        loss: Sum of the losses.
+        size: Sum of the sizes.
+        counted: Number of counted choices.
+    """
 
     places: Integers
     loss: int
@@ -128,13 +138,13 @@ class Pick:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bound:
-    """What no solution within a room is better than: the Lagrangian dual, as tight as the linear relaxation.
+    """Lagrangian lower bound on the loss of any solution within a room; as tight as the linear relaxation.
 
     Attributes:
-        loss: Of the best mixture of solutions.
-        price: Loss that a unit of room saves.
-        counted_price: Loss that one counted choice more saves.
-        picks: Solutions of the mixture, and one of least cost at those prices.
+        loss: Lower bound on the loss.
+        price: Multiplier of the size: loss saved per unit of room.
+        counted_price: Multiplier of the count: loss saved per further counted choice.
+        picks: Solutions that the bound is made of, and one of least cost at these prices.
     """
 
     loss: float
@@ -145,14 +155,14 @@ class Bound:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Mix:
-    """One solution, or two in such shares that as many are counted as may be.
+    """One solution, or a mixture of two whose mean count equals the limit.
 
     Attributes:
-        cost: No solution that counts so many costs less.
-        loss: Of the mixture.
-        size: Of the mixture.
-        counted_price: Cost that one counted choice more saves.
-        picks: What is mixed.
+        cost: Lower bound on the cost of any solution that keeps to the limit on counted choices.
+        loss: Loss of the mixture.
+        size: Size of the mixture.
+        counted_price: Multiplier of the count: cost saved per further counted choice.
+        picks: The mixed solutions.
     """
 
     cost: float
@@ -163,9 +173,10 @@ class _Mix:
 
 
 def bound(forest: Forest, part: Part, room: int) -> Bound | None:
-    """The bound of a part; None if nothing in it has so little size.
+    """The bound of a part; None if no solution of the part fits in the room.
 
-    Each step asks for the least cost at the price at which the two solutions around the room cost the same, until none costs less.
+    Each step sets the price at which the solutions just above and just below the room cost the same, and minimises the
+    cost at that price. The best price is found when no solution costs less than those two.
     """
     heavy, light = _mixed(forest, part, 1.0, 0.0), _mixed(forest, part, 0.0, 1.0)
     if heavy is None or light is None or light.cost > room:
@@ -188,7 +199,7 @@ def bound(forest: Forest, part: Part, room: int) -> Bound | None:
 
 
 def _mixed(forest: Forest, part: Part, loss_weight: float, size_weight: float) -> _Mix | None:
-    """The mixture of least cost that counts no more than may be; None if there is none."""
+    """The mixture of least cost within the limit on counted choices; None if there is none."""
 
     def cost(pick: Pick, price: float = 0.0) -> float:
         return loss_weight * pick.loss + size_weight * pick.size + price * (pick.counted - most)

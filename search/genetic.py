@@ -1,4 +1,4 @@
-"""NSGA-II over vectors of levels, for objectives that cost next to nothing."""
+"""NSGA-II over vectors of levels, for objectives that are cheap to evaluate."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ Integers = NDArray[np.int64]
 
 POPULATION = 200
 GENERATIONS = 20
+
 CROSSOVER = 0.9
+"""Probability that a child is crossed over with its second parent."""
+
 MUTATION = 0.1
+"""Probability that a child is replaced by a uniformly random vector."""
 
 
 def evolved(
@@ -26,19 +30,19 @@ def evolved(
     faults: Callable[[Integers], Floats],
     canonical: Callable[[Integers], Integers],
 ) -> Integers:
-    """The last population, ``(n, sites)``, no two alike.
+    """The final population, ``(n, sites)``, without duplicates.
 
     Args:
-        start: First population; of any number.
-        objectives: Of each of ``(n, sites)``: two that are minimised.
-        bounds: Lowest and highest level of each site.
-        generator: Of all that is random.
-        canonical: The one form of vectors that are the same.
-        faults: How far each is from being allowed, 0 where it is; one that is further comes after one that is nearer.
+        start: Initial population, of any size.
+        objectives: Two objectives to minimise, ``(n, 2)``, of vectors ``(n, sites)``.
+        bounds: Lowest and highest level of each site, ``(sites,)``.
+        generator: Random number generator.
+        faults: Constraint violation of each vector, ``(n,)``; 0 if feasible. Smaller violations rank first.
+        canonical: Maps equivalent vectors to one canonical vector.
 
     Source:
-        Deb, Pratap, Agarwal, Meyarivan, 2002, "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", IEEE Transactions on
-        Evolutionary Computation 6(2).
+        Deb, Pratap, Agarwal, Meyarivan, 2002, "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", IEEE
+        Transactions on Evolutionary Computation 6(2).
     """
     population = np.unique(canonical(np.clip(start, *bounds)), axis=0)
     rank, crowding = _ranked(objectives(population), faults(population))
@@ -59,7 +63,7 @@ def _children(
     bounds: tuple[Integers, Integers],
     generator: np.random.Generator,
 ) -> Integers:
-    """As many as a population holds, each of two winners of tournaments, or drawn anew."""
+    """`POPULATION` children: parents from binary tournaments, uniform crossover, mutation by resampling."""
     draws = generator.integers(0, len(population), (2, 2, POPULATION))
     better = (rank[draws[0]] < rank[draws[1]]) | (
         (rank[draws[0]] == rank[draws[1]]) & (crowding[draws[0]] > crowding[draws[1]])
@@ -73,7 +77,10 @@ def _children(
 
 
 def _ranked(values: Floats, faults: Floats) -> tuple[Integers, Floats]:
-    """Number of the front of each of ``(n, 2)`` and its distance from its neighbours there; the ends are infinitely far."""
+    """Index of the front and crowding distance of each point of ``(n, 2)``.
+
+    The ends of a front have infinite distance. Infeasible points rank behind all fronts, by violation.
+    """
     rank = np.zeros(len(values), dtype=np.int64)
     left = np.flatnonzero(faults <= 0)
     number = 0

@@ -1,4 +1,4 @@
-"""``inputs.json`` of a study folder: the texts, weights, configuration and libraries that its trials were measured with."""
+"""``inputs.json`` of a study folder: texts, weights, configuration and libraries that its trials were measured with."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from paredown.space.files import read_json, write_json
 
 FILE = "inputs.json"
 SHOWN = 4
-"""Changes that a message names, at most."""
+"""Most changes that a message names."""
 
 
 class Adopted(BaseModel):
-    """Changes that a person let pass, and when."""
+    """Changes accepted with ``--adopt``, and when."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,12 +28,12 @@ class Adopted(BaseModel):
 
 
 class Inputs(BaseModel):
-    """What the numbers of a study depend on.
+    """Everything that the numbers of a study depend on.
 
     Attributes:
-        texts: Fingerprints of the sequences, by set.
-        origin: Of the model, and the libraries that run it.
-        adopted: What changed while the study went on.
+        texts: Fingerprint of the sequences of each set.
+        origin: Fingerprints of the model, and the libraries that run it.
+        adopted: Changes accepted during the study.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,7 +48,7 @@ class Inputs(BaseModel):
 
 
 def changes(folder: Path, inputs: Inputs) -> list[str]:
-    """What differs from the inputs that the folder's trials were measured with, in words; nothing where it has no trials."""
+    """Differences from the inputs that the folder's trials were measured with, in words; empty if it has no trials."""
     if not (folder / "study.db").is_file():
         return []
     try:
@@ -56,7 +56,7 @@ def changes(folder: Path, inputs: Inputs) -> list[str]:
     except StudyError:
         known = (folder / FILE).is_file()
         return [
-            f"{FILE} is {'damaged or of an older version' if known else 'missing'}, so what was measured with is not known"
+            f"{FILE} is {'damaged or of an older version' if known else 'missing'}, so the earlier inputs are unknown"
         ]
     return differences(before.named(), inputs.named())
 
@@ -68,16 +68,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def refuse(folder: Path, changed: list[str]) -> StudyError:
-    """What is said of changes, with both remedies."""
+    """The error for changed inputs, with both remedies."""
     more = f"; and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
     return StudyError(
-        f"what {folder} was measured with changed ({'; '.join(changed[:SHOWN])}{more}); add --fresh to move that folder aside and begin "
-        "again, or --adopt to go on with its trials as they are"
+        f"the inputs of {folder} changed ({'; '.join(changed[:SHOWN])}{more}); add --fresh to move that folder aside "
+        "and start over, or --adopt to resume with its trials as they are"
     )
 
 
 def keep(folder: Path, inputs: Inputs, changed: list[str]) -> None:
-    """Writes the inputs, with the changes that were adopted now and before."""
+    """Writes the inputs, with the changes accepted now and before."""
     try:
         adopted = read_json(folder / FILE, Inputs, StudyError, "").adopted
     except StudyError:

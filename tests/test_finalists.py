@@ -302,7 +302,7 @@ def test_the_draws_that_were_compared_count(monkeypatch: pytest.MonkeyPatch) -> 
     """One of three is a comparison, and is no guard; a draw that only one plan was rebuilt from is none."""
     timed = Timed(outcome_of(trials("solver", "uniform")), 10, monkeypatch, calibrated=True)
     assert timed.names == ["held-out"] * 2
-    assert timed.outcome.unguarded == "the time was enough for 1 of the 3 draws of the calibration texts"
+    assert timed.outcome.unguarded == "time allowed only 1 of the 3 calibration draws of the held-out comparison"
     assert timed.outcome.held_out[0].draws == 1
     assert timed.outcome.comparisons["uniform"].high < 1
     slow = Timed(outcome_of(trials("solver", "uniform")), 7, monkeypatch, calibrated=True, overrun=2)

@@ -94,7 +94,9 @@ def test_a_changed_configuration_is_named_and_refused(study: Study) -> None:
     before = {path: path.read_bytes() for path in study.out.rglob("*") if path.is_file() and "bank" not in path.parts}
     (environment,) = json.loads((study.out / "environment.json").read_text())
     assert environment["since"]
-    refused = r"^what \S+ was measured with changed \({}\); add --fresh to move that folder aside and begin again, or --adopt to go on"
+    refused = (
+        r"^the inputs of \S+ changed \({}\); add --fresh to move that folder aside and start over, or --adopt to resume"
+    )
     study.edit_config(rms_norm_eps=1e-5)
     with pytest.raises(StudyError, match=refused.format("rms_norm_eps 1e-06 -> 1e-05")):
         study.search()
