@@ -15,7 +15,7 @@ from paredown.space.errors import OutputError, StudyError
 from paredown.space.files import read_json, write_json
 
 FILE = "sensitivity.json"
-"""The file of facts; it lies next to the statistics of the same texts and weights, so studies with one bank share it."""
+"""The file of facts, next to the statistics of the same texts and weights; studies that share a bank share it."""
 
 WRITE_SECONDS = 5.0
 """Least time between two writes of the file during a search [s]."""

@@ -1,4 +1,4 @@
-"""The solver's question as an integer program, for HiGHS: with it come further budgets, and their prices."""
+"""The solver's knapsack as an integer program for HiGHS; it allows several budgets and gives their shadow prices."""
 
 from __future__ import annotations
 
@@ -17,22 +17,27 @@ from paredown.space.errors import BudgetError
 Floats = NDArray[np.float64]
 
 SECONDS = 60
+"""Time limit of HiGHS [s]."""
+
 TOLERANCE = 2e-6
-"""HiGHS overruns by a little less; a step of whole numbers is more."""
+"""Safety margin on a resource, as a fraction of its largest cost; slightly more than HiGHS may overrun a limit.
+
+Integer costs need no margin: their smallest step exceeds it.
+"""
 
 OUT_OF_TIME = 1
-"""Status of `scipy.optimize.milp`."""
+"""Status of `scipy.optimize.milp` when the time limit is reached."""
 
 
 class IntegerProgram:
-    """Which variables to take: one of each row, no more of some than may be, and of no resource more than there is.
+    """Binary program over ``n`` variables: exactly one per row, limited resources, a limited number of counted ones.
 
     Args:
-        rows: Of each leaf: the variables that decide it.
-        sites: ``(n,)``, which site each variable belongs to.
-        resources: ``(n,)`` each, what a variable costs.
-        counted: ``(n,)``, of which variables there may be only so many.
-        most_counted: How many.
+        rows: For each leaf, the variables that decide it.
+        sites: Index of each variable's site, ``(n,)``.
+        resources: Cost of each variable, ``(n,)``, for each resource.
+        counted: Whether a variable counts towards ``most_counted``, ``(n,)``.
+        most_counted: Most counted variables in a solution.
     """
 
     def __init__(
@@ -53,10 +58,15 @@ class IntegerProgram:
         self._most_counted = float(most_counted)
 
     def solve(self, values: Floats, rooms: Sequence[float], gap: float) -> NDArray[np.int64] | None:
-        """The variables of least total value, in their order; None if nothing keeps to the rooms.
+        """Indices of the variables of least total value, ascending; None if no solution keeps to the rooms.
+
+        Args:
+            values: Value of each variable, ``(n,)``.
+            rooms: Most cost of each resource.
+            gap: Relative optimality gap.
 
         Raises:
-            BudgetError: If that was not found in a minute.
+            BudgetError: If no solution is found within `SECONDS`.
         """
         with _silent():
             result = milp(
@@ -74,7 +84,7 @@ class IntegerProgram:
         return None if result.x is None else np.flatnonzero(result.x > 0.5)
 
     def prices(self, values: Floats, rooms: Sequence[float]) -> list[float] | None:
-        """Value that a unit more of each resource saves, by the linear relaxation; None if nothing keeps to the rooms."""
+        """Shadow price of each resource: value saved per unit, from the linear relaxation; None if infeasible."""
         scale = np.abs(values).max(initial=0.0) or 1.0
         upper = self._upper(rooms)
         bounded = np.isfinite(upper)
@@ -101,9 +111,9 @@ class IntegerProgram:
         return np.array([self._most_counted, *rounded])
 
     def _beaten(self, values: Floats) -> NDArray[np.bool_]:
-        """Whether another choice of the same site costs no more of anything and has no more value; of equal ones the first stays.
+        """Whether another choice of the same site dominates each variable in costs and value, ``(n,)``.
 
-        HiGHS stops within a tolerance, so ties must be broken before it.
+        Of equal choices the first stays: HiGHS stops within a tolerance, so ties must be broken beforehand.
         """
         beaten = np.zeros(len(values), dtype=bool)
         costs = np.array([*self.resources, values])
@@ -116,7 +126,7 @@ class IntegerProgram:
 
 
 def margin(costs: Floats) -> float:
-    """How much of a resource is left unused, so that rounding never overruns it."""
+    """Amount of a resource left unused so that rounding never exceeds its limit; 0 for integer costs."""
     return 0.0 if _is_whole(costs) else TOLERANCE * float(np.abs(costs).max(initial=0.0))
 
 
@@ -125,7 +135,7 @@ def _is_whole(costs: Floats) -> bool:
 
 
 def _unit(costs: Floats) -> float:
-    """What costs are counted in: of whole numbers the largest that divides all, else the largest."""
+    """Unit that costs are scaled by: the greatest common divisor of integer costs, otherwise the largest cost."""
     if len(costs) and _is_whole(costs):
         return float(np.gcd.reduce(np.abs(costs).astype(np.int64))) or 1.0
     return float(np.abs(costs).max(initial=0.0)) or 1.0
@@ -133,7 +143,7 @@ def _unit(costs: Floats) -> float:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """HiGHS writes a line of its own to standard output now and then, which is not its to write to."""
+    """Discards standard output at the file descriptor, since HiGHS occasionally prints to it."""
     sys.stdout.flush()
     before = os.dup(1)
     try:

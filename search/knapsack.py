@@ -1,4 +1,4 @@
-"""The solution of a forest of choices that loses the least within a room, exactly."""
+"""Exact solver for the multiple-choice knapsack on a forest: branch and bound with dynamic programming."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from paredown.search.knapsack_core import Core, TooManyError
 from paredown.space.interruption import stop_if_asked
 
 MOST_STATES = 10_000
-"""More sums than these are not listed: then a node is decided first, both ways."""
+"""Most partial sums that the dynamic programming holds; above that, the solver branches on a node."""
 
 
 def solve(forest: Forest, room: int, most_states: int = MOST_STATES) -> Pick | None:
-    """The solution of least loss within the room, of equal ones the smallest; None if none is that small. Deterministic.
+    """The solution of least loss within the room; ties go to the smallest. None if nothing fits. Deterministic.
 
-    Branch and bound. A choice can only be in a better solution than the best one known if it costs no more, at the prices of the bound,
-    than its node's cheapest plus the gap between the two. Where few are left, dynamic programming over them closes the gap; where many
-    are, some node is decided one way and the other.
+    Branch and bound. At the prices of the bound, a choice can improve on the best known solution only if it costs at
+    most the gap between solution and bound more than its node's cheapest choice. If few such choices remain, dynamic
+    programming over them closes the gap. If many remain, the solver branches on a node.
 
     Args:
-        forest: What can be chosen.
-        room: Most size.
-        most_states: Most sums that the dynamic programming holds.
+        forest: Nodes and their choices.
+        room: Most size of a solution.
+        most_states: Most partial sums that the dynamic programming holds.
 
     Source:
-        The core and its bound: Pisinger, 1995, "A minimal algorithm for the multiple-choice knapsack problem", European Journal of
-        Operational Research 83.
+        The core and its bound: Pisinger, 1995, "A minimal algorithm for the multiple-choice knapsack problem", European
+        Journal of Operational Research 83.
     """
     best: Pick | None = None
     queue: list[tuple[float, int, Part, Bound]] = []
@@ -57,14 +57,17 @@ def solve(forest: Forest, room: int, most_states: int = MOST_STATES) -> Pick | N
 
 
 def better(one: Pick | None, other: Pick | None) -> Pick | None:
-    """The one of less loss, of equal ones the smaller, of those the first."""
+    """The solution of less loss; ties go to the smaller, then to the first."""
     if one is None or other is None:
         return one or other
     return other if (other.loss, other.size) < (one.loss, one.size) else one
 
 
 def improved(forest: Forest, part: Part, pick: Pick, room: int) -> Pick | None:
-    """A solution brought into the room by one change, and then changed leaf by leaf while one gains; None if it takes more than one."""
+    """A solution repaired and improved by local search; None if no single change makes it fit.
+
+    One change brings an oversized solution into the room. Then single nodes change their choice as long as loss falls.
+    """
     if pick.counted > forest.most_counted:
         return None
     places, slack = pick.places.copy(), room - pick.size
@@ -88,7 +91,7 @@ def improved(forest: Forest, part: Part, pick: Pick, room: int) -> Pick | None:
 
 
 def halves(forest: Forest, part: Part, node: int, place: int) -> Iterator[Part]:
-    """The solutions that take a choice of a node, or any of its own where ``place`` is -1; and those that do not."""
+    """Two branches: solutions in which a node takes choice ``place`` (any choice of its own if -1), and all others."""
     without, taken = part.offered.copy(), part.offered.copy()
     if place >= 0:
         without[node, place] = False

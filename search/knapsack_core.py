@@ -1,4 +1,4 @@
-"""What of a knapsack is left to decide once its bound is known, and the best of it by dynamic programming."""
+"""The core of a knapsack: the choices that its bound leaves open, solved by dynamic programming."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from paredown.search.forest import Bound, Forest, Part, Pick
 from paredown.search.states import States, added, either
 
 ROUNDING = 1e-11
-"""Share by which the sums of a bound may be off; so much more than needed is looked at."""
+"""Relative rounding error allowed in the sums of a bound; the gap is widened by it."""
 
 
 SHRUNK = 0.5
-"""At this share of the gap it pays to look at all parts anew."""
+"""Fraction of the gap at which the remaining parts are filtered and ordered again."""
 
 
 class TooManyError(Exception):
-    """More sums than may be held."""
+    """The dynamic programming would hold more partial sums than allowed."""
 
 
 class Core:
-    """The choices of a part that may be in a better solution than the best one known.
+    """The choices of a part that can be in a better solution than the best known one.
 
     Args:
-        forest: What can be chosen.
-        part: Some of its solutions.
-        least: Their bound.
-        room: Most size.
-        best: The best solution known.
-        most_states: Most sums that are held at a time.
+        forest: Nodes and their choices.
+        part: Subset of the solutions.
+        least: Lower bound of the part.
+        room: Most size of a solution.
+        best: Best known solution; None if there is none.
+        most_states: Most partial sums that are held at a time.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class Core:
             self._counted[:] = 0
 
     def solve(self) -> Pick | None:
-        """The best solution; None if none is better than the best one known.
+        """The best solution; None if none improves on the best known one.
 
         Raises:
-            TooManyError: If it holds too many sums.
+            TooManyError: If more than ``most_states`` partial sums would be held.
         """
         places = np.full(len(self.forest.parents), -1, dtype=np.int64)
         found = self._summed(self._nothing(), [self._states(node) for node in self._separate()])
@@ -71,7 +71,7 @@ class Core:
         return self.forest.picked(places)
 
     def undecided(self) -> tuple[int, int]:
-        """The node to decide next and its column, -1 for any: where the bound's solutions differ, inner nodes first."""
+        """The node to branch on and its column (-1 for any choice): where the bound's solutions differ, inner first."""
         picked = np.array([pick.places for pick in self.least.picks])
         inner = np.flatnonzero(((picked >= 0) != (picked[0] >= 0)).any(0) & ~self.forest.is_leaf)
         if len(inner):
@@ -85,7 +85,7 @@ class Core:
         return node, -1 if leaves_it[node] else int(self._excess[node].argmin())
 
     def _separate(self) -> list[int]:
-        """Nodes that are decided each for itself: roots, and the children of nodes that can only leave it to them."""
+        """Nodes that can be decided independently: roots, with nodes that have no live choice replaced by children."""
         pending, separate = [int(node) for node in np.flatnonzero(self.forest.parents < 0)], []
         while pending:
             node = pending.pop()
@@ -96,7 +96,7 @@ class Core:
         return separate
 
     def _states(self, node: int) -> States:
-        """All that may be chosen at a node and below it."""
+        """All undominated ways to decide a node and the nodes below it."""
         places = np.flatnonzero(self.alive[node])
         own = States(
             losses=self.forest.losses[node, places],
@@ -114,7 +114,7 @@ class Core:
         return self._limited(either(own, inner).undominated())
 
     def _summed(self, states: States, parts: Sequence[States]) -> States:
-        """All sums that may be best. The gap shrinks as better solutions come into sight; then what it leaves out is left out."""
+        """Sums over all parts that can still be optimal. The gap shrinks as better solutions are found on the way."""
         least, most = self.least, self.forest.most_counted
         gap = self._left(states)
         near = [part.take(np.flatnonzero(part.excess <= gap)) for part in parts]
@@ -139,7 +139,7 @@ class Core:
         return states
 
     def _left(self, states: States) -> float:
-        """Excess that the parts not yet summed may have."""
+        """Most excess that the parts not summed yet may add."""
         return self.gap - float(states.excess.min(initial=self.gap))
 
     def _limited(self, states: States) -> States:

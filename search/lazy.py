@@ -1,4 +1,4 @@
-"""Which calibrated choices of a large model are worth compressing: those where the front may pass."""
+"""Lazy filling of the bank: only the calibrated choices near the predicted front are compressed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from paredown.space.study_file import StudyFile
 from paredown.space.tensors import total_bytes
 
 LARGE_PARAMETERS = 10**9
-"""From here on the calibrated records of all choices take too long and too much room."""
+"""Number of parameters above which compressing every calibrated choice takes too much time and disk."""
 
 LOWEST, HIGHEST, POINTS = 0.7, 1.4, 9
-"""The front is solved from the one to the other share of the budget, so many times."""
+"""Range of budgets that the front is solved for, as factors of the study's budget; number of budgets."""
 
 
 def is_lazy(question: StudyFile, space: Space) -> bool:
@@ -30,7 +30,7 @@ def is_lazy(question: StudyFile, space: Space) -> bool:
 
 
 def data_free(space: Space) -> Space:
-    """The space with each choice replaced by its sibling that asks for no statistics; where a leaf has none, as it is."""
+    """The space with each choice replaced by its data-free sibling; a leaf without data-free siblings is unchanged."""
     options = {}
     for site in space.inventory.sites:
         siblings = [choice.data_free for choice in space.options[site.name]]
@@ -40,16 +40,16 @@ def data_free(space: Space) -> Space:
 
 
 def narrowed(space: Space, free: Space, losses: Mapping[tuple[str, Choice], float], budget_bytes: int) -> Space:
-    """The space without the calibrated choices that lie off the front around the budget.
+    """The space without calibrated choices far from the front around the budget.
 
-    At each site those stay whose bytes lie between the fewest and the most that the front spends there, and one neighbour on
-    each side. Choices that need no statistics stay all.
+    At each site, the calibrated choices stay whose bytes lie within the range that the front spends there, and one
+    neighbour on each side. All choices that need no statistics stay.
 
     Args:
-        space: All that was offered.
+        space: The full space.
         free: Its data-free siblings (`data_free`).
-        losses: Of every choice of ``free``.
-        budget_bytes: In the middle of the front.
+        losses: Sensitivity of every (site, choice) of ``free``.
+        budget_bytes: Budget around which the front is solved [bytes].
     """
     inventory, solver = space.inventory, Solver(free)
     smallest = solver.smallest().size_bytes(inventory)
@@ -67,7 +67,7 @@ def narrowed(space: Space, free: Space, losses: Mapping[tuple[str, Choice], floa
 
 
 def _near(site: Site, space: Space, spent: list[int]) -> set[int]:
-    """Sizes of a site's calibrated choices within what the front spends there, and the next one below and above."""
+    """Sizes of a site's calibrated choices within the range that the front spends, and one below and above it."""
     if not spent:
         return set()
     sizes = sorted({_size(site, choice) for choice in space.options[site.name] if choice.needs})
@@ -76,7 +76,7 @@ def _near(site: Site, space: Space, spent: list[int]) -> set[int]:
 
 
 def _spent(site: Site, plan: Plan, space: Space) -> int | None:
-    """Bytes of a site, or of the leaves that it covers, under a plan; None where another site overrules them."""
+    """Bytes of a site, or of the leaves that it covers, under a plan; None if another site overrules them."""
     decided = {other.name: _size(other, choice) for other, choice in plan.decided(space.inventory)}
     names = [site.name] if site.name in decided else site.covers
     return sum(decided[name] for name in names) if names and all(name in decided for name in names) else None

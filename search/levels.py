@@ -1,4 +1,4 @@
-"""The choices of every site as levels, fewest bytes first: what samplers that were made for one technique search over."""
+"""Choices of each site as ordered levels, fewest bytes first: the search space of samplers made for one technique."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ Flags = NDArray[np.bool_]
 
 
 class Levels:
-    """Plans as vectors: the level of each site, ``(sites,)`` or ``(plans, sites)``.
+    """Plans as vectors of levels, one for each site: ``(sites,)`` or ``(plans, sites)``.
 
-    Level 0 has the fewest bytes. The top level of a site that can overrule others is that it does not. A choice that another
-    of its site beats in bytes and predicted loss is no level: between the levels that it would lie no single step would lead.
+    Level 0 has the fewest bytes. The top level of a site that can overrule others is ``keep``: it overrules nothing. A
+    choice dominated in bytes and predicted loss is not a level: it would stand between two levels, and no single step
+    would lead from one to the other.
 
     Args:
         space: Sites and options.
         losses: Sensitivities.
 
     Attributes:
-        sites: In the order of the model.
-        top: Highest level of each site.
-        is_leaf: Whether it overrules nothing.
-        sizes: ``(sites, levels)``, bytes; 0 where nothing is overruled, and beyond the top.
+        sites: Sites with options, in the order of the model.
+        top: Highest level of each site, ``(sites,)``.
+        is_leaf: Whether a site is a leaf, which overrules nothing, ``(sites,)``.
+        sizes: Bytes of each level, ``(sites, levels)``; 0 if the level overrules nothing, and beyond the top.
     """
 
     def __init__(self, space: Space, losses: Losses) -> None:
@@ -67,7 +68,11 @@ class Levels:
         return Plan.of(self.space.inventory, chosen)
 
     def vector(self, plan: Plan) -> Integers:
-        """The vector of a plan: where a choice is no level, that of the nearest bytes; an overruled leaf is as high as the others are."""
+        """The vector of a plan.
+
+        A choice that is not a level becomes the level nearest in bytes. An overruled leaf gets the mean relative height
+        of the leaves that are not overruled.
+        """
         decided = {site.name: (site, choice) for site, choice in plan.decided(self.space.inventory)}
         levels = self.top.copy()
         for place, site in enumerate(self.sites):
@@ -88,7 +93,7 @@ class Levels:
         return levels
 
     def decides(self, levels: Integers) -> Flags:
-        """Whether each site's choice is carried out; same shape."""
+        """Whether each site's level takes effect, that is, no other site overrules it; same shape."""
         overrules = ~self.is_leaf & (levels < self.top)
         below_blocks = ((overrules & self._is_block).astype(np.float32) @ self.covers.astype(np.float32)) > 0
         overrules &= ~below_blocks
@@ -96,20 +101,23 @@ class Levels:
         return np.where(self.is_leaf, ~overruled, overrules)
 
     def bytes_of(self, levels: Integers) -> Any:
-        """Bytes that ``apply`` writes of each vector's plan; one number of one vector."""
+        """Bytes that ``apply`` writes for the plan of each vector, ``(plans,)``; a scalar for a single vector."""
         return self._fixed + (self.sizes[self._rows, levels] * self.decides(levels)).sum(-1)
 
     def drops(self, levels: Integers) -> Any:
-        """How many sites each vector's plan leaves out."""
+        """Number of sites that the plan of each vector drops, ``(plans,)``; a scalar for a single vector."""
         return (self._left_out[self._rows, levels] & self.decides(levels)).sum(-1)
 
     def canonical(self, levels: Integers) -> Integers:
-        """One vector of all that are the same plan: what is overruled stands in its middle; same shape."""
+        """Canonical form of vectors that encode the same plan; same shape.
+
+        Overruled leaves stand at their middle level, idle sites above them at their top.
+        """
         idle = np.where(self.is_leaf, self.top // 2, self.top)
         return np.where(self.decides(levels), levels, idle)
 
     def allowed(self, levels: Integers) -> Integers:
-        """The vector with no more left out than may be: the last ones stay."""
+        """The vector with at most ``max_drops`` drops; excess drops are undone, the last one first. Not modified."""
         levels = levels.copy()
         while self.drops(levels) > self.space.max_drops:
             last = np.flatnonzero(self._left_out[self._rows, levels] & self.decides(levels))[-1]
@@ -118,7 +126,7 @@ class Levels:
 
 
 def _levels(space: Space, site: Site, losses: Losses) -> list[Choice]:
-    """The options of a site that no other beats, fewest bytes first; then, where it is no leaf, that it overrules nothing."""
+    """The undominated options of a site, fewest bytes first; followed by ``keep`` if the site is not a leaf."""
     kept: list[Choice] = []
     least = np.inf
     options = sorted(
@@ -138,7 +146,7 @@ def _levels(space: Space, site: Site, losses: Losses) -> list[Choice]:
 
 
 def _overrules(over: Site, site: Site) -> bool:
-    """Whether one site, when it is not kept, takes the place of another."""
+    """Whether a site that is not kept overrules another."""
     if over.is_leaf or over is site:
         return False
     if site.is_leaf:

@@ -1,4 +1,4 @@
-"""A limit that is too short for a study, refused before any work."""
+"""Check of a study's time limit before any work."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ from paredown.space.study_file import StudyFile
 
 
 def check_limit(question: StudyFile, clock: Clock, folder: Path) -> str:
-    """Lets a limit pass in which a search can begin; in words what may be missing at its end, empty if nothing is.
+    """Checks that a time limit lets a search begin.
 
     Args:
         question: The study.
-        clock: The limit.
-        folder: Of the study; one that was begun before is not held up.
+        clock: Time limit of the run.
+        folder: Study folder; a study that is resumed is not checked.
+
+    Returns:
+        A warning if the limit is shorter than the steps around the trials take; otherwise empty.
 
     Raises:
-        StudyError: If even the calibration texts cannot be read in time.
+        StudyError: If not even the calibration texts can be read in time.
     """
     if not clock.is_limited or (folder / "inputs.json").is_file():
         return ""
     cost = estimate(question, survey(question)[1])
     limit, gone = clock.ends - clock.began, time.monotonic() - clock.began
     least, most = (_rounded(gone + seconds) for seconds in cost.around_seconds)
-    takes = f"a search takes {least:,} to {most:,} s beside its trials"
+    takes = f"a search takes {least:,} to {most:,} s besides its trials"
     if limit < START_SECONDS + question.tokens.calibration * cost.trial_seconds[0] / cost.tokens_per_trial:
         raise StudyError(f"a limit of {limit:.0f} s is too short to begin: {takes}; give --timeout {least} or more")
     if limit < least:
-        return f"the limit is {limit:.0f} s, {takes}: the plan may end unguarded or unmeasured"
+        return f"the limit is {limit:.0f} s, but {takes}: the plan may end up unguarded or unmeasured"
     return ""
 
 
 def _rounded(seconds: float) -> int:
-    """Two significant digits, upwards."""
+    """Seconds rounded up to two significant digits."""
     step = 1 if seconds < 100 else int(10 ** (len(str(int(seconds))) - 2))
     return int(-(-seconds // step) * step)

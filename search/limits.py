@@ -1,4 +1,4 @@
-"""What a plan may cost beside its bytes."""
+"""Limits on a plan besides its bytes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Limit:
-    """The most that a plan may cost of something that adds up over its choices.
+    """Upper limit on a cost that adds up over a plan's choices.
 
     Attributes:
-        name: With its unit: ``decode_ms``, ``resident_bytes``, ``kv_bytes_per_token``.
-        most: How much a plan may cost.
-        costs: Of every (site, choice) of a space; of one that overrules leaves, in place of theirs.
-        fixed: What every plan costs.
+        name: Name of the cost with its unit: ``decode_ms``, ``resident_bytes``, ``kv_bytes_per_token``.
+        most: Most cost of a plan.
+        costs: Cost of every (site, choice) of a space; the cost of a site that overrules leaves replaces theirs.
+        fixed: Cost that every plan has.
 
     Raises:
         StudyError: If a number is not finite.
@@ -40,11 +40,12 @@ class Limit:
         wrong = [f"{site}: {choice}" for (site, choice), cost in self.costs.items() if not math.isfinite(cost)]
         if wrong or not math.isfinite(self.most + self.fixed):
             raise StudyError(
-                f"limit {self.name} has a number that is not finite ({', '.join(wrong[:3]) or 'most or fixed'}); leave it out"
+                f"limit {self.name} has a number that is not finite ({', '.join(wrong[:3]) or 'most or fixed'}); "
+                "leave it out"
             )
 
     def allows(self, plan: Plan, inventory: Inventory) -> bool:
-        """Whether a plan keeps to it; not where it takes a choice of unknown cost."""
+        """Whether a plan keeps to the limit; false if it takes a choice of unknown cost."""
         decided = [(site.name, choice) for site, choice in plan.decided(inventory)]
         return (
             all(pair in self.costs for pair in decided)
@@ -53,7 +54,7 @@ class Limit:
 
 
 def check_decoding(inventory: Inventory) -> None:
-    """Makes sure that a model decodes tokens, so that their time can be limited.
+    """Checks that a model decodes tokens, so that decoding time can be limited.
 
     Raises:
         StudyError: If it does not.
@@ -63,10 +64,10 @@ def check_decoding(inventory: Inventory) -> None:
 
 
 def decode_limit(space: Space, table: LatencyTable, most_ms: float) -> Limit:
-    """Plans whose predicted time of a decoded token is at most so long, as the target runs them.
+    """Limit on the predicted time of a decoded token on the target [ms].
 
     Raises:
-        StudyError: If the model decodes nothing, or the table was made for another space.
+        StudyError: If the model does not decode tokens, or the table was made for another space.
     """
     inventory = space.inventory
     check_decoding(inventory)

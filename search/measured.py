@@ -1,4 +1,4 @@
-"""What was measured of each plan, on how many sequences."""
+"""Measured losses by plan and rung."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from paredown.space.plan import Plan
 
 
 class Measured:
-    """Losses by plan and rung, read from a history that grows; what was known of a plan never changes."""
+    """Losses by plan and rung, read incrementally from a history of trials that only grows."""
 
     def __init__(self) -> None:
         self._history: list[Record] = []
@@ -18,23 +18,25 @@ class Measured:
         self._records: dict[Plan, list[Record]] = {}
 
     def grows_to(self, history: Sequence[Record], failed: frozenset[Plan]) -> bool:
-        """Whether this history begins with the one that was read."""
+        """Whether this history extends the one that was read."""
         return list(history[: len(self._history)]) == self._history and failed >= self._failed
 
     def add(self, history: Sequence[Record], failed: frozenset[Plan]) -> None:
-        """Reads what is new."""
+        """Reads the new trials and failures."""
         for record in history[len(self._history) :]:
             self._records.setdefault(record.plan, []).append(record)
         self._history, self._failed = list(history), failed
 
     def __contains__(self, plan: object) -> bool:
-        """Whether a plan was measured, or could not be."""
+        """Whether a plan was measured or failed."""
         return plan in self._records or plan in self._failed
 
     def loss(self, plan: Plan, sequences: int | None) -> float | None:
-        """Loss on so many sequences, all for None; infinite where the plan failed, None where it was not measured on so many.
+        """Loss of a plan on the first ``sequences`` sequences of the search set; on all of them if None.
 
-        On a rung it is the sum over its sequences, which may be compared with other plans' on the same rung.
+        Returns:
+            The loss; on a rung the sum over its sequences, comparable only on the same rung. inf if the plan failed,
+            None if it was not measured on that many sequences.
         """
         for record in self._records.get(plan, ()):
             if sequences is None and record.whole:

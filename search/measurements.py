@@ -1,4 +1,4 @@
-"""Measurements of the finalists, on disk from the moment they are made."""
+"""Measurements of finalists, stored on disk as soon as they are made."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
     from paredown.search.rebuild import Version
 
 MEASUREMENTS = "finalists"
-"""Folder of a study folder that holds them."""
+"""Folder of the measurements in a study folder."""
 
 SCHEMA = 1
+"""Version of the stored format, part of every key."""
 
 
 class Measurements:
-    """Measurements of versions of plans, each made once: what an earlier run measured of the same plan on the same inputs is read.
+    """Measures versions of plans once; a resumed run reads what an earlier run measured on the same inputs.
 
     Args:
-        folder: One file for each measurement, named by the hash of what it depends on.
-        inputs: Fingerprints of weights, texts and whatever else decides a measurement.
-        calibration_sha256: Fingerprint of a draw of the calibration texts.
+        folder: Folder with one file for each measurement, named by the hash of everything that it depends on.
+        inputs: Fingerprints of weights, texts and everything else that a measurement depends on.
+        calibration_sha256: Returns the fingerprint of a calibration draw, given its number.
     """
 
     def __init__(self, folder: Path, inputs: Mapping[str, Any], calibration_sha256: Callable[[int], str]) -> None:
@@ -49,14 +50,14 @@ class Measurements:
         """The quality of a version of a plan on a set.
 
         Args:
-            make: Makes the measurement, where none is on disk.
+            make: Makes the measurement if none is on disk.
             plan: The plan.
-            name: Of the set.
-            version: Of the plan.
+            name: Name of the set.
+            version: Version of the plan.
 
         Raises:
-            EvaluationError: If a prediction is not finite; that is remembered, too.
-            OutputError: If it cannot be written.
+            EvaluationError: If a prediction is not finite; such failures are stored, too.
+            OutputError: If the file cannot be written.
         """
         about = self._about(plan, name, version)
         path = self._path(about)
@@ -68,7 +69,7 @@ class Measurements:
         return _quality(found)
 
     def _about(self, plan: Plan, name: str, version: Version) -> dict[str, Any]:
-        """All that a measurement depends on."""
+        """Everything that a measurement depends on."""
         return {
             "schema": SCHEMA,
             "set": name,
@@ -103,7 +104,7 @@ class _Stored(BaseModel):
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What was found, as a file holds it; None if it is missing, damaged, or of something else than its name says."""
+    """The result stored in a file; None if the file is missing, damaged, or does not match the hash in its name."""
     try:
         stored = read_json(path, _Stored, StudyError, "")
     except StudyError:

@@ -1,4 +1,4 @@
-"""What is missing of a study that a limit ended, and the command that completes it."""
+"""What a study lacks when a time limit ended it, and the command that completes it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from paredown.search.outcome import Outcome
 from paredown.space.study_file import StudyFile
 
 UNMEASURED = "no time was left for the first trial: no plan was measured"
+"""Reason why an outcome without trials is unguarded."""
 
 
 def completion(question: StudyFile, folder: Path, bank: Path, seconds: float = 0.0, trials: int = 0) -> str:
-    """The command that goes on with a study and has more time for it.
+    """The command that resumes a study with more time.
 
     Args:
         question: The study.
-        folder: Its folder.
-        bank: Folder of its compressed sites.
-        seconds: Expected time of what is missing.
-        trials: The fewest that must be measured.
+        folder: Study folder.
+        bank: Folder of the bank.
+        seconds: Expected time of the missing steps [s].
+        trials: Fewest trials that must be measured.
     """
     command = ["paredown", "search", str(folder / "study.yaml"), "--out", str(folder)]
     if bank != folder / "bank":
@@ -37,8 +38,8 @@ def unmeasured_rival(outcome: Outcome, of: int) -> Outcome:
     """The outcome, marked as unguarded if the trials ended before a uniform plan within the budget was measured.
 
     Args:
-        outcome: With its winner.
-        of: Plans that every study measures first.
+        outcome: Outcome with its winner.
+        of: Number of plans that every study measures first.
     """
     if (
         outcome.uniform is not None

@@ -1,4 +1,4 @@
-"""Plans near others: one site given more bytes, others fewer."""
+"""Local moves: plans that differ from a parent in the choices of a few leaf sites."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan
 
 SITES = (1, 2, 2, 3)
-"""How many sites a move changes: drawn from these."""
+"""Number of sites that a move changes, drawn uniformly from these values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """A plan that differs from its parent in few leaf sites.
+    """A change of a plan in a few leaf sites.
 
     Attributes:
-        parent: The plan that was changed.
+        parent: The plan that is changed.
         changes: New choices by site.
-        size_bytes: Of the new plan.
-        loss: Of the new plan, the sum over its sites.
+        size_bytes: Size of the new plan.
+        loss: Predicted loss of the new plan, summed over its sites.
     """
 
     parent: Plan
@@ -36,8 +36,8 @@ class Moves:
     """Draws moves within a space.
 
     Args:
-        solver: Knows the bytes of every choice.
-        losses: Of every site and choice in plans of so many bytes: what the sums are of.
+        solver: Solver of the space; gives the bytes of every choice.
+        losses: Returns the predicted loss of every (site, choice) in plans of a given size [bytes].
     """
 
     def __init__(self, solver: Solver, losses: Callable[[int], Losses]) -> None:
@@ -48,13 +48,13 @@ class Moves:
     def drawn(
         self, generator: np.random.Generator, parents: Mapping[Plan, int], room: int, count: int
     ) -> Iterator[Move]:
-        """Moves from plans of the space whose children take no more bytes than there is room.
+        """Random moves whose new plans fit in the room; at most ``count``, as those that do not fit are skipped.
 
         Args:
-            generator: Decides.
-            parents: Plans with their bytes; their blocks and structures stay as they are.
-            room: Most bytes of the children.
-            count: How many are tried.
+            generator: Random number generator.
+            parents: Plans of the space with their bytes; moves keep their drops and structures.
+            room: Most bytes of a new plan.
+            count: Number of moves that are tried.
         """
         if not parents or not self._sites:
             return
@@ -79,7 +79,7 @@ class Moves:
                 yield Move(parent=plans[index], changes=changes, size_bytes=size, loss=loss)
 
     def plan(self, move: Move) -> Plan:
-        """The plan that a move makes."""
+        """The new plan of a move."""
         choices = {**move.parent.choices, **move.changes}
         for name, choice in move.changes.items():
             if choice == KEEP:

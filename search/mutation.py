@@ -1,4 +1,4 @@
-"""Changes of a plan that keep the budget: levels switched, sites dropped and restored."""
+"""Mutations of a plan within the budget: level switches, and sites dropped and restored."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ import numpy as np
 from paredown.search.levels import Integers, Levels
 
 MOST_FLIPS = 3
+"""Most levels that a switch raises, and most structural changes of a mutation."""
+
 MOST_CHANGES = 10
+"""Most level changes of a switch."""
+
 LEAST_SHARE = 0.8
-"""Of the bytes that a switch takes away it gives at least so many."""
+"""Least bytes that a switch adds, as a fraction of the bytes that it removes."""
 
 STRUCTURAL = 0.5
-"""Probability that a mutation changes what is overruled, where something can be."""
+"""Probability that a mutation changes which sites are overruled, if the space has sites that overrule others."""
 
 
 class Mutation:
-    """Random changes of a vector of levels; none exceeds the budget, none drops more than may be.
+    """Random mutations of a vector of levels that keep to the budget and to the space's limit on drops.
 
     Args:
-        levels: The space.
-        budget_bytes: What a plan may weigh.
+        levels: Levels of the space.
+        budget_bytes: Most bytes of a plan.
     """
 
     def __init__(self, levels: Levels, budget_bytes: int) -> None:
@@ -31,17 +35,20 @@ class Mutation:
         self._rounded_up = self._uniform_above()
 
     def mutated(self, vector: Integers, generator: np.random.Generator) -> Integers | None:
-        """Another vector; None where the change that was drawn is not to be had."""
+        """A mutated vector; None if the drawn mutation is not feasible. The input is not modified."""
         if len(self._parents) and generator.random() < STRUCTURAL:
             return self._restructured(vector, generator)
         return self._switched(vector, generator)
 
     def rounded(self, generator: np.random.Generator) -> Integers | None:
-        """The smallest uniform vector that exceeds the budget, lowered at random until it does not."""
+        """The smallest uniform vector above the budget, lowered at random sites until it fits; None if it cannot."""
         return self._lowered(self._rounded_up.copy(), generator)[0]
 
     def _uniform_above(self) -> Integers:
-        """Every leaf at the most bytes that are no more than a share of its largest choice's; the least share that exceeds the budget."""
+        """The smallest uniform vector above the budget; the top vector if none exceeds it.
+
+        In a uniform vector, every leaf has its largest level within the same fraction of its largest choice's bytes.
+        """
         levels = self.levels
         largest = levels.sizes[np.arange(len(levels.sites)), levels.top]
         offered = np.arange(levels.sizes.shape[1]) <= levels.top[:, None]
@@ -53,7 +60,7 @@ class Mutation:
         return levels.top.copy()
 
     def _switched(self, vector: Integers, generator: np.random.Generator) -> Integers | None:
-        """One to three levels raised, few more likely; then others lowered until the budget holds."""
+        """Level switch: one to three levels raised (fewer are likelier), then others lowered until the budget holds."""
         vector, before = vector.copy(), self.levels.bytes_of(vector)
         raised: list[int] = []
         for _ in range(_flips(generator)):
@@ -70,7 +77,10 @@ class Mutation:
         return lowered if added >= LEAST_SHARE * removed else None
 
     def _restructured(self, vector: Integers, generator: np.random.Generator) -> Integers | None:
-        """What overrules switched with one of its kind that does not, or changed; leaves then balance the bytes."""
+        """Structural mutation: a site that overrules is switched with one that does not, or a site's level is redrawn.
+
+        The levels of leaves then balance the bytes.
+        """
         vector = vector.copy()
         for _ in range(_flips(generator)):
             active = self._parents[self.levels.decides(vector)[self._parents]]
@@ -86,7 +96,7 @@ class Mutation:
         return None if lowered is None else self._filled(lowered, generator)
 
     def _switch(self, vector: Integers, active: int, generator: np.random.Generator) -> None:
-        """Another site of the kind is overruled in place of this one, whose leaves take the levels of the other's."""
+        """Moves a site's level to an idle site of its kind; its leaves take the levels of the other's. In place."""
         levels = self.levels
         alike = [
             p for p in self._parents if levels.sites[p].kind == levels.sites[active].kind and vector[p] == levels.top[p]
@@ -103,7 +113,13 @@ class Mutation:
     def _lowered(
         self, vector: Integers, generator: np.random.Generator, spared: Sequence[int] = ()
     ) -> tuple[Integers | None, int]:
-        """Random leaves a level lower until the budget holds, and how often; where they are all at their lowest, others are overruled."""
+        """Lowers random leaves by one level until the budget holds; modifies the vector.
+
+        Once all leaves are at their lowest, sites above them are lowered, which overrules or drops more.
+
+        Returns:
+            The vector, None if the budget cannot be met; and the number of changes.
+        """
         levels, changes = self.levels, 0
         spare = np.isin(np.arange(len(vector)), spared)
         while levels.bytes_of(vector) > self.budget_bytes:
@@ -118,7 +134,7 @@ class Mutation:
         return vector, changes
 
     def _reducible(self, vector: Integers) -> Integers:
-        """Sites of which a lower level is smaller and leaves out no more than may be."""
+        """Sites above the leaves whose next lower level saves bytes and keeps to the limit on drops."""
         levels, size = self.levels, self.levels.bytes_of(vector)
         found = []
         for place in self._parents[vector[self._parents] > 0]:
@@ -129,7 +145,7 @@ class Mutation:
         return np.array(found, dtype=np.int64)
 
     def _filled(self, vector: Integers, generator: np.random.Generator) -> Integers:
-        """Random leaves a level higher as long as the budget holds."""
+        """Raises random leaves by one level as long as the budget holds; modifies the vector."""
         levels = self.levels
         free = self.budget_bytes - levels.bytes_of(vector)
         raisable = set(np.flatnonzero(levels.is_leaf & levels.decides(vector) & (vector < levels.top)).tolist())

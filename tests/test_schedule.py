@@ -222,7 +222,7 @@ def test_the_time_left_is_of_what_is_still_to_come(
 
 def test_a_limit_that_is_too_short_is_refused(question: StudyFile, tmp_path: Path) -> None:
     """Before anything is written, with what would do; a study that was begun goes on with any."""
-    takes = r"a search takes [\d,]+ to [\d,]+ s beside its trials; give --timeout \d+ or more"
+    takes = r"a search takes [\d,]+ to [\d,]+ s besides its trials; give --timeout \d+ or more"
     with pytest.raises(StudyError, match=f"a limit of 0 s is too short to begin: {takes}"):
         paredown.find_plan(question.model_copy(update={"timeout": 0.1}), tmp_path / "study")
     assert not (tmp_path / "study" / "study.yaml").exists()
