@@ -84,7 +84,7 @@ class IntegerProgram:
         return None if result.x is None else np.flatnonzero(result.x > 0.5)
 
     def prices(self, values: Floats, rooms: Sequence[float]) -> list[float] | None:
-        """Shadow price of each resource: value saved per unit, from the linear relaxation; None if infeasible."""
+        """Shadow price of each resource in the linear relaxation: value saved per further unit; None if infeasible."""
         scale = np.abs(values).max(initial=0.0) or 1.0
         upper = self._upper(rooms)
         bounded = np.isfinite(upper)

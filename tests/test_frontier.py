@@ -134,7 +134,7 @@ def test_the_largest_steps_of_the_front_are_filled() -> None:
     sizes = [
         proposal.plan.size_bytes(SPACE.inventory)
         for proposal in found
-        if proposal.label == "solved for what was learnt"
+        if proposal.label == "solved under the posterior mean"
     ]
     assert len(sizes) > 5
     assert all(any(lower < size < upper for lower, upper in large) for size in sizes)

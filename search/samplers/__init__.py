@@ -1,4 +1,4 @@
-"""Who proposes the next plan: one file a sampler; a new one is found by being here."""
+"""Samplers, which propose the next plan to measure. Each file of this folder registers its samplers on import."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from paredown.space.study_file import StudyFile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What a sampler is asked.
+    """The problem that a sampler works on.
 
     Attributes:
         space: Sites and options.
-        solver: Solves for budgets and losses.
+        solver: Solver for plans of least predicted loss.
         losses: Sensitivities.
-        budget_bytes: What the result may weigh.
-        seed: Every random number follows from it and the number of the trial.
-        sequences: How many the search set has.
-        focus: ``budget`` for all effort there, ``front`` for the whole front.
+        budget_bytes: Most bytes of the resulting plan.
+        seed: Seed; all random numbers derive from it and the trial's number.
+        sequences: Number of sequences in the search set.
+        focus: ``budget`` to spend all effort at the budget, ``front`` to spread it along the whole front.
     """
 
     space: Space
@@ -40,7 +40,7 @@ class Question:
 
     @classmethod
     def of(cls, study: StudyFile, solver: Solver, losses: Losses, sequences: int) -> Question:
-        """What a study asks."""
+        """The question of a study file."""
         space = solver.space
         budget = space.inventory.budget_bytes(study.budget)
         return cls(
@@ -56,15 +56,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A plan to be measured next.
+    """A plan to measure next.
 
     Attributes:
         plan: The plan.
-        label: For people.
-        predicted_loss: What the sampler expects; None if it expects nothing.
-        sequences: On how many of the search set it is measured, its rung; all by default.
-        expected_gain: By how much the log loss of the best plan within the budget is expected to fall; None if nothing is expected, and
-            of a plan that was proposed before.
+        label: Origin of the plan in words, for reports.
+        predicted_loss: Loss that the sampler predicts; None if it predicts none.
+        sequences: Rung of the measurement: number of sequences of the search set; None for all.
+        expected_gain: Expected fall of the log loss of the best plan within the budget; None if the sampler predicts
+            none, or proposed the plan before.
     """
 
     plan: Plan
@@ -75,7 +75,7 @@ class Proposal:
 
 
 class Sampler(Protocol):
-    """Proposes plans; given the same trial number, history and failures it proposes the same plan, also in another process."""
+    """Proposes plans. The same trial number, history and failures give the same plan, also in another process."""
 
     def propose(
         self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
@@ -83,19 +83,19 @@ class Sampler(Protocol):
         """The plan to measure next.
 
         Args:
-            trial: The open trial; parameters may be suggested from it.
-            history: All trials that were measured, by number; on lower rungs too (`Record.whole`).
-            failed: Plans that could not be measured.
+            trial: The open Optuna trial; parameters may be suggested from it.
+            history: All measured trials by number, including those on lower rungs (`Record.whole`).
+            failed: Plans whose measurement failed.
         """
         ...
 
 
 @runtime_checkable
 class Warm(Sampler, Protocol):
-    """A sampler that reads parameters from the database: the plans that a study measures first must be entered there."""
+    """A sampler that reads parameters from the trial database, where a study must enter the plans it measures first."""
 
     def seeded(self, trial: optuna.Trial, plan: Plan) -> None:
-        """Enters the plan of an open trial."""
+        """Enters the parameters of a plan into an open trial."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""AMQ: a radial-basis surrogate of the loss, NSGA-II on it, and of what that finds the plans that even the front."""
+"""AMQ: NSGA-II on a radial-basis surrogate of the loss; batches are chosen to space the front evenly."""
 
 from __future__ import annotations
 
@@ -18,41 +18,60 @@ from paredown.search.samplers import Proposal, Question, samplers
 from paredown.space.plan import Plan
 
 THRESHOLD = 2.0
-"""Sites of more than so many times the median sensitivity do without their lowest level."""
+"""Sensitivity above which a site loses its lowest level, as a multiple of the median sensitivity."""
 
 MANY = 16
-"""In a space of fewer sites none does."""
+"""Fewest leaves with several levels at which sensitive sites lose their lowest level."""
 
 INITIAL = 20
+"""Trials before the first batch: uniform and random plans."""
+
 BATCH = 5
+"""Trials per batch."""
+
 SHARE_OVERRULED = 0.25
-"""Most expected share of the sites that overrule others in a random plan."""
+"""Most expected fraction of overruling sites in a random plan; each plan draws its probability from 0 to twice this."""
 
 TRIES = 200
+"""Most random plans drawn to find a new one within the range of sizes."""
 
 Floats = NDArray[np.float64]
 
 
 @samplers.register("amq")
 class AmqSampler:
-    """Batches of plans that a surrogate expects on the front, chosen so that the front's sizes lie evenly.
+    """Measures batches of plans that a surrogate predicts on the front, chosen so that the front is evenly spaced.
 
-    First uniform plans of every level and random ones of all sizes. Then, in turn: a radial-basis surrogate is fitted to all that
-    was measured; NSGA-II minimises its loss and the bytes from the measured front on; of its population a batch is measured
-    whose sizes fill the gaps of the front (`spread`).
+    The first trials are the uniform plan of every level and random plans of all sizes. After that, three steps repeat.
+    A radial-basis surrogate is fitted to all measured plans. NSGA-II, started from the measured front, minimises the
+    predicted loss and the bytes. A batch whose sizes fill the gaps of the front is measured (`spread`).
 
-    Faithful: the four steps, which sites are sensitive (twice the median), the initial plans (each level's uniform plan, then random
-    ones, each with its own probabilities of levels), an interpolation by radial basis functions of the scaled levels, population 200 for 20
-    generations with binomial crossover .9 and mutation .1 (which draws a plan anew), the criterion of the subset. Different, in its favour
-    at some hundred evaluations: 20 initial plans and batches of 5, not 250 and 50 for 10,250 evaluations; the surrogate
-    predicts the logarithm of the loss; sensitive sites lose their lowest level, not all but the highest, and none where there are
-    few. Also: the seeds of the study are known to it; the subset is chosen by steepest descent, not by a genetic algorithm; plans
-    lie between the smallest and twice the budget, theirs between the least and the most bits. The kernel (cubic, linear tail) is that of
-    the family of searches from which theirs descends; their file was not to be had.
+    As in the source:
+
+    - the four steps;
+    - which sites are sensitive: twice the median;
+    - the initial plans: the uniform plan of each level, then random plans, each with its own probabilities of levels;
+    - interpolation by radial basis functions of the scaled levels;
+    - population 200, 20 generations, binomial crossover .9, mutation .1 (which resamples a whole plan);
+    - the criterion by which the batch is chosen.
+
+    Changed in its favour, for a few hundred evaluations:
+
+    - 20 initial plans and batches of 5, instead of 250 and 50 for 10,250 evaluations;
+    - the surrogate predicts the logarithm of the loss;
+    - sensitive sites lose their lowest level instead of all but the highest; no level is lost if there are few sites.
+
+    Changed otherwise:
+
+    - it knows the plans that a study measures first;
+    - the batch is chosen by steepest descent instead of a genetic algorithm;
+    - plans lie between the smallest and twice the budget, instead of between the fewest and the most bits;
+    - the kernel (cubic, linear tail) is that of the searches that AMQ descends from; its own file was not available.
 
     Source:
-        Lee, Woo, Jin, Lee, Park, 2025, "AMQ: Enabling AutoML for Mixed-precision Weight-Only Quantization of Large Language Models", EMNLP,
-        arXiv:2509.12019; github.com/dlwns147/amq: search/optimizer.py, search/space.py, search/problem.py, scripts/amq_search.sh.
+        Lee, Woo, Jin, Lee, Park, 2025, "AMQ: Enabling AutoML for Mixed-precision Weight-Only Quantization of Large
+        Language Models", EMNLP, arXiv:2509.12019; github.com/dlwns147/amq: search/optimizer.py, search/space.py,
+        search/problem.py, scripts/amq_search.sh.
     """
 
     def __init__(self, question: Question) -> None:
@@ -66,7 +85,7 @@ class AmqSampler:
     def propose(
         self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
     ) -> Proposal:
-        """The next plan of the batch that was not measured yet; where one failed, the next best takes its place."""
+        """The next unmeasured plan of the batch; a failed plan is replaced by the next one of the surrogate's front."""
         if not self._measured.grows_to(history, failed):
             self._measured = Measured()
         self._measured.add(history, failed)
@@ -83,7 +102,7 @@ class AmqSampler:
         return self._initial(trial.number)
 
     def _initial(self, number: int) -> Proposal:
-        """The uniform plans of each level, then random ones."""
+        """The uniform plan of each level in turn, then random plans."""
         highest = int(self.levels.top[self.levels.is_leaf].max(initial=0))
         for level in range(highest + 1):
             vector = np.where(self.levels.is_leaf, np.clip(level, self.lowest, self.levels.top), self.levels.top)
@@ -99,7 +118,7 @@ class AmqSampler:
         return Proposal(plan=plan, label="random")
 
     def _random(self, generator: np.random.Generator) -> Integers:
-        """Levels drawn from probabilities that are drawn themselves, so that all sizes come up."""
+        """A random vector; the probabilities of its levels are drawn for each site, so that all sizes occur."""
         levels = self.levels
         weights = generator.random(levels.sizes.shape[1])
         weights = np.where(np.arange(len(weights)) <= levels.top[:, None], weights, 0)
@@ -110,7 +129,7 @@ class AmqSampler:
         return levels.allowed(np.where(idle, levels.top, vector))
 
     def _next(self, archive: Sequence[Record], generator: np.random.Generator) -> list[Plan]:
-        """New plans of the surrogate's front: first a batch that fills the gaps of the measured one, then the others."""
+        """New plans of NSGA-II's final population: first a batch that fills the gaps of the measured front."""
         levels = self.levels
         vectors = levels.canonical(np.array([levels.vector(record.plan) for record in archive]))
         surrogate = Radial(self._encoded(vectors), np.log([max(record.loss, 1e-12) for record in archive]))
@@ -123,9 +142,8 @@ class AmqSampler:
         bounds = self.lowest, levels.top
         found = evolved(vectors[front], objectives, bounds, generator, self._faults, levels.canonical)
         plans = {self.levels.plan(vector): vector for vector in found if not self._faults(vector[None])[0]}
-        known = {
-            record.plan for record in archive
-        }  # not what this batch measured: a batch that goes on is chosen alike
+        # Trials of the current batch are not excluded, so that a resumed study chooses the same batch.
+        known = {record.plan for record in archive}
         new = {plan: vector for plan, vector in plans.items() if plan not in known}
         if not new:
             return []
@@ -135,17 +153,20 @@ class AmqSampler:
         return [list(new)[place] for place in [*chosen, *others]]
 
     def _encoded(self, vectors: Integers) -> Floats:
-        """Levels on [0, 1], of the sites that have several."""
+        """Levels scaled to [0, 1], ``(n, free sites)``; only sites with several levels."""
         free = self.lowest < self.levels.top
         return np.asarray(vectors[:, free] / self.levels.top[free], dtype=np.float64)
 
     def _faults(self, vectors: Integers) -> Floats:
-        """By how much plans leave the range of sizes or drop more than may be; 0 where they are allowed."""
+        """Constraint violation of each vector, ``(n,)``: bytes and drops above their limits; 0 if feasible."""
         excess = np.maximum(0, self.levels.bytes_of(vectors) / self.most - 1)
         return np.asarray(excess + np.maximum(0, self.levels.drops(vectors) - self.question.space.max_drops))
 
     def _pruned(self) -> Integers:
-        """Lowest level of each site: the second of a sensitive one; the least sensitive first are freed until the budget can be met."""
+        """Lowest allowed level of each site, ``(sites,)``: 1 at sensitive sites, otherwise 0.
+
+        If the budget cannot be met, sites get their level 0 back, the least sensitive first.
+        """
         levels, losses = self.levels, self.question.losses
         sensitivity = np.array(
             [losses[s.name, c[0]] if s.is_leaf else 0.0 for s, c in zip(levels.sites, levels.choices, strict=True)]
@@ -161,9 +182,10 @@ class AmqSampler:
 
 
 def spread(sizes: Integers, front: Integers, count: int) -> list[int]:
-    """Places of so many sizes that, joined with those of the front, lie most evenly: least standard deviation of the steps.
+    """Indices of ``count`` sizes that, joined with those of the front, are most evenly spaced.
 
-    From sizes that are spread by rank on, the exchange that helps most is made as long as one helps.
+    Minimises the standard deviation of the steps by steepest descent: starts from sizes spread evenly by rank, and
+    makes the best exchange as long as one helps.
     """
     count = min(count, len(sizes))
     chosen = np.argsort(sizes, kind="stable")[np.linspace(0, len(sizes) - 1, count).astype(int)]

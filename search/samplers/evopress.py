@@ -1,4 +1,4 @@
-"""EvoPress: evolution at one budget by level switches, its offspring chosen in steps on more and more of the search set."""
+"""EvoPress: evolution at one budget by level switches, with offspring selected on growing parts of the search set."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from paredown.search.samplers import Proposal, Question, samplers
 from paredown.space.plan import Plan
 
 OFFSPRING = 16
+"""Offspring per generation."""
+
 SHARES = (1 / 8, 1 / 2, 1)
+"""Fraction of the search set that each step of the selection measures on."""
+
 SURVIVORS = (4, 2, 1)
-"""Of the offspring so many are left after they were measured on such shares of the search set."""
+"""Plans that survive each step of the selection."""
 
 TRIES = 50
-"""Mutations that are tried for each of the offspring before there are thought to be no more."""
+"""Mutations tried per offspring before a generation stays smaller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +35,9 @@ class Generation:
     """A parent with its offspring.
 
     Attributes:
-        number: From 0; in the first the offspring are not the parent's own, where evolution starts from a uniform plan.
-        parent: None in the first where there is none.
-        offspring: None of them was any generation's before.
+        number: Index from 0. Generation 0 of a uniform start has near-uniform plans in place of offspring.
+        parent: The parent; None in generation 0 if no measured uniform plan fits.
+        offspring: Plans that no earlier generation contained.
     """
 
     number: int
@@ -44,25 +48,34 @@ class Generation:
 class EvoPressSampler:
     """A (1 + lambda) evolution: the best of a parent and its offspring is the next parent.
 
-    Each of the offspring is the parent with one to three levels raised and others lowered until the budget holds (`Mutation`). All
-    are measured on an eighth of the search set, the best four on half of it, the best two on all of it, where the parent joins them.
+    Each of the offspring is the parent with one to three levels raised and others lowered until the budget holds
+    (`Mutation`). All offspring are measured on an eighth of the search set, the best four on half of it, and the best
+    two on all of it, where they compete with the parent.
 
-    Faithful: the algorithm (1 + lambda, level switch, number of switches, selection in steps, elitism at the last), the start at the
-    uniform level, rounded up and lowered at random where that leaves bytes, drop switches. Different, each in its favour: the
-    steps are nested and the same in each generation, so that what was measured once is not measured again (there: fresh tokens
-    each time); plans that were offspring before are not tried again; levels are the choices of a site that no other beats in
-    bytes and predicted loss, so one step never ends in a choice of another technique that is worse; a byte budget leaves the number of
-    drops open, so a mutation may also drop or restore one. 16 offspring on 1/8, 1/2
-    and all of the search set, not 128 on 1/64, 1/8 and all, since theirs has 131,072 tokens.
+    As in the source:
+
+    - the algorithm: 1 + lambda, level switches, their number, selection in steps, elitism in the last step;
+    - the start at the uniform level, rounded up and lowered at random sites to use the remaining bytes;
+    - drop switches.
+
+    Changed in its favour:
+
+    - the steps are nested and the same in each generation, so nothing is measured twice (source: fresh tokens each
+      time);
+    - plans that were offspring before are not tried again;
+    - levels are the choices of a site that are undominated in bytes and predicted loss, so one step never leads to a
+      worse choice of another technique;
+    - a mutation may also drop or restore a site, since a byte budget does not fix the number of drops;
+    - 16 offspring on 1/8, 1/2 and all of the search set, instead of 128 on 1/64, 1/8 and all of its 131,072 tokens.
 
     Args:
-        start: ``uniform`` or ``solver``: the first parent.
-        question: What is asked.
+        start: The first parent: ``uniform`` or ``solver``.
+        question: The problem.
 
     Source:
-        Sieberling, Kuznedelev, Kurtic, Alistarh, 2025, "EvoPress: Accurate Dynamic Model Compression via Evolutionary Search", ICML,
-        arXiv:2410.14649, Algorithm 1; github.com/IST-DASLab/EvoPress: evo_quant_search.py (``--group_rule none``),
-        evo_drop_quant_search.py, scripts/run_quant_search.sh.
+        Sieberling, Kuznedelev, Kurtic, Alistarh, 2025, "EvoPress: Accurate Dynamic Model Compression via Evolutionary
+        Search", ICML, arXiv:2410.14649, Algorithm 1; github.com/IST-DASLab/EvoPress: evo_quant_search.py
+        (``--group_rule none``), evo_drop_quant_search.py, scripts/run_quant_search.sh.
     """
 
     def __init__(self, start: str, question: Question) -> None:
@@ -70,7 +83,7 @@ class EvoPressSampler:
         self.levels = Levels(question.space, question.losses)
         self.mutation = Mutation(self.levels, question.budget_bytes)
         rungs = [math.ceil(question.sequences * share) for share in SHARES]
-        self.steps = dict(zip(rungs, SURVIVORS, strict=True))  # of equal rungs the last
+        self.steps = dict(zip(rungs, SURVIVORS, strict=True))  # for equal rungs the last one holds
         self._restart()
 
     def _restart(self) -> None:
@@ -81,9 +94,9 @@ class EvoPressSampler:
     def propose(
         self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
     ) -> Proposal:
-        """The next plan that the running generation needs measured, and on how many sequences.
+        """The next plan that the current generation needs measured, and its rung.
 
-        Generations that are over are not lived through again as long as the history grows by its end only.
+        Finished generations are replayed only if the history does not extend the one of the previous call.
         """
         if not self._measured.grows_to(history, failed):
             self._restart()
@@ -106,7 +119,7 @@ class EvoPressSampler:
         return rung >= self.question.sequences
 
     def _selected(self, generation: Generation) -> tuple[Plan, int]:
-        """The next parent and 0; before that, a plan that is still to be measured and on how many sequences."""
+        """A plan that still has to be measured and its rung [sequences]; once all are, the next parent and 0."""
         candidates = list(generation.offspring)
         for rung, survivors in self.steps.items():
             whole = self._is_whole(rung)
@@ -123,7 +136,11 @@ class EvoPressSampler:
         return candidates[0], 0
 
     def _first(self, history: Sequence[Record]) -> Generation:
-        """The start: the solver's plan, or what is best of the uniform plans and of such as are uniform but for the last bytes."""
+        """Generation 0.
+
+        A ``solver`` start has the solver's plan as parent. A ``uniform`` start has the best measured uniform plan as
+        parent, and offspring that are uniform except for sites lowered to fit the budget.
+        """
         question = self.question
         if self.start == "solver":
             return self._next(0, question.solver.solve(question.losses, question.budget_bytes))
@@ -145,7 +162,7 @@ class EvoPressSampler:
         )
 
     def _distinct(self, draw: Callable[[], Integers | None]) -> tuple[Plan, ...]:
-        """Plans that were not tried before; fewer than wanted where few are left."""
+        """Drawn plans that were not tried before; fewer than `OFFSPRING` if few are left."""
         plans: list[Plan] = []
         for _ in range(TRIES * OFFSPRING):
             if (levels := draw()) is None:

@@ -1,4 +1,4 @@
-"""Solve, measure, learn, solve again: paredown's own sampler."""
+"""paredown's own sampler: solve, measure, update the surrogate, solve again."""
 
 from __future__ import annotations
 
@@ -24,49 +24,59 @@ from paredown.search.surrogate import Surrogate
 from paredown.space.plan import Plan
 
 MEANS, DRAWS = 4, 4
-"""New plans that are solved for under the mean of what was learnt (along the front, within its largest steps), and plans under draws
-from the posterior; fewer where there is much to decide."""
+"""New plans solved under the posterior mean, within the largest steps of the front; plans under posterior samples.
+
+Each is 1 from `MOST_PAIRS` pairs on.
+"""
 
 STEPS = 3
-"""Times as many steps are tried where the solver knows no new plan for some."""
+"""Most steps of the front that are tried, as a multiple of `MEANS`, since the solver finds no new plan in some."""
 
 MIDDLE = (0.3, 0.7)
-"""Where in a step of the front the solver's budget lies."""
+"""Range of the solver's budget within a step of the front, as fractions of the step's bytes."""
 
 MOST_PAIRS = 1000
-"""From so many pairs of sites and choices on it is one plan under a draw, and along the front one under the mean."""
+"""Number of (site, choice) pairs from which on `MEANS`, `DRAWS` and `STRUCTURES` count as 1, to save time."""
 
 STRUCTURES = 6
-"""Structures near those of the best plans that the solver fills, where there are any; fewer where there is much to decide."""
+"""Structures near those of the best plans that the solver completes, if the space has structures."""
 
 PARENTS = 6
+"""Measured plans that moves and structures start from."""
+
 MOVES = 300
+"""Moves drawn for one proposal."""
+
 BUILT = 32
-"""Of the moves that were drawn, so many of those that promise most are compared with the solver's plans."""
+"""Most promising moves that become candidates beside the solver's plans."""
 
 RUNG = 0.25
+"""Fraction of the search set that a new plan at the budget is first measured on."""
+
 FEWEST = 8
-"""A search set of fewer sequences has no rungs."""
+"""Fewest sequences of a search set with rungs."""
 
 MARGIN = 0.1
-"""The corner that gains of hypervolume are measured from lies this far above the greatest log loss of the front."""
+"""Distance of the hypervolume's reference point above the largest log loss of the front."""
 
 LIKELY = 0.2
-"""A plan that looks this likely to be better than the best one, on the rung where it was measured, is measured on the whole set."""
+"""Probability of beating the best plan from which on a plan on a lower rung is measured on the whole search set."""
 
 WAITING = 64
-"""So many of the latest trials on a rung, and on the whole set, are looked at for that."""
+"""Most of the latest trials on lower rungs, and of those on the whole set, that a promotion considers."""
 
 
 @samplers.register("frontier")
 class FrontierSampler:
-    """Plans that promise the greatest gain, among those that the solver finds under what was learnt and byte-conserving moves.
+    """Proposes the candidate of greatest expected gain under a surrogate of the loss.
 
-    The solver answers under the mean of what was learnt and under draws from it (Thompson sampling); moves start from the best plans
-    that were measured. With ``focus: budget`` all effort goes there: the plan of the greatest expected improvement is measured on a
-    quarter of the search set, and on all of it if it may still be the best. With ``focus: front`` the plan that is expected to add
-    most to the hypervolume of size and log loss is measured on all of it. No plan is measured twice: where all at the budget were,
-    the front is next.
+    Candidates come from the solver, which re-solves under the posterior mean and under posterior samples (Thompson
+    sampling), and from byte-conserving moves that start from the best measured plans.
+
+    With ``focus: budget``, the candidate of greatest expected improvement within the budget is measured on a quarter of
+    the search set, and then on all of it if it may still be the best. With ``focus: front``, the candidate of greatest
+    expected hypervolume gain of size and log loss is measured on all of it. A plan is not measured twice on the same
+    rung while there are new ones; if all candidates at the budget were measured, the front is next.
     """
 
     def __init__(self, question: Question) -> None:
@@ -79,24 +89,24 @@ class FrontierSampler:
     def propose(
         self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
     ) -> Proposal:
-        """A plan that was not tried yet, or one that is worth more sequences."""
+        """A new plan, or a plan of a lower rung that is promoted to the whole search set."""
         round_ = _Round(self, history, failed, np.random.default_rng([self.question.seed, trial.number]))
         return round_.along_the_front() if self.question.focus == "front" else round_.at_the_budget()
 
     def allows(self, plan: Plan) -> bool:
-        """Whether a plan that was measured lies in the space and keeps to all limits beside the budget; remembered."""
+        """Whether a measured plan lies in the space and keeps to all limits except the budget; cached."""
         if plan not in self._allowed:
             self._allowed[plan] = self.question.space.allows(plan) and self.keeps_to_limits(plan)
         return self._allowed[plan]
 
     def keeps_to_limits(self, plan: Plan) -> bool:
-        """Whether a plan keeps to all limits beside the budget."""
+        """Whether a plan keeps to all limits except the budget."""
         return all(limit.allows(plan, self.question.space.inventory) for limit in self.question.solver.limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Candidate:
-    """A plan that might be proposed."""
+    """A plan that may be proposed."""
 
     plan: Plan
     label: str
@@ -105,7 +115,7 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class _Round:
-    """One proposal in the making."""
+    """The computation of one proposal."""
 
     sampler: FrontierSampler
     history: Sequence[Record]
@@ -113,7 +123,7 @@ class _Round:
     generator: np.random.Generator
 
     def at_the_budget(self) -> Proposal:
-        """The most promising plan within the budget."""
+        """The proposal of greatest expected improvement within the budget."""
         if promoted := self._promoted():
             return promoted
         budget, fitting = self.question.budget_bytes, sorted(self._fitting, key=lambda r: (r.loss, r.number))
@@ -135,7 +145,7 @@ class _Round:
         return self._proposal(candidates[chosen], float(prediction.mean[chosen]), rung, gain)
 
     def along_the_front(self) -> Proposal:
-        """The plan that adds most to the front."""
+        """The proposal of greatest expected hypervolume gain."""
         points = [(float(record.size_bytes), float(np.log(record.loss))) for record in self._front]
         low = self.sampler.smallest
         high = max([low + 1, *(record.size_bytes for record in self._front)])
@@ -157,7 +167,7 @@ class _Round:
 
     @property
     def question(self) -> Question:
-        """What is asked."""
+        """The sampler's question."""
         return self.sampler.question
 
     @cached_property
@@ -167,28 +177,28 @@ class _Round:
 
     @cached_property
     def surrogate(self) -> Surrogate:
-        """What was learnt so far."""
+        """The surrogate fitted to the history."""
         return Surrogate(self.sampler.basis, self.history)
 
     @cached_property
     def expected(self) -> Callable[[int], Losses]:
-        """The mean of what was learnt, in plans of so many bytes; remembered."""
+        """Losses under the posterior mean in plans of a given size [bytes]; cached."""
         return cache(self.surrogate.expected)
 
     @cached_property
     def moves(self) -> Moves:
-        """Within the space, judged by the mean of what was learnt."""
+        """Moves within the space, whose losses are predicted by the posterior mean."""
         return Moves(self.question.solver, self.expected)
 
     @cached_property
     def _front(self) -> list[Record]:
-        """Plans of the space that no other beats in size and loss."""
+        """Pareto front of size and loss among allowed trials on the whole search set."""
         fitting = [record for record in self.whole if record.loss > 0 and self.sampler.allows(record.plan)]
         return [fitting[i] for i in lower_left([(record.size_bytes, record.loss) for record in fitting])]
 
     @cached_property
     def _fitting(self) -> list[Record]:
-        """Whole trials within the budget and all limits."""
+        """Trials on the whole search set within the budget and all limits."""
         small = [record for record in self.whole if record.size_bytes <= self.question.budget_bytes and record.loss > 0]
         return [record for record in small if self.sampler.keeps_to_limits(record.plan)]
 
@@ -206,11 +216,11 @@ class _Round:
     def _solved(self, budget: int, *, mean: bool) -> _Candidate:
         losses = self.expected(budget) if mean else self.surrogate.draw(self.generator, budget)
         plan = self.question.solver.solve(losses, budget)
-        label = "solved for what was learnt" if mean else "solved under a draw"
+        label = "solved under the posterior mean" if mean else "solved under a posterior sample"
         return _Candidate(plan=plan, label=label, size_bytes=self.question.solver.size_bytes(plan))
 
     def _within_steps(self) -> list[_Candidate]:
-        """New plans that the solver finds within the steps of the front that leave most room below them."""
+        """New plans that the solver finds within the steps of the front of largest area in bytes and log loss."""
         found: dict[Plan, _Candidate] = {}
         steps = sorted(
             pairwise(self._front),
@@ -231,7 +241,10 @@ class _Round:
         return [max(int(budget), low) for budget in np.exp(self.generator.uniform(np.log(low), np.log(high), count))]
 
     def _restructured(self, records: Sequence[Record], budgets: Sequence[int]) -> list[_Candidate]:
-        """The solver's plans of structures near those of measured ones, one a budget; of a front near the largest that fit it."""
+        """The solver's plans for structures near those of measured plans, one per budget.
+
+        The parent is one of the last `PARENTS` trials that fit the budget; on a front these are the largest.
+        """
         structures, found = self.sampler.structures, []
         for budget in budgets:
             if fitting := [
@@ -242,7 +255,7 @@ class _Round:
                 structure = structures.near(self.generator, structures.of(parent.plan))
                 if plan := structures.solved(structure, self.expected(budget), budget):
                     size = self.question.solver.size_bytes(plan)
-                    found.append(_Candidate(plan=plan, label="another structure", size_bytes=size))
+                    found.append(_Candidate(plan=plan, label="neighbouring structure", size_bytes=size))
         return found
 
     def _moved(self, move: Move) -> _Candidate:
@@ -252,7 +265,7 @@ class _Round:
         return self.moves.drawn(self.generator, parents, room, MOVES)
 
     def _new(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
-        """Those that were not tried, each once."""
+        """The candidates that were not measured and keep to all limits, each plan once."""
         found: dict[Plan, _Candidate] = {}
         for candidate in candidates:
             if candidate.plan not in self._known and self.sampler.keeps_to_limits(candidate.plan):
@@ -260,7 +273,7 @@ class _Round:
         return list(found.values())
 
     def _promoted(self) -> Proposal | None:
-        """The plan on a lower rung that is most likely better than the best one, if that is likely enough."""
+        """The plan on a lower rung likeliest to beat the best plan; None if its probability is below `LIKELY`."""
         done = {record.plan for record in self.whole} | self.failed
         waiting = [record for record in self.history if not record.whole and record.plan not in done][-WAITING:]
         if not waiting or not self._fitting:
@@ -271,10 +284,14 @@ class _Round:
         chosen = int(likely.argmax())
         if likely[chosen] < LIKELY:
             return None
-        return Proposal(plan=waiting[chosen].plan, label="measured on all", predicted_loss=float(np.exp(logs[chosen])))
+        return Proposal(
+            plan=waiting[chosen].plan,
+            label="promoted to the full search set",
+            predicted_loss=float(np.exp(logs[chosen])),
+        )
 
     def _again(self) -> Proposal:
-        """Where nothing new is to be had."""
+        """The solver's plan at the budget, proposed again if no new plan is found."""
         budget = self.question.budget_bytes
         plan = self.question.solver.solve(self.expected(budget), budget)
         predicted = self.surrogate.predicted_loss(plan)
@@ -282,7 +299,10 @@ class _Round:
 
     @property
     def _nothing(self) -> float | None:
-        """What a plan that is not for the budget is expected to gain there; gains of hypervolume have another unit."""
+        """Expected gain at the budget of a plan that does not aim at it: 0, or None if the focus is the front.
+
+        A hypervolume gain has another unit, so it is never given here.
+        """
         return None if self.question.focus == "front" else 0.0
 
     def _proposal(self, candidate: _Candidate, log_loss: float, sequences: int | None, gain: float | None) -> Proposal:

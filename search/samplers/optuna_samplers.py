@@ -1,4 +1,4 @@
-"""Optuna's own samplers, for comparison and for those who trust them."""
+"""Optuna's samplers, as baselines and as alternatives."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ from paredown.space.tensors import total_bytes
 
 Maker = Callable[[int], optuna.samplers.BaseSampler]
 Groups = Mapping[str, tuple[Site, ...]]
-"""Sites that share a parameter, by its name."""
+"""Sites that share a parameter, by the parameter's name."""
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 POPULATION = 20
-"""Of the genetic samplers; of 150 evaluations they make more than with Optuna's 50."""
+"""Population of the genetic samplers; with 150 evaluations it does better than Optuna's default of 50."""
 
 
 class OptunaSampler:
-    """One categorical parameter for each group of sites; a sampler of Optuna suggests the values.
+    """Proposes plans with an Optuna sampler over one categorical parameter for each group of sites.
 
-    Each trial gets a sampler of its own, seeded by the study's seed and the trial's number, and a study in memory that holds
-    the finished trials of lower number and nothing else. What a killed process wrote of the trial itself is not seen, so a
-    resumed study makes the same proposals. The plans that a study measures first are entered as if they had been suggested.
+    Each trial has its own Optuna sampler, seeded by the study's seed and the trial's number, and its own in-memory
+    Optuna study, which holds only the finished trials of lower number. Anything that a killed process wrote about the
+    trial itself is ignored, so a resumed study makes the same proposals. The plans that a study measures first are
+    entered as if Optuna had suggested them.
 
     Args:
-        make: The sampler of Optuna with this seed.
-        group: Which sites share a parameter.
-        question: What is asked.
+        make: Returns an Optuna sampler for a seed.
+        group: Returns the sites that share each parameter.
+        question: The problem.
     """
 
     def __init__(self, make: Maker, group: Callable[[Space], Groups], question: Question) -> None:
@@ -55,7 +56,7 @@ class OptunaSampler:
         }
 
     def seeded(self, trial: optuna.Trial, plan: Plan) -> None:
-        """Enters the plan's parameters; a choice that is not an option becomes the option nearest in bytes."""
+        """Enters a plan's parameters into a trial; a choice that is not an option becomes the one nearest in bytes."""
         decided = {site.name: choice for site, choice in plan.decided(self.question.space.inventory)}
         values = {}
         for name, sites in self._groups.items():
@@ -67,21 +68,21 @@ class OptunaSampler:
     def propose(
         self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
     ) -> Proposal:
-        """What Optuna suggests; where it leaves out more than it may, the last ones stay."""
+        """The plan that Optuna suggests; drops above the limit are undone, the last one first."""
         space, inventory = self.question.space, self.question.space.inventory
         chosen = dict(self._fixed)
         for name, choice in self._suggested(trial).items():
             for site in self._groups[name]:
                 chosen[site.name] = _nearest(site, choice, _options(site, space))
         plan = Plan.of(inventory, chosen)
-        while plan.drops(inventory) > space.max_drops:  # a block that stays may have a half that does not
+        while plan.drops(inventory) > space.max_drops:  # undoing the drop of a block may uncover the drop of its half
             last = [site.name for site, choice in plan.decided(inventory) if leaves_out(site, choice)][-1]
             chosen[last] = KEEP
             plan = Plan.of(inventory, chosen)
         return Proposal(plan=plan, label="suggested")
 
     def _suggested(self, trial: optuna.Trial, fixed: Mapping[str, str] | None = None) -> dict[str, Choice]:
-        """The choices that Optuna suggests, or the fixed ones, by group; also written to the trial."""
+        """The choices that Optuna suggests by group, or the fixed ones; writes them to the trial."""
         asked = self._asked(trial, fixed or {})
         for key, value in asked.system_attrs.items():
             trial.study._storage.set_trial_system_attr(trial._trial_id, key, value)
@@ -91,7 +92,7 @@ class OptunaSampler:
         }
 
     def _asked(self, trial: optuna.Trial, fixed: Mapping[str, str]) -> optuna.trial.FrozenTrial:
-        """The trial as Optuna asks for it in a study that holds the finished trials of lower number only."""
+        """The trial that Optuna asks for in a study that holds only the finished trials of lower number."""
         study = optuna.create_study(directions=trial.study.directions)
         before = [
             each for each in trial.study.get_trials(deepcopy=False, states=FINISHED) if each.number < trial.number
@@ -104,7 +105,10 @@ class OptunaSampler:
         return study.get_trials(deepcopy=False)[-1]
 
     def _select_parents(self, study: optuna.Study, before: Sequence[optuna.trial.FrozenTrial]) -> None:
-        """Selects the parents of every generation so far with the sampler of its first trial, as an uninterrupted process did."""
+        """Selects the parents of every generation so far with the sampler of its first trial.
+
+        That is what an uninterrupted process does, so a resumed study has the same parents.
+        """
         begun = -1
         for trial in before:
             sampler = self._make(self._seed(trial.number))
@@ -120,12 +124,12 @@ class OptunaSampler:
 
 
 def by_site(space: Space) -> Groups:
-    """Every site for itself."""
+    """One group for each site."""
     return {site.name: (site,) for site in space.searched}
 
 
 def by_role(space: Space) -> Groups:
-    """The leaves of a block in two: those of its feed-forward network and the others; every other site for itself."""
+    """Two groups for the leaves of each block, feed-forward network and the rest; one for every other site."""
     groups: dict[str, list[Site]] = {}
     feed_forward = {leaf for site in space.inventory.parents if site.kind == "ffn" for leaf in site.covers}
     for site in space.searched:
@@ -140,7 +144,7 @@ def _options(site: Site, space: Space) -> tuple[Choice, ...]:
 
 
 def _nearest(site: Site, choice: Choice, options: Sequence[Choice]) -> Choice:
-    """The choice, where it is no option the one of the nearest bytes."""
+    """The choice, or the option nearest in bytes if the choice is not an option."""
     if choice in options:
         return choice
     size = total_bytes(site_layout(site, choice))
@@ -150,14 +154,14 @@ def _nearest(site: Site, choice: Choice, options: Sequence[Choice]) -> Choice:
 def _quiet(
     make: Callable[..., optuna.samplers.BaseSampler], *values: object, **knobs: object
 ) -> optuna.samplers.BaseSampler:
-    """A sampler that Optuna calls experimental, without the warning."""
+    """A sampler that Optuna marks as experimental, made without its warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return make(*values, **knobs)
 
 
 def _fixed(values: Mapping[str, str], sampler: optuna.samplers.BaseSampler) -> optuna.samplers.BaseSampler:
-    """A sampler with some parameters fixed."""
+    """An Optuna sampler with some parameters fixed."""
     return _quiet(optuna.samplers.PartialFixedSampler, dict(values), sampler)
 
 
