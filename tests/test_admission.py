@@ -25,7 +25,7 @@ def without_tokenizer(model: Path, copy: Path) -> Path:
         ("data: TMP/missing.txt", "missing.txt cannot be read"),
         ("data: TMP/short.txt", "calibration"),
         ("latency: TMP/none.json", "no latency table"),
-        ("memory: 1KB\nlatency: measure", "say latency: off"),
+        ("memory: 1KB\nlatency: measure", "set latency: off"),
         ("sampler: fronteer", "frontier"),
         ("budget: 1%", "smallest"),
         ("timeout: 0.1", "too short to begin"),

@@ -88,7 +88,7 @@ def test_the_estimate_of_a_streamed_study_does_not_grow_with_depth(tmp_path: Pat
 
 
 def test_what_needs_the_whole_model_is_refused(pico: Folder, tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="the model is built: that takes .*; say latency: off"):
+    with pytest.raises(StudyError, match="timing plans builds the model, which takes .*; set latency: off"):
         Workbench(study(pico("llama"), tmp_path, memory="1KB"), tmp_path / "bank", 1).latency_table(
             tmp_path / "latency.json"
         )
