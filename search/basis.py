@@ -57,7 +57,7 @@ class Basis:
         values = np.array([losses[pair] for pair in self.pairs], dtype=np.float64)
         self.logs: Floats = np.log(np.maximum(values, TINY * values.max(initial=TINY)))
         self.groups = _groups(inventory, self.pairs)
-        first = np.unique(self.groups["site"], return_index=True)[1]  # pair of each site
+        first = np.unique(self.groups["site"], return_index=True)[1]  # first pair of each site
         self._sorted = {name: _sorted(self.groups[name][first]) for name in WHOLE_SITES}
         self._sorted |= {name: _sorted(self.groups[name]) for name in ("site", "choice")}
         self._leaves = {site.name: i for i, site in enumerate(inventory.leaves)}

@@ -27,7 +27,7 @@ Seconds = Callable[[Sequence[Measurement]], float]
 """Expected time of measurements [s]; those already made take none."""
 
 Step = Callable[[str, int, int], None]
-"""Progress callback: name of the step, units done, units in all."""
+"""Progress callback: name of the step, units done, total units."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,7 @@ class Enumerator:
 
     Args:
         bench: Workbench of a small causal model; its bank is filled.
-        told: Progress callback: plans done, plans in all.
+        told: Progress callback: plans done, total plans.
 
     Raises:
         StudyError: If the model is not causal, or a site outside the blocks has more than one choice.

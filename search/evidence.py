@@ -61,9 +61,9 @@ class Evidence:
         space: Sites and options.
         planned: The model in which plans are scored.
         bank: Compressed sites, and the statistics of their inputs.
-        texts: Sequences disjoint from those of the bank's statistics, on which calibrated choices look too good.
+        texts: Sequences disjoint from those of the bank's statistics; on those, calibrated choices would look too good.
         facts: File of facts about these weights and texts; None to store none.
-        progress: Progress callback: measurements done, measurements in all.
+        progress: Progress callback: measurements done, total measurements.
 
     Attributes:
         forward_tokens: Forward cost of all facts that were requested, in tokens through the whole model; includes

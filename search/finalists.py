@@ -196,7 +196,7 @@ def time_deployed(
         if at_once >= len(plans):
             with suppress(MemoryError):
                 time_these(list(plans))
-            gc.collect()  # an error keeps the models alive that were built before it
+            gc.collect()  # frees the models that the error's traceback kept alive
         for name in plans if not found else ():
             time_these([name])
     except (MemoryError, EvaluationError) as error:
@@ -212,8 +212,8 @@ def distinct(records: Sequence[Record]) -> list[Record]:
 def _survival(finalists: Finalists, selection: Mapping[int, Selected], seed: int) -> Survival | None:
     """Gain of the best trial over the solver's plan, on the search set and on the selection set.
 
-    None if the best trial is the solver's plan, if either was not measured on the selection set, or if the search set
-    has only one sequence.
+    None if the best trial is a solver's plan, if either was not measured on the selection set, or if the two cannot be
+    paired on at least two sequences of the search set.
     """
     best, solver = next(iter(finalists.searched), None), finalists.solver
     if best is None or solver is None or best.origin == "solver" or not {best.number, solver.number} <= set(selection):

@@ -53,7 +53,7 @@ def narrowed(space: Space, free: Space, losses: Mapping[tuple[str, Choice], floa
     """
     inventory, solver = space.inventory, Solver(free)
     smallest = solver.smallest().size_bytes(inventory)
-    if smallest > budget_bytes:  # only a choice without a sibling is that small
+    if smallest > budget_bytes:  # only choices without a data-free sibling fit the budget
         return space
     most = max(smallest, min(int(HIGHEST * budget_bytes), inventory.original_bytes))
     budgets = np.linspace(max(smallest, int(LOWEST * budget_bytes)), most, POINTS).astype(int).tolist()

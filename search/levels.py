@@ -93,7 +93,7 @@ class Levels:
         return levels
 
     def decides(self, levels: Integers) -> Flags:
-        """Whether each site's level takes effect, that is, no other site overrules it; same shape."""
+        """Whether each site's choice takes effect: not if another site overrules it, nor at an idle top; same shape."""
         overrules = ~self.is_leaf & (levels < self.top)
         below_blocks = ((overrules & self._is_block).astype(np.float32) @ self.covers.astype(np.float32)) > 0
         overrules &= ~below_blocks

@@ -36,7 +36,7 @@ MIDDLE = (0.3, 0.7)
 """Range of the solver's budget within a step of the front, as fractions of the step's bytes."""
 
 MOST_PAIRS = 1000
-"""Number of (site, choice) pairs from which on `MEANS`, `DRAWS` and `STRUCTURES` count as 1, to save time."""
+"""Number of (site, choice) pairs from which on `MEANS`, `DRAWS` and `STRUCTURES` count as 1."""
 
 STRUCTURES = 6
 """Structures near those of the best plans that the solver completes, if the space has structures."""
@@ -48,7 +48,7 @@ MOVES = 300
 """Moves drawn for one proposal."""
 
 BUILT = 32
-"""Most promising moves that become candidates beside the solver's plans."""
+"""Most promising moves that become candidates besides the solver's plans."""
 
 RUNG = 0.25
 """Fraction of the search set that a new plan at the budget is first measured on."""
@@ -60,10 +60,10 @@ MARGIN = 0.1
 """Distance of the hypervolume's reference point above the largest log loss of the front."""
 
 LIKELY = 0.2
-"""Probability of beating the best plan from which on a plan on a lower rung is measured on the whole search set."""
+"""Least probability of beating the best plan at which a plan is promoted from its rung to the whole search set."""
 
 WAITING = 64
-"""Most of the latest trials on lower rungs, and of those on the whole set, that a promotion considers."""
+"""Most trials that a promotion considers, on lower rungs and on the whole search set each: the latest ones."""
 
 
 @samplers.register("frontier")
