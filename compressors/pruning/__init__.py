@@ -1,4 +1,4 @@
-"""Which weights of a matrix go: one file per criterion; a new one is found by being here.
+"""Pruning criteria: one file per criterion, registered by being in this folder.
 
 Like the methods, these files import torch only inside the functions that touch tensors.
 """

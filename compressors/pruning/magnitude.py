@@ -1,4 +1,4 @@
-"""The smallest weights go."""
+"""Magnitude pruning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 
 def magnitude(weight: Tensor, pattern: Pattern, statistics: Statistics) -> Pruned:
-    """The largest magnitudes of each group stay as they are."""
+    """Keeps the largest magnitudes of each group, unchanged.
+
+    Source:
+        Han et al., 2015, "Learning both Weights and Connections for Efficient Neural Networks", arXiv 1506.02626,
+        without the retraining.
+    """
     return Pruned(mask=pattern.mask(weight.abs()), weight=weight)
 
 

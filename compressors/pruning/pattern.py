@@ -1,4 +1,4 @@
-"""The places that stay, equally many in each group of a row; and the criteria that choose them, by name."""
+"""Sparsity patterns, which keep equally many weights in each group of a row, and the registry of pruning criteria."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pattern:
-    """So many of each group of neighbouring weights of a row stay.
+    """A sparsity pattern: ``kept`` weights of every ``group`` neighbours in a row.
 
     Attributes:
-        kept: Weights of a group that stay.
-        group: Weights in a group; a whole row where the places are free.
+        kept: Weights kept in each group.
+        group: Weights in a group; the whole row if positions are unconstrained.
     """
 
     kept: int
     group: int
 
     def mask(self, scores: Tensor) -> Tensor:
-        """True at the highest scores of each group; shape ``(rows, columns)``."""
+        """Mask of the highest scores of each group; shape ``(rows, columns)``."""
         grouped = scores.reshape(len(scores), -1, self.group)
         return highest(grouped, self.kept).view(scores.shape)
 
 
 def highest(scores: Tensor, count: Tensor | int) -> Tensor:
-    """True at the ``count`` highest along the last dimension; the first of equals. Counts broadcast to ``(..., 1)``."""
+    """Mask of the ``count`` highest scores along the last dimension.
+
+    Ties go to the first. ``count`` broadcasts to ``(..., 1)``.
+    """
     import torch
 
     order = scores.argsort(dim=-1, descending=True, stable=True)
@@ -42,11 +45,11 @@ def highest(scores: Tensor, count: Tensor | int) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pruned:
-    """What is left of a matrix.
+    """A pruned matrix.
 
     Attributes:
-        mask: True where a weight stays, shape ``(rows, columns)``.
-        weight: The matrix whose weights stay; elsewhere it means nothing.
+        mask: True where a weight is kept, shape ``(rows, columns)``.
+        weight: Values of the kept weights, same shape; entries outside the mask are meaningless.
     """
 
     mask: Tensor
@@ -58,11 +61,11 @@ Prune = Callable[["Tensor", Pattern, Statistics], Pruned]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criterion:
-    """An algorithm.
+    """A pruning criterion.
 
     Attributes:
-        prune: Prunes a float32 matrix ``(rows, columns)``, which it does not modify.
-        needs: Statistics that it asks for.
+        prune: Prunes a float32 matrix ``(rows, columns)``; does not modify it.
+        needs: Statistics that it requires.
     """
 
     prune: Prune

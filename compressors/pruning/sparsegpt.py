@@ -1,4 +1,4 @@
-"""Weights go one column after the other, and those to the right make up for them."""
+"""SparseGPT: columns are pruned in turn, and the columns to their right compensate."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ if TYPE_CHECKING:
 
 
 def sparsegpt(weight: Tensor, pattern: Pattern, statistics: Statistics) -> Pruned:
-    """Optimal brain surgery column by column, with the Hessian of the output's squared error.
+    """Optimal brain surgery column by column, with the Hessian of the squared output error.
 
-    A weight costs ``w**2 / U[j, j]**2``, where U is the upper Cholesky factor of the inverse Hessian. The places of `BLOCK`
-    columns, or of a shorter group, are chosen when the errors of all columns before them have reached them. So that each row
-    keeps equally many, the places that are left to a row go to the cheapest of all columns that are left of its group, and
-    those within the block are settled. What a following step loses by rounding the values is not made up for.
+    Pruning a weight costs ``w**2 / U[j, j]**2``, where U is the upper Cholesky factor of the inverse Hessian. The mask
+    is decided for `BLOCK` columns at a time, or one group if that is shorter, once the errors of all earlier columns
+    have been passed on to them. Every row keeps equally many weights: its remaining quota goes to the costliest of all
+    remaining columns of the group, and only the decisions inside the block are final. The loss from rounding the values
+    in a later step is not compensated.
 
     Source:
-        Frantar & Alistarh, 2023, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", arXiv 2301.00774,
-        section 3. There a block of columns keeps its share over all rows together; here each row keeps its own.
+        Frantar & Alistarh, 2023, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", arXiv
+        2301.00774, section 3. The original prunes a fixed share of each block over all rows together; here each row
+        keeps its own share.
     """
     import torch
 
@@ -50,7 +52,10 @@ def sparsegpt(weight: Tensor, pattern: Pattern, statistics: Statistics) -> Prune
 
 
 def inverse_factor(statistics: Statistics) -> Tensor:
-    """The upper Cholesky factor U of the inverse of the damped second moment, ``U.T @ U``; float32, kept for other choices."""
+    """The upper Cholesky factor U of the inverse of the damped second moment, ``U.T @ U``; float32.
+
+    Cached with the statistics for other choices.
+    """
     import torch
 
     key = "sparsegpt.inverse_factor"

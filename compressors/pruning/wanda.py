@@ -1,4 +1,4 @@
-"""The weights go that add least to the output, each on its own."""
+"""Wanda: each weight is scored alone, by its magnitude times the size of its input."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def wanda(weight: Tensor, pattern: Pattern, statistics: Statistics) -> Pruned:
-    """The largest products of a weight's magnitude and its input's root mean square stay as they are.
+    """Keeps the weights of largest magnitude times root mean square of the input, unchanged.
 
     Source:
-        Sun et al., 2023, "A Simple and Effective Pruning Approach for Large Language Models", arXiv 2306.11695, section 3;
-        the norm of an input there is its root mean square here, times a constant.
+        Sun et al., 2023, "A Simple and Effective Pruning Approach for Large Language Models", arXiv 2306.11695, section
+        3. The paper takes the norm of the input, which is its root mean square times a constant.
     """
     size = statistics["second_moment"].diagonal().clamp(min=0).sqrt()
     return Pruned(mask=pattern.mask(weight.abs() * size), weight=weight)

@@ -1,4 +1,4 @@
-"""How a weight finds its place on a grid: one file per algorithm; a new one is found by being here.
+"""Rounding algorithms: one file per algorithm, registered by being in this folder.
 
 Like the methods, these files import torch only inside the functions that touch tensors.
 """

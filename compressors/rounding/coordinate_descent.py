@@ -1,4 +1,4 @@
-"""Codes and scales of GPTQ improved in turns, until the layer's output error hardly falls any more."""
+"""Coordinate descent on codes and scales, started from GPTQ."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROUNDS = 2
-"""Times that the scales are fitted again; a sweep over the codes comes before each and after the last."""
+"""Refits of the scales; a sweep over the codes precedes each, and one more follows the last."""
 
 RIDGE = 1e-4
-"""How much a scale that hardly matters is held where it is, as a share of the mean curvature."""
+"""Ridge that pulls each scale towards its present value, as a share of the mean curvature."""
 
 CHUNK = 1 << 23
-"""Most numbers in the normal equations that are solved at once."""
+"""Upper bound on the entries of the normal equations that are solved in one batch."""
 
 
 def coordinate_descent(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
-    """Starts from GPTQ; then each code in turn is the best given all others, and the scales of a row are the best given its codes.
+    """Codes and scales after coordinate descent on the output error, started from GPTQ.
 
-    The output error, the Hessian damped as GPTQ's, never grows from step to step.
+    Each sweep visits the codes column by column and sets each to its optimum given all others. Between sweeps the
+    scales of a row are refitted by least squares to its codes. The output error never grows from step to step; its
+    Hessian is damped as in GPTQ.
 
     Source:
-        Behdin et al., 2023, "QuantEase: Optimization-based Quantization for Language Models", arXiv 2309.01885, for cyclic coordinate
-        descent over the codes; the turns with the scales are those of Zhang et al., 2024, "COMQ: A Backpropagation-Free Algorithm for
-        Post-Training Quantization", arXiv 2403.07134, here for all groups of a row at once.
+        Behdin et al., 2023, "QuantEase: Optimization-based Quantization for Language Models", arXiv 2309.01885, for
+        cyclic coordinate descent over the codes; Zhang et al., 2024, "COMQ: A Backpropagation-Free Algorithm for
+        Post-Training Quantization", arXiv 2403.07134, for alternating with the scales, here for all groups of a row at
+        once.
     """
     start = gptq(weight, grid, statistics)
     order, _ = inverse_factor(statistics)
@@ -51,11 +54,11 @@ def swept_codes(
 
     Args:
         weight: Shape ``(rows, columns)``; not modified.
-        codes: As ``weight``; not modified.
+        codes: Same shape; not modified.
         scale: Shape ``(rows, groups, 1)``.
-        zero: As ``scale``.
+        zero: Shape ``(rows, groups, 1)``.
         grid: The grid.
-        order: In which the columns are visited.
+        order: Order in which the columns are visited.
         curvature: Positive definite, shape ``(columns, columns)``.
     """
     curvature = curvature[order][:, order]
@@ -71,7 +74,7 @@ def swept_codes(
 
 
 def fitted_scale(weight: Tensor, codes: Tensor, scale: Tensor, zero: Tensor, grid: Grid, curvature: Tensor) -> Tensor:
-    """The scales of least output error with these codes, as bfloat16 holds them; a row that would not gain keeps its own."""
+    """The least-squares scales for these codes, rounded to bfloat16; a row whose error would not fall keeps its own."""
     import torch
 
     rows = max(1, CHUNK // scale.shape[1] ** 2)

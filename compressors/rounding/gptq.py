@@ -1,4 +1,4 @@
-"""GPTQ: each column's rounding error is made up for by the columns that are still to be rounded."""
+"""GPTQ: columns are rounded in turn, and the rounding error of each is compensated in those still to come."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 MOST_DAMPING = 100.0
-"""Most damping, as a share of the mean diagonal; rounding errors of a second moment take far less."""
+"""Upper bound on the damping, as a share of the mean diagonal; a valid second moment needs far less."""
 
 
 def gptq(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
-    """Codes of small error in the layer's output, found column by column, those of the largest inputs first.
+    """Codes that keep the output error small, found column by column, largest inputs first.
 
-    Scales and zero points of all groups are fitted before the columns are put in order ("static groups"), so that the
-    order costs no bytes; a weight counts as much as its error would after all others made up for it. Columns whose inputs
-    are always zero are rounded to nearest.
+    Scales and zero points of all groups are fitted before the columns are reordered ("static groups"), so the order
+    costs no bytes. In that fit a weight's squared error is weighted by the error that remains once all other weights
+    have compensated for it. Columns whose inputs are always zero are rounded to nearest.
 
     Source:
-        Frantar et al., 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", arXiv 2210.17323,
-        algorithm 1; order and static groups as in its authors' code.
+        Frantar et al., 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", arXiv
+        2210.17323, algorithm 1; order and static groups as in its authors' code.
     """
     order, factor = inverse_factor(statistics)
     importance = weight.new_empty(len(order))
@@ -38,9 +38,10 @@ def gptq(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
 
 
 def inverse_factor(statistics: Statistics) -> tuple[Tensor, Tensor]:
-    """Columns by falling second moment, and the upper triangular ``U`` with ``U' U`` the inverse of the Hessian in that order.
+    """Columns by falling second moment, and the inverse Hessian's factor in that order.
 
-    Kept with the statistics: several bit-widths of a matrix, and several matrices that read the same inputs, share it.
+    The factor is the upper triangular ``U`` where ``U' U`` is the inverse Hessian. Both are cached with the statistics:
+    all bit-widths of a matrix, and all matrices that read the same inputs, share them.
     """
     if "gptq" not in statistics.derived:
         moment = statistics["second_moment"]
@@ -51,10 +52,10 @@ def inverse_factor(statistics: Statistics) -> tuple[Tensor, Tensor]:
 
 
 def _damped_factor(moment: Tensor) -> Tensor:
-    """The factor with as little damping as makes the Hessian positive definite in float32.
+    """The factor with the least damping that makes the Hessian positive definite in float32.
 
     Raises:
-        EvaluationError: If even `MOST_DAMPING` does not: the matrix is no second moment.
+        EvaluationError: If even `MOST_DAMPING` does not: the matrix is not a second moment.
     """
     damping = DAMPING
     while True:
@@ -67,15 +68,15 @@ def _damped_factor(moment: Tensor) -> Tensor:
 
 
 def compensated_codes(weight: Tensor, scale: Tensor, zero: Tensor, grid: Grid, order: Tensor, factor: Tensor) -> Tensor:
-    """Codes of a matrix, each column rounded to nearest after the errors of those before it were passed on.
+    """Codes of a matrix, each column rounded to nearest after the errors of earlier columns were compensated in it.
 
     Args:
         weight: Shape ``(rows, columns)``; not modified.
         scale: Shape ``(rows, groups, 1)``.
-        zero: As ``scale``.
+        zero: Shape ``(rows, groups, 1)``.
         grid: The grid.
-        order: The columns in their order.
-        factor: As `inverse_factor` gives it.
+        order: Order in which the columns are rounded.
+        factor: Inverse factor in that order, from `inverse_factor`.
     """
     import torch
 
@@ -95,7 +96,7 @@ def compensated_codes(weight: Tensor, scale: Tensor, zero: Tensor, grid: Grid, o
 
 
 def by_column(grouped: Tensor, grid: Grid, order: Tensor) -> Tensor:
-    """What is known of each group, shape ``(rows, groups, 1)``, for each column in an order; shape ``(columns, rows)``."""
+    """Values per group, shape ``(rows, groups, 1)``, expanded to ordered columns, shape ``(columns, rows)``."""
     return grouped[:, order // grid.group, 0].T.contiguous()
 
 

@@ -1,4 +1,4 @@
-"""The grid that weights are rounded to, what rounding gives, and the algorithms by name."""
+"""The quantization grid, the result of rounding, and the registry of rounding algorithms."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """Steps of one size for every group of weights of a row.
+    """A uniform quantization grid, with one scale per group of weights in a row.
 
     Attributes:
-        bits: Of a code.
-        group: Weights that share a scale, along in_features.
-        symmetric: Whether the zero point is the middle of the codes; otherwise each group has its own.
+        bits: Bits per code.
+        group: Weights along in_features that share a scale.
+        symmetric: True if the zero point is the middle code; otherwise each group has its own zero point.
     """
 
     bits: int
@@ -34,17 +34,17 @@ class Grid:
 
     @property
     def half(self) -> int:
-        """The middle: the zero point where there is none."""
+        """The middle code: the zero point of a symmetric grid."""
         return 1 << (self.bits - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rounded:
-    """A matrix on a grid: ``(code - zero) * scale``, or ``levels[code] * scale`` for algorithms with levels of their own.
+    """A matrix on a grid: ``(code - zero) * scale``, or ``levels[code] * scale`` if the algorithm defines levels.
 
     Attributes:
         codes: Integers in ``[0, 2**bits)``, shape ``(rows, columns)``.
-        scale: Shape ``(rows, groups)``; float32 holding what bfloat16 can.
+        scale: Shape ``(rows, groups)``; float32 tensor of values that bfloat16 represents exactly.
         zero: Integers, shape ``(rows, groups)``.
     """
 
@@ -58,13 +58,13 @@ Round = Callable[["Tensor", Grid, Statistics], Rounded]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounding:
-    """An algorithm.
+    """A rounding algorithm.
 
     Attributes:
-        round: Rounds a float32 matrix ``(rows, columns)``, which it does not modify.
-        needs: Statistics that it asks for.
-        levels: Its own values in place of evenly spaced ones, by code; None for integers.
-        fault: Why a grid is not for it, with the remedy; None where it is.
+        round: Rounds a float32 matrix ``(rows, columns)``; does not modify it.
+        needs: Statistics that it requires.
+        levels: Value of each code if they are not evenly spaced; None for integers.
+        fault: Says why it cannot use a grid, with the remedy; None if it can.
     """
 
     round: Round
@@ -77,7 +77,7 @@ roundings: Registry[Rounding] = Registry("algorithm")
 
 
 def stored(scale: Tensor) -> Tensor:
-    """A scale as bfloat16 holds it, never zero."""
+    """The scale rounded to bfloat16; never zero, since magnitudes below 1e-30 become 1e-30."""
     import torch
 
     scale = torch.where(scale.abs() < 1e-30, torch.full_like(scale, 1e-30), scale)
@@ -85,5 +85,5 @@ def stored(scale: Tensor) -> Tensor:
 
 
 def codes_of(grouped: Tensor, scale: Tensor, zero: Tensor, grid: Grid) -> Tensor:
-    """The nearest codes; all of shape ``(rows, groups, group)`` or with a last dimension of 1."""
+    """The nearest codes; all arguments have shape ``(rows, groups, group)`` or a last dimension of 1."""
     return (grouped / scale + zero).round().clamp(0, grid.top)

@@ -1,4 +1,4 @@
-"""HQQ: grids fitted to most of a group's weights, its outliers left aside."""
+"""HQQ: grids fitted under a norm that is robust to outliers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NORM = 0.7
-"""The p of the norm whose p-th power is made small: below 1, so that few large errors weigh less than many small ones."""
+"""Exponent p of the loss ``sum(abs(error) ** p)``; below 1, so that few large errors cost less than many small ones."""
 
 PENALTY, GROWTH, STEPS = 10.0, 1.01, 20
-"""Of the quadratic term that splits the problem: its first weight, the factor by which it grows, and the number of steps."""
+"""Half-quadratic splitting: initial penalty, its growth factor per step, and the number of steps."""
 
 
 def hqq(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
-    """Half-quadratic splitting, from the grid that spans the weights; the best grid on the way by the norm, the first included.
+    """Half-quadratic splitting started from the min-max grid; each group keeps the visited grid of lowest loss.
 
-    In turns, the errors are shrunk to those of the outliers, and the grid is fitted to the weights without them. Errors are
-    shrunk in steps of the grid, which makes the penalty the same for weights of any size.
+    Two steps alternate: shrinkage separates the outliers from the errors, then the grid is fitted to the weights
+    without them. Shrinkage works in units of the grid step, so the penalty does not depend on the size of the weights.
 
     Source:
-        Badri & Shaji, 2023, "Half-Quadratic Quantization of Large Machine Learning Models", Mobius Labs. There only the zero
-        point is fitted, to any real number. Zero points are integers in the files here, which would leave nothing to fit, so the
-        scale is fitted with them.
+        Badri & Shaji, 2023, "Half-Quadratic Quantization of Large Machine Learning Models", Mobius Labs. The original
+        fits only the zero point, as a real number. Stored zero points are integers here, which would leave nothing to
+        fit, so the scale is fitted too.
     """
     import torch
 
@@ -48,13 +48,13 @@ def hqq(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
 
 
 def _shrunk(error: Tensor, penalty: float) -> Tensor:
-    """The generalized soft-thresholding of Badri & Shaji: small errors are zero, large ones nearly what they were."""
+    """Generalized soft-thresholding of Badri & Shaji: small errors become zero, large ones hardly shrink."""
     magnitude = error.abs().clamp(min=1e-8)
     return error.sign() * (magnitude - magnitude ** (NORM - 1) / penalty).clamp(min=0)
 
 
 def _fitted(target: Tensor, codes: Tensor, scale: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Scale and whole zero point of least squares for these codes; the scale as it was where all codes are the same."""
+    """Least-squares scale and integer zero point for these codes; the scale is unchanged where all codes are equal."""
     import torch
 
     def mean(values: Tensor) -> Tensor:
@@ -70,14 +70,14 @@ def _fitted(target: Tensor, codes: Tensor, scale: Tensor, grid: Grid) -> tuple[T
 
 
 def _norm(grouped: Tensor, scale: Tensor, zero: Tensor, grid: Grid) -> Tensor:
-    """The p-th power of the norm of each group's errors."""
+    """Sum of each group's absolute errors to the power `NORM`, shape ``(rows, groups, 1)``."""
     error = (codes_of(grouped, scale, zero, grid) - zero) * scale - grouped
     return (error.abs() ** NORM).sum(-1, keepdim=True)
 
 
 def _fault(grid: Grid) -> str | None:
     return (
-        "hqq fits zero points, which a symmetric grid has not; use symmetric=false or another algorithm"
+        "hqq fits zero points, but a symmetric grid has none; use symmetric=false or another algorithm"
         if grid.symmetric
         else None
     )

@@ -1,4 +1,4 @@
-"""Round to nearest, on the range of the largest weight."""
+"""Round to nearest on the min-max range of each group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 
 
 def round_to_nearest(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
-    """Each group's grid spans its weights: up to the largest magnitude (symmetric), or from the smallest to the largest."""
+    """Codes on a grid that spans the weights of each group.
+
+    A symmetric grid reaches to the largest magnitude; an asymmetric one spans the smallest to the largest weight.
+
+    Source:
+        Nagel et al., 2021, "A White Paper on Neural Network Quantization", arXiv 2106.08295, section 3.1, min-max
+        range.
+    """
     import torch
 
     grouped = weight.view(len(weight), -1, grid.group)

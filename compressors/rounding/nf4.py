@@ -1,4 +1,4 @@
-"""NormalFloat4: the quantiles of a normal distribution as levels."""
+"""NormalFloat4: 16 levels at quantiles of a normal distribution."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ LEVELS = (
 
 
 def nf4(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
-    """The nearest level of each weight, as a share of the largest magnitude of its group.
+    """The nearest level to each weight, scaled by the largest magnitude of its group.
 
     Source:
-        Dettmers et al., 2023, "QLoRA: Efficient Finetuning of Quantized LLMs", arXiv 2305.14314, section 3 and the table of values in its
-        appendix. Its scales of scales ("double quantization") are left out: here a scale is bfloat16, as of every grid.
+        Dettmers et al., 2023, "QLoRA: Efficient Finetuning of Quantized LLMs", arXiv 2305.14314, section 3 and the
+        table of values in its appendix. Its quantization of the scales ("double quantization") is left out: scales are
+        bfloat16, as for every grid here.
     """
     import torch
 
@@ -39,8 +40,8 @@ def nf4(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
 
 def _fault(grid: Grid) -> str | None:
     if grid.bits != 4:
-        return f"nf4 has 16 levels, which are 4 bits, not {grid.bits}; use bits=4 or another algorithm"
-    return None if grid.symmetric else "nf4 has levels in place of zero points; use symmetric=true or another algorithm"
+        return f"nf4 has 16 levels and needs 4 bits, got {grid.bits}; use bits=4 or another algorithm"
+    return None if grid.symmetric else "nf4 has no zero points; use symmetric=true or another algorithm"
 
 
 roundings.register("nf4")(Rounding(round=nf4, levels=LEVELS, fault=_fault))

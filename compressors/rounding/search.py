@@ -1,4 +1,4 @@
-"""Scales fitted to the weights: the best of a few ranges, then least squares."""
+"""Scales fitted to the weights: a search over clipping ranges, each refined by least squares."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.74, 0.68, 0.6, 0.52, 0.44)
-"""Candidate ranges of a grid, as shares of the group's largest weight."""
+"""Candidate clipping ranges, as shares of the group's full range."""
 
 AT_ONCE = 1 << 15
-"""Weights whose grids are fitted together: what is computed on the way stays in the processor's cache."""
+"""Upper bound on the weights whose grids are fitted in one batch, so that intermediates stay in the CPU cache."""
 
 
 def search(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
-    """Codes and scales of least squared error among the candidate grids, entries weighted by their importance where it is known."""
+    """Codes and scales of least squared error among the candidate grids, weighted by importance where it is known.
+
+    Source:
+        Nagel et al., 2021, "A White Paper on Neural Network Quantization", arXiv 2106.08295, section 3.1, range by mean
+        squared error; the least-squares scale of the resulting codes is added here.
+    """
     rows = len(weight)
     grouped = weight.view(rows, -1, grid.group)
     importance = statistics.importance
@@ -34,7 +39,7 @@ def fitted_grid(grouped: Tensor, grid: Grid, importance: Tensor | None = None) -
     Args:
         grouped: Weights, shape ``(rows, groups, group)``.
         grid: The grid.
-        importance: Of each squared error; a shape that broadcasts to that of ``grouped``.
+        importance: Weight of each squared error; broadcasts to the shape of ``grouped``.
     """
     import torch
 
@@ -69,14 +74,14 @@ def _fitted_grid(grouped: Tensor, grid: Grid, importance: Tensor | None) -> tupl
 
 
 def _candidates(grouped: Tensor, grid: Grid) -> Iterator[tuple[Tensor, Tensor]]:
-    """Scales (rounded to what is stored) and zero points, each of shape ``(rows, groups, 1)``."""
+    """Candidate scales (rounded to bfloat16) and zero points, each of shape ``(rows, groups, 1)``."""
     import torch
 
     low = grouped.amin(-1, keepdim=True).clamp(max=0)
     high = grouped.amax(-1, keepdim=True).clamp(min=0)
     if grid.symmetric:
         reach = torch.maximum(-low, high)
-        # The grid has one step more below zero: a negative scale puts it on the side of the largest weight.
+        # The grid has one more code below zero; a negative scale moves that code to the side of the largest weight.
         sign = torch.where(high > -low, -1.0, 1.0)
         for shrink in SHRINK:
             yield stored(sign * reach * shrink / grid.half), torch.full_like(reach, grid.half)
@@ -87,7 +92,7 @@ def _candidates(grouped: Tensor, grid: Grid) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _least_squares_scale(grouped: Tensor, steps: Tensor, scale: Tensor, importance: Tensor | None) -> Tensor:
-    """The scale that fits the weights best with these steps of the grid; the given one where all steps are zero."""
+    """The least-squares scale for these grid steps; the given one where all steps are zero."""
     import torch
 
     weighted = steps if importance is None else steps * importance
