@@ -174,14 +174,14 @@ def test_other_families_go_all_the_way(pico: Folder, tmp_path: Path, name: str) 
         (
             "gpt2",
             "transformer.h.0.mlp.c_fc",
-            "transformers loads no quantized Conv1D; keep transformer.h.0.mlp.c_fc or use target paredown",
+            "transformers cannot load a quantized Conv1D; keep transformer.h.0.mlp.c_fc or use target paredown",
         ),
         (
             "llama",
             "model.embed_tokens",
-            "transformers loads no quantized Embedding; keep model.embed_tokens or use target paredown",
+            "transformers cannot load a quantized Embedding; keep model.embed_tokens or use target paredown",
         ),
-        ("bert", "bert.embeddings.word_embeddings", "transformers loads no quantized Embedding"),
+        ("bert", "bert.embeddings.word_embeddings", "transformers cannot load a quantized Embedding"),
     ],
 )
 def test_what_transformers_cannot_carry_is_refused_with_the_reason(

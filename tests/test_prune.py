@@ -225,7 +225,7 @@ def test_a_sparsity_outside_the_open_interval_is_refused(sparsity: str) -> None:
 
 def test_what_contradicts_itself_is_refused() -> None:
     """A pattern has one sparsity, divides the row, and its values have no inputs of their own; each with the remedy."""
-    with pytest.raises(PlanError, match=r"pattern 2:4 has sparsity 0\.5, not 0\.6; give that or pattern=row"):
+    with pytest.raises(PlanError, match=r"pattern 2:4 means sparsity 0\.5, got 0\.6; set that sparsity or pattern=row"):
         parse_choice("prune sparsity=0.6 pattern=2:4")
     with pytest.raises(PlanError, match="did you mean 'wanda'"):
         parse_choice("prune sparsity=0.5 algorithm=wnda")
@@ -233,6 +233,6 @@ def test_what_contradicts_itself_is_refused() -> None:
         matrix_fault(parse_choice("prune sparsity=0.5 pattern=2:4"), (8, 43))
     )
     followed = parse_choice("prune sparsity=0.5 then prune sparsity=0.5 algorithm=wanda")
-    assert "needs the second_moment of inputs, which values of pruned rows have not" in str(
+    assert "needs the second_moment of its inputs, but the values of pruned rows have none" in str(
         matrix_fault(followed, (8, 16))
     )

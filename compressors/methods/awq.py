@@ -1,4 +1,4 @@
-"""Activation-aware scaling: channels of large inputs get larger weights, which lose less by rounding."""
+"""Activation-aware scaling: channels with large inputs get larger weights, so rounding loses less of them."""
 
 from __future__ import annotations
 
@@ -18,52 +18,64 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EXPONENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Exponents tried when ``alpha`` is not given."""
+
 SMALLEST = 1e-4
+"""Lower bound on a channel scale before normalisation."""
 
 
 @methods.register("awq")
 class Awq(Choice):
-    """Input channels are scaled by a power of their mean magnitude, and what makes them by the inverse: the output stays the same.
+    """Scales input channels by a power of their mean magnitude and inverts it upstream; the output is unchanged.
 
-    The scales of what reads a norm are folded into the norm, those of the last matrix into the rows of the one before it where
-    what lies between keeps a scale. What follows then rounds a matrix whose important columns are larger. The exponent is the
-    one of a few whose rounding adds least to the output, by the second moment of the inputs; a calibrated algorithm of what
-    follows is tried as round-to-nearest.
+    The scales of matrices that read a norm are folded into the norm. Those of the last matrix are folded into the rows
+    of the one before it, where everything in between commutes with a scale. ``then`` thus rounds a matrix whose
+    important columns are larger. The exponent is the one of ten candidates whose rounding adds the least output error,
+    by the second moment of the inputs. A calibrated algorithm in ``then`` is replaced by its data-free default for
+    these tries.
 
     Source:
-        Lin et al., 2023, "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration", arXiv 2306.00978,
-        section 3.2; the normalisation of the scales as in its authors' code.
+        Lin et al., 2023, "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration", arXiv
+        2306.00978, section 3.2; the normalisation of the scales as in its authors' code.
     """
 
     method: ClassVar[str] = "awq"
     kinds: ClassVar[frozenset[Kind]] = frozenset({"ffn", "attention"})
 
-    alpha: float | None = Field(default=None, ge=0, le=1, description="exponent of the scales; none: the best of ten")
+    alpha: float | None = Field(
+        default=None, ge=0, le=1, description="exponent of the channel scales; none: the best of ten candidates"
+    )
 
     @classmethod
     def site_offers(cls, site: Site) -> Sequence[Choice]:
-        """3 bits of feed-forward networks: GPTQ alone makes up for most of what attentions lose."""
+        """Default space: 3-bit feed-forward networks.
+
+        Attention is left out: GPTQ alone recovers most of its loss.
+        """
         if not site.norm or site.kind != "ffn":
             return ()
         return (cls.build({"then": rounded([member.shape for member in site.members], 3)}),)
 
     def supports(self, site: Site, target: Target) -> str | None:
-        """A norm with other numbers is a norm everywhere."""
+        """None: every target runs it, since only the values of a norm change."""
         return None
 
     def site_fault(self, site: Site) -> str | None:
-        """No norm to fold the scales into."""
+        """Why a site cannot take it: it has no norm to fold the scales into."""
         if site.norm:
             return None
-        return "no norm is known that only its matrices read, so its inputs cannot be scaled; take quantize for each matrix"
+        return (
+            "no norm is known that only its matrices read, so its inputs cannot be scaled; "
+            "use quantize for each matrix instead"
+        )
 
     @property
     def uses(self) -> frozenset[Statistic]:
-        """Magnitudes of the inputs, and what a change of a column does to the output where exponents are tried."""
+        """Mean magnitudes of the inputs; also their second moment if exponents are tried."""
         return frozenset({"mean_absolute"} if self.alpha is not None else {"mean_absolute", "second_moment"})
 
     def restructure(self, site: Site, original: Structure) -> Structure:
-        """The same function with scaled columns: from the norm to its readers, then from the last maker to the reader."""
+        """The same function with scaled columns: from norm to readers, then from the last maker to the reader."""
         import torch
 
         *makers, reader = original.matrices
@@ -97,14 +109,21 @@ class Awq(Choice):
         magnitude: Tensor,
         shared: tuple[int, int] = (1, 1),
     ) -> Tensor:
-        """Scales of the channels that matrices read, each used by as many columns as share it."""
+        """Scales of the channels that the matrices read.
+
+        Args:
+            matrices: Readers of the channels, float32.
+            statistics: Statistics of each reader.
+            magnitude: Mean magnitude of each channel.
+            shared: Groups of neighbouring channels, and the columns that share each channel of a group.
+        """
         if self.alpha is not None:
             return power(magnitude, self.alpha)
         candidates = [power(magnitude, alpha) for alpha in EXPONENTS]
         return min(candidates, key=lambda scale: self.error(matrices, statistics, spread(scale, shared)))
 
     def error(self, matrices: Sequence[Tensor], statistics: Sequence[Statistics], scale: Tensor) -> float:
-        """What rounding matrices with scaled columns adds to their outputs: trace(dW H dW')."""
+        """Output error that rounding adds to matrices with scaled columns: trace(dW H dW')."""
         import torch
 
         from paredown.compressors.storage import decode_matrix, encode_matrix
@@ -119,28 +138,29 @@ class Awq(Choice):
 
 
 def data_free(choice: Choice) -> Choice:
-    """The choice with the algorithm that it has by default, where the one that it names is calibrated."""
+    """The choice with its default algorithm, if the one that it names is calibrated."""
     field = type(choice).model_fields.get("algorithm")
     return choice.model_copy(update={"algorithm": field.default}) if choice.needs and field else choice
 
 
 def power(magnitude: Tensor, alpha: float) -> Tensor:
-    """Mean magnitudes to a power, with 1 in the middle of their range."""
+    """Mean magnitudes to a power, divided by the geometric mean of the largest and the smallest."""
     scale = magnitude.pow(alpha).clamp(min=SMALLEST)
     middle: Tensor = (scale.max() * scale.min()).sqrt()
     return scale / middle
 
 
 def binary(scale: Tensor) -> Tensor:
-    """The nearest powers of two, which no floating-point number loses a digit by."""
+    """The nearest powers of two: scaling by them is exact in floating point."""
     return scale.log2().round().exp2()
 
 
 def folded(site: Site, norm: Mapping[str, Tensor], scale: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The scale of what reads a norm, and the norm whose output is smaller by it, in the numbers that its own type holds.
+    """Column scales of what reads a norm, and the norm divided by them, rounded to its stored dtype.
 
-    The scale is the quotient of the norm's weights before and after, so that no more is lost than float32 loses. A bias in a
-    narrower type takes powers of two only. Channels that the type cannot hold stay as they are.
+    The returned scale is the ratio of the norm's weight before and after rounding, so only float32 rounding is lost. A
+    norm with a bias in a dtype narrower than float32 takes powers of two only. Channels that the dtype cannot represent
+    are left unscaled.
     """
     import torch
 
@@ -159,9 +179,10 @@ def folded(site: Site, norm: Mapping[str, Tensor], scale: Tensor) -> tuple[Tenso
 
 
 def sharing(site: Site) -> tuple[int, int] | None:
-    """How the columns of the reader share the channels of the maker before it; None where those may not be scaled.
+    """How the reader's columns share the channels of the maker before it; None if those must not be scaled.
 
-    Groups of neighbouring channels, and how many columns share each channel of a group.
+    Returns:
+        Groups of neighbouring channels, and the columns that share each channel of a group.
     """
     rows, columns = site.members[-2].shape[0], site.members[-1].shape[1]
     if not site.homogeneous:
@@ -172,6 +193,6 @@ def sharing(site: Site) -> tuple[int, int] | None:
 
 
 def spread(scale: Tensor, shared: tuple[int, int]) -> Tensor:
-    """Scales of columns from those of the channels that they share: a head of values is read by each query head of its group."""
+    """Column scales from channel scales: each query head of a group reads the same value head."""
     groups, columns = shared
     return scale.view(groups, 1, -1).expand(-1, columns, -1).reshape(-1)

@@ -1,4 +1,4 @@
-"""A narrower floating-point type."""
+"""Cast to a narrower floating-point type."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ class Cast(Choice):
 
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
-        """Where the original is wider."""
+        """Default space: only where the original dtype is wider than 16 bits."""
         return (cls(),) if ITEM_BYTES[member.dtype] > 2 else ()
 
     def supports(self, site: Site, target: Target) -> str | None:
-        """Every target runs it."""
+        """None: every target runs it."""
         return None
 
     def own(self, shape: Shape, dtype: str) -> Layout:
-        """Two bytes a weight."""
+        """Two bytes per weight."""
         return {"weight": TensorSpec("bfloat16", shape)}
 
     def encode(
         self, weight: Tensor, statistics: Statistics = NO_STATISTICS
     ) -> tuple[dict[str, Tensor], dict[str, Part]]:
-        """Rounded to nearest even."""
+        """The matrix rounded to nearest even."""
         import torch
 
         return {"weight": weight.to(torch.bfloat16)}, {}
 
     def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        """The same numbers."""
+        """The bfloat16 values as float32, exact."""
         return own["weight"].float()

@@ -1,4 +1,4 @@
-"""A codebook of values in place of a grid."""
+"""Scalar codebooks: each weight is one of a few values found by k-means."""
 
 from __future__ import annotations
 
@@ -26,58 +26,61 @@ STATISTICS: dict[str, frozenset[Statistic]] = {
 
 @methods.register("cluster")
 class Cluster(Choice):
-    """Weights replaced by the nearest of ``clusters`` values, found by k-means; each row has its own scale.
+    """Each weight is replaced by the nearest of ``clusters`` k-means values; each row has its own scale.
 
-    A squared error counts once (``none``), as much as the mean square of the weight's input (``inputs``), or as the diagonal of
-    the Fisher information (``fisher``).
+    ``weighting`` sets the weight of each squared error: 1 (``none``), the mean square of the weight's input
+    (``inputs``) or the diagonal of the Fisher information (``fisher``).
 
     Source:
-        Kim et al., 2023, "SqueezeLLM: Dense-and-Sparse Quantization", arXiv 2306.07629, for k-means weighted by the Fisher
-        information.
+        Kim et al., 2023, "SqueezeLLM: Dense-and-Sparse Quantization", arXiv 2306.07629, for k-means weighted by the
+        Fisher information.
     """
 
     method: ClassVar[str] = "cluster"
     kinds: ClassVar[frozenset[Kind]] = frozenset({"linear", "embedding"})
     without_statistics: ClassVar[Mapping[str, Any] | None] = {"weighting": "none"}
 
-    clusters: int = Field(ge=2, le=256, description="values in a codebook")
+    clusters: int = Field(ge=2, le=256, description="values in each codebook")
     rows: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         default="all", description="neighbouring rows that share a codebook"
     )
     weighting: Literal["none", "inputs", "fisher"] = Field(
-        default="none", description="what a squared error is multiplied with"
+        default="none", description="weight of each squared error: 1, mean square of the input, or Fisher information"
     )
 
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
-        """Codes of 4 bits, for embeddings: of layers whose inputs are known, codebooks of vectors lose less at the same bytes."""
+        """Default space: 4-bit codes for embeddings.
+
+        Linear layers have calibration inputs, and vector codebooks lose less there at the same bytes.
+        """
         return (cls(clusters=16),) if kind == "embedding" else ()
 
     def canonical(self, shape: Shape) -> Choice:
-        """As many rows as there are share one codebook."""
+        """``rows="all"`` if one codebook serves the whole matrix."""
         return self.model_copy(update={"rows": "all"}) if self.rows != "all" and self.rows >= shape[0] else self
 
     @property
     def uses(self) -> frozenset[Statistic]:
-        """What the weighting asks for."""
+        """Statistics that the weighting requires."""
         return STATISTICS[self.weighting]
 
     @property
     def storage_only(self) -> bool:
-        """No kernel looks weights up."""
+        """True: no kernel computes with codebooks."""
         return True
 
     @property
     def bits(self) -> int:
-        """Bits of an index."""
+        """Bits per index."""
         return (self.clusters - 1).bit_length()
 
     def codebooks(self, rows: int) -> int:
-        """Codebooks of a matrix of so many rows; the last may serve fewer."""
+        """Codebooks for a matrix with this many rows; the last may serve fewer rows than the others."""
         return 1 if self.rows == "all" else -(-rows // self.rows)
 
     def own(self, shape: Shape, dtype: str) -> Layout:
-        """Packed indices, the codebooks, and the rows' scales."""
+        """Packed indices, codebooks and row scales."""
         rows, columns = shape
         return {
             "indices_packed": TensorSpec("int32", (rows, packed_columns(columns, self.bits))),
@@ -88,7 +91,11 @@ class Cluster(Choice):
     def encode(
         self, weight: Tensor, statistics: Statistics = NO_STATISTICS
     ) -> tuple[dict[str, Tensor], dict[str, Part]]:
-        """Codebooks of the scaled weights and the nearest value of each weight; the scales fitted to them, and both once more."""
+        """Codebooks, indices and row scales from two rounds of k-means.
+
+        The first round clusters the weights scaled by their row's root mean square. The scales are then refitted by
+        least squares, and the second round clusters with those.
+        """
         import torch
 
         importance = self._importance(weight, statistics)
@@ -124,7 +131,7 @@ class Cluster(Choice):
         return statistics["importance"]
 
     def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        """The codebook's values at the indices, times the rows' scales."""
+        """Codebook values at the indices, times the row scales."""
         import torch
 
         rows = shape[0] if self.rows == "all" else self.rows
@@ -136,7 +143,7 @@ class Cluster(Choice):
 
 
 def _fitted_scale(weight: Tensor, importance: Tensor, values: Tensor, scale: Tensor) -> Tensor:
-    """Of each row the scale of least squared error, as bfloat16 holds it; the given one where nothing tells."""
+    """The least-squares scale of each row, rounded to bfloat16; the given one where the fit is not positive."""
     import torch
 
     power = (importance * values.square()).sum(1, keepdim=True)

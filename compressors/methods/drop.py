@@ -1,4 +1,4 @@
-"""A block, or its attention or feed-forward network, left out."""
+"""Removal of a block, or of its attention or feed-forward network alone."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from paredown.space.target import Target
 
 @methods.register("drop")
 class Drop(Choice):
-    """The block, or its attention or feed-forward network alone, is left out: what comes in goes on as it is."""
+    """Removes the block, or its attention or feed-forward network alone; the residual stream bypasses it."""
 
     method: ClassVar[str] = "drop"
     kinds: ClassVar[frozenset[Kind]] = frozenset({"block", "attention", "ffn"})
 
     @classmethod
     def site_offers(cls, site: Site) -> Sequence[Choice]:
-        """Always there."""
+        """Default space: always offered."""
         return (cls(),)
 
     def supports(self, site: Site, target: Target) -> str | None:
-        """Every target runs a model with fewer blocks; paredown's own a block without one of its halves."""
+        """Every target runs a model with fewer blocks; only target paredown runs a block with one half removed."""
         if site.kind == "block" or target.name == "paredown":
             return None
-        return f"{target.name} runs no block without its {site.kind}; drop the whole block or use target paredown"
+        return f"{target.name} cannot run a block without its {site.kind}; drop the whole block or use target paredown"
 
     def shapes(self, site: Site) -> Sequence[Shape]:
-        """Nothing is left."""
+        """Empty: no matrix remains."""
         return ()

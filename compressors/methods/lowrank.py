@@ -1,4 +1,4 @@
-"""Low-rank factors in place of a matrix."""
+"""Low-rank factorisation of a matrix."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MULTIPLE = 32
-"""A share of the full rank is rounded down to this, where it is that large: integer kernels and groups fit then."""
+"""A rank given as a share is rounded down to a multiple of this if it is at least that, to fit kernels and groups."""
 
 DAMPING = 0.01
-"""Share of the mean second moment that is added to all: what calibration did not see is approximated as by plain SVD."""
+"""Added to the eigenvalues of the second moment, as a share of their mean.
+
+Directions that calibration did not see are then approximated as by plain SVD.
+"""
 
 
 class Factored(Choice):
-    """What choices with two factors have in common: how large the factors are, and how they are found."""
+    """Base of the methods with two factors: their rank and how they are computed."""
 
-    rank: int | None = Field(default=None, ge=1, description="inner size of the two factors")
+    rank: int | None = Field(default=None, ge=1, description="inner dimension of the two factors")
     rank_fraction: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="in place of rank: a share of the full rank, rounded down to a multiple of 32 above that",
+        description="rank as a share of the full rank, instead of rank; from 32 up rounded down to a multiple of 32",
     )
     algorithm: Literal["svd", "whitened"] = Field(
         default="svd",
-        description="svd loses least of the weights, whitened least of the outputs on the calibration texts",
+        description="svd minimises the error of the weights, whitened that of the outputs on the calibration texts",
     )
 
     @model_validator(mode="after")
@@ -45,7 +48,7 @@ class Factored(Choice):
         return self
 
     def rank_of(self, shape: Shape) -> int:
-        """The inner size for a matrix of this shape."""
+        """The rank for a matrix of this shape."""
         if self.rank is not None:
             return self.rank
         assert self.rank_fraction is not None
@@ -53,30 +56,30 @@ class Factored(Choice):
         return share // MULTIPLE * MULTIPLE if share >= MULTIPLE else max(1, share)
 
     def factor_shapes(self, shape: Shape) -> dict[str, Shape]:
-        """``left @ right`` has the shape of the matrix."""
+        """Shapes of ``left`` and ``right``, whose product has the shape of the matrix."""
         rank = self.rank_of(shape)
         return {"left": (shape[0], rank), "right": (rank, shape[1])}
 
     def fault(self, shape: Shape) -> str | None:
-        """A rank above that of the matrix."""
+        """Why a matrix cannot take it: the rank exceeds its full rank."""
         rank = self.rank_of(shape)
-        return f"rank {rank} is above the full rank {min(shape)} of {shape}" if rank > min(shape) else None
+        return f"rank {rank} is above the full rank {min(shape)} of shape {shape}" if rank > min(shape) else None
 
     def canonical(self, shape: Shape) -> Choice:
-        """The absolute rank."""
+        """The same choice with an absolute rank."""
         return self.model_copy(update={"rank": self.rank_of(shape), "rank_fraction": None})
 
     @property
     def uses(self) -> frozenset[Statistic]:
-        """The second moment: to whiten with, or to say what the factors read."""
+        """The second moment if it is needed: to whiten, or to derive the inputs of the factors for ``then``."""
         calibrated = self.algorithm == "whitened" or bool(self.then and self.then.needs)
         return frozenset({"second_moment"}) if calibrated else frozenset()
 
     def factors(self, weight: Tensor, statistics: Statistics) -> tuple[Tensor, Tensor]:
         """The two factors, ``(out_features, rank)`` with orthonormal columns and ``(rank, in_features)``.
 
-        All scale is in the right one: where rows share a scale, the left factor's columns are then rounded alike, though
-        some matter more; each row of the right one has its own scale anyway.
+        The right factor carries all of the scale. If the rows of the left one share a scale, all its columns are
+        rounded with the same error, although some matter more; each row of the right one has its own scale anyway.
         """
         basis = _basis(weight, statistics) if self.algorithm == "whitened" else _left_vectors(weight)
         left = basis[:, : self.rank_of((weight.shape[0], weight.shape[1]))]
@@ -85,16 +88,16 @@ class Factored(Choice):
 
 @methods.register("lowrank")
 class LowRank(Factored):
-    """The best approximation of a given rank, as two factors: of the weights, or of the outputs on the calibration texts.
+    """The best approximation of a given rank, as two factors: of the weights, or of the calibration outputs.
 
-    Of all projections of the outputs to ``rank`` dimensions, ``whitened`` takes the one that loses the least of them on the
-    calibration texts: the squared error is the sum of the squared singular values of ``W S`` that are left out, where
-    ``S S'`` is the inputs' second moment. No inverse of it is taken, so that it may be singular.
+    ``whitened`` minimises the squared output error on the calibration texts: the sum of the squared singular values of
+    ``W S`` that are left out, where ``S S'`` is the inputs' second moment. It projects the outputs onto the leading
+    left singular vectors. It needs no inverse of the second moment, which may be singular.
 
     Source:
-        Eckart & Young, 1936, "The approximation of one matrix by another of lower rank", Psychometrika 1(3). Whitened: Wang et
-        al., 2024, "SVD-LLM: Truncation-aware Singular Value Decomposition for Large Language Model Compression", arXiv
-        2403.07378, whose update of the factors after truncation is not part of this.
+        Eckart & Young, 1936, "The approximation of one matrix by another of lower rank", Psychometrika 1(3). Whitened:
+        Wang et al., 2024, "SVD-LLM: Truncation-aware Singular Value Decomposition for Large Language Model
+        Compression", arXiv 2403.07378, without its update of the factors after truncation.
     """
 
     method: ClassVar[str] = "lowrank"
@@ -102,7 +105,10 @@ class LowRank(Factored):
 
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
-        """Half of full rank with factors of 4 bits, which lose less than half as many factors of 8; those where no group fits."""
+        """Default space: half of the full rank with 4-bit factors, which lose less than a quarter with 8-bit factors.
+
+        A quarter with 8-bit factors is offered where no group size fits.
+        """
         size = next((s for s in (64, 32) if min(member.shape) // 2 >= s and member.shape[1] % s == 0), None)
         then = (
             {"method": "quantize", "bits": 4, "group_size": size, "algorithm": "gptq"}
@@ -113,13 +119,13 @@ class LowRank(Factored):
         return (cls.build({"rank": rank, "algorithm": "whitened", "then": then}),) if kind == "linear" and rank else ()
 
     def parts(self, shape: Shape) -> Mapping[str, Shape]:
-        """``left @ right`` is the matrix."""
+        """The two factors, whose product is the matrix."""
         return self.factor_shapes(shape)
 
     def encode(
         self, weight: Tensor, statistics: Statistics = NO_STATISTICS
     ) -> tuple[dict[str, Tensor], dict[str, Part]]:
-        """The factors, each with what is known of its own inputs: the right one reads x, the left one reads ``right @ x``."""
+        """The factors, each with the statistics of its own input: the right one reads x, the left one ``right @ x``."""
         left, right = self.factors(weight, statistics)
         importance = statistics.importance
         reads_x = Statistics(
@@ -134,9 +140,8 @@ class LowRank(Factored):
             moment = (moment + moment.T) / 2
         spread = None
         if moment is not None and statistics.mean_absolute is not None:
-            spread = moment.diagonal().clamp(min=0).sqrt() * math.sqrt(
-                2 / math.pi
-            )  # of a normal distribution: an estimate
+            # Mean absolute value of a normal distribution: an estimate.
+            spread = moment.diagonal().clamp(min=0).sqrt() * math.sqrt(2 / math.pi)
         reads_right = Statistics(
             second_moment=moment,
             mean_absolute=spread,
@@ -150,7 +155,7 @@ class LowRank(Factored):
 
 
 def _left_vectors(matrix: Tensor) -> Tensor:
-    """Left singular vectors, those of the largest singular values first; the same on every run."""
+    """Left singular vectors by falling singular value; deterministic."""
     import torch
 
     left: Tensor = torch.linalg.svd(matrix, full_matrices=False).U
@@ -158,7 +163,10 @@ def _left_vectors(matrix: Tensor) -> Tensor:
 
 
 def _basis(weight: Tensor, statistics: Statistics) -> Tensor:
-    """Left singular vectors of ``W S``; those of the last matrix are kept for its other ranks."""
+    """Left singular vectors of ``W S``.
+
+    Those of the last matrix are cached with the statistics for its other ranks.
+    """
     digest = hashlib.sha256(weight.numpy().tobytes()).digest()
     kept = statistics.derived.get("lowrank basis")
     if kept is None or kept[0] != digest:
@@ -168,7 +176,10 @@ def _basis(weight: Tensor, statistics: Statistics) -> Tensor:
 
 
 def _root(statistics: Statistics) -> Tensor:
-    """A matrix S with ``S S' = H``, the damped second moment of the inputs; kept, since it depends on them alone."""
+    """A matrix S where ``S S'`` is the damped second moment of the inputs.
+
+    Cached with the statistics, since it depends on them alone.
+    """
     import torch
 
     if "lowrank root" not in statistics.derived:

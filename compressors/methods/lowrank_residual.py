@@ -1,4 +1,4 @@
-"""Low-rank factors for what is large in a matrix, and few bits for the rest."""
+"""Low-rank factors plus a compressed residual."""
 
 from __future__ import annotations
 
@@ -18,31 +18,35 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FACTORS: Mapping[int, Choice] = {16: Cast(), 8: Quantize(bits=8)}
-"""How the factors are stored, by bits."""
+"""Choice that stores the factors, by bits."""
 
 
 @methods.register("lowrank-residual")
 class LowRankResidual(Factored):
-    """Two factors, and what they leave of the matrix compressed by ``then``.
+    """Two low-rank factors, and the residual compressed by ``then``.
 
-    The factors are fitted to what ``then`` loses, in turn with it, and the round that loses the least is taken: of the weights
-    (``svd``) or of the outputs on the calibration texts (``whitened``). With no rounds they are fitted to the matrix itself. The
-    residual is taken from the factors as they are stored, so that their rounding is made up for by what follows.
+    The factors are fitted to the error of ``then``, which in turn compresses what the factors leave; the round of least
+    loss is taken. The loss is the error of the weights (``svd``) or of the outputs on the calibration texts
+    (``whitened``). With ``rounds=0`` the factors are fitted once, to the matrix itself. The residual is computed from
+    the factors as they are stored, so ``then`` also corrects their rounding.
 
     Source:
-        Zhang et al., 2024, "LQER: Low-Rank Quantization Error Reconstruction for LLMs", arXiv 2402.02446, fits factors to the
-        scaled error of rounding; Li et al., 2023, "LoftQ: LoRA-Fine-Tuning-Aware Quantization for Large Language Models", arXiv
-        2310.08659, takes turns. Without rounds, Li et al., 2024, "SVDQuant: Absorbing Outliers by Low-Rank
-        Components for 4-Bit Diffusion Models", arXiv 2411.05007.
+        Zhang et al., 2024, "LQER: Low-Rank Quantization Error Reconstruction for LLMs", arXiv 2402.02446, fits factors
+        to the scaled rounding error. Li et al., 2023, "LoftQ: LoRA-Fine-Tuning-Aware Quantization for Large Language
+        Models", arXiv 2310.08659, alternates. Without rounds: Li et al., 2024, "SVDQuant: Absorbing Outliers by
+        Low-Rank Components for 4-Bit Diffusion Models", arXiv 2411.05007.
     """
 
     method: ClassVar[str] = "lowrank-residual"
 
     factor_bits: int = Field(
-        default=8, description="16 or 8: how the two factors are stored", json_schema_extra={"enum": list(FACTORS)}
+        default=8, description="bits of the stored factors: 16 or 8", json_schema_extra={"enum": list(FACTORS)}
     )
     rounds: int = Field(
-        default=4, ge=0, le=32, description="how often the factors are fitted to what is lost; 0: to the matrix, once"
+        default=4,
+        ge=0,
+        le=32,
+        description="fits of the factors to the rounding error; 0: one fit, to the matrix itself",
     )
 
     @field_validator("factor_bits")
@@ -54,17 +58,20 @@ class LowRankResidual(Factored):
 
     @classmethod
     def examples(cls) -> Sequence[Choice]:
-        """In no default space; 3 bits and a small rank."""
+        """Documentation example, since no default space offers the method: 3 bits and a small rank."""
         return (cls.build({"rank": 32, "then": {"method": "quantize", "bits": 3, "group_size": 64}}),)
 
     def fault(self, shape: Shape) -> str | None:
-        """A residual that nothing compresses."""
+        """Why a matrix cannot take it: nothing compresses the residual, or the rank is too high."""
         if self.then is None:
-            return "lowrank-residual stores the whole residual; add 'then quantize bits=3', or use 'lowrank' for the factors alone"
+            return (
+                "lowrank-residual stores the whole residual; add 'then quantize bits=3', "
+                "or use 'lowrank' for the factors alone"
+            )
         return super().fault(shape)
 
     def own(self, shape: Shape, dtype: str) -> Layout:
-        """The factors."""
+        """The stored factors."""
         step = FACTORS[self.factor_bits]
         return {
             f"{name}.{key}": spec
@@ -73,13 +80,13 @@ class LowRankResidual(Factored):
         }
 
     def parts(self, shape: Shape) -> Mapping[str, Shape]:
-        """What the factors leave."""
+        """The residual."""
         return {"residual": shape}
 
     def encode(
         self, weight: Tensor, statistics: Statistics = NO_STATISTICS
     ) -> tuple[dict[str, Tensor], dict[str, Part]]:
-        """The factors as stored, and the matrix less their product; it reads what the matrix reads."""
+        """The stored factors, and the residual with the statistics of the matrix."""
         best, least = (
             self._fitted(weight if self.rounds == 0 else weight - self._kept(weight, statistics), weight, statistics),
             None,
@@ -96,7 +103,7 @@ class LowRankResidual(Factored):
         return own, {"residual": Part(matrix=residual, statistics=statistics)}
 
     def _fitted(self, target: Tensor, weight: Tensor, statistics: Statistics) -> tuple[dict[str, Tensor], Tensor]:
-        """Factors as stored for a target, and what they leave of the matrix."""
+        """Stored factors fitted to ``target``, and the residual that they leave of ``weight``."""
         own: dict[str, Tensor] = {}
         for name, factor in zip(("left", "right"), self.factors(target, statistics), strict=True):
             stored = FACTORS[self.factor_bits].encode(factor.contiguous())[0]
@@ -104,7 +111,7 @@ class LowRankResidual(Factored):
         return own, weight - self.product(own, (weight.shape[0], weight.shape[1]))
 
     def _kept(self, matrix: Tensor, statistics: Statistics) -> Tensor:
-        """What ``then`` makes of a matrix."""
+        """The matrix after encoding and decoding by ``then``."""
         from paredown.compressors.storage import decode_matrix, encode_matrix
 
         then = self.then or KEEP
@@ -113,7 +120,7 @@ class LowRankResidual(Factored):
         )
 
     def _lost(self, difference: Tensor, statistics: Statistics) -> float:
-        """Squared error of the weights, or of the outputs."""
+        """Squared error of the weights (``svd``) or of the outputs (``whitened``)."""
         changed = difference @ statistics["second_moment"] if self.algorithm == "whitened" else difference
         return float((changed.double() * difference).sum())
 
@@ -122,7 +129,7 @@ class LowRankResidual(Factored):
         return parts["residual"].float() + self.product(own, shape)
 
     def product(self, own: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        """Of the factors as stored."""
+        """The product of the stored factors."""
         left, right = (
             FACTORS[self.factor_bits].decode(self.factor(own, name), {}, part)
             for name, part in self.factor_shapes(shape).items()
@@ -130,5 +137,5 @@ class LowRankResidual(Factored):
         return left @ right
 
     def factor(self, own: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-        """The tensors that store one factor."""
+        """The tensors of one stored factor."""
         return {key.removeprefix(f"{name}."): tensor for key, tensor in own.items() if key.startswith(f"{name}.")}

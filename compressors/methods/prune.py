@@ -1,4 +1,4 @@
-"""Unstructured and semi-structured pruning: single weights go."""
+"""Unstructured and semi-structured pruning of single weights."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 @methods.register("prune")
 class Prune(Choice):
-    """The weights that matter most, equally many in each row, and where they were.
+    """Keeps the most important weights, equally many in each row, and stores their values and positions.
 
-    ``magnitude`` keeps the largest, ``wanda`` those that add most to the output, ``sparsegpt`` those that the others can least
-    make up for, which it lets them do. Places are a bitmap; with a pattern ``N:M`` the number of the combination that stays of
-    every M neighbours.
+    ``magnitude`` keeps the largest weights, ``wanda`` those that contribute most to the output. ``sparsegpt`` keeps
+    those whose loss the others can compensate least, and updates the others to compensate. Positions are stored as a
+    bitmap; with a pattern ``N:M``, as the index of the combination kept of every M neighbours.
     """
 
     method: ClassVar[str] = "prune"
     without_statistics: ClassVar[Mapping[str, Any] | None] = {"algorithm": "magnitude"}
 
-    sparsity: float = Field(gt=0, lt=1, description="share of the weights that go")
+    sparsity: float = Field(gt=0, lt=1, description="share of the weights that are removed")
     pattern: Literal["row", "1:4", "2:4", "4:8"] = Field(
-        default="row", description="equally many stay in each row, or N of every M neighbours"
+        default="row", description="row: keep equally many weights in each row; N:M: keep N of every M neighbours"
     )
-    algorithm: str = Field(default="magnitude", description="how the weights that stay are chosen")
+    algorithm: str = Field(default="magnitude", description="criterion that selects the weights to keep")
 
     @field_validator("algorithm")
     @classmethod
@@ -46,9 +46,8 @@ class Prune(Choice):
     @field_validator("pattern", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:
-        return (
-            f"{value // 60}:{value % 60}" if isinstance(value, int) else value
-        )  # YAML 1.1 reads 2:4 as a number of base 60
+        # YAML 1.1 reads 2:4 as a base-60 integer.
+        return f"{value // 60}:{value % 60}" if isinstance(value, int) else value
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -56,32 +55,39 @@ class Prune(Choice):
             kept, group = self._ratio
             if self.sparsity != 1 - kept / group:
                 raise ValueError(
-                    f"pattern {self.pattern} has sparsity {1 - kept / group}, not {self.sparsity}; give that or pattern=row"
+                    f"pattern {self.pattern} means sparsity {1 - kept / group}, got {self.sparsity}; "
+                    "set that sparsity or pattern=row"
                 )
         return self
 
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
-        """Half of the weights, the rest in 4 bits."""
+        """Default space: half of the weights removed, the rest in 4 bits."""
         then = {"method": "quantize", "bits": 4}
         return (cls.build({"sparsity": 0.5, "algorithm": "sparsegpt", "then": then}),) if kind == "linear" else ()
 
     def fault(self, shape: Shape) -> str | None:
-        """Rows that the pattern does not fill; a step that asks what the inputs of the values were, of which there are none."""
+        """Why a matrix cannot take it: the pattern does not divide the row, or ``then`` is calibrated on inputs.
+
+        The packed values have no input of their own, so a later step can use their importance only.
+        """
         if self.pattern != "row" and shape[1] % self._ratio[1]:
             return f"pattern {self.pattern} does not divide in_features {shape[1]}; use pattern=row"
         if self.then and (asked := self.then.needs - {"importance"}):
-            return f"'{self.then}' needs the {min(asked)} of inputs, which values of pruned rows have not; use an algorithm that does not"
+            return (
+                f"'{self.then}' needs the {min(asked)} of its inputs, but the values of pruned rows have none; "
+                "use an algorithm that needs none"
+            )
         return None
 
     @property
     def uses(self) -> frozenset[Statistic]:
-        """What the algorithm asks for."""
+        """Statistics that the criterion requires."""
         return criteria[self.algorithm].needs
 
     @property
     def storage_only(self) -> bool:
-        """Zeros take their time like other numbers."""
+        """True: no kernel skips the zeros."""
         return True
 
     @property
@@ -90,14 +96,14 @@ class Prune(Choice):
         return int(kept), int(group)
 
     def places(self, columns: int) -> Pattern:
-        """The pattern of a row of this many weights."""
+        """The sparsity pattern for rows of this length."""
         if self.pattern == "row":
             return Pattern(kept=max(1, round(columns * (1 - self.sparsity))), group=columns)
         kept, group = self._ratio
         return Pattern(kept=kept, group=group)
 
     def own(self, shape: Shape, dtype: str) -> Layout:
-        """A bit per weight, rows padded to bytes; or a packed number per group."""
+        """One bit per weight, rows padded to bytes; for N:M, one packed index per group."""
         rows, columns = shape
         if self.pattern == "row":
             return {"bitmap": TensorSpec("uint8", (rows, -(-columns // 8)))}
@@ -105,7 +111,7 @@ class Prune(Choice):
         return {"places_packed": TensorSpec("int32", (rows, packed_columns(columns // len(table[0]), _bits(table))))}
 
     def parts(self, shape: Shape) -> Mapping[str, Shape]:
-        """The values that are left, row by row."""
+        """The kept values, row by row."""
         rows, columns = shape
         places = self.places(columns)
         return {"values": (rows, columns // places.group * places.kept)}
@@ -113,7 +119,11 @@ class Prune(Choice):
     def encode(
         self, weight: Tensor, statistics: Statistics = NO_STATISTICS
     ) -> tuple[dict[str, Tensor], dict[str, Part]]:
-        """The places, and the values in the order of the columns, each as important as its input is large."""
+        """Positions, and the kept values in column order.
+
+        Each value's importance comes from the statistics; without one, from the mean square of its input if the
+        criterion uses that.
+        """
         import torch
 
         rows, columns = weight.shape
@@ -134,7 +144,7 @@ class Prune(Choice):
         return {"places_packed": pack(chosen, _bits(table))}, {"values": values}
 
     def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        """The values at their places, zeros elsewhere."""
+        """The values at their positions, zeros elsewhere."""
         import torch
 
         if self.pattern == "row":
@@ -146,7 +156,7 @@ class Prune(Choice):
 
 
 def combinations_of(places: Pattern) -> list[list[bool]]:
-    """Every way to keep so many of a group, in one fixed order: the numbers that are stored are places in this list."""
+    """All kept/dropped masks of a group in a fixed order; the stored indices refer to this list."""
     return [[place in kept for place in range(places.group)] for kept in combinations(range(places.group), places.kept)]
 
 
@@ -155,7 +165,7 @@ def _bits(table: Sequence[Sequence[bool]]) -> int:
 
 
 def _as_numbers(mask: Tensor, group: int) -> Tensor:
-    """Groups of so many places as binary numbers, the first place lowest; shape ``(rows, columns / group)``."""
+    """Bits of each group as one integer, first position lowest; shape ``(rows, columns / group)``."""
     import torch
 
     return (mask.view(len(mask), -1, group).long() << torch.arange(group)).sum(-1)

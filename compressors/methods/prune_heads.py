@@ -1,4 +1,4 @@
-"""Structured pruning of attentions: whole heads of keys and values go, with the queries that look at them."""
+"""Structured pruning of attention: key-value heads are removed with the query heads that share them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @methods.register("prune-heads")
 class PruneHeads(Narrowing):
-    """The heads of keys and values that matter least are removed, each with the group of query heads that shares it.
+    """Removes the least important key-value heads, each with the group of query heads that shares it.
 
     A group's importance is the product of the norms of its values and of the columns that read it (``magnitude``), the
-    mean square of what it adds to the output (``activation``), or what is lost when the other heads make up for it
-    (``reconstruct``). One group stays at least.
+    mean square of its contribution to the output (``activation``), or the loss that remains once the other heads
+    compensate (``reconstruct``). At least one group stays.
     """
 
     method: ClassVar[str] = "prune-heads"
@@ -28,7 +28,7 @@ class PruneHeads(Narrowing):
 
     @classmethod
     def site_offers(cls, site: Site) -> Sequence[Choice]:
-        """A quarter or half of the groups, the rest in 4 bits."""
+        """Default space: a quarter or half of the groups removed, the rest in 4 bits."""
         offers: list[Choice] = []
         for sparsity in (0.25, 0.5):
             choice = cls.build({"sparsity": sparsity, "algorithm": "reconstruct"})
@@ -37,13 +37,13 @@ class PruneHeads(Narrowing):
         return offers
 
     def kept(self, groups: int) -> int:
-        """Groups that are left."""
+        """Number of groups kept."""
         return max(1, round(groups * (1 - self.sparsity)))
 
     def site_fault(self, site: Site) -> str | None:
-        """Heads that cannot be taken apart, or a sparsity that removes none."""
+        """Why a site cannot take it: its heads cannot be separated, or the sparsity removes none."""
         if site.heads is None:
-            return "its code takes no other number of heads; keep them, or drop the whole attention"
+            return "its model code has a fixed number of heads; keep them, or drop the whole attention"
         groups = site.heads[1]
         return (
             None
@@ -52,7 +52,7 @@ class PruneHeads(Narrowing):
         )
 
     def shapes(self, site: Site) -> Sequence[Shape]:
-        """Fewer rows of queries, keys and values, fewer columns where they are read."""
+        """Shapes with fewer rows of queries, keys and values, and fewer columns in the matrix that reads them."""
         if site.heads is None:
             return super().shapes(site)
         *makers, reader = (member.shape for member in site.members)
@@ -64,7 +64,7 @@ class PruneHeads(Narrowing):
         ]
 
     def restructure(self, site: Site, original: Structure) -> Structure:
-        """The groups that stay, in their order."""
+        """The site with only the kept groups, in their original order."""
         groups = site.heads[1] if site.heads else 1
         return self.narrowed(original, self.groups(original.matrices, original.statistics[-1], groups), groups)
 
@@ -72,9 +72,9 @@ class PruneHeads(Narrowing):
         """Indices of the groups that stay, ascending.
 
         Args:
-            matrices: Queries, keys, values and, last, the one that reads them.
-            statistics: Of the last one.
-            groups: How many there are.
+            matrices: Queries, keys, values and, last, the matrix that reads them.
+            statistics: Statistics of that last matrix.
+            groups: Number of groups in the original.
         """
         _, _, values, reader = matrices
         if self.algorithm == "magnitude":

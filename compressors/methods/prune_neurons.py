@@ -1,4 +1,4 @@
-"""Structured pruning of feed-forward networks: whole neurons go."""
+"""Structured pruning of feed-forward networks: whole neurons are removed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MULTIPLE = 32
+"""The number of neurons kept is a multiple of this, if the original number is."""
 
 
 @methods.register("prune-neurons")
 class PruneNeurons(Narrowing):
-    """The neurons that matter least are removed from every matrix of the network: it is narrower afterwards.
+    """Removes the least important neurons from every matrix of the network, which becomes narrower.
 
-    A neuron's importance is the product of the norms of its rows and its column, which bounds what it adds to the output
-    of a linear network (``magnitude``), the norm of its column times the root mean square of the neuron (``activation``), or
-    what is lost when the other neurons make up for it (``reconstruct``). What is left is a multiple of 32 where the network is
-    that wide.
+    A neuron's importance is the product of the norms of its rows and its column (``magnitude``), which bounds its
+    contribution to the output of a linear network; the norm of its column times the neuron's root mean square
+    (``activation``); or the loss that remains once the other neurons compensate (``reconstruct``). The number kept is a
+    multiple of 32 if the original number is.
     """
 
     method: ClassVar[str] = "prune-neurons"
@@ -31,17 +32,17 @@ class PruneNeurons(Narrowing):
 
     @classmethod
     def site_offers(cls, site: Site) -> Sequence[Choice]:
-        """A quarter of the neurons, the rest in 4 or 6 bits."""
+        """Default space: a quarter of the neurons removed, the rest in 4 or 6 bits."""
         choice = cls.build({"sparsity": 0.25, "algorithm": "reconstruct"})
         return [cls.build({**choice.knobs, "then": rounded(choice.shapes(site), bits)}) for bits in (4, 6)]
 
     def kept(self, neurons: int) -> int:
-        """Neurons that are left."""
+        """Number of neurons kept."""
         kept = round(neurons * (1 - self.sparsity))
         return max(kept // MULTIPLE * MULTIPLE, MULTIPLE) if neurons % MULTIPLE == 0 else max(1, kept)
 
     def site_fault(self, site: Site) -> str | None:
-        """A sparsity that removes nothing."""
+        """Why a site cannot take it: the sparsity removes no neuron."""
         neurons = site.members[-1].shape[1]
         return (
             None
@@ -50,13 +51,13 @@ class PruneNeurons(Narrowing):
         )
 
     def shapes(self, site: Site) -> Sequence[Shape]:
-        """Fewer rows where neurons are made, fewer columns where they are read."""
+        """Shapes with fewer rows in the matrices that make neurons, and fewer columns in the one that reads them."""
         *makers, reader = site.members
         kept = self.kept(reader.shape[1])
         return [*((kept, maker.shape[1]) for maker in makers), (reader.shape[0], kept)]
 
     def restructure(self, site: Site, original: Structure) -> Structure:
-        """The neurons that stay, in their order."""
+        """The site with only the kept neurons, in their original order."""
         return self.narrowed(
             original, self.neurons(original.matrices, original.statistics[-1]), original.matrices[-1].shape[1]
         )
@@ -66,7 +67,7 @@ class PruneNeurons(Narrowing):
 
         Args:
             matrices: Those that make the neurons and, last, the one that reads them.
-            statistics: Of the last one.
+            statistics: Statistics of that last matrix.
         """
         *makers, reader = matrices
         kept = self.kept(reader.shape[1])

@@ -1,4 +1,4 @@
-"""Uniform quantization of weights: integer codes on one grid per group."""
+"""Weight quantization: integer codes with one scale per group."""
 
 from __future__ import annotations
 
@@ -22,32 +22,37 @@ if TYPE_CHECKING:
 GroupSize = Annotated[int, Field(ge=1)] | Literal["channel"]
 
 BITS = (2, 3, 4, 5, 6, 8)
-"""Widths that codes are packed in."""
+"""Bits per code that can be packed."""
 
 CALIBRATED = "gptq"
-"""The algorithm of the choices in the default space of linear layers; the inputs of embeddings are words, theirs is data-free."""
+"""Algorithm of linear layers in the default space.
+
+The input of an embedding is a token id, so its choices are data-free.
+"""
 
 
 @methods.register("quantize")
 class Quantize(Choice):
     """Weights rounded to integers of ``bits``, with a bfloat16 scale per group.
 
-    Without calibration: ``search`` fits each group's scale to its weights: the best of a few ranges by squared error, then the
-    least-squares scale of those codes, and the codes of that scale. ``round-to-nearest`` takes the range of the largest weight,
-    ``hqq`` fits scale and zero point to most weights and leaves outliers aside, ``nf4`` has levels of its own (storage only).
-    Calibrated on the layer's inputs: ``gptq`` makes up for each column's error in the columns after it, and
-    ``coordinate-descent`` goes on from there, codes and scales in turns, at about four times the time.
-    Symmetric codes are stored as compressed-tensors' ``pack-quantized`` format does; zero points take a byte each.
+    Four algorithms need no calibration. ``search`` tries a few clipping ranges per group, refines each by least squares
+    and keeps the one of least squared error. ``round-to-nearest`` takes the min-max range. ``hqq`` fits scale and zero
+    point with a loss that is robust to outliers. ``nf4`` uses the NormalFloat4 levels (storage only).
+
+    Two are calibrated on the layer's inputs. ``gptq`` compensates each column's error in the columns after it.
+    ``coordinate-descent`` starts from there and alternates between codes and scales, at about four times the time.
+
+    Symmetric codes are stored in compressed-tensors' ``pack-quantized`` format; each zero point takes one byte.
     """
 
     method: ClassVar[str] = "quantize"
     kinds: ClassVar[frozenset[Kind]] = frozenset({"linear", "embedding"})
     without_statistics: ClassVar[Mapping[str, Any] | None] = {"algorithm": "search"}
 
-    bits: int = Field(description="2, 3, 4, 5, 6 or 8", json_schema_extra={"enum": list(BITS)})
+    bits: int = Field(description="bits per weight: 2, 3, 4, 5, 6 or 8", json_schema_extra={"enum": list(BITS)})
     group_size: GroupSize = Field(default="channel", description="weights along in_features that share a scale")
-    symmetric: bool = Field(default=True, description="whether zero is the middle of the grid")
-    algorithm: str = Field(default="search", description="how weights find their place on the grid")
+    symmetric: bool = Field(default=True, description="true: zero is the middle code; false: one zero point per group")
+    algorithm: str = Field(default="search", description="rounding algorithm")
 
     @field_validator("bits")
     @classmethod
@@ -63,7 +68,10 @@ class Quantize(Choice):
 
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
-        """Every bit-width at group 64, and whole channels where bits are many: there groups cost more than they bring."""
+        """Default space: every bit-width at group 64, and one scale per channel at many bits.
+
+        At many bits, group scales cost more than they gain.
+        """
         columns = member.shape[1]
         algorithm = CALIBRATED if kind == "linear" else "search"
         groups: list[GroupSize] = [g for g in (32, 64, 128) if g < columns and columns % g == 0]
@@ -77,7 +85,7 @@ class Quantize(Choice):
         return list(dict.fromkeys([*wanted, *(cls(bits=bits, algorithm=algorithm) for bits in whole)]))
 
     def fault(self, shape: Shape) -> str | None:
-        """A grid that the algorithm has no levels for, or a group size that does not divide in_features."""
+        """Why a matrix cannot take it: the algorithm rejects the grid, or group_size does not divide in_features."""
         if fault := roundings[self.algorithm].fault(self.grid(shape[1])):
             return fault
         if self.group_size == "channel":
@@ -85,48 +93,64 @@ class Quantize(Choice):
         columns = shape[1]
         if columns % self.group_size:
             fits = [d for d in range(16, 257) if columns % d == 0]
-            return f"group_size {self.group_size} does not divide in_features {columns}; use {', '.join(map(str, [*fits, 'channel']))}"
+            return (
+                f"group_size {self.group_size} does not divide in_features {columns}; "
+                f"use {', '.join(map(str, [*fits, 'channel']))}"
+            )
         return None
 
     def canonical(self, shape: Shape) -> Choice:
-        """A group as long as the row is the channel."""
+        """``group_size="channel"`` if a group spans the whole row."""
         return self.model_copy(update={"group_size": "channel"}) if self.group_size == shape[1] else self
 
     def supports(self, site: Site, target: Target) -> str | None:
-        """In transformers: symmetric codes of linear layers that nothing is tied to; nowhere: calibrated embeddings."""
+        """Why a target cannot run it at a site.
+
+        Target transformers takes symmetric codes of untied linear layers only. No target takes calibrated embeddings.
+        """
         if site.kind == "embedding" and "second_moment" in self.uses:
-            return f"{self.algorithm} is calibrated on a layer's inputs, and the inputs of {site.name} are words; use algorithm=search"
+            return (
+                f"{self.algorithm} is calibrated on a layer's inputs, and the inputs of {site.name} are token ids; "
+                "use algorithm=search"
+            )
         if target.name == "paredown":
             return None
         if self.storage_only:
-            return f"transformers loads no {self.algorithm} codes in packed files; choose another algorithm or target paredown"
+            return (
+                f"transformers cannot load {self.algorithm} codes from packed files; "
+                "use another algorithm or target paredown"
+            )
         if not self.symmetric:
             return "transformers does not load packed zero points; use symmetric=true or target paredown"
         for member in site.members:
             if member.class_name != "Linear":
                 return (
-                    f"transformers loads no quantized {member.class_name}; keep {member.module} or use target paredown"
+                    f"transformers cannot load a quantized {member.class_name}; "
+                    f"keep {member.module} or use target paredown"
                 )
             if member.tied:
-                return f"transformers loads no quantized weight that is tied ({member.module}); keep it or use target paredown"
+                return (
+                    f"transformers cannot load a quantized weight that is tied ({member.module}); "
+                    "keep it or use target paredown"
+                )
         return None
 
     def group(self, columns: int) -> int:
-        """Weights per scale in a row of this many."""
+        """Weights per scale in rows of this length."""
         return columns if self.group_size == "channel" else self.group_size
 
     def grid(self, columns: int) -> Grid:
-        """The grid of a row of this many weights."""
+        """The quantization grid for rows of this length."""
         return Grid(bits=self.bits, group=self.group(columns), symmetric=self.symmetric)
 
     @property
     def uses(self) -> frozenset[Statistic]:
-        """What the algorithm asks for."""
+        """Statistics that the algorithm requires."""
         return roundings[self.algorithm].needs
 
     @property
     def storage_only(self) -> bool:
-        """Where codes stand for levels of their own: no kernel knows them."""
+        """True if the algorithm has its own levels: no kernel computes with them."""
         return roundings[self.algorithm].levels is not None
 
     def own(self, shape: Shape, dtype: str) -> Layout:
@@ -144,7 +168,7 @@ class Quantize(Choice):
     def encode(
         self, weight: Tensor, statistics: Statistics = NO_STATISTICS
     ) -> tuple[dict[str, Tensor], dict[str, Part]]:
-        """Codes, scales and zero points as the algorithm finds them."""
+        """Codes, scales and zero points from the rounding algorithm."""
         import torch
 
         rounded = roundings[self.algorithm].round(weight, self.grid(weight.shape[1]), statistics)

@@ -1,4 +1,4 @@
-"""A codebook of short vectors in place of a grid."""
+"""Vector quantization: a codebook of short vectors."""
 
 from __future__ import annotations
 
@@ -20,34 +20,38 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLE = 128
-"""Vectors for each centroid, but 8192 at least, that k-means is given, spread over the matrix; all are coded with what it finds."""
+"""Vectors per centroid that k-means is fitted to, sampled evenly from the matrix; about 8192 in all at the least.
+
+All vectors are then coded with the centroids found.
+"""
 
 ROUNDS = 3
-"""Times that codebook and scales are fitted to the indices, and then all indices are chosen again."""
+"""Rounds that refit codebook and scales to the indices and then choose all indices again."""
 
 
 @methods.register("vector-quantize")
 class VectorQuantize(Choice):
-    """Each run of neighbouring weights of a row replaced by one of ``centroids`` vectors of the matrix, each row with its own scale.
+    """Each run of neighbouring weights in a row becomes one of ``centroids`` vectors; each row has its own scale.
 
-    The codebook is found by k-means, weighted by what an error costs in the outputs. Runs are then coded from the one that
-    reads the largest inputs to the smallest, and each makes up for the errors of those before it. From there codebook, scales and
-    indices are improved in turns; the output error, its Hessian damped, never grows.
+    The codebook is found by k-means, weighted by the cost of an error in the outputs. Runs are then coded from the one
+    with the largest inputs to the smallest, and each compensates for the errors of those before it. Codebook, scales
+    and indices are then improved in turn; the output error, with a damped Hessian, never grows.
 
     Source:
-        van Baalen et al., 2024, "GPTVQ: The Blessing of Dimensionality for LLM Quantization", arXiv 2402.15319, up to the update of
-        the codebook; its compression of codebooks is not part of this. Behdin et al., 2023, "QuantEase: Optimization-based
-        Quantization for Language Models", arXiv 2309.01885, for cyclic coordinate descent, there over the codes of a grid.
+        van Baalen et al., 2024, "GPTVQ: The Blessing of Dimensionality for LLM Quantization", arXiv 2402.15319, up to
+        the update of the codebook, without its compression of codebooks. Behdin et al., 2023, "QuantEase:
+        Optimization-based Quantization for Language Models", arXiv 2309.01885, for cyclic coordinate descent, there
+        over the codes of a grid.
     """
 
     method: ClassVar[str] = "vector-quantize"
 
-    dimensions: int = Field(default=2, ge=2, le=8, description="weights that share an index")
+    dimensions: int = Field(default=2, ge=2, le=8, description="neighbouring weights that share an index")
     centroids: int = Field(ge=2, le=256, description="vectors in the codebook")
 
     @classmethod
     def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
-        """Codes of 2 to 4 bits a weight."""
+        """Default space: 2 to 4 bits per weight, in pairs."""
         return (
             [cls(centroids=count) for count in (16, 32, 64, 128, 256)]
             if kind == "linear" and member.shape[1] % 2 == 0
@@ -56,28 +60,31 @@ class VectorQuantize(Choice):
 
     @property
     def uses(self) -> frozenset[Statistic]:
-        """Which errors cost how much."""
+        """The second moment, which gives the cost of each error."""
         return frozenset({"second_moment"})
 
     @property
     def storage_only(self) -> bool:
-        """No kernel looks vectors up."""
+        """True: no kernel computes with codebooks."""
         return True
 
     @property
     def bits(self) -> int:
-        """Bits of an index."""
+        """Bits per index."""
         return (self.centroids - 1).bit_length()
 
     def fault(self, shape: Shape) -> str | None:
-        """Runs that do not divide the row."""
+        """Why a matrix cannot take it: ``dimensions`` does not divide its rows."""
         if shape[1] % self.dimensions == 0:
             return None
         fits = [str(d) for d in range(2, 9) if shape[1] % d == 0]
-        return f"dimensions {self.dimensions} does not divide in_features {shape[1]}; use {', '.join(fits) or 'another method'}"
+        return (
+            f"dimensions {self.dimensions} does not divide in_features {shape[1]}; "
+            f"use {', '.join(fits) or 'another method'}"
+        )
 
     def own(self, shape: Shape, dtype: str) -> Layout:
-        """Packed indices, the codebook, and the rows' scales."""
+        """Packed indices, the codebook and the row scales."""
         return {
             "indices_packed": TensorSpec("int32", (shape[0], packed_columns(shape[1] // self.dimensions, self.bits))),
             "codebook": TensorSpec("bfloat16", (self.centroids, self.dimensions)),
@@ -87,7 +94,7 @@ class VectorQuantize(Choice):
     def encode(
         self, weight: Tensor, statistics: Statistics = NO_STATISTICS
     ) -> tuple[dict[str, Tensor], dict[str, Part]]:
-        """A codebook of k-means and one pass over the columns; then codebook, scales and indices in turns."""
+        """Indices, codebook and scales: k-means and one compensated pass, then rounds of joint refinement."""
         import torch
 
         curvature = hessian(statistics["second_moment"])
@@ -110,7 +117,7 @@ class VectorQuantize(Choice):
         return own, {}
 
     def _start(self, scaled: Tensor, scale: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
-        """Codebook and indices, by Lloyd's rounds on a sample of the runs, and one pass over all in which errors are passed on."""
+        """Codebook by k-means on a sample of the runs, and indices from one pass that passes errors on."""
         import torch
 
         factor = factor_of_inverse(curvature.double()).float()
@@ -124,17 +131,17 @@ class VectorQuantize(Choice):
         return codebook, _compensated(scaled, codebook, factor, metrics)
 
     def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        """The codebook's vectors at the indices, times the rows' scales."""
+        """The codebook vectors at the indices, times the row scales."""
         indices = unpack(own["indices_packed"], self.bits, shape[1] // self.dimensions)
         return own["codebook"].float()[indices].view(shape) * own["row_scale"].float()
 
 
 def fitted_scale(weight: Tensor, kept: Tensor, scale: Tensor, curvature: Tensor) -> Tensor:
-    """The rows' scales of least output error, as bfloat16 holds them; a row that would not gain keeps its own.
+    """The least-squares row scales, rounded to bfloat16; a row whose output error would not fall keeps its own.
 
     Args:
         weight: Shape ``(rows, columns)``; not modified.
-        kept: Each row's vectors, before they are scaled; same shape.
+        kept: Codebook vectors of each row, before scaling; same shape.
         scale: Shape ``(rows, 1)``.
         curvature: H of the output error ``trace(E H E')``, shape ``(columns, columns)``.
     """
@@ -148,7 +155,14 @@ def fitted_scale(weight: Tensor, kept: Tensor, scale: Tensor, curvature: Tensor)
 
 
 def swept_indices(scaled: Tensor, indices: Tensor, codebook: Tensor, curvature: Tensor) -> Tensor:
-    """Indices ``(rows, runs)`` after one sweep of coordinate descent; `scaled` is the matrix with each row in units of its scale."""
+    """Indices ``(rows, runs)`` after one sweep of coordinate descent.
+
+    Args:
+        scaled: The matrix divided by its row scales, shape ``(rows, columns)``; not modified.
+        indices: Shape ``(rows, runs)``; not modified.
+        codebook: Shape ``(centroids, dimensions)``.
+        curvature: H of the output error ``trace(E H E')``, shape ``(columns, columns)``.
+    """
     import torch
 
     dimensions = codebook.shape[1]
@@ -174,7 +188,7 @@ def swept_indices(scaled: Tensor, indices: Tensor, codebook: Tensor, curvature: 
 
 
 def _compensated(scaled: Tensor, codebook: Tensor, factor: Tensor, metrics: Tensor) -> Tensor:
-    """Index of each run, ``(rows, runs)``: that of least cost after the errors of the runs before it were passed on."""
+    """Index of each run, ``(rows, runs)``: the one of least cost after the errors of earlier runs were passed on."""
     import torch
 
     scaled, dimensions = scaled.clone(), codebook.shape[1]
