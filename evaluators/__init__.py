@@ -1,1 +1,1 @@
-"""What a plan costs and is worth: size, latency, quality; each number through one door."""
+"""Evaluators of a plan: size, latency and quality. Each measured value passes one finiteness check."""

@@ -1,4 +1,4 @@
-"""Two plans measured on the same documents, each rebuilt from several draws of the calibration texts."""
+"""Paired comparison of plans on the same documents and, if given, several calibration draws."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from paredown.evaluators.quality import Quality
 
 RESAMPLES = 10_000
+"""Bootstrap resamples of an interval."""
+
 SAVING_RESAMPLES = 2_000
+"""Bootstrap resamples of a `Saving`."""
 
 MOST = 1e6
-"""A ratio of losses beyond it, over a loss of nothing say, is told as this."""
+"""Upper bound on a reported ratio of losses; reached if the other loss is zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """One plan's loss over another's, with a 95 % interval over documents and draws."""
+    """Ratio of two plans' losses, with a 95 % interval over documents and calibration draws."""
 
     mean: float
     low: float
@@ -29,12 +32,12 @@ class Ratio:
 
 
 def ratio(ours: Quality | Sequence[Quality], theirs: Quality | Sequence[Quality], *, seed: int = 0) -> Ratio:
-    """Paired bootstrap of the ratio of mean losses: documents are drawn again, and calibration draws where there are several.
+    """Ratio of mean losses, with a paired bootstrap over documents and, if there are several, calibration draws.
 
     Args:
-        ours: Of one plan on the same documents, for each calibration draw.
-        theirs: Of another, for the same draws.
-        seed: Of the bootstrap.
+        ours: Quality of one plan, for each calibration draw.
+        theirs: Quality of the other plan on the same documents, for the same draws.
+        seed: Seed of the bootstrap.
 
     Source:
         Efron & Tibshirani, 1993, "An Introduction to the Bootstrap", the percentile interval.
@@ -42,7 +45,7 @@ def ratio(ours: Quality | Sequence[Quality], theirs: Quality | Sequence[Quality]
     own, other = _totals(ours), _totals(theirs)
     if len(own) != len(other):
         raise ValueError(
-            f"expected as many draws of both plans, got {len(own)} and {len(other)}; measure the same draws"
+            f"expected equally many draws of both plans, got {len(own)} and {len(other)}; measure the same draws"
         )
     documents, draws = _weights(own.shape[1], len(own), seed)
     low, high = np.quantile(
@@ -53,14 +56,14 @@ def ratio(ours: Quality | Sequence[Quality], theirs: Quality | Sequence[Quality]
 
 
 def _ratios(own: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One loss over another; of two that are nothing 1, since neither is better, and of no pair more than `MOST`."""
+    """Ratios of losses, at most `MOST`; 1 if both are zero, since neither plan is better."""
     found = np.minimum(own, MOST * other) / np.where(other > 0, other, 1.0)
     ratios: NDArray[np.float64] = np.where(other > 0, found, np.where(own > 0, MOST, 1.0))
     return ratios
 
 
 def interval(quality: Quality | Sequence[Quality], *, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean loss over documents, and over calibration draws where there are several, by bootstrap."""
+    """95 % bootstrap interval of the mean loss, over documents and, if there are several, calibration draws."""
     totals = _totals(quality)
     tokens = (quality if isinstance(quality, Quality) else quality[0]).tokens
     documents, draws = _weights(totals.shape[1], len(totals), seed)
@@ -70,7 +73,7 @@ def interval(quality: Quality | Sequence[Quality], *, seed: int = 0) -> tuple[fl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saving:
-    """Share of a plan's bytes that a front does without at the same loss, with a 95 % interval over documents."""
+    """Share of a plan's bytes that a front saves at the same loss, with a 95 % interval over documents."""
 
     mean: float
     low: float
@@ -78,16 +81,17 @@ class Saving:
 
 
 def saving(front: Sequence[tuple[int, Quality]], size_bytes: int, theirs: Quality, *, seed: int = 0) -> Saving:
-    """What a front saves at the loss of a plan: between its plans the logarithm of the loss is taken to be linear in bytes.
+    """Share of a plan's bytes that a front saves at the same loss.
 
-    A front that is not as good at its largest, or better at its smallest, counts as that large or small: it claims no more than was
-    measured.
+    Between two plans of the front the log loss is interpolated linearly in bytes. Beyond its ends the front is not
+    extrapolated: a loss outside its range takes the size of its largest or smallest plan, so no more is claimed than
+    was measured.
 
     Args:
-        front: Sizes and qualities of plans on the same documents.
-        size_bytes: Of the plan that it is compared with.
-        theirs: Its quality.
-        seed: Of the bootstrap over documents.
+        front: Sizes [bytes] and qualities of plans on the same documents.
+        size_bytes: Size of the plan that the front is compared with.
+        theirs: Quality of that plan.
+        seed: Seed of the bootstrap over documents.
     """
     ordered = sorted(front, key=lambda point: point[0])
     sizes = np.array([size for size, _ in ordered], dtype=np.float64)
@@ -103,20 +107,21 @@ def saving(front: Sequence[tuple[int, Quality]], size_bytes: int, theirs: Qualit
 
 
 def _size_at(sizes: NDArray[np.float64], losses: NDArray[np.float64], loss: float) -> float:
-    """Bytes at which the front, each plan no worse than a smaller one, comes to a loss."""
+    """Interpolated bytes at which the front reaches a loss; each plan counts as no worse than any smaller one."""
     logs = np.log(np.maximum(np.minimum.accumulate(losses), 1e-300))
     return float(np.interp(-np.log(max(loss, 1e-300)), -logs, sizes))
 
 
 def _totals(qualities: Quality | Sequence[Quality]) -> NDArray[np.float64]:
-    """Sums over tokens, shape ``(draws, documents)``."""
+    """Sums over tokens; shape ``(draws, documents)``."""
     return np.stack([quality.totals for quality in ([qualities] if isinstance(qualities, Quality) else qualities)])
 
 
 def _weights(documents: int, draws: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """How often each document is taken, and the weight of each draw, for every resample.
+    """Multiplicity of each document, and weight of each draw, in every resample.
 
-    Of n draws, n - 1 are taken: with so few, taking n would make the variance too small by (n - 1) / n.
+    A resample takes n - 1 of n draws: taking n would make the variance too small by (n - 1) / n, which matters for few
+    draws.
     """
     generator = np.random.default_rng(seed)
     taken = generator.multinomial(documents, np.full(documents, 1 / documents), size=RESAMPLES)
@@ -128,6 +133,6 @@ def _weights(documents: int, draws: int, seed: int) -> tuple[NDArray[np.int64], 
 def _resampled(
     totals: NDArray[np.float64], documents: NDArray[np.int64], draws: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Weighted sums, shape ``(resamples,)``."""
+    """Total loss of each resample; shape ``(resamples,)``."""
     sums: NDArray[np.float64] = ((documents @ totals.T) * draws).sum(1)
     return sums

@@ -1,4 +1,4 @@
-"""The texts that a model is measured on, as documents in four disjoint sets."""
+"""Documents that a model is measured on, split into four disjoint sets."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SHINGLE_LINES = 3
+"""Lines per shingle."""
+
 SHARED_LIMIT = 0.05
-"""A document of which more than this share of the shingles was seen before is a near-duplicate."""
+"""A document is a near-duplicate if more than this share of its shingles was seen before."""
 
 Shares = Mapping[str, tuple[int, int]]
-"""Sets with the percent of the documents that each takes, by hash of the name: ``[low, high)``; the rest is for training."""
+"""Range ``[low, high)`` of each set in percent, by hash of the document's name; the rest is for training."""
 
 SETS: Shares = {"calibration": (0, 6), "search": (6, 14), "selection": (14, 20), "held-out": (20, 34)}
-"""For texts that a model was trained on in part."""
+"""Split of texts that the model was partly trained on."""
 
 OWN_SETS: Shares = {"calibration": (0, 15), "search": (15, 45), "selection": (45, 65), "held-out": (65, 100)}
-"""For texts that a person gives."""
+"""Split of texts that the user supplies."""
 
 _TABLES = {"site-packages", "dist-packages", "encodings", "pydoc_data", "turtledemo"}
 _TESTS = {"test", "tests", "idle_test"}
@@ -27,40 +29,40 @@ _TESTS = {"test", "tests", "idle_test"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A text with the name that decides which set it belongs to."""
+    """A text, and the name that decides which set it belongs to."""
 
     name: str
     text: str
 
 
 def shingles(text: str) -> list[int]:
-    """Hashes of all runs of three non-blank lines, white space at both ends of a line ignored."""
+    """Hashes of all runs of `SHINGLE_LINES` non-blank lines, stripped of surrounding white space."""
     lines = [stripped for line in text.splitlines() if (stripped := line.strip())]
     return [hash(tuple(lines[i : i + SHINGLE_LINES])) for i in range(len(lines) - SHINGLE_LINES + 1)]
 
 
 def share_seen(text: str, seen: set[int]) -> float:
-    """Share of the text's shingles that ``seen`` holds, in [0, 1]; 0 for a text without any."""
+    """Share of the text's shingles that are in ``seen``, in [0, 1]; 0 for a text without shingles."""
     own = shingles(text)
     return sum(shingle in seen for shingle in own) / len(own) if own else 0.0
 
 
 def bucket(name: str) -> int:
-    """A number in [0, 100) that depends on nothing but the name."""
+    """Hash of the name as an integer in [0, 100); the same on every machine."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 100
 
 
 def set_of(name: str, sets: Shares) -> str:
-    """The set that a document of this name belongs to: a key of ``sets``, or ``"training"``."""
+    """Set of a document with this name: a key of ``sets``, or ``"training"``."""
     place = bucket(name)
     return next((key for key, (low, high) in sets.items() if low <= place < high), "training")
 
 
 def standard_library(*, tests: bool = False, root: Path | None = None) -> list[Document]:
-    """The modules of the running interpreter's standard library, sorted by name; or its tests.
+    """Modules of the running interpreter's standard library, sorted by name; with ``tests``, its test modules instead.
 
-    Left out are tables (``encodings``, ``pydoc_data``) and what ``pip`` installed. The tests come apart, for training
-    only: many distributions ship none, so no set that is measured on may hold them.
+    Tables (``encodings``, ``pydoc_data``), packages that ``pip`` installed and files of less than 1000 characters are
+    left out. Test modules are for training only: many distributions ship none, so no measured set may contain them.
     """
     root = root or Path(sysconfig.get_paths()["stdlib"])
     documents = []
@@ -74,7 +76,7 @@ def standard_library(*, tests: bool = False, root: Path | None = None) -> list[D
 
 
 def without_near_duplicates(documents: Iterable[Document], seen: set[int] | None = None) -> Iterator[Document]:
-    """The documents, in order, that share hardly a passage with ``seen`` or with one that came before."""
+    """The documents that are not near-duplicates of ``seen`` or of an earlier document, in order."""
     seen = set(seen or ())
     for document in documents:
         if share_seen(document.text, seen) <= SHARED_LIMIT:
@@ -83,7 +85,7 @@ def without_near_duplicates(documents: Iterable[Document], seen: set[int] | None
 
 
 def without_passages(text: str, seen: set[int]) -> str:
-    """The text without the lines of any shingle that ``seen`` holds."""
+    """The text without the lines of any shingle in ``seen``."""
     lines = text.splitlines(keepends=True)
     solid = [i for i, line in enumerate(lines) if line.strip()]
     refused: set[int] = set()
@@ -94,7 +96,7 @@ def without_passages(text: str, seen: set[int]) -> str:
 
 
 def split_documents(documents: Sequence[Document], sets: Shares = SETS) -> dict[str, list[Document]]:
-    """The documents by set, near-duplicates of anything in an earlier set or in the training part left out."""
+    """The documents by set, without near-duplicates of an earlier set or of the training part."""
     by_set: dict[str, list[Document]] = {key: [] for key in ("training", *sets)}
     for document in documents:
         by_set[set_of(document.name, sets)].append(document)

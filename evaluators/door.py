@@ -1,4 +1,4 @@
-"""The one door that measured values pass through."""
+"""Checks that every measured value passes: finite, and within memory."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from paredown.space.errors import EvaluationError, is_out_of_memory
 
 
 def finite(value: float, what: str) -> float:
-    """The value, if it is a number.
+    """The value as a float, if it is finite.
 
     Raises:
-        EvaluationError: If it is infinite or not a number.
+        EvaluationError: If it is infinite or NaN.
     """
     if not math.isfinite(value):
         raise EvaluationError(f"{what} is {value}; the plan is left out")
@@ -22,7 +22,7 @@ def finite(value: float, what: str) -> float:
 
 @contextmanager
 def memory_faults() -> Iterator[None]:
-    """Work that may take more memory than there is: torch says so in errors of several classes.
+    """Turns torch's out-of-memory errors, which come in several classes, into MemoryError.
 
     Raises:
         MemoryError: In their place.

@@ -1,4 +1,4 @@
-"""How long the deployed model takes: predicted from a table of its layers, and timed end to end."""
+"""Latency of the deployed model: predicted from a table of kernel times, and timed end to end."""
 
 from __future__ import annotations
 
@@ -32,32 +32,39 @@ from paredown.space.statistics import Statistics
 from paredown.space.target import Target
 
 PROMPT_TOKENS = 128
-DECODED_TOKENS = 24
-REPEATS = 15
-COLD_BYTES = 16 << 20
-MOST_COPIES = 48
-"""A kernel is timed over copies of its layer, in turn, so that the weights come from where they lie in a model, not from a cache."""
+"""Tokens of the prompt in a prefill timing."""
 
+DECODED_TOKENS = 24
+"""Tokens decoded in each decode timing."""
+
+REPEATS = 15
+"""Repeats of each measurement, besides a warm-up."""
+
+COLD_BYTES = 16 << 20
+"""Bytes of extra copies of a layer that a kernel is timed over in turn, so that its weights are not in a CPU cache."""
+
+MOST_COPIES = 48
+"""Upper bound on the number of those copies."""
 
 REMEDY = "remove the file, or leave `latency` out of the study, to measure a new table"
 
 
 class Timing(BaseModel):
-    """Times of one token, medians with interquartile ranges [ms]."""
+    """Times per token, medians with interquartile ranges [ms]."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    decode_ms: float | None = Field(description="of a token decoded with a cache; None for encoders")
+    decode_ms: float | None = Field(description="time of a token decoded with a cache; None for encoders")
     decode_iqr: float | None
-    prefill_ms: float = Field(description="of a token of a prompt of 128")
+    prefill_ms: float = Field(description="time per token of a prompt of 128")
     prefill_iqr: float
 
 
 class LatencyTable(BaseModel):
-    """Times of one machine: of each kernel at each shape, and what a model takes beyond its kernels.
+    """Kernel times of one machine at each shape, and the overhead of a model beyond its kernels.
 
-    The time of a model is ``scale`` times the sum of its kernels plus ``per_block_ms`` for each of its blocks, fitted to
-    models that were built and timed; the raw sum of kernels is well below the truth.
+    The time of a model is ``scale`` times the sum of its kernels plus ``per_block_ms`` for each of its blocks. Both are
+    fitted to models that were built and timed, because the raw sum of kernels is well below the measured time.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,14 +74,19 @@ class LatencyTable(BaseModel):
     threads: int
     dtype: str
     kernels: dict[str, tuple[float, float]] = Field(
-        description="decode of one row, and a row of a prompt [ms], by kernel and shape"
+        description="time of one decoded row, and per row of a prompt [ms], by kernel and shape"
     )
     scale: tuple[float, float]
     per_block_ms: tuple[float, float]
-    calibration: dict[str, dict[str, float]] = Field(description="models that were built: measured and fitted [ms]")
+    calibration: dict[str, dict[str, float]] = Field(
+        description="measured and fitted times of the models that were built [ms]"
+    )
 
     def predict(self, inventory: Inventory, plan: Plan) -> tuple[float | None, float] | None:
-        """Times of a decoded token (None for encoders) and of a token of a prompt under a plan [ms]; None where a kernel was not timed."""
+        """Predicted times per decoded token (None for encoders) and per prompt token under a plan [ms].
+
+        None if the table lacks one of the plan's kernels.
+        """
         kernels = _kernels(inventory, plan, getattr(torch, self.dtype))
         if not self.kernels.keys() >= set(kernels):
             return None
@@ -85,7 +97,7 @@ class LatencyTable(BaseModel):
         )
 
     def site_ms(self, site: Site, choice: Choice) -> tuple[float, float]:
-        """What a site's kernels under a choice add to the times of a decoded token and of a token of a prompt [ms].
+        """A site's share of the times per decoded token and per prompt token under a choice [ms].
 
         Raises:
             StudyError: If the table lacks a kernel: it was made for another model or space.
@@ -97,7 +109,7 @@ class LatencyTable(BaseModel):
         return self.scale[0] * float(sums[0]), self.scale[1] * float(sums[1])
 
     def lacking(self, space: Space, beside: Sequence[Plan] = ()) -> list[str]:
-        """Kernels of a space, and of plans beside it, that were not timed."""
+        """Kernels of a space, and of further plans, that the table lacks."""
         pairs = _timed(space, beside)
         names = {
             name for site, choice in pairs for name, _, _ in _site_kernels(site, choice, getattr(torch, self.dtype))
@@ -112,7 +124,7 @@ class LatencyTable(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> LatencyTable:
-        """The table of a file.
+        """The table in a file.
 
         Raises:
             StudyError: If the file is not a table.
@@ -123,7 +135,7 @@ class LatencyTable(BaseModel):
             raise StudyError(f"{path} is not a latency table ({str(error).splitlines()[0]}); {REMEDY}") from None
 
     def write(self, path: Path) -> None:
-        """Writes the file, whole or not at all."""
+        """Writes the file atomically."""
         write_atomically(path, self.model_dump_json(indent=1))
 
 
@@ -138,15 +150,15 @@ def measure_table(
     beside: Sequence[Plan] = (),
     check: Callable[[], None] = lambda: None,
 ) -> LatencyTable:
-    """Times every kernel that the space can ask for, and builds models that span them for calibration.
+    """A table with every kernel that the space can use, calibrated on models that are built and timed.
 
     Args:
         space: Sites and options.
-        build: Makes the deployed model of a plan.
-        dtype: Of its activations.
+        build: Builds the deployed model of a plan.
+        dtype: Dtype of the activations.
         device: Name of the machine.
-        beside: Plans whose choices need not be options of the space, as uniform plans.
-        check: Called before each timing; what it raises ends them.
+        beside: Further plans, such as uniform ones, whose choices need not be options of the space.
+        check: Called before each timing; an exception that it raises ends the measurement.
     """
     inventory = space.inventory
     kernels: dict[str, tuple[float, float]] = {}
@@ -175,7 +187,7 @@ def measure_table(
     calibration = {}
     for (name, plan), (decode, prefill) in zip(plans.items(), measured, strict=True):
         fitted = table.predict(inventory, plan)
-        assert fitted is not None  # every option was timed
+        assert fitted is not None  # every kernel was timed
         calibration[name] = {"prefill_ms": prefill, "prefill_fitted_ms": fitted[1]}
         if fitted[0] is not None:
             calibration[name] |= {"decode_ms": decode, "decode_fitted_ms": fitted[0]}
@@ -183,7 +195,10 @@ def measure_table(
 
 
 def deployed_plan(plan: Plan, inventory: Inventory, target: Target) -> Plan:
-    """What of a plan changes how the target computes: in transformers only dropped blocks, its matrices are dense again."""
+    """The part of a plan that changes how the target computes.
+
+    In target transformers, matrices are dense again after loading, so only dropped blocks remain.
+    """
     if target.name == "paredown":
         return plan
     blocks = {site.name for site in inventory.parents if site.kind == "block"}
@@ -191,7 +206,7 @@ def deployed_plan(plan: Plan, inventory: Inventory, target: Target) -> Plan:
 
 
 def _timed(space: Space, beside: Sequence[Plan]) -> Iterator[tuple[Site, Choice]]:
-    """Each site with every choice that the target may run there: options, what is kept, and the choices of plans beside the space."""
+    """Each site with every choice that the target may run there: options, ``keep``, and the choices of ``beside``."""
     inventory, whole = space.inventory, space.target.name == "paredown"
     for site in inventory.sites:
         if site.kind in ("linear", "embedding"):
@@ -203,7 +218,7 @@ def _timed(space: Space, beside: Sequence[Plan]) -> Iterator[tuple[Site, Choice]
 
 
 def deployed(bank: Bank, config: Any, inventory: Inventory, plan: Plan, dtype: torch.dtype) -> PreTrainedModel:
-    """The model that computes with what a plan stores."""
+    """The model that computes with the stored tensors of a plan."""
     tensors = {}
     for name, spec in plan.layout(inventory).items():
         if name in bank.parameters and name not in tensors:
@@ -222,7 +237,7 @@ def kernels_timed(space: Space, dtype: torch.dtype, beside: Sequence[Plan] = ())
 
 
 def timing_seconds(table: LatencyTable, models: int) -> float:
-    """What `time_models` takes, as the table's own models did; building them comes on top."""
+    """Estimated duration of `time_models` [s], from the table's calibration models; excludes building the models."""
     prefill = max((fitted["prefill_ms"] for fitted in table.calibration.values()), default=0.0)
     decode = max((fitted.get("decode_ms", 0.0) for fitted in table.calibration.values()), default=0.0)
     return models * (REPEATS + 1) * (PROMPT_TOKENS * prefill + DECODED_TOKENS / 5 * decode) / 1000
@@ -231,7 +246,10 @@ def timing_seconds(table: LatencyTable, models: int) -> float:
 @one_thread()
 @torch.inference_mode()
 def time_models(models: Mapping[str, PreTrainedModel], causal: bool) -> dict[str, Timing]:
-    """End-to-end times of several models on one thread, taken in turn so that a busy machine is busy for all of them."""
+    """End-to-end times of several models on one thread.
+
+    The models take turns, so that a busy machine slows all of them equally.
+    """
     generator = torch.Generator().manual_seed(0)
     decode: dict[str, list[float]] = {name: [] for name in models}
     prefill: dict[str, list[float]] = {name: [] for name in models}
@@ -268,7 +286,10 @@ def _timing(decode: list[float], prefill: list[float]) -> Timing:
 
 
 def _site_kernels(site: Site, choice: Choice, dtype: torch.dtype) -> Iterator[tuple[str, Choice, Shape]]:
-    """Kernel names of a site under a choice, each with what it computes; an embedding only where it makes the logits too."""
+    """Names, choices and shapes of the kernels of a site under a choice.
+
+    An embedding counts only if it is tied, since it then computes the logits.
+    """
     step = inner(site, choice)
     for member, shape in choice_members(site, choice):
         if site.kind == "embedding":
@@ -307,7 +328,7 @@ def _time_kernel(choice: Choice, shape: Shape, dtype: torch.dtype) -> tuple[floa
 
 
 def _calibration_plans(space: Space) -> dict[str, Plan]:
-    """Three models at least: everything kept, few bits, many bits; and half of the first with blocks dropped, where that may be."""
+    """Plans that span the kernels: everything kept, few bits, many bits and, if allowed, all kept but some blocks dropped."""
     inventory = space.inventory
     plans = {"kept": Plan()}
     for name, wanted in (("few bits", (4, 3, 2)), ("many bits", (8, 6, 5))):
@@ -330,7 +351,10 @@ def _calibration_plans(space: Space) -> dict[str, Plan]:
 
 
 def _fit(sums: list[float], blocks: list[int], measured: list[float]) -> tuple[float, float]:
-    """Least squares for ``scale * sum + per_block * blocks``, both at or above what physics allows."""
+    """Coefficients ``scale`` and ``per_block`` of ``scale * sum + per_block * blocks``.
+
+    Non-negative least squares, with errors relative to the measured times.
+    """
     from scipy.optimize import nnls
 
     weight = 1 / np.array(measured)

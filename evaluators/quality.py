@@ -1,4 +1,4 @@
-"""What a plan is worth: how far the model's predictions move from the original's."""
+"""Quality of a plan: the distance of the model's predictions from the original's."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from paredown.space.errors import EvaluationError
 from paredown.space.interruption import stop_if_asked
 
 BATCH_TOKENS = 2048
+"""Upper bound on the tokens in a batch, padding included; a batch holds at least one sequence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """A plan's quality on one set, document by document.
+    """A plan's quality on one set, per document.
 
     Attributes:
         metric: ``kl`` [nats/token] or, for encoders, ``relative-error`` of the final hidden states.
-        totals: Sum over each document's tokens; shape ``(documents,)``.
+        totals: Sum of the metric over each document's tokens; shape ``(documents,)``.
         tokens: Tokens of each document; same shape.
-        perplexity: Per token; None for encoders.
-        sequences: Sum over each sequence's tokens, in the order of the set.
+        perplexity: Perplexity per token; None for encoders.
+        sequences: Sum of the metric over each sequence's tokens, in the order of the set.
     """
 
     metric: str
@@ -41,12 +42,12 @@ class Quality:
 
     @property
     def mean(self) -> float:
-        """Mean over tokens."""
+        """Mean of the metric over all tokens."""
         return float(self.totals.sum() / self.tokens.sum())
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, documents taken as the sample."""
+        """Standard error of the mean, with documents as the sampling unit; NaN for a single document."""
         if len(self.totals) < 2:
             return math.nan
         residual = self.totals - self.mean * self.tokens
@@ -54,12 +55,12 @@ class Quality:
 
 
 class Teacher:
-    """The original's predictions on a set: its last hidden states, from which its own head gives the exact logits.
+    """The original's predictions on a set, stored as last hidden states; its own head turns them into exact logits.
 
     Args:
         model: The original, unchanged.
         sequences: The set.
-        causal: Whether the next token is predicted; otherwise final hidden states are compared.
+        causal: True for next-token prediction; False compares final hidden states.
 
     Raises:
         EvaluationError: If a prediction is not finite.
@@ -79,19 +80,18 @@ class Teacher:
             output = forward(model, batch, causal=causal)
             if not output.isfinite().all():
                 raise EvaluationError(
-                    "the original's own predictions are not finite on these texts; check that nothing in the model overflows"
+                    "the original's own predictions are not finite on these texts; "
+                    "check that nothing in the model overflows"
                 )
             if captured:
                 hidden = captured.pop()
                 assert head is not None
                 if not states:
                     bias = getattr(head, "bias", None)
-                    self._head = (
-                        head.weight.detach(),
-                        None if bias is None else bias.detach(),
-                    )  # plans exchange it, none writes into it
+                    # No copy: plans replace the head's weight, none writes into it.
+                    self._head = (head.weight.detach(), None if bias is None else bias.detach())
                     if not torch.allclose(linear(hidden, *self._head), output, rtol=1e-4, atol=1e-4):
-                        self._head = None  # something follows the head (soft caps, scales): keep the logits themselves
+                        self._head = None  # something follows the head (soft caps, scales): store logits instead
                 output = hidden if self._head else output
             states.append(output)
         if hook:
@@ -106,11 +106,11 @@ class Teacher:
         return list(self.sequences.batches(max(1, BATCH_TOKENS // self.sequences.tokens.shape[1])))
 
     def measure(self, model: PreTrainedModel, sequences: int | None = None) -> Quality:
-        """How far a model is from the original on this set.
+        """Distance of a model from the original on this set.
 
         Args:
-            model: The other model.
-            sequences: How many of the set are read, from the first on; all by default.
+            model: The compressed model.
+            sequences: Number of leading sequences to evaluate; None for all.
 
         Raises:
             EvaluationError: If a prediction is not finite.
@@ -138,7 +138,7 @@ class Teacher:
         return Quality(metric=metric, totals=totals, tokens=tokens, perplexity=perplexity, sequences=tuple(sums))
 
     def _first(self, sequences: int | None) -> Iterator[tuple[Sequences, Tensor]]:
-        """Batches and the original's states, up to so many sequences."""
+        """Batches with the original's states, up to this many sequences."""
         left = len(self.sequences) if sequences is None else sequences
         for batch, state in zip(self._batches(), self._states, strict=True):
             if left <= 0:
@@ -151,7 +151,7 @@ class Teacher:
 def forward(model: PreTrainedModel, batch: Sequences, *, causal: bool) -> Tensor:
     """Logits ``(sequences, length, vocabulary)`` of a causal model, or an encoder's final hidden states."""
     stop_if_asked()
-    if causal:  # padding is on the right, where no token that counts can see it
+    if causal:  # no mask needed: padding is on the right, where causal attention never sees it
         logits: Tensor = model(input_ids=batch.tokens, use_cache=False).logits
         return logits
     states: Tensor = model.base_model(input_ids=batch.tokens, attention_mask=batch.mask).last_hidden_state
@@ -160,7 +160,7 @@ def forward(model: PreTrainedModel, batch: Sequences, *, causal: bool) -> Tensor
 
 @torch.inference_mode()
 def _divergence(teacher: Tensor, student: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Kullback-Leibler divergence of the teacher's from the student's distribution, and the student's surprise, per token."""
+    """KL divergence of the student from the teacher, and negative log-likelihood of the targets [nats], per token."""
     student = student - student.logsumexp(-1, keepdim=True)
     teacher = teacher - teacher.logsumexp(-1, keepdim=True)
     divergence = (teacher.exp() * (teacher - student)).sum(-1)

@@ -15,15 +15,16 @@ from paredown.space.errors import StudyError
 from paredown.space.study_file import Tokens
 
 SHORTEST = 16
+"""Windows shorter than this many tokens are dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sequences:
-    """Windows of documents.
+    """Token windows cut from documents.
 
     Attributes:
         tokens: Shape ``(sequences, length)``, padded on the right.
-        mask: 1 where there is a token; same shape.
+        mask: 1 for tokens, 0 for padding; same shape.
         document: Index of the document of each sequence; shape ``(sequences,)``.
     """
 
@@ -35,37 +36,49 @@ class Sequences:
         return len(self.tokens)
 
     def head(self, sequences: int, length: int | None = None) -> Sequences:
-        """The first so many sequences, cut to ``length`` tokens."""
+        """The first ``sequences`` sequences, cut to ``length`` tokens."""
         cut = slice(0, length)
         return Sequences(
             tokens=self.tokens[:sequences, cut], mask=self.mask[:sequences, cut], document=self.document[:sequences]
         )
 
     def within(self, tokens: int) -> Sequences:
-        """The first sequences, so many that they have no more tokens, padding left out; of the first at least the beginning."""
+        """The leading sequences that have at most ``tokens`` tokens in all, padding not counted.
+
+        There is always at least one sequence, cut to ``tokens``.
+        """
         return self.head(max(1, int((self.mask.sum(1).cumsum(0) <= tokens).sum())), tokens)
 
     def batches(self, size: int) -> Iterator[Sequences]:
-        """Consecutive sequences, ``size`` at a time."""
+        """Batches of ``size`` consecutive sequences."""
         for i in range(0, len(self), size):
             part = slice(i, i + size)
             yield Sequences(tokens=self.tokens[part], mask=self.mask[part], document=self.document[part])
 
     @property
     def documents(self) -> int:
-        """How many documents the sequences come from."""
+        """Number of documents that the sequences come from."""
         return int(self.document.max()) + 1
 
     def sha256(self) -> str:
-        """Fingerprint of the tokens."""
+        """SHA-256 of tokens and mask."""
         return hashlib.sha256(self.tokens.numpy().tobytes() + self.mask.numpy().tobytes()).hexdigest()
 
 
 def cut(documents: Sequence[Document], tokenizer: Any, *, tokens: int, length: int, what: str) -> Sequences:
-    """Windows of ``length`` tokens: one of each document in turn, then the next of each, until ``tokens`` are reached.
+    """Windows of ``length`` tokens, taken from the documents in turn until ``tokens`` are reached.
+
+    The first pass takes the first window of every document, the next pass the second one, and so on.
+
+    Args:
+        documents: The documents, in order.
+        tokenizer: Tokenizer of the model.
+        tokens: Number of tokens wanted; the last window may exceed it.
+        length: Tokens per window.
+        what: Name of the set, for the message.
 
     Raises:
-        StudyError: If the documents that give sequences are less than two: without a second there is no interval.
+        StudyError: If fewer than two documents give a window: an interval needs two.
     """
     streams = []
     for document in documents:
@@ -97,9 +110,10 @@ def cut(documents: Sequence[Document], tokenizer: Any, *, tokens: int, length: i
 def sequence_sets(
     sets: Mapping[str, Sequence[Document]], tokenizer: Any, tokens: Tokens, longest: int, seed: int = 0
 ) -> dict[str, Sequences]:
-    """The four sets of a study as sequences; ``seed`` decides which calibration and search documents come first.
+    """The four sets of a study as sequences.
 
-    Selection and held-out documents come in one order, so that studies of other seeds are compared on the same texts.
+    ``seed`` decides which calibration and search documents come first. Selection and held-out documents have one fixed
+    order, so that studies with different seeds are compared on the same texts.
 
     Raises:
         StudyError: If a set is too short.
@@ -117,7 +131,9 @@ def sequence_sets(
 def calibration_draw(
     documents: Sequence[Document], tokenizer: Any, *, tokens: int, length: int, seed: int, draw: int = 0
 ) -> Sequences:
-    """Calibration sequences of a study: draw 0 is the one that plans are compressed with, others tell how much hangs on it.
+    """Calibration sequences of a study.
+
+    Draw 0 is the one that plans are compressed with; the others show how much the result depends on the draw.
 
     Raises:
         StudyError: If the documents are too short.

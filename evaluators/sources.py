@@ -1,4 +1,4 @@
-"""Where texts come from: the standard library, files, folders, data sets of the hub."""
+"""Text sources: the standard library, files, folders, and data sets of the hub."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from paredown.space.paths import expanded
 
 END_OF_TEXT = "<|endoftext|>"
 PASSAGE_CHARACTERS = 2000
+"""Characters after which a passage ends at the next blank line; at twice as many it ends anywhere."""
+
 SUFFIXES = {".txt", ".md", ".py", ".rst"}
 
 
 def document_sets(data: Sequence[str]) -> dict[str, list[Document]]:
-    """The documents of a study in four disjoint sets, near-duplicates left out.
+    """The documents of a study in four disjoint sets, without near-duplicates.
 
     Args:
-        data: ``stdlib``, text files, folders of such, or ``hub:NAME[:CONFIG[:SPLIT]]``.
+        data: ``stdlib``, text files, folders of text files, or ``hub:NAME[:CONFIG[:SPLIT]]``.
 
     Raises:
         StudyError: If a source is missing or holds no text.
@@ -54,7 +56,7 @@ def _documents(source: str) -> Iterator[Document]:
 
 
 def _named(text: str) -> Iterator[Document]:
-    """Documents, each named by its content so that it falls into the same set wherever the file lies."""
+    """Documents named by a hash of their content, so that they fall into the same set wherever the file lies."""
     parts = text.split(END_OF_TEXT) if END_OF_TEXT in text else _passages(text)
     for part in parts:
         if stripped := part.strip():
@@ -62,7 +64,7 @@ def _named(text: str) -> Iterator[Document]:
 
 
 def _passages(text: str) -> Iterator[str]:
-    """A long text cut into passages of about two thousand characters, at blank lines where there are any."""
+    """Passages of about `PASSAGE_CHARACTERS` characters, cut at blank lines where possible."""
     passage: list[str] = []
     length = 0
     for line in text.splitlines(keepends=True):
@@ -81,9 +83,10 @@ def _hub_rows(source: str) -> Iterator[str]:
     config, split = (*rest, None, None)[:2]
     try:
         rows = load_dataset(name, config or None, split=split or "train")
-    except Exception as error:  # the hub raises a dozen unrelated types: offline, gated, unknown, renamed
+    except Exception as error:  # the hub raises many unrelated types: offline, gated, unknown, renamed
         raise StudyError(
-            f"{source}: the hub did not give it: {str(error).strip().splitlines()[0]}; download it and give the file"
+            f"{source} cannot be loaded from the hub ({str(error).strip().splitlines()[0]}); "
+            "download it and give the file"
         ) from None
     column = (
         "text"
@@ -91,5 +94,5 @@ def _hub_rows(source: str) -> Iterator[str]:
         else next((c for c in rows.column_names if isinstance(rows[0][c], str)), None)
     )
     if column is None:
-        raise StudyError(f"{source} has no column of text; its columns are {', '.join(rows.column_names)}")
+        raise StudyError(f"{source} has no text column; its columns are {', '.join(rows.column_names)}")
     yield from (str(value) for value in rows[column])
