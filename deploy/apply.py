@@ -1,4 +1,4 @@
-"""A plan made real: a folder with the compressed model."""
+"""Applies a plan: writes a folder with the compressed model."""
 
 from __future__ import annotations
 
@@ -40,22 +40,25 @@ COPIED = (
     "tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "chat_template*",
     "generation_config.json",
 )  # fmt: skip
+"""Files of the original that are copied unchanged, as glob patterns."""
 
 TensorsOf = Callable[[Site, Choice], Mapping[str, Tensor] | None]
+"""Stored tensors of a compressed site; None if they are not available."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """What was written.
+    """Result of applying a plan.
 
     Attributes:
-        folder: Where.
-        size_bytes: Of the tensors, read back from the files' headers.
-        predicted_bytes: What the plan says; equal.
-        original_bytes: Of the original's tensors as stored.
-        header_bytes: Of the files' headers, which no budget counts.
-        other_texts: Whether it was calibrated on other texts than the plan was measured with.
-        differences: Why its tensors are not those that the plan was measured with; empty where they are, or the plan does not say.
+        folder: Folder that was written.
+        size_bytes: Tensor bytes, read back from the files' headers.
+        predicted_bytes: Tensor bytes that the plan predicts; equal to ``size_bytes``.
+        original_bytes: Tensor bytes of the original as stored.
+        header_bytes: Bytes of the files' headers, which count towards no budget.
+        other_texts: True if it was calibrated on other texts than the plan was measured with.
+        differences: Reasons why its tensors differ from those that the plan was measured with; empty if they are equal
+            or the plan does not record them.
     """
 
     folder: Path
@@ -78,26 +81,27 @@ def apply_plan(
     other_texts: bool = False,
     origin: Origin | None = None,
 ) -> Applied:
-    """Writes the compressed model with its plan, metrics and card; whole or not at all.
+    """Writes the compressed model with its plan, metrics and card, atomically.
 
-    Weights are read and written site by site: one site is in memory at a time, however large the model is.
+    Sites are read, compressed and written one by one: memory holds one site at a time, however large the model is.
 
     Args:
         plan_file: The plan.
-        model: The original's folder or hub name: the model that the plan was made on, or a fine-tune of it.
-        out: The folder to write; replaced if it is one of ours.
-        tensors_of: Where compressed sites may be had ready, a bank's; None, or None from it, encodes them here.
-        statistics: Of the inputs, by name of the module, for calibrated choices that are encoded here.
-        shard_bytes: Most tensor bytes of a file; a smaller model is one file.
-        other_texts: Whether calibrated choices saw other texts than the plan was measured with.
-        origin: Of the original; found out here by default, which reads all weights once more.
+        model: Folder or hub name of the original: the model that the plan was made on, or a fine-tune of it.
+        out: Folder to write; replaced if paredown wrote it.
+        tensors_of: Source of ready compressed sites, such as a bank; sites are encoded here if it is None or returns
+            None.
+        statistics: Input statistics by module name, for calibrated choices that are encoded here.
+        shard_bytes: Upper bound on the tensor bytes of a file; a smaller model is one file.
+        other_texts: True if calibrated choices saw other texts than the plan was measured with.
+        origin: Origin of the model; by default it is computed here, which reads all weights once more.
 
     Raises:
-        CheckpointError: If the original is missing, incomplete or compressed already.
+        CheckpointError: If the original is missing, incomplete or already compressed.
         PlanError: If the plan does not fit it; no weight was touched.
-        OutputError: If the folder is not ours or cannot be written; it is left as it was.
-        VerificationError: If what was written has other bytes than the plan says, or is not what was scored though nothing it follows
-            from changed.
+        OutputError: If the folder was not written by paredown or cannot be written; it is left unchanged.
+        VerificationError: If the written bytes differ from the plan's, or the tensors differ from the scored ones
+            although weights, configuration, texts, versions and machine are the same.
     """
     source, out = resolve(str(model)), Path(out)
     config = config_of(source)
@@ -106,7 +110,8 @@ def apply_plan(
     predicted = plan.size_bytes(inventory)
     if config_sha256(source) == plan_file.base_model.config_sha256 and predicted != plan_file.size_bytes:
         raise VerificationError(
-            f"the plan file says {plan_file.size_bytes} bytes, its choices take {predicted}; set size_bytes to that"
+            f"the plan file says {plan_file.size_bytes} bytes, but its choices take {predicted}; "
+            f"set size_bytes to {predicted}"
         )
     reduced_config(config, inventory, plan.dropped(inventory))
     check_places(config, inventory, plan)
@@ -141,7 +146,7 @@ def encoded(
     tensors_of: TensorsOf | None = None,
     statistics: StatisticsOf | None = None,
 ) -> dict[str, Tensor]:
-    """Every tensor of the plan's layout, from the original's ``parameters``, which are not modified; all in memory."""
+    """Every tensor of the plan's layout, all in memory; ``parameters``, the original's, are not modified."""
     return dict(encoded_tensors(inventory, plan, parameters, tensors_of, statistics))
 
 
@@ -154,13 +159,16 @@ def encoded_tensors(
     statistics: StatisticsOf | None,
     written: Written | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """The same one by one; a site is compressed when its first tensor is taken, and ``written`` takes note of it."""
+    """Every tensor of the plan's layout, one by one.
+
+    A site is compressed when its first tensor is taken; ``written`` then records its digest.
+    """
     done: set[str] = set()
     for site, choice in plan.decided(inventory):
         stop_if_asked()
         ready = tensors_of(site, choice) if tensors_of else None
         if ready is None:
-            with one_thread():  # as the bank has it: sums in several threads may differ in their last bits
+            with one_thread():  # as in the bank: multi-threaded sums may differ in the last bits
                 tensors = encode_site(site, choice, parameters, statistics)
         else:
             tensors = dict(ready)
@@ -174,13 +182,19 @@ def encoded_tensors(
 
 
 def _check_bytes(folder: Path, inventory: Inventory, plan: Plan) -> tuple[int, int]:
-    """Tensor bytes and header bytes of a folder, once they are those of the plan."""
+    """Tensor bytes and header bytes of a folder.
+
+    Raises:
+        VerificationError: If the tensor bytes differ from the plan's.
+    """
     found, header = read_header(folder)
     size, predicted = total_bytes(found), plan.size_bytes(inventory)
     if size != predicted or sorted(s.size_bytes for s in found.values()) != sorted(
         s.size_bytes for s in plan.layout(inventory).values()
     ):
-        raise VerificationError(f"{size} tensor bytes were written, the plan says {predicted}; report this as a bug")
+        raise VerificationError(
+            f"{size} tensor bytes were written, but the plan says {predicted}; report this as a bug"
+        )
     return size, header
 
 

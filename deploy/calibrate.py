@@ -1,4 +1,4 @@
-"""The compressed sites of a plan whose choices are calibrated: from a study's bank, or compressed here on the plan's own texts."""
+"""Calibrated sites of a plan, from a study's bank or compressed here on the calibration texts that the plan names."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Ready:
     """Compressed sites of a plan.
 
     Attributes:
-        tensors_of: Gives them; None for plans that no text decides on.
-        other_texts: Whether the texts are others than those that the plan was measured with, so that its codes are, too.
-        origin: Of the model; None for plans that no text decides on.
+        tensors_of: Source of the sites; None if the plan has no calibrated choices.
+        other_texts: True if the texts differ from those that the plan was measured with, so that its codes differ too.
+        origin: Origin of the model; None if the plan has no calibrated choices.
     """
 
     tensors_of: TensorsOf | None = None
@@ -54,17 +54,17 @@ def ready(
     plan_file: PlanFile, model: str | Path, *, bank: Path | None = None, data: Sequence[str] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Ready]:  # fmt: skip
-    """The calibrated sites of a plan for a model, as long as the context is open.
+    """The calibrated sites of a plan for a model, valid while the context is open.
 
     Args:
         plan_file: The plan.
-        model: The original's folder or hub name, or a fine-tune's.
-        bank: Folder of compressed sites; what it lacks is added. A temporary one by default.
-        data: Calibration texts; those that the plan names by default.
-        say: Called with a line for each damaged record that is made again.
+        model: Folder or hub name of the original, or of a fine-tune.
+        bank: Folder of compressed sites; missing ones are added. Default: a temporary folder.
+        data: Calibration texts; default: those that the plan names.
+        say: Called with a line for each damaged record that is recomputed.
 
     Raises:
-        CheckpointError: If the model is missing, or has no tokenizer.
+        CheckpointError: If the model is missing or has no tokenizer.
         PlanError: If the plan does not fit it, or names no texts and none are given.
         StudyError: If the texts are missing or too short.
         OutputError: If the bank cannot be written.
@@ -79,7 +79,8 @@ def ready(
     asked = plan_file.calibration
     if asked is None:
         raise PlanError(
-            "the plan has calibrated choices and names no calibration texts; add its calibration, as paredown search wrote it"
+            "the plan has calibrated choices and names no calibration texts; "
+            "add the calibration that paredown search wrote into it"
         )
     texts = _texts(asked, data, source, config)
     with bank_in_use(bank) as folder:
@@ -103,16 +104,16 @@ def _texts(asked: Calibration, data: Sequence[str] | None, source: Path, config:
     texts = calibration_draw(documents, tokenizer, tokens=asked.tokens, length=asked.sequence_length, seed=asked.seed)
     if int(texts.tokens.max()) >= config.vocab_size:
         raise CheckpointError(
-            f"the tokenizer of {source} gives tokens that the model does not have; give the tokenizer of this model"
+            f"the tokenizer of {source} gives tokens that the model does not have; use the tokenizer of this model"
         )
     return texts
 
 
 def _filled(
-    folder: Path, plan: Plan, asked: Calibration, texts: Sequences, source: Path, config: Any, inventory: Inventory, origin: Origin,
-    say: Callable[[str], None],
+    folder: Path, plan: Plan, asked: Calibration, texts: Sequences, source: Path, config: Any, inventory: Inventory,
+    origin: Origin, say: Callable[[str], None],
 ) -> Bank:  # fmt: skip
-    """A bank that has, or makes when asked, every calibrated site of the plan."""
+    """A bank that holds every calibrated site of the plan, or computes it on request."""
     model, parameters = open_original(source, config, memory_bytes("auto"))
     key = calibration_key(texts.tokens, texts.mask, origin.sha256())
     bank = Bank(folder, parameters, None, key, cache_bytes=decoded_bytes(parameters), checkpoint=source, say=say)

@@ -15,8 +15,8 @@ LOAD = {
 }
 
 
-def model_card(plan_file: PlanFile, metrics: Mapping[str, Any], folder: str = "path/of/this/folder") -> str:
-    """The text of ``README.md``: where the model came from, its sizes, quality and speed as the plan file has them, and the plan."""
+def model_card(plan_file: PlanFile, metrics: Mapping[str, Any], folder: str = "path/to/this/folder") -> str:
+    """The text of ``README.md``: origin, sizes, quality and speed from the plan file, how to load, and the plan."""
     base = plan_file.base_model
     head = {
         "base_model": base.name,
@@ -31,12 +31,16 @@ def model_card(plan_file: PlanFile, metrics: Mapping[str, Any], folder: str = "p
         f"{base.architecture}, compressed by paredown for target `{plan_file.target}`.",
         "## Size",
         "| what | bytes |\n| --- | --- |\n"
-        f"| tensors | {size['tensors']} |\n| tensors of the original | {size['original']} |\n| file headers | {size['header']} |",
-        f"{100 * size['share_of_original']:.2f} % of the original, {size['bits_per_weight']:.3f} stored bits per original parameter.",
+        f"| tensors | {size['tensors']} |\n"
+        f"| tensors of the original | {size['original']} |\n"
+        f"| file headers | {size['header']} |",
+        f"The tensors take {100 * size['share_of_original']:.2f} % of the original's bytes: "
+        f"{size['bits_per_weight']:.3f} bits per original parameter.",
     ]
     if storage := _storage_only(plan_file):
         parts.append(
-            f"Savings of {', '.join(storage)} are on disk only: these layers are dense in memory and no faster."
+            f"Layers compressed by {', '.join(storage)} are smaller on disk only; "
+            "in memory they are dense and no faster."
         )
     for title, values in (
         ("Quality", plan_file.quality),

@@ -1,4 +1,4 @@
-"""Output folders: written beside, synced, exchanged; only our own are replaced."""
+"""Output folders: written beside the target, synced, then swapped in; only folders that paredown wrote are replaced."""
 
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ from paredown.space.errors import OutputError
 from paredown.space.temporary import UNFINISHED, abandoned, temporary_folder
 
 MANIFEST = "metrics.json"
-"""The file that makes a folder ours: it lists the files that were written."""
+"""The file that marks a folder as written by paredown; it lists the files that were written."""
 
 OLD = "old"
-"""Name, in the temporary folder, of what was in the place of the new folder, until that is there."""
+"""Name in the temporary folder of the previous output, until the new one is in place."""
 
 AT_FDCWD, EXCHANGE = -100, 2
-"""The current folder, of ``renameat2`` in ``fcntl.h``; and the flag for an exchange, which macOS's ``renamex_np`` has too."""
+"""Arguments of ``renameat2`` in ``fcntl.h``: the current folder, and the flag for an exchange.
+
+macOS's ``renamex_np`` uses the same flag.
+"""
 
 CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
-"""Errors of systems and file systems that exchange nothing."""
+"""Error codes of systems and file systems that cannot exchange two names."""
 
 
 def check_folder(out: Path) -> None:
-    """Refuses a folder that holds anything that we did not write.
+    """Refuses a folder that holds files that paredown did not write.
 
     Raises:
-        OutputError: If it exists, is not empty and is not ours, or holds files of others beside ours.
+        OutputError: If it is a file, holds something else, or holds other files beside paredown's.
     """
     if not out.exists():
         return
@@ -49,19 +52,20 @@ def check_folder(out: Path) -> None:
         raise OutputError(f"{out} exists and was not written by paredown; choose another folder or remove it")
     if foreign := sorted(found - ours):
         raise OutputError(
-            f"{out} holds {', '.join(foreign[:3])} beside what paredown wrote; move that away or choose another folder"
+            f"{out} holds {', '.join(foreign[:3])} beside what paredown wrote; move it away or choose another folder"
         )
 
 
 @contextmanager
 def replaced(out: Path) -> Iterator[Path]:
-    """An empty folder to write into, which takes the place of ``out`` once all went well; else nothing is left of it.
+    """An empty folder to write into, which replaces ``out`` on success and is removed on failure.
 
-    A process that is killed leaves the old folder or the new one, whole; only where the system cannot exchange two folders in one
-    step may the old one have to be `put_back` first. What it leaves beside that is removed by the next one that writes there.
+    A process that is killed leaves the old folder or the new one, complete. Where the system cannot exchange two
+    folders in one step, the old one may first have to be restored by `put_back`. The next write to ``out`` removes any
+    leftovers.
 
     Raises:
-        OutputError: If the disk is full or the place cannot be written.
+        OutputError: If the disk is full or the folder cannot be written.
     """
     try:
         out = put_back(out.absolute())
@@ -79,7 +83,7 @@ def replaced(out: Path) -> Iterator[Path]:
             elif not exchanged(new, out):
                 os.rename(out, temporary / OLD)
                 os.rename(new, out)
-                os.rename(temporary / OLD, new)  # from here on it may be in pieces: nobody puts it back
+                os.rename(temporary / OLD, new)  # from here on it may be removed in part and must not be put back
             _sync(out.parent)
     except OutputError:
         raise
@@ -89,20 +93,20 @@ def replaced(out: Path) -> Iterator[Path]:
 
 
 def put_back(out: Path) -> Path:
-    """The folder, which is put back if it is missing because a process was killed while it replaced it."""
+    """The folder, restored first if a process was killed while replacing it."""
     if not out.exists():
         for temporary in abandoned(out.absolute().parent, _prefix(out)):
-            with suppress(OSError):  # there is none, or it cannot be moved: then the folder is missing
+            with suppress(OSError):  # none left, or it cannot be moved: the folder stays missing
                 os.rename(temporary / OLD, out)
                 break
     return out
 
 
 def exchanged(first: Path, second: Path) -> bool:
-    """Whether two folders took each other's place in one step; False where the system or the file system cannot do that.
+    """True if two folders were exchanged in one step; False if the system or the file system cannot do that.
 
     Raises:
-        OSError: If they may not be moved.
+        OSError: If they cannot be moved for another reason.
     """
     library = ctypes.CDLL(None, use_errno=True)
     names = [ctypes.c_char_p(os.fsencode(path)) for path in (first, second)]

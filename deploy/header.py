@@ -1,4 +1,4 @@
-"""Headers of written safetensors files: what is there, and how many bytes say so."""
+"""Headers of safetensors files: the tensors stored, and the bytes that are not tensor data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from paredown.space.tensors import TensorSpec, total_bytes
 
 
 def read_header(folder: Path) -> tuple[dict[str, TensorSpec], int]:
-    """Every tensor that a folder stores by name, and the bytes of the files that are not tensor data.
+    """Specs of all tensors in a folder by name, and the bytes of its safetensors files that are not tensor data.
 
     Raises:
-        VerificationError: If there is no safetensors file, or a damaged one.
+        VerificationError: If there is no safetensors file, or one is damaged.
     """
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:

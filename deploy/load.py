@@ -1,4 +1,4 @@
-"""Compressed model folders, read back."""
+"""Loads compressed model folders."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from paredown.space.tensors import TensorSpec
 
 
 def load(folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
-    """A compressed model as a model of transformers, ``generate`` included.
+    """A compressed model as a transformers model, with ``generate``.
 
     Args:
-        folder: That ``apply`` wrote, for either target.
-        dtype: bfloat16 computes with the fast kernels of the CPU; float32 exactly as the plan was scored.
+        folder: Folder that ``apply`` wrote, for either target.
+        dtype: bfloat16 uses the fast CPU kernels; float32 computes exactly as the plan was scored.
 
     Raises:
-        CheckpointError: If the folder is no such model, is truncated, or has a missing or unexpected tensor.
+        CheckpointError: If the folder is not such a model, is truncated, or has a missing or unexpected tensor.
     """
     folder = put_back(Path(folder))
     if dtype not in (torch.bfloat16, torch.float32):
-        raise CheckpointError(f"a compressed model computes in bfloat16 or float32, not {dtype}; choose one of them")
+        raise CheckpointError(f"a compressed model loads in bfloat16 or float32, got {dtype}; use one of them")
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} has no config.json; give the folder that `paredown apply` wrote")
     model = _load_own(folder, dtype) if (folder / "paredown.json").is_file() else _load_plain(folder, dtype)
@@ -51,7 +51,7 @@ def load(folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> PreTrainedM
 
 
 def stored_plan(folder: Path, config: Any) -> tuple[Inventory, Plan]:
-    """The original's inventory and the plan of a folder in paredown's own layout.
+    """The original's inventory and the plan, from a folder in paredown's own layout.
 
     Raises:
         CheckpointError: If ``paredown.json`` is damaged or of a newer layout.
@@ -64,7 +64,8 @@ def stored_plan(folder: Path, config: Any) -> tuple[Inventory, Plan]:
         raise CheckpointError(f"{path} is damaged ({error}); apply the plan again") from None
     if layout != LAYOUT:
         raise CheckpointError(
-            f"{path} has layout {layout}, this paredown reads {LAYOUT}; install the paredown that wrote it"
+            f"{path} has layout {layout}, but this version of paredown reads layout {LAYOUT}; "
+            "install the version that wrote it"
         )
     stored = {name: TensorSpec(dtype, ()) for name, dtype in dtypes.items()}
     inventory = walk(skeleton(config), stored, default, targets["paredown"].ties)
@@ -86,7 +87,8 @@ def _load_own(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         found = tensors.get(name)
         if found is not None and (tuple(found.shape), str(found.dtype)) != (spec.shape, f"torch.{spec.dtype}"):
             raise CheckpointError(
-                f"{name} is {found.dtype} {tuple(found.shape)}, expected {spec.dtype} {spec.shape}; apply the plan again"
+                f"{name} is {found.dtype} {tuple(found.shape)}, expected {spec.dtype} {spec.shape}; "
+                "apply the plan again"
             )
     return assemble(config, inventory, plan, tensors, dtype)
 
@@ -95,7 +97,7 @@ def _load_plain(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder)
     try:
         model, report = model_class(config).from_pretrained(folder, dtype=dtype, output_loading_info=True)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # shapes that differ are a RuntimeError
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # a shape mismatch is a RuntimeError
         raise CheckpointError(f"{folder} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
     faults = [
         f"{kind.removesuffix('_keys')} {key}"

@@ -1,4 +1,4 @@
-"""Whether what is written is what was scored: digests of tensors, site by site, against those that a plan file holds."""
+"""Checks by digest, site by site, that written tensors are the ones that were scored."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from paredown.space.plan_file import DIGITS, Records
 from paredown.space.site import Inventory, Site, modules_of
 
 SHOWN = 3
-"""Sites that a message names, at most."""
+"""Upper bound on the sites that a message names."""
 
 
 class Written:
-    """The tensors of compressed sites, as they go by on their way to a file.
+    """Digests of compressed sites, collected while their tensors are written.
 
     Args:
-        scored: What the plan was scored with; None where its file does not say.
+        scored: Digests of the tensors that the plan was scored with; None if its file does not have them.
     """
 
     def __init__(self, scored: Records | None) -> None:
@@ -39,12 +39,11 @@ class Written:
         self._owner = {module: name for name in (scored.sha256 if scored else {}) for module in modules_of(name)}
 
     def add(self, site: Site, choice: Choice, tensors: Mapping[str, Tensor]) -> None:
-        """Takes note of a site; what is kept, and a block that is left out, have no tensors of their own."""
+        """Adds the tensors of a site; ``keep`` and dropped blocks have none of their own."""
         if choice == KEEP or site.kind == "block":
             return
-        name = self._owner.get(site.name) or self._owner.get(
-            site.members[0].module, site.name
-        )  # one of several that were one site
+        # A site of several modules when it was scored may be several sites here: they share its digest.
+        name = self._owner.get(site.name) or self._owner.get(site.members[0].module, site.name)
         self._lines.setdefault(name, []).extend(tensor_line(key, tensor) for key, tensor in tensors.items())
         if choice.needs:
             self._calibrated.add(name)
@@ -55,14 +54,14 @@ class Written:
         return {name: joint_sha256(lines)[:DIGITS] for name, lines in self._lines.items()}
 
     def compare(self, now: Records, *, other_texts: bool) -> list[str]:
-        """Why tensors differ from those that were scored, one line for each reason; nothing where they do not.
+        """Reasons why tensors differ from those that were scored, one line each; empty if they are equal.
 
         Args:
-            now: What is written, and what it follows from.
-            other_texts: Whether the calibration texts are others than the plan's.
+            now: Weights, configuration, versions and machine behind what is written, with its digests.
+            other_texts: True if the calibration texts differ from the plan's.
 
         Raises:
-            VerificationError: If they differ, and nothing that they follow from does.
+            VerificationError: If they differ without a reason.
         """
         if self.scored is None:
             return []
@@ -73,16 +72,17 @@ class Written:
             found = _reasons(self.scored, now, calibrated=name in self._calibrated, other_texts=other_texts)
             if not found:
                 raise VerificationError(
-                    f"what would be written for {name} is not what was scored: tensors have digest {self.sha256[name]}, the plan says "
-                    f"{known[name]}; remove the bank's record or name another bank, and search again if that does not help"
+                    f"the compressed {name} is not what was scored: its tensors have digest {self.sha256[name]}, "
+                    f"the plan says {known[name]}; remove its record from the bank or name another bank, "
+                    "and if that does not help, search again"
                 )
             reasons |= dict.fromkeys(found)
         return [f"{reason}: {len(wrong)} of {len(self.sha256)} sites differ from what was scored" for reason in reasons]
 
 
 def _reasons(scored: Records, now: Records, *, calibrated: bool, other_texts: bool) -> list[str]:
-    """What the tensors of a site follow from that is not as it was."""
-    found = ["the model has other weights (a fine-tune, say)"] if scored.weights != now.weights else []
+    """Reasons why the tensors of a site may differ: all that they depend on and that has changed."""
+    found = ["the model has other weights (for example a fine-tune)"] if scored.weights != now.weights else []
     if calibrated and scored.config != now.config:
         found.append("the model has another configuration")
     if calibrated and other_texts:
@@ -97,17 +97,17 @@ def _reasons(scored: Records, now: Records, *, calibrated: bool, other_texts: bo
 
 
 def check_digests(folder: Path, inventory: Inventory, plan: Plan, target: str, records: Records) -> None:
-    """Makes sure that a folder's compressed tensors are those that were written there.
+    """Checks that a folder's compressed tensors are the ones that were written.
 
     Args:
-        folder: That ``apply`` wrote.
-        inventory: Of the original.
-        plan: The folder's.
-        target: The folder's.
-        records: Of the folder's plan file.
+        folder: Folder that ``apply`` wrote.
+        inventory: Inventory of the original.
+        plan: Plan of the folder.
+        target: Target of the folder.
+        records: Digests in the folder's plan file.
 
     Raises:
-        VerificationError: If one is not.
+        VerificationError: If one differs.
     """
     own = target == "paredown"
     stored = {

@@ -1,4 +1,7 @@
-"""Safetensors files written tensor by tensor: sizes are known before, so nothing is held but the tensor that is written."""
+"""Writes safetensors files tensor by tensor.
+
+All sizes are known in advance, so only the tensor being written is in memory.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,25 @@ from paredown.space.errors import VerificationError
 from paredown.space.tensors import Layout, TensorSpec, total_bytes
 
 SHARD_BYTES = 5 * 10**9
-"""Most tensor bytes of a file, as transformers has it; a larger tensor has a file of its own."""
+"""Upper bound on the tensor bytes of a file, the default of transformers; a larger tensor gets its own file."""
 
 
 def write_shards(
     folder: Path, stem: str, layout: Layout, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Writes ``STEM.safetensors``, or files of at most ``shard_bytes`` and the index that names them; all synced to disk.
+    """Writes ``STEM.safetensors``, or several files of at most ``shard_bytes`` with an index.
+
+    The tensor files are synced to disk.
 
     Args:
-        folder: Where.
-        stem: What the files' names begin with.
-        layout: Every tensor that is to be written.
+        folder: Folder to write into.
+        stem: Beginning of the file names.
+        layout: Spec of every tensor to write.
         tensors: The tensors, in any order; taken one by one.
-        shard_bytes: Most tensor bytes of a file.
+        shard_bytes: Upper bound on the tensor bytes of a file.
 
     Raises:
-        VerificationError: If the tensors are not those of the layout.
+        VerificationError: If the tensors do not match the layout.
     """
     parts = list(split(layout, shard_bytes))
     names = (
@@ -58,7 +63,7 @@ def write_shards(
             place.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         if missing:
             raise VerificationError(
-                f"{', '.join(list(missing)[:3])} was not made, the plan says it is there; report this as a bug"
+                f"{', '.join(list(missing)[:3])} was not written, but the plan has it; report this as a bug"
             )
         for file in files:
             file.flush()
@@ -70,7 +75,7 @@ def write_shards(
 
 
 def split(layout: Layout, shard_bytes: int) -> Iterator[dict[str, TensorSpec]]:
-    """The layout in parts of at most so many bytes, in its order; a larger tensor is a part by itself."""
+    """The layout split in order into parts of at most ``shard_bytes``; a larger tensor is its own part."""
     part: dict[str, TensorSpec] = {}
     size = 0
     for name, spec in layout.items():
@@ -83,7 +88,7 @@ def split(layout: Layout, shard_bytes: int) -> Iterator[dict[str, TensorSpec]]:
 
 
 def _begin(file: BinaryIO, layout: Layout) -> dict[str, int]:
-    """Writes the header; where each tensor begins."""
+    """Writes the header and returns the offset of each tensor in the file."""
     head, starts = file_head(layout, {"format": "pt"})
     file.write(head)
     file.truncate(len(head) + total_bytes(layout))

@@ -1,4 +1,4 @@
-"""Whether a written model is the one that was scored, found out in a fresh process."""
+"""Verifies in a fresh process that a written model is the one that was scored."""
 
 from __future__ import annotations
 
@@ -33,24 +33,29 @@ from paredown.space.temporary import system_folder
 from paredown.space.tensors import total_bytes
 
 TOLERANCE = 1e-4
-"""Largest difference of logits in float32, as a share of the largest logit."""
+"""Upper bound on the difference of logits in float32, as a share of the largest logit."""
 
 FAST_TOLERANCE = 0.1
-"""The same for the fast kernels in bfloat16, which round activations: eight bits of mantissa through every layer."""
+"""The same bound for the bfloat16 kernels.
+
+They round activations to eight bits of mantissa in every layer.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What a fresh process found; each difference is the largest absolute one over the largest absolute value.
+    """Result of the check in a fresh process.
+
+    A difference is the largest absolute difference over the largest absolute value.
 
     Attributes:
         folder: The compressed model.
         size_bytes: Tensor bytes, equal to the plan's.
-        header_bytes: Of the files' headers.
-        difference: Of logits (encoders: last hidden states) in float32 from the scored model's.
-        incremental_difference: Of cached decoding from the full pass, in float32; None for encoders.
-        fast_difference: Of the bfloat16 load from the scored model's float32.
-        tokens: How many were run.
+        header_bytes: Bytes of the files' headers.
+        difference: Logits (encoders: last hidden states) in float32 against the scored model's.
+        incremental_difference: Cached decoding against the full pass, in float32; None for encoders.
+        fast_difference: Logits of the bfloat16 load against the scored model's in float32.
+        tokens: Number of tokens that were run.
     """
 
     folder: Path
@@ -73,17 +78,17 @@ def verify(
     """Checks bytes, keys, logits and cached decoding of a compressed model.
 
     Args:
-        folder: That ``apply`` wrote.
+        folder: Folder that ``apply`` wrote.
         original: The model that the plan was applied to.
-        tensors_of: Where the scored model's sites come from, a bank's; None encodes the original's again, which gives the same
-            codes on the same machine.
-        tolerance: Of the float32 differences.
-        seed: Of the tokens that are run through both, 2 sequences of at most 48.
+        tensors_of: Source of the scored model's sites, such as a bank. None encodes the original again, which gives the
+            same codes on the same machine.
+        tolerance: Upper bound on the float32 differences.
+        seed: Seed of the tokens that are run through both models: 2 sequences of at most 48.
 
     Raises:
         CheckpointError: If the original cannot be read.
         PlanError: If the folder's plan does not fit the original.
-        VerificationError: If anything differs; says what, and by how much.
+        VerificationError: If anything differs; the message says what, and by how much.
     """
     folder, source = put_back(Path(folder)), resolve(str(original))
     plan_file = PlanFile.read(folder / "plan.yaml")
@@ -106,7 +111,7 @@ def verify(
                 f"{folder}: {kind} keys on loading: {', '.join(report[kind][:3])}; apply the plan again"
             )
     if report["imported_paredown"] and plan_file.target != "paredown":
-        raise VerificationError(f"loading {folder} imported paredown; target {plan_file.target} must do without")
+        raise VerificationError(f"loading {folder} imported paredown; target {plan_file.target} must load without it")
     verified = Verified(
         folder=folder,
         size_bytes=plan.size_bytes(inventory),
@@ -121,24 +126,28 @@ def verify(
 
 
 def check_stored(folder: Path, inventory: Inventory, plan: Plan, target: str) -> int:
-    """The bytes of the folder's headers, once its tensors are those of the plan.
+    """Header bytes of the folder, after checking its tensors against the plan.
 
     Raises:
-        VerificationError: If they are not, in name, type, shape or bytes.
+        VerificationError: If a tensor differs in name, type, shape or bytes.
     """
     found, header = read_header(folder)
     expected = plan.layout(inventory) if target == "paredown" else file_layout(inventory, plan)
     if found != expected:
         wrong = min(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         raise VerificationError(
-            f"{folder} holds {total_bytes(found)} tensor bytes, the plan says {total_bytes(expected)}; first difference: "
+            f"{folder} holds {total_bytes(found)} tensor bytes, the plan says {total_bytes(expected)}; "
+            "first difference: "
             f"{wrong} is {found.get(wrong, 'missing')}, expected {expected.get(wrong, 'nothing')}; apply the plan again"
         )
     return header
 
 
 def scored_model(model: Any, inventory: Inventory, plan: Plan, tensors: dict[str, Tensor]) -> Any:
-    """The original in float32 with the weights that the plan's tensors stand for put in, and dropped blocks taken out."""
+    """The original in float32 with the decoded weights of the plan's tensors, and without dropped blocks.
+
+    ``model`` is modified in place and returned.
+    """
     for site, choice in plan.decided(inventory):
         for name, value in decode_site(site, choice, tensors).items():
             module, _, attribute = name.rpartition(".")
@@ -154,7 +163,7 @@ def scored_model(model: Any, inventory: Inventory, plan: Plan, tensors: dict[str
     for index in sorted(dropped, reverse=True):
         del blocks[index]
     for key, value in vars(reduced).items() if dropped else ():
-        if isinstance(value, list):  # some models read the types of their layers by place
+        if isinstance(value, list):  # some models look up a layer's type by its index
             setattr(model.config, key, value)
     return model
 
@@ -171,7 +180,7 @@ def _fresh_process(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with system_folder("verify") as work:
         save_file({"input_ids": inputs}, work / "inputs.safetensors")
-        program = Path(verify_process.__file__)  # by path: it sees neither the package nor its folder
+        program = Path(verify_process.__file__)  # run by path: neither the package nor its folder is on sys.path
         command = child.command(program, str(folder.absolute()), str(work), target, "causal" if causal else "encoder")
         environment = {"OMP_NUM_THREADS": "1"} | os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         run = child.finished(command, environment)
@@ -199,7 +208,7 @@ def _check(verified: Verified, tolerance: float) -> None:
         ("logits of the bfloat16 load differ from the scored ones", verified.fast_difference, FAST_TOLERANCE),
     )
     for text, difference, limit in limits:
-        if difference is not None and not difference <= limit:  # NaN fails, too
+        if difference is not None and not difference <= limit:  # written so that NaN fails too
             raise VerificationError(
-                f"{verified.folder}: {text} by {difference:.2g} of the largest, {limit:.2g} is allowed"
+                f"{verified.folder}: {text} by {difference:.2g} of the largest value; at most {limit:.2g} is allowed"
             )

@@ -1,6 +1,6 @@
-"""The fresh process of `verify`: run by path, it loads a folder as its users will and writes what the model computes.
+"""The fresh process of `verify`: loads a folder as its users will, and writes the outputs of the model.
 
-For target ``transformers`` nothing of paredown is imported, and the report says so.
+It is run by path. For target ``transformers`` nothing of paredown is imported, and the report says so.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(folder: Path, work: Path, *, own: bool, causal: bool) -> None:
 
 
 def load(folder: Path, dtype: torch.dtype, *, own: bool, causal: bool) -> tuple[Any, dict[str, Any]]:
-    """The model, and which keys were missing or unexpected; paredown's own loader raises for such."""
+    """The model, and its missing and unexpected keys; paredown's own loader raises an error for them instead."""
     if own:
         from paredown.deploy.load import load as load_own
 
@@ -55,7 +55,7 @@ def load(folder: Path, dtype: torch.dtype, *, own: bool, causal: bool) -> tuple[
 
 
 def states(model: Any, inputs: torch.Tensor, *, causal: bool) -> torch.Tensor:
-    """Logits of a causal model, else the last hidden states."""
+    """Logits of a causal model; last hidden states of an encoder."""
     if causal:
         logits: torch.Tensor = model(input_ids=inputs, use_cache=False).logits
         return logits
@@ -64,7 +64,7 @@ def states(model: Any, inputs: torch.Tensor, *, causal: bool) -> torch.Tensor:
 
 
 def incremental(model: Any, inputs: torch.Tensor) -> torch.Tensor:
-    """Logits with the cache: half of the tokens at once, the others one by one."""
+    """Logits with the cache: half of the tokens at once, then the others one by one."""
     half = inputs.shape[1] // 2
     result = model(input_ids=inputs[:, :half], use_cache=True)
     logits = [result.logits]

@@ -328,7 +328,7 @@ def _time_kernel(choice: Choice, shape: Shape, dtype: torch.dtype) -> tuple[floa
 
 
 def _calibration_plans(space: Space) -> dict[str, Plan]:
-    """Plans that span the kernels: everything kept, few bits, many bits and, if allowed, all kept but some blocks dropped."""
+    """Plans that span the kernels: all kept, few bits, many bits and, if allowed, all kept with some blocks dropped."""
     inventory = space.inventory
     plans = {"kept": Plan()}
     for name, wanted in (("few bits", (4, 3, 2)), ("many bits", (8, 6, 5))):

@@ -50,7 +50,9 @@ def test_draws_widen_the_interval() -> None:
     assert (noisy.low, noisy.high) == pytest.approx((0.4, 0.6))
     low, high = interval([quality(totals * factor, tokens) for factor in (0.4, 0.5, 0.6)])
     assert low < interval(ours)[0] < interval(ours)[1] < high
-    with pytest.raises(ValueError, match="expected equally many draws of both plans, got 2 and 3; measure the same draws"):
+    with pytest.raises(
+        ValueError, match="expected equally many draws of both plans, got 2 and 3; measure the same draws"
+    ):
         ratio([ours] * 2, [theirs] * 3)
 
 

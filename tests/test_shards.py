@@ -93,7 +93,7 @@ def test_other_tensors_than_the_plan_says_are_refused(tmp_path: Path) -> None:
         write_shards(tmp_path, "model", layout, [("a", torch.zeros(2).double())])
     with pytest.raises(VerificationError, match="b is .*, the plan says nothing"):
         write_shards(tmp_path, "model", layout, [("b", torch.zeros(2))])
-    with pytest.raises(VerificationError, match="a was not made"):
+    with pytest.raises(VerificationError, match="a was not written"):
         write_shards(tmp_path, "model", layout, [])
 
 

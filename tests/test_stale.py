@@ -234,7 +234,7 @@ def test_a_record_that_was_exchanged_is_refused(study: Study, tmp_path: Path) ->
     other = plan.records.model_copy(update={"sha256": {**plan.records.sha256, name: "0" * 16}})
     with pytest.raises(
         VerificationError,
-        match="is not what was scored: tensors have digest .*, the plan says 0000000000000000; remove",
+        match="is not what was scored: its tensors have digest .*, the plan says 0000000000000000; remove",
     ):
         paredown.apply(
             plan.model_copy(update={"records": other}),
@@ -253,7 +253,7 @@ def test_a_record_that_was_exchanged_is_refused(study: Study, tmp_path: Path) ->
     key = "model.layers.0.mlp.up_proj.weight"
     save_file({**weights, key: weights[key] * 1.5}, study.model / "model.safetensors", {"format": "pt"})
     applied, _ = paredown.apply(plan, study.model, tmp_path / "out", check=False)
-    assert applied.differences[0].startswith("the model has other weights (a fine-tune, say): ")
+    assert applied.differences[0].startswith("the model has other weights (for example a fine-tune): ")
 
 
 def test_a_search_notices_damage_in_its_bank(study: Study) -> None:

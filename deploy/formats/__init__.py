@@ -1,4 +1,4 @@
-"""One file per layout of a compressed model on disk; a new one is found by being here, under the name of its target."""
+"""Layouts of a compressed model on disk: one file per target, registered by being in this folder."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ class Format(Protocol):
         """Writes the files.
 
         Args:
-            folder: Where; empty.
-            config: Of the original; not modified.
-            inventory: Of the original.
-            plan: What was done to it.
-            tensors: What ``plan.layout(inventory)`` names, under the original's names; made one by one, as they are taken.
-            shard_bytes: Most tensor bytes of a file.
+            folder: Empty folder to write into.
+            config: Configuration of the original; not modified.
+            inventory: Inventory of the original.
+            plan: The plan that was applied.
+            tensors: Tensors of ``plan.layout(inventory)`` under the original's names; each is computed when it is
+                taken.
+            shard_bytes: Upper bound on the tensor bytes of a file.
         """
 
 
@@ -43,7 +44,7 @@ formats: Registry[Format] = Registry("format")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """A JSON file that people can read."""
+    """Writes a JSON file, indented for human readers."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -1,14 +1,15 @@
-"""paredown's own layout, version 1: every choice, every architecture; `paredown.load` makes a transformers model of it.
+"""paredown's own layout, version 1: every choice and architecture, loaded by `paredown.load`.
 
-====================================  ==========================================================================================
-``model.paredown.safetensors``        the tensors that the plan's methods declare, ``MODULE.TENSOR`` under the original's names
-                                      (dropped blocks are not renumbered). Not ``model.safetensors``, so that plain
-                                      ``from_pretrained`` refuses the folder in place of starting from random weights. Of a
-                                      large model ``model.paredown-00001-of-00003.safetensors`` and so on, which
-                                      ``model.paredown.safetensors.index.json`` names.
-``config.json``                       the original's configuration
-``paredown.json``                     layout version, choices by site, dtypes of the original's tensors: all that the loader needs
-====================================  ==========================================================================================
+================================  ======================================================================================
+``model.paredown.safetensors``    Tensors that the plan's methods declare, ``MODULE.TENSOR`` under the original's names;
+                                  dropped blocks are not renumbered. Large models are split into
+                                  ``model.paredown-00001-of-00003.safetensors`` and so on, with the index
+                                  ``model.paredown.safetensors.index.json``. The name is not ``model.safetensors``, so
+                                  that plain ``from_pretrained`` refuses the folder instead of using random weights.
+``config.json``                   The original's configuration.
+``paredown.json``                 Layout version, choices by site and dtypes of the original's tensors: all that the
+                                  loader needs.
+================================  ======================================================================================
 """
 
 from __future__ import annotations

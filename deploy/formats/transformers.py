@@ -52,7 +52,7 @@ def write(
 
 
 def file_layout(inventory: Inventory, plan: Plan) -> dict[str, TensorSpec]:
-    """Every tensor of the file, by the name that it has there."""
+    """Spec of every tensor in the file, by its name there."""
     rename, turned = renumbering(inventory, plan.dropped(inventory)), turned_names(inventory)
     return {
         rename(name): TensorSpec(spec.dtype, spec.shape[::-1]) if name in turned else spec
@@ -61,12 +61,15 @@ def file_layout(inventory: Inventory, plan: Plan) -> dict[str, TensorSpec]:
 
 
 def turned_names(inventory: Inventory) -> set[str]:
-    """Dense weights that the original stores as ``(in_features, out_features)``, and so must this file."""
+    """Dense weights that the original stores as ``(in_features, out_features)``; this file must store them so, too."""
     return {f"{member.module}.weight" for site in inventory.leaves for member in site.members if member.transposed}
 
 
 def _quantization_config(groups: Mapping[tuple[int, int | str], list[str]], ignored: list[str]) -> dict[str, Any]:
-    """The scheme of every module, each named exactly: a class name would reach modules that stay as they are."""
+    """The compression scheme of every module.
+
+    Each module is named exactly, since a class name would also match modules that are kept.
+    """
     config_groups = {}
     for index, ((bits, group_size), modules) in enumerate(
         sorted(groups.items(), key=lambda item: (item[0][0], str(item[0][1])))
