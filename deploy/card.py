@@ -13,6 +13,7 @@ LOAD = {
     "paredown": "import paredown\n\nmodel = paredown.load({folder!r})",
     "transformers": "from transformers import {architecture}\n\nmodel = {architecture}.from_pretrained({folder!r})",
 }
+"""Code that loads the model, by target."""
 
 
 def model_card(plan_file: PlanFile, metrics: Mapping[str, Any], folder: str = "path/to/this/folder") -> str:

@@ -47,6 +47,7 @@ MOST_COPIES = 48
 """Upper bound on the number of those copies."""
 
 REMEDY = "remove the file, or leave `latency` out of the study, to measure a new table"
+"""Remedy in messages about an unusable latency table."""
 
 
 class Timing(BaseModel):

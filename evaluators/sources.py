@@ -10,10 +10,13 @@ from paredown.space.errors import StudyError
 from paredown.space.paths import expanded
 
 END_OF_TEXT = "<|endoftext|>"
+"""Separator of documents within a text file."""
+
 PASSAGE_CHARACTERS = 2000
 """Characters after which a passage ends at the next blank line; at twice as many it ends anywhere."""
 
 SUFFIXES = {".txt", ".md", ".py", ".rst"}
+"""Suffixes of the files that are read from a folder."""
 
 
 def document_sets(data: Sequence[str]) -> dict[str, list[Document]]:

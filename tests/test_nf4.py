@@ -94,4 +94,4 @@ def test_it_saves_on_disk_only() -> None:
     assert torch.equal(layer.weight, decode_matrix(choice, stored, (16, 64)).to(torch.bfloat16))
     site = Site(name="m", kind="linear", block=0, members=(Member(module="m", shape=(16, 64), dtype="float32"),))
     assert site_fault(site, choice, targets["paredown"]) is None
-    assert "no nf4 codes" in str(site_fault(site, choice, targets["transformers"]))
+    assert "cannot load nf4 codes" in str(site_fault(site, choice, targets["transformers"]))

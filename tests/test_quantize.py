@@ -128,7 +128,7 @@ def test_a_knob_that_no_matrix_can_take_is_refused_when_it_is_read(knobs: str, m
     ("choice", "member", "reason"),
     [
         ("quantize bits=4 symmetric=false", {}, "zero points"),
-        ("quantize bits=4", {"class_name": "Conv1D"}, "no quantized Conv1D"),
+        ("quantize bits=4", {"class_name": "Conv1D"}, "a quantized Conv1D"),
         ("quantize bits=4", {"tied": ("embed",)}, "tied"),
         ("quantize bits=4", {}, None),
     ],

@@ -22,6 +22,7 @@ STATISTICS: dict[str, frozenset[Statistic]] = {
     "inputs": frozenset({"second_moment"}),
     "fisher": frozenset({"importance"}),
 }
+"""Statistics that each weighting requires."""
 
 
 @methods.register("cluster")

@@ -18,6 +18,7 @@ LEVELS = (
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 )
 # fmt: on
+"""Value of each code, in units of the scale."""
 
 
 def nf4(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:

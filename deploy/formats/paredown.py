@@ -28,7 +28,10 @@ from paredown.space.plan_file import choices_of
 from paredown.space.site import Inventory
 
 LAYOUT = 1
+"""Version of this layout."""
+
 STEM = "model.paredown"
+"""Beginning of the names of its tensor files."""
 
 
 @formats.register("paredown")
