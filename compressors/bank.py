@@ -17,6 +17,7 @@ from paredown.compressors.digests import Digests
 from paredown.compressors.records import VERSION, about_of, record_path
 from paredown.compressors.storage import Tensors, decode_site, encode_site
 from paredown.compressors.tensor_file import checked_tensors, stored_sha256, write_tensors
+from paredown.compressors.weights import Weights
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import OutputError
 from paredown.space.site import Site
@@ -189,3 +190,11 @@ def one_thread() -> Iterator[None]:
 
 def _bytes(tensors: Tensors) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def decoded_bytes(parameters: Mapping[str, Tensor]) -> int:
+    """Bound on the decoded matrices that a bank of these parameters keeps in memory [bytes].
+
+    It is 0 for a streamed model, which requests each matrix once per pass.
+    """
+    return 0 if isinstance(parameters, Weights) else CACHE_BYTES

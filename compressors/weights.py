@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from paredown.compressors.bank import CACHE_BYTES
 from paredown.compressors.checkpoint import (
     empty_model,
     load_original,
@@ -51,14 +50,6 @@ def open_original(folder: Path, config: Any, memory_bytes: int) -> tuple[PreTrai
         )
     give_back_large()
     return empty_model(config), weights
-
-
-def decoded_bytes(parameters: Mapping[str, Tensor]) -> int:
-    """Bound on the decoded matrices that a bank of these parameters keeps in memory [bytes].
-
-    It is 0 for a streamed model, which requests each matrix once per pass.
-    """
-    return 0 if isinstance(parameters, Weights) else CACHE_BYTES
 
 
 def original_weights(folder: Path, config: Any) -> Mapping[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank import Bank, decoded_bytes
 from paredown.compressors.bank_folder import bank_in_use
 from paredown.compressors.calibration import calibration_key
 from paredown.compressors.checkpoint import config_of, resolve
@@ -22,7 +22,7 @@ from paredown.compressors.origin import Origin
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.refit import holds_all, in_order, is_calibrated, ordered_bank
 from paredown.compressors.sites import inventory_of
-from paredown.compressors.weights import decoded_bytes, open_original
+from paredown.compressors.weights import open_original
 from paredown.deploy.apply import TensorsOf
 from paredown.evaluators.sequences import Sequences, calibration_draw
 from paredown.evaluators.sources import document_sets

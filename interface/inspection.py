@@ -67,8 +67,9 @@ def inspect_study(question: StudyFile) -> Inspection:
         UnknownNameError: If the sampler or the sensitivity is unknown.
     """
     from paredown.compressors.checkpoint import config_of
-    from paredown.search.admission import Texts, check_study
-    from paredown.search.workbench import survey
+    from paredown.search.admission import check_study
+    from paredown.search.survey import survey
+    from paredown.search.texts import Texts
 
     folder, space = survey(question)
     check_study(question, config_of(folder), space)
@@ -85,7 +86,7 @@ def survey_study(question: StudyFile, space: Space | None = None) -> Inspection:
     """
     from paredown.search.cost import estimate
     from paredown.search.solver import Solver
-    from paredown.search.workbench import survey
+    from paredown.search.survey import survey
 
     space = space or survey(question)[1]
     inventory = space.inventory

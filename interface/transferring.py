@@ -92,8 +92,9 @@ def transfer_plan(
     from paredown.compressors.statistics_folder import again_if_damaged
     from paredown.search.cost import tokens_of_search
     from paredown.search.repair import changed_sites
+    from paredown.search.survey import reference_of, survey
     from paredown.search.transfer import Measured, Transfer, near_question
-    from paredown.search.workbench import Workbench, reference_of, survey
+    from paredown.search.workbench import Workbench
     from paredown.space.transfer import transferred
 
     started = time.monotonic()
@@ -181,7 +182,7 @@ def _fitted(space: Space, plan: Plan, budget_bytes: int, reference: BaseModelRef
     Raises:
         BudgetError: If no plan meets the budget; the smallest plan was written.
     """
-    from paredown.search.refusal import refuse_impossible
+    from paredown.search.impossible_budget import refuse_impossible
     from paredown.search.repair import repaired, widened
     from paredown.search.solver import Solver
 

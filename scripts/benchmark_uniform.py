@@ -28,15 +28,17 @@ from paredown.evaluators.comparison import Ratio, ratio
 from paredown.evaluators.quality import Quality
 from paredown.progress import Silent
 from paredown.search.checks import DRAWS
+from paredown.search.environment import environment
 from paredown.search.lazy import data_free
 from paredown.search.outcome import Outcome
 from paredown.search.rebuild import Rebuilder, Version, rebuilder
 from paredown.search.select import learnt
-from paredown.search.sensitivity_file import SENSITIVITY, read_sensitivity
+from paredown.search.sensitivity_file import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.session import Session
-from paredown.search.solver import Solver, read_losses
+from paredown.search.solver import Solver
+from paredown.search.survey import survey
 from paredown.search.uniform import uniform_plan
-from paredown.search.workbench import Workbench, environment, survey
+from paredown.search.workbench import Workbench
 from paredown.space.choice import parse_choice
 from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile

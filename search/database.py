@@ -39,3 +39,11 @@ def damaged(path: Path, reason: str) -> StudyError:
         f"{path} is damaged ({reason}); move it elsewhere and run the same command again: "
         "it measures the trials again and reuses compressed layers and sensitivities"
     )
+
+
+def database_url(path: Path) -> str:
+    """Optuna's URL of a SQLite file; escapes ``?``, ``#`` and ``%``, and braces, which Optuna would interpolate."""
+    from sqlalchemy import URL
+
+    url = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+    return url.replace("{", "%7B").replace("}", "%7D")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from paredown.search.clock import Clock
 from paredown.search.cost import START_SECONDS, estimate
-from paredown.search.workbench import survey
+from paredown.search.survey import survey
 from paredown.space.errors import StudyError
 from paredown.space.study_file import StudyFile
 

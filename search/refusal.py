@@ -6,23 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from paredown.search.plans import plan_file
-from paredown.search.solver import Solver
 from paredown.space.errors import BudgetError
-from paredown.space.plan_file import BaseModelReference
-
-
-def refuse_impossible(solver: Solver, budget_bytes: int, reference: BaseModelReference, path: Path) -> None:
-    """Accepts a budget that some plan of the space meets; otherwise writes the smallest plan.
-
-    Raises:
-        BudgetError: If no plan is that small.
-    """
-    space, smallest = solver.space, solver.smallest()
-    size = smallest.size_bytes(space.inventory)
-    if size > budget_bytes:
-        plan_file(smallest, reference, space.target.name, size).write(path)
-        raise refusal(budget_bytes, size, space.inventory.original_bytes, space.refusals(), path)
 
 
 def refusal(

@@ -14,8 +14,7 @@ from paredown.evaluators.sequences import Sequences
 from paredown.search.estimators import estimators, is_swept
 from paredown.search.evidence import SEQUENCE_TOKENS, SEQUENCES, UNUSABLE, Evidence, Sensitivity, passes
 from paredown.search.facts import facts_of
-from paredown.search.sensitivity_file import SensitivityFile, read_sensitivity
-from paredown.search.solver import read_losses
+from paredown.search.sensitivity_file import SensitivityFile, read_losses, read_sensitivity
 from paredown.space.errors import StudyError
 from paredown.space.files import write_json
 from paredown.space.space import Space

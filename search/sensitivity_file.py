@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt
 
+from paredown.space.choice import Choice, parse_choice
 from paredown.space.errors import StudyError
 from paredown.space.files import read_json
 
@@ -41,3 +42,8 @@ def read_sensitivity(path: Path) -> SensitivityFile:
         StudyError: If it is missing, damaged, or of an older version.
     """
     return read_json(path, SensitivityFile, StudyError, "run the search again to rewrite it")
+
+
+def read_losses(stored: SensitivityFile) -> dict[tuple[str, Choice], float]:
+    """Sensitivities from the content of ``sensitivity.json``."""
+    return {(site, parse_choice(choice)): loss for site, choice, loss in stored.losses}

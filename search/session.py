@@ -20,7 +20,9 @@ from paredown.evaluators.latency import REMEDY, LatencyTable, deployed_plan, tim
 from paredown.search import inputs as study_inputs
 from paredown.search.admission import check_study
 from paredown.search.clock import Clock, OutOfTime
+from paredown.search.environment import environment
 from paredown.search.finalists import time_deployed
+from paredown.search.impossible_budget import refuse_impossible
 from paredown.search.inputs import Inputs
 from paredown.search.lazy import data_free, is_lazy, narrowed
 from paredown.search.limit import check_limit
@@ -31,7 +33,6 @@ from paredown.search.outcome import Outcome, Provisional, stored_outcome
 from paredown.search.plans import publish, unmeasured_file
 from paredown.search.progress import Progress
 from paredown.search.record import Record, best_within
-from paredown.search.refusal import refuse_impossible
 from paredown.search.samplers import Proposal, Question
 from paredown.search.schedule import Schedule
 from paredown.search.scored import scored_records
@@ -40,8 +41,9 @@ from paredown.search.sensitivity import Sensitivity, stored_losses
 from paredown.search.solver import Solver
 from paredown.search.study import Race, TrialLog, locked
 from paredown.search.study_folder import finished, keep_environment, moved_aside, same_study, tidy
+from paredown.search.survey import reference_of, survey
 from paredown.search.uniform import uniform_plans
-from paredown.search.workbench import Workbench, environment, reference_of, survey
+from paredown.search.workbench import Workbench
 from paredown.space.errors import StudyError
 from paredown.space.files import write_atomically
 from paredown.space.plan import Plan

@@ -12,8 +12,7 @@ from paredown.search.forest import Forest
 from paredown.search.integer_program import IntegerProgram, margin
 from paredown.search.knapsack import solve
 from paredown.search.limits import Limit
-from paredown.search.sensitivity_file import SensitivityFile
-from paredown.space.choice import KEEP, Choice, parse_choice
+from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import BudgetError, EvaluationError, StudyError
 from paredown.space.layouts import leaves_out
 from paredown.space.plan import Plan
@@ -25,11 +24,6 @@ Losses = Mapping[tuple[str, Choice], float]
 
 LOSS_BITS = 50
 """Bits of the integers that losses are scaled and rounded to, so that equal sums compare equal."""
-
-
-def read_losses(stored: SensitivityFile) -> dict[tuple[str, Choice], float]:
-    """Sensitivities from the content of ``sensitivity.json``."""
-    return {(site, parse_choice(choice)): loss for site, choice, loss in stored.losses}
 
 
 class Solver:

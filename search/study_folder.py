@@ -87,11 +87,3 @@ def finished(folder: Path, question: StudyFile) -> Outcome | None:
     waited = bool(outcome.ended) and outcome.patience == question.patience
     chosen = outcome.state == "finished" and not outcome.unselected and not outcome.unguarded
     return outcome if chosen and (counted or waited) else None
-
-
-def database_url(path: Path) -> str:
-    """Optuna's URL of a SQLite file; escapes ``?``, ``#`` and ``%``, and braces, which Optuna would interpolate."""
-    from sqlalchemy import URL
-
-    url = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
-    return url.replace("{", "%7B").replace("}", "%7D")

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from paredown.search.enumeration import Enumeration
+from paredown.search.environment import environment
 from paredown.search.pareto import hypervolume, improvements, lower_left
-from paredown.search.workbench import Workbench, environment
+from paredown.search.workbench import Workbench
 from paredown.space.errors import StudyError
 from paredown.space.files import write_atomically
 

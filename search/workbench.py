@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
-from paredown.compressors.absent import check_places
-from paredown.compressors.assemble import reduced_config
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank import Bank, decoded_bytes
 from paredown.compressors.calibration import calibration_key
-from paredown.compressors.checkpoint import config_of, config_sha256, resolve
+from paredown.compressors.checkpoint import config_of
 from paredown.compressors.fill import Pair, cores, fill
 from paredown.compressors.gradients import statistics_for
 from paredown.compressors.holdings import UsedFile, read_used
@@ -24,73 +19,21 @@ from paredown.compressors.memory import memory_bytes
 from paredown.compressors.origin import Origin, cpu_name
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.refit import is_calibrated
-from paredown.compressors.sites import inventory_of
 from paredown.compressors.statistics_folder import StatisticsFolder
-from paredown.compressors.weights import decoded_bytes, open_original
+from paredown.compressors.weights import open_original
 from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table
 from paredown.evaluators.quality import Quality, Teacher
 from paredown.evaluators.sequences import Sequences
-from paredown.search.admission import Texts, check_deployed, deployed_bytes, deployed_dtype
+from paredown.search.deployed import check_deployed, deployed_bytes, deployed_dtype
+from paredown.search.environment import environment
 from paredown.search.inputs import Inputs
 from paredown.search.outcome import Outcome
-from paredown.space.errors import PlanError, StudyError
+from paredown.search.survey import survey
+from paredown.search.texts import Texts
+from paredown.space.errors import StudyError
 from paredown.space.files import write_json
-from paredown.space.layouts import leaves_out
 from paredown.space.plan import Plan
-from paredown.space.plan_file import BaseModelReference
-from paredown.space.site import Inventory
-from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
-from paredown.space.target import targets
-
-
-def survey(question: StudyFile) -> tuple[Path, Space]:
-    """The model's folder and the space of a study; reads only headers.
-
-    Raises:
-        CheckpointError: If the model is missing or incomplete.
-        StudyError: If the space cannot be built.
-    """
-    folder = resolve(question.model, question.revision)
-    target = targets[question.target]
-    config = config_of(folder)
-    inventory = inventory_of(folder, config, ties=[*question.space.ties, *target.ties])
-    return folder, _droppable(Space.build(inventory, target, question.space), config)
-
-
-def reference_of(question: StudyFile, folder: Path, inventory: Inventory) -> BaseModelReference:
-    """The original as plan files of a study name it."""
-    return BaseModelReference(
-        name=question.model,
-        revision=question.revision,
-        architecture=inventory.architecture,
-        config_sha256=config_sha256(folder),
-        shapes_sha256=inventory.shapes_sha256(),
-    )
-
-
-def _droppable(space: Space, config: Any) -> Space:
-    """The space without drops of blocks or attentions if the remaining ones cannot be renumbered."""
-    blocks = [site for site in space.inventory.parents if site.kind == "block" and space.options[site.name]]
-    try:
-        for site in blocks[:1] + blocks[-1:] if space.max_drops else ():
-            reduced_config(config, space.inventory, (site.block,) if site.block is not None else ())
-    except PlanError:
-        space = replace(space, options={**space.options, **{site.name: () for site in blocks}})
-    drops = [
-        (s, c)
-        for s in space.inventory.parents
-        if s.kind == "attention"
-        for c in space.options[s.name]
-        if leaves_out(s, c)
-    ]
-    try:
-        for site, choice in drops[:1]:
-            check_places(config, space.inventory, Plan.of(space.inventory, {site.name: choice}))
-    except PlanError:
-        stay = {site.name: tuple(c for c in space.options[site.name] if not leaves_out(site, c)) for site, _ in drops}
-        space = replace(space, options={**space.options, **stay})
-    return space
 
 
 class Workbench:
@@ -276,18 +219,3 @@ class Workbench:
             before = []
         used = UsedFile(statistics=self.bank.calibration, records=sorted({*before, *self.bank.used}))
         write_json(path, used.model_dump())
-
-
-def environment() -> dict[str, str | int]:
-    """Versions and machine of this run."""
-    import platform
-    from importlib.metadata import version
-
-    names = ("paredown", "torch", "transformers", "optuna", "numpy", "scipy")
-    return {
-        **{name: version(name) for name in names},
-        "python": platform.python_version(),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count() or 1,
-        "threads": torch.get_num_threads(),
-    }

@@ -18,7 +18,7 @@ from paredown.compressors.checkpoint import config_of
 from paredown.compressors.sites import inventory_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import encoded
-from paredown.search.workbench import survey
+from paredown.search.survey import survey
 from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError
 from paredown.space.layouts import site_fault

@@ -20,8 +20,8 @@ from paredown.search.finalists import Finalists
 from paredown.search.limits import Limit, decode_limit
 from paredown.search.outcome import Outcome
 from paredown.search.solver import Solver
+from paredown.search.survey import survey
 from paredown.search.verdict import price_words
-from paredown.search.workbench import survey
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.errors import BudgetError, EvaluationError, StudyError
 from paredown.space.plan import Plan

@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from paredown.compressors.memory import SHARE, available_bytes, memory_bytes
 from paredown.search.cost import LIBRARIES_BYTES, memory
-from paredown.search.workbench import Workbench, survey
+from paredown.search.survey import survey
+from paredown.search.workbench import Workbench
 from paredown.space.choice import parse_choice
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan

@@ -10,7 +10,8 @@ import toys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.search.refusal import refusal, refuse_impossible
+from paredown.search.impossible_budget import refuse_impossible
+from paredown.search.refusal import refusal
 from paredown.search.solver import Solver
 from paredown.space.budget import Budget
 from paredown.space.errors import BudgetError

@@ -1,0 +1,69 @@
+"""The model and the space of a study, from headers alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from paredown.compressors.absent import check_places
+from paredown.compressors.assemble import reduced_config
+from paredown.compressors.checkpoint import config_of, config_sha256, resolve
+from paredown.compressors.sites import inventory_of
+from paredown.space.errors import PlanError
+from paredown.space.layouts import leaves_out
+from paredown.space.plan import Plan
+from paredown.space.plan_file import BaseModelReference
+from paredown.space.site import Inventory
+from paredown.space.space import Space
+from paredown.space.study_file import StudyFile
+from paredown.space.target import targets
+
+
+def survey(question: StudyFile) -> tuple[Path, Space]:
+    """The model's folder and the space of a study; reads only headers.
+
+    Raises:
+        CheckpointError: If the model is missing or incomplete.
+        StudyError: If the space cannot be built.
+    """
+    folder = resolve(question.model, question.revision)
+    target = targets[question.target]
+    config = config_of(folder)
+    inventory = inventory_of(folder, config, ties=[*question.space.ties, *target.ties])
+    return folder, _droppable(Space.build(inventory, target, question.space), config)
+
+
+def reference_of(question: StudyFile, folder: Path, inventory: Inventory) -> BaseModelReference:
+    """The original as plan files of a study name it."""
+    return BaseModelReference(
+        name=question.model,
+        revision=question.revision,
+        architecture=inventory.architecture,
+        config_sha256=config_sha256(folder),
+        shapes_sha256=inventory.shapes_sha256(),
+    )
+
+
+def _droppable(space: Space, config: Any) -> Space:
+    """The space without drops of blocks or attentions if the remaining ones cannot be renumbered."""
+    blocks = [site for site in space.inventory.parents if site.kind == "block" and space.options[site.name]]
+    try:
+        for site in blocks[:1] + blocks[-1:] if space.max_drops else ():
+            reduced_config(config, space.inventory, (site.block,) if site.block is not None else ())
+    except PlanError:
+        space = replace(space, options={**space.options, **{site.name: () for site in blocks}})
+    drops = [
+        (s, c)
+        for s in space.inventory.parents
+        if s.kind == "attention"
+        for c in space.options[s.name]
+        if leaves_out(s, c)
+    ]
+    try:
+        for site, choice in drops[:1]:
+            check_places(config, space.inventory, Plan.of(space.inventory, {site.name: choice}))
+    except PlanError:
+        stay = {site.name: tuple(c for c in space.options[site.name] if not leaves_out(site, c)) for site, _ in drops}
+        space = replace(space, options={**space.options, **stay})
+    return space
