@@ -9,8 +9,8 @@ from pathlib import Path
 
 from paredown.compressors.records import STATISTICS
 from paredown.space.errors import StudyError
-from paredown.space.locks import held
-from paredown.space.temporary import abandoned, system_folder
+from paredown.space.system.locks import held
+from paredown.space.system.temporary import abandoned, system_folder
 
 
 @contextmanager

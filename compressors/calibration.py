@@ -16,10 +16,10 @@ from paredown.compressors.sites import blocks_of
 from paredown.compressors.statistics_folder import INDEX, IndexFile, StatisticsFolder
 from paredown.compressors.tensor_file import write_tensors
 from paredown.space.errors import EvaluationError
-from paredown.space.files import write_json
-from paredown.space.interruption import stop_if_asked
 from paredown.space.site import Inventory
-from paredown.space.temporary import temporary_folder
+from paredown.space.system.files import write_json
+from paredown.space.system.interruption import stop_if_asked
+from paredown.space.system.temporary import temporary_folder
 
 VERSION = 1
 """Version of the statistics; part of `calibration_key`."""

@@ -16,7 +16,7 @@ from transformers.initialization import no_init_weights
 
 from paredown.compressors.mapped import DTYPES
 from paredown.space.errors import CheckpointError
-from paredown.space.paths import expanded
+from paredown.space.system.paths import expanded
 from paredown.space.tensors import TensorSpec
 
 

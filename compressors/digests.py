@@ -13,7 +13,7 @@ from torch import Tensor
 from paredown.compressors.checkpoint import shards
 from paredown.compressors.records import FINGERPRINTS
 from paredown.space.errors import OutputError, StudyError
-from paredown.space.files import read_json, write_json
+from paredown.space.system.files import read_json, write_json
 
 ALL = "*.safetensors"
 """Key of the fingerprint of all weight files together."""

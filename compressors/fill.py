@@ -12,11 +12,11 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
 from paredown.compressors.bank import Bank
-from paredown.space import child
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import WorkerError, is_out_of_memory
-from paredown.space.interruption import stop_if_asked
 from paredown.space.site import Site
+from paredown.space.system import child
+from paredown.space.system.interruption import stop_if_asked
 
 PATIENCE_SECONDS = 5.0
 """Time that `fill` works alone before it starts other processes [s].

@@ -1,4 +1,4 @@
-"""Program of a process that fills a bank; `fill` starts it as a `paredown.space.child`.
+"""Program of a process that fills a bank; `fill` starts it as a `paredown.space.system.child`.
 
 Its argument is the file descriptor of the connection over which `fill` sends jobs.
 """

@@ -15,10 +15,10 @@ from paredown.compressors.checkpoint import is_placeholder
 from paredown.compressors.statistics_folder import IMPORTANCE, ImportanceFile, StatisticsFolder
 from paredown.compressors.tensor_file import write_tensors
 from paredown.space.errors import StudyError
-from paredown.space.files import write_json
-from paredown.space.interruption import stop_if_asked
 from paredown.space.site import Inventory
 from paredown.space.statistics import Statistic
+from paredown.space.system.files import write_json
+from paredown.space.system.interruption import stop_if_asked
 
 
 def statistics_for(

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from paredown.compressors.bank_folder import bank_alone, left_behind
 from paredown.compressors.records import FINGERPRINTS, STATISTICS, about, is_record
 from paredown.space.errors import OutputError, StudyError
-from paredown.space.files import read_json
+from paredown.space.system.files import read_json
 
 USED = "bank.json"
 """File in a study folder that lists the records it needs."""

@@ -14,8 +14,8 @@ from paredown.compressors.bank import one_thread
 from paredown.compressors.lockstep import parts_of, run_in_parts
 from paredown.compressors.mapped import read_tensors
 from paredown.compressors.planned import PlannedModel
-from paredown.space.interruption import stop_if_asked
 from paredown.space.plan import Plan
+from paredown.space.system.interruption import stop_if_asked
 
 
 class Inputs(Mapping[str, Tensor]):

@@ -17,10 +17,10 @@ from paredown.compressors.planned import PlannedModel
 from paredown.compressors.storage import Tensors, decode_matrix, encode_matrix
 from paredown.space.choice import Choice
 from paredown.space.errors import EvaluationError
-from paredown.space.interruption import stop_if_asked
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Member, Site
 from paredown.space.statistics import Statistics
+from paredown.space.system.interruption import stop_if_asked
 
 DAMPING = 0.1
 """Damping of a corrected matrix towards the original's, as a share of the mean second moment of its inputs."""

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from paredown.compressors.tensor_file import checked_tensors
 from paredown.space.errors import DamagedError
-from paredown.space.files import read_json
 from paredown.space.statistics import Statistics
+from paredown.space.system.files import read_json
 
 IN_MEMORY = 2
 """Number of files kept in memory, with what methods derived from them.

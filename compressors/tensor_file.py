@@ -17,7 +17,7 @@ from torch import Tensor
 from paredown.compressors.mapped import read_tensors
 from paredown.compressors.records import ABOUT, described
 from paredown.space.errors import OutputError
-from paredown.space.temporary import temporary_folder
+from paredown.space.system.temporary import temporary_folder
 
 DIGEST = "sha256"
 """Metadata key of the digest."""

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from paredown.compressors.checkpoint import is_placeholder
 from paredown.space.errors import StudyError
-from paredown.space.interruption import stop_if_asked
+from paredown.space.system.interruption import stop_if_asked
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Scalar loss of one sequence, from its logits (an encoder's final hidden states) and its tokens."""

@@ -28,11 +28,11 @@ from paredown.deploy.scored import Written
 from paredown.deploy.shards import SHARD_BYTES
 from paredown.space.choice import Choice
 from paredown.space.errors import OutputError, VerificationError
-from paredown.space.interruption import stop_if_asked
 from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile
 from paredown.space.site import Inventory, Site
 from paredown.space.statistics import StatisticsOf
+from paredown.space.system.interruption import stop_if_asked
 from paredown.space.target import targets
 from paredown.space.tensors import total_bytes
 

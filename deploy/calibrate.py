@@ -30,8 +30,8 @@ from paredown.space.errors import CheckpointError, PlanError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import Calibration, PlanFile
 from paredown.space.site import Inventory
+from paredown.space.system.temporary import temporary_folder
 from paredown.space.target import targets
-from paredown.space.temporary import temporary_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

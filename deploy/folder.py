@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from paredown.space.errors import OutputError
-from paredown.space.temporary import UNFINISHED, abandoned, temporary_folder
+from paredown.space.system.temporary import UNFINISHED, abandoned, temporary_folder
 
 MANIFEST = "metrics.json"
 """The file that marks a folder as written by paredown; it lists the files that were written."""

@@ -23,13 +23,13 @@ from paredown.deploy.folder import put_back
 from paredown.deploy.formats.transformers import file_layout
 from paredown.deploy.header import read_header
 from paredown.deploy.scored import check_digests
-from paredown.space import child
 from paredown.space.errors import VerificationError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile
 from paredown.space.site import Inventory
+from paredown.space.system import child
+from paredown.space.system.temporary import system_folder
 from paredown.space.target import targets
-from paredown.space.temporary import system_folder
 from paredown.space.tensors import total_bytes
 
 TOLERANCE = 1e-4

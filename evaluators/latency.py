@@ -22,13 +22,13 @@ from paredown.compressors.storage import encode_matrix
 from paredown.evaluators.door import finite
 from paredown.space.choice import KEEP, Choice, Shape
 from paredown.space.errors import StudyError
-from paredown.space.files import write_atomically
-from paredown.space.interruption import stop_if_asked
 from paredown.space.layouts import choice_members, inner
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 from paredown.space.space import Space
 from paredown.space.statistics import Statistics
+from paredown.space.system.files import write_atomically
+from paredown.space.system.interruption import stop_if_asked
 from paredown.space.target import Target
 
 PROMPT_TOKENS = 128

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from paredown.evaluators.door import finite
 from paredown.evaluators.sequences import Sequences
 from paredown.space.errors import EvaluationError
-from paredown.space.interruption import stop_if_asked
+from paredown.space.system.interruption import stop_if_asked
 
 BATCH_TOKENS = 2048
 """Upper bound on the tokens in a batch, padding included; a batch holds at least one sequence."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from paredown.evaluators.documents import OWN_SETS, SETS, Document, split_documents, standard_library
 from paredown.space.errors import StudyError
-from paredown.space.paths import expanded
+from paredown.space.system.paths import expanded
 
 END_OF_TEXT = "<|endoftext|>"
 """Separator of documents within a text file."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paredown.space.paths import expanded
+from paredown.space.system.paths import expanded
 
 if TYPE_CHECKING:
     from paredown.compressors.holdings import Cleaning, Holdings

@@ -20,9 +20,9 @@ from paredown.search.clock import process_began
 from paredown.search.counts import UNIT
 from paredown.search.verdict import summary_lines
 from paredown.space.errors import StudyError
-from paredown.space.paths import expanded
 from paredown.space.plan_file import PlanFile
 from paredown.space.study_file import StudyFile
+from paredown.space.system.paths import expanded
 
 app = typer.Typer(
     name="paredown",

@@ -10,7 +10,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from paredown.search.database import check_database, database_url
 from paredown.space.errors import StudyError
-from paredown.space.interruption import stop_if_asked
+from paredown.space.system.interruption import stop_if_asked
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from paredown import signals
-from paredown.space.interruption import Stopped, stop_if_asked
+from paredown.space.system.interruption import Stopped, stop_if_asked
 
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",

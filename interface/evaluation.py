@@ -18,7 +18,7 @@ from paredown.evaluators.quality import Teacher
 from paredown.evaluators.sequences import cut
 from paredown.evaluators.sources import document_sets
 from paredown.space.errors import CheckpointError, StudyError
-from paredown.space.paths import expanded
+from paredown.space.system.paths import expanded
 
 LENGTH = 256
 """Longest sequence that is measured [tokens]."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paredown.question import study_bank
-from paredown.space.paths import expanded
 from paredown.space.plan_file import PlanFile
+from paredown.space.system.paths import expanded
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from paredown.space.errors import StudyError
-from paredown.space.paths import expanded
 from paredown.space.study_file import StudyFile
+from paredown.space.system.paths import expanded
 
 Study = StudyFile | Mapping[str, Any] | str | Path
 """A study as a value, as a mapping of its fields, or as the path of its file."""

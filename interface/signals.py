@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from paredown.space.interruption import ask_to_stop
+from paredown.space.system.interruption import ask_to_stop
 
 GRACE_SECONDS = 3.0
 """Longest time from the first signal to the end of the process [s]."""

@@ -12,12 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from paredown.question import DEFAULT_TRIALS
 from paredown.space.errors import BudgetError, CheckpointError
-from paredown.space.paths import expanded
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, PlanFile
 from paredown.space.site import Inventory
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
+from paredown.space.system.paths import expanded
 
 if TYPE_CHECKING:
     from paredown.search.outcome import Outcome

@@ -34,8 +34,8 @@ from paredown.search.environment import environment
 from paredown.search.outcome import Comparison, Outcome
 from paredown.search.rebuild import Version, rebuilder
 from paredown.search.workbench import Workbench
-from paredown.space.files import write_atomically
 from paredown.space.study_file import SpaceFile, StudyFile, Tokens
+from paredown.space.system.files import write_atomically
 
 WIDEST = 0.05
 """Greatest allowed half-width of a loss's 95 % interval, as a share of the loss."""

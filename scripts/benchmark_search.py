@@ -30,7 +30,7 @@ from paredown.evaluators.quality import Quality
 from paredown.search.contest import Contest, Run, Task
 from paredown.search.environment import environment
 from paredown.search.truth import Truth, best_points
-from paredown.space.files import write_atomically
+from paredown.space.system.files import write_atomically
 
 NEAR = (1.05, 1.02)
 """Loss ratios to the best known at which the cost is reported."""

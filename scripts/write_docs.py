@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from paredown.compressors.statement import descriptions, table
-from paredown.space.files import write_atomically
 from paredown.space.schema import keys, plan_schema, study_schema
 from paredown.space.study_file import StudyFile
+from paredown.space.system.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 

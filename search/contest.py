@@ -24,9 +24,9 @@ from paredown.search.study import Race, TrialLog
 from paredown.search.truth import best_points
 from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench
-from paredown.space.files import write_atomically
 from paredown.space.plan import Plan
 from paredown.space.study_file import StudyFile
+from paredown.space.system.files import write_atomically
 
 SEEDED = ("frontier", "evopress-solver")
 """Samplers that start from the sensitivities and the solver's plans, and are charged for the sensitivities.

@@ -19,10 +19,10 @@ from paredown.evaluators.sequences import Sequences
 from paredown.search.facts import Facts
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import EvaluationError
-from paredown.space.interruption import stop_if_asked
 from paredown.space.plan import Plan
 from paredown.space.site import Member, Site
 from paredown.space.space import Space
+from paredown.space.system.interruption import stop_if_asked
 
 SEQUENCE_TOKENS = 128
 """Most tokens of each sequence that a single choice is measured on."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from paredown.compressors.bank import Bank
 from paredown.space.errors import OutputError, StudyError
-from paredown.space.files import read_json, write_json
+from paredown.space.system.files import read_json, write_json
 
 FILE = "sensitivity.json"
 """The file of facts, next to the statistics of the same texts and weights; studies that share a bank share it."""

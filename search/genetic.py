@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from paredown.space.interruption import stop_if_asked
+from paredown.space.system.interruption import stop_if_asked
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from paredown.compressors.origin import Origin
 from paredown.space.errors import StudyError
-from paredown.space.files import read_json, write_json
+from paredown.space.system.files import read_json, write_json
 
 FILE = "inputs.json"
 SHOWN = 4

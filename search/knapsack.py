@@ -9,7 +9,7 @@ import numpy as np
 
 from paredown.search.forest import Bound, Forest, Part, Pick, bound
 from paredown.search.knapsack_core import Core, TooManyError
-from paredown.space.interruption import stop_if_asked
+from paredown.space.system.interruption import stop_if_asked
 
 MOST_STATES = 10_000
 """Most partial sums that the dynamic programming holds; above that, the solver branches on a node."""

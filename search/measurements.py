@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import BaseModel
 
 from paredown.space.errors import EvaluationError, StudyError
-from paredown.space.files import read_json, write_json
 from paredown.space.plan import Plan
 from paredown.space.plan_file import choices_of
+from paredown.space.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from paredown.evaluators.quality import Quality  # imports torch

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 
 from paredown.search.record import Record, best_within, front_of, is_within
 from paredown.space.errors import StudyError
-from paredown.space.files import read_stored, write_atomically
 from paredown.space.plan_file import Calibration
+from paredown.space.system.files import read_stored, write_atomically
 
 FILE = "front.json"
 METRICS = {

@@ -15,10 +15,10 @@ from paredown.search.outcome import Outcome
 from paredown.search.pareto import pareto_front
 from paredown.search.record import Record
 from paredown.space.choice import KEEP, Choice
-from paredown.space.files import write_atomically
 from paredown.space.layouts import choice_members, site_layout
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
+from paredown.space.system.files import write_atomically
 from paredown.space.tensors import total_bytes
 
 if TYPE_CHECKING:

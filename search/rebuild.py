@@ -14,7 +14,7 @@ from paredown.evaluators.quality import Quality
 from paredown.evaluators.sequences import Sequences
 from paredown.search.workbench import Workbench
 from paredown.space.plan import Plan
-from paredown.space.temporary import temporary_folder
+from paredown.space.system.temporary import temporary_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

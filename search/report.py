@@ -17,8 +17,8 @@ from paredown.search.rendering import Section, Table, as_html, as_markdown
 from paredown.search.sensitivity_file import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.survival import survival_section
 from paredown.search.verdict import counts, early_words, price_words, verdict
-from paredown.space.files import write_atomically
 from paredown.space.site import Inventory
+from paredown.space.system.files import write_atomically
 
 PICTURE_SECONDS = 120.0
 """Least time between two drawings of the pictures while a search runs [s]."""

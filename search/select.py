@@ -20,12 +20,12 @@ from paredown.search.solver import Losses, Solver
 from paredown.search.surrogate import Surrogate
 from paredown.space.budget import Budget
 from paredown.space.errors import StudyError
-from paredown.space.files import read_stored
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, PlanFile
 from paredown.space.site import Inventory
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
+from paredown.space.system.files import read_stored
 from paredown.space.target import targets
 
 AGAIN = "run its search again to resume it"

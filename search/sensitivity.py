@@ -16,8 +16,8 @@ from paredown.search.evidence import SEQUENCE_TOKENS, SEQUENCES, UNUSABLE, Evide
 from paredown.search.facts import facts_of
 from paredown.search.sensitivity_file import SensitivityFile, read_losses, read_sensitivity
 from paredown.space.errors import StudyError
-from paredown.space.files import write_json
 from paredown.space.space import Space
+from paredown.space.system.files import write_json
 
 __all__ = ["Sensitivity", "estimated_tokens", "stored_losses"]
 

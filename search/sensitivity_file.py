@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt
 
 from paredown.space.choice import Choice, parse_choice
 from paredown.space.errors import StudyError
-from paredown.space.files import read_json
+from paredown.space.system.files import read_json
 
 SENSITIVITY = "sensitivity.json"
 

@@ -45,11 +45,11 @@ from paredown.search.survey import reference_of, survey
 from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench
 from paredown.space.errors import StudyError
-from paredown.space.files import write_atomically
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
+from paredown.space.system.files import write_atomically
 
 PUBLISH_SECONDS = 20.0
 """Least time between two publications of the outcome while trials run [s]."""

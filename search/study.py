@@ -27,11 +27,11 @@ from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, Sampler, Warm, samplers
 from paredown.space.choice import parse_choice
 from paredown.space.errors import EvaluationError, OutputError, StudyError
-from paredown.space.files import DAMAGE, reason_of
-from paredown.space.interruption import stop_if_asked
-from paredown.space.locks import held
 from paredown.space.plan import Plan
 from paredown.space.plan_file import choices_of
+from paredown.space.system.files import DAMAGE, reason_of
+from paredown.space.system.interruption import stop_if_asked
+from paredown.space.system.locks import held
 
 ATTRIBUTE = "paredown"
 MEASURED = (TrialState.COMPLETE, TrialState.PRUNED)

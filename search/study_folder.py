@@ -10,9 +10,9 @@ from pathlib import Path
 from paredown.search.measurements import MEASUREMENTS
 from paredown.search.outcome import Outcome, stored_outcome
 from paredown.space.errors import OutputError, StudyError
-from paredown.space.files import write_atomically
 from paredown.space.study_file import StudyFile
-from paredown.space.temporary import remove_abandoned
+from paredown.space.system.files import write_atomically
+from paredown.space.system.temporary import remove_abandoned
 
 
 def tidy(folder: Path) -> None:

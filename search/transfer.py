@@ -22,10 +22,10 @@ from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench
 from paredown.space.choice import KEEP
 from paredown.space.errors import EvaluationError
-from paredown.space.interruption import stop_if_asked
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.study_file import Override, SpaceFile, StudyFile
+from paredown.space.system.interruption import stop_if_asked
 
 if TYPE_CHECKING:
     from paredown.search.progress import Progress

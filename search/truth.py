@@ -14,7 +14,7 @@ from paredown.search.environment import environment
 from paredown.search.pareto import hypervolume, improvements, lower_left
 from paredown.search.workbench import Workbench
 from paredown.space.errors import StudyError
-from paredown.space.files import write_atomically
+from paredown.space.system.files import write_atomically
 
 Points = Sequence[tuple[float, float]]
 """Pairs of size [bytes] and loss."""

@@ -31,9 +31,9 @@ from paredown.search.outcome import Outcome
 from paredown.search.survey import survey
 from paredown.search.texts import Texts
 from paredown.space.errors import StudyError
-from paredown.space.files import write_json
 from paredown.space.plan import Plan
 from paredown.space.study_file import StudyFile
+from paredown.space.system.files import write_json
 
 
 class Workbench:

@@ -11,9 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.errors import PlanError, UnknownNameError
-from paredown.space.files import read_yaml, write_atomically
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, modules_of
+from paredown.space.system.files import read_yaml, write_atomically
 from paredown.space.target import Target, targets
 
 DIGITS = 16

@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_valid
 
 from paredown.space.budget import UNITS, Budget
 from paredown.space.choice import parse_choice
-from paredown.space.duration import duration_text, parse_duration
 from paredown.space.errors import ParedownError, StudyError
-from paredown.space.files import read_yaml, write_atomically
-from paredown.space.paths import expanded
 from paredown.space.site import Kind
+from paredown.space.system.duration import duration_text, parse_duration
+from paredown.space.system.files import read_yaml, write_atomically
+from paredown.space.system.paths import expanded
 from paredown.space.target import targets
 
 ChoiceText = str | dict[str, Any]

@@ -36,7 +36,7 @@ from paredown.search.report import write_report
 from paredown.search.study_folder import finished, tidy
 from paredown.space.plan_file import PlanFile
 from paredown.space.study_file import StudyFile
-from paredown.space.temporary import UNFINISHED
+from paredown.space.system.temporary import UNFINISHED
 
 WATCHED = ("mkdir", "rmdir", "unlink", "remove", "rename", "replace", "fsync")
 CALIBRATED = "quantize bits=3 group_size=32 algorithm=gptq"

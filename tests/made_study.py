@@ -13,12 +13,12 @@ from paredown.search.sensitivity_file import SensitivityFile
 from paredown.search.solver import Solver
 from paredown.search.uniform import uniform_plans
 from paredown.space.choice import KEEP, Choice
-from paredown.space.files import write_json
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference
 from paredown.space.site import Inventory
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
+from paredown.space.system.files import write_json
 from paredown.space.target import targets
 
 Losses = dict[tuple[str, Choice], float]

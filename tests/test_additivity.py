@@ -13,9 +13,9 @@ from made_study import make_study
 from paredown.search.additivity import additivity, additivity_section
 from paredown.search.sensitivity_file import read_sensitivity
 from paredown.space.choice import KEEP, parse_choice
-from paredown.space.files import write_json
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory
+from paredown.space.system.files import write_json
 
 
 def test_the_ratio_of_measured_and_predicted_is_told_along_the_front(

@@ -16,7 +16,7 @@ USER = """
 import sys
 from pathlib import Path
 from paredown.compressors.bank_folder import bank_in_use
-from paredown.space.temporary import temporary_folder
+from paredown.space.system.temporary import temporary_folder
 with bank_in_use(Path(sys.argv[1])) as bank, temporary_folder(bank) as folder:
     (folder / "inputs").write_text("large")
     print(folder, flush=True)

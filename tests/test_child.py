@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from paredown.space import child, interruption
-from paredown.space.interruption import Stopped
+from paredown.space.system import child, interruption
+from paredown.space.system.interruption import Stopped
 
 HEAVY = "import pathlib, sys; pathlib.Path(sys.argv[1]).touch(); import torch, transformers, time; time.sleep(600)\n"
 SLOW = "import sys, time; print(*sys.argv[1:]); print('no', file=sys.stderr); time.sleep(float(sys.argv[1])); sys.exit(7)\n"
@@ -47,7 +47,7 @@ def test_it_dies_with_its_parent(platform: str, tmp_path: Path) -> None:
     watcher = Path(child.__file__).read_text().replace("sys.platform", repr(platform))
     (tmp_path / "child.py").write_text(watcher)
     parent = (
-        "import subprocess, sys, time\nfrom paredown.space import child\n"
+        "import subprocess, sys, time\nfrom paredown.space.system import child\n"
         "child.__file__ = sys.argv[1]\n"
         "print(subprocess.Popen(child.command(*sys.argv[2:])).pid, flush=True)\ntime.sleep(600)\n"
     )

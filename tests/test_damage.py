@@ -25,9 +25,9 @@ from paredown.search.sensitivity import stored_losses
 from paredown.search.sensitivity_file import read_sensitivity
 from paredown.space.choice import parse_choice
 from paredown.space.errors import DamagedError, EvaluationError, StudyError
-from paredown.space.files import read_json, write_json
 from paredown.space.site import Inventory
 from paredown.space.statistics import Statistics
+from paredown.space.system.files import read_json, write_json
 
 Folder = Callable[[str], Path]
 TRIES = 20

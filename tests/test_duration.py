@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.space.duration import duration_text, parse_duration
 from paredown.space.errors import StudyError
 from paredown.space.study_file import StudyFile
+from paredown.space.system.duration import duration_text, parse_duration
 
 
 @pytest.mark.parametrize(

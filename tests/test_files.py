@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from paredown.deploy.folder import replaced
 from paredown.space.errors import OutputError, PlanError, StudyError
-from paredown.space.files import LIMIT_BYTES, read_yaml, write_atomically
+from paredown.space.system.files import LIMIT_BYTES, read_yaml, write_atomically
 
 
 class Inner(BaseModel):
@@ -130,7 +130,7 @@ def test_a_full_disk_leaves_the_old_file(call: str, tmp_path: Path, monkeypatch:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(f"paredown.space.files.os.{call}", full)
+    monkeypatch.setattr(f"paredown.space.system.files.os.{call}", full)
     with pytest.raises(OutputError, match="cannot write .*file.txt: No space left on device; free some space"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
@@ -147,7 +147,7 @@ def test_a_file_in_the_way_of_a_folder_is_refused(tmp_path: Path) -> None:
 def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
     """By the next write of the file; the old one is whole until then."""
     killed = "import os, signal, sys; os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-    killed += "from pathlib import Path; from paredown.space.files import write_atomically; write_atomically(Path(sys.argv[1]), 'new')"
+    killed += "from pathlib import Path; from paredown.space.system.files import write_atomically; write_atomically(Path(sys.argv[1]), 'new')"
     write_atomically(tmp_path / "file.txt", "old")
     subprocess.run([sys.executable, "-c", killed, tmp_path / "file.txt"], check=False)
     assert len(list(tmp_path.iterdir())) == 2
@@ -163,7 +163,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("paredown.space.files.os.fsync", interrupted)
+    monkeypatch.setattr("paredown.space.system.files.os.fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_atomically(tmp_path / "file.txt", "new")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file.txt", "old")]

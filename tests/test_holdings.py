@@ -16,7 +16,7 @@ from paredown.space.choice import parse_choice
 from paredown.space.errors import StudyError
 from paredown.space.site import Inventory
 from paredown.space.statistics import Statistics
-from paredown.space.temporary import temporary_folder
+from paredown.space.system.temporary import temporary_folder
 
 SITE = "model.layers.0.mlp.up_proj"
 PLAIN, COMPOSED = parse_choice("quantize bits=4"), parse_choice("lowrank rank=4 then quantize bits=8")

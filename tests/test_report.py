@@ -21,8 +21,8 @@ from paredown.search.report import Reports, write_report
 from paredown.search.sensitivity_file import read_sensitivity
 from paredown.search.verdict import summary_lines, verdict
 from paredown.space.choice import parse_choice
-from paredown.space.files import write_json
 from paredown.space.site import Inventory
+from paredown.space.system.files import write_json
 
 PICTURES = {"front.png", "choices.png", "sensitivity.png"}
 

@@ -41,7 +41,7 @@ def started(work: str) -> subprocess.Popen[str]:
     program = (
         "import sys, time, types\n"
         "from paredown import entry\n"
-        "from paredown.space.interruption import stop_if_asked\n"
+        "from paredown.space.system.interruption import stop_if_asked\n"
         "sys.argv = ['paredown', 'search', 'a study.yaml']\n"
         f"def run():\n    print('works', flush=True)\n    exec({work!r}, globals())\n"
         "entry._command = run\n"

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from paredown.space.temporary import UNKNOWN_SECONDS, abandoned, temporary_folder
+from paredown.space.system.temporary import UNKNOWN_SECONDS, abandoned, temporary_folder
 
 OWNER = """
 import sys
 from pathlib import Path
-from paredown.space.temporary import temporary_folder
+from paredown.space.system.temporary import temporary_folder
 with temporary_folder(Path(sys.argv[1])) as folder:
     (folder / "file").write_text("half")
     print(folder, flush=True)

@@ -42,7 +42,7 @@ def finished(arguments: list[str], environment: Mapping[str, str]) -> subprocess
     Raises:
         Stopped: If a stop is requested before the child ends; the child is killed.
     """
-    from paredown.space.interruption import stop_if_asked
+    from paredown.space.system.interruption import stop_if_asked
 
     pipe = subprocess.PIPE
     with subprocess.Popen(arguments, env=environment, text=True, process_group=0, stdout=pipe, stderr=pipe) as process:

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from paredown.space.errors import OutputError, ParedownError, StudyError
-from paredown.space.temporary import UNFINISHED, temporary_folder
+from paredown.space.system.temporary import UNFINISHED, temporary_folder
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
