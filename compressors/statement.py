@@ -17,7 +17,7 @@ from paredown.space.layouts import choice_members, inner, site_fault
 from paredown.space.schema import keys, summary
 from paredown.space.site import Kind, Member, Site
 from paredown.space.statistics import Statistic
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 from paredown.space.tensors import TensorSpec
 
 WIDTH = 1024

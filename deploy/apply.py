@@ -33,7 +33,7 @@ from paredown.space.plan_file import PlanFile
 from paredown.space.site import Inventory, Site
 from paredown.space.statistics import StatisticsOf
 from paredown.space.system.interruption import stop_if_asked
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 from paredown.space.tensors import total_bytes
 
 COPIED = (

@@ -31,7 +31,7 @@ from paredown.space.plan import Plan
 from paredown.space.plan_file import Calibration, PlanFile
 from paredown.space.site import Inventory
 from paredown.space.system.temporary import temporary_folder
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from paredown.space.choice import parse_choice
 from paredown.space.errors import CheckpointError
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 from paredown.space.tensors import TensorSpec
 
 

@@ -29,7 +29,7 @@ from paredown.space.plan_file import PlanFile
 from paredown.space.site import Inventory
 from paredown.space.system import child
 from paredown.space.system.temporary import system_folder
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 from paredown.space.tensors import total_bytes
 
 TOLERANCE = 1e-4

@@ -29,7 +29,7 @@ from paredown.space.space import Space
 from paredown.space.statistics import Statistics
 from paredown.space.system.files import write_atomically
 from paredown.space.system.interruption import stop_if_asked
-from paredown.space.target import Target
+from paredown.space.targets.target import Target
 
 PROMPT_TOKENS = 128
 """Tokens of the prompt in a prefill timing."""

@@ -151,7 +151,7 @@ def validated(path: Path, model: str | None) -> PlanFile | StudyFile:
 def _check_plan(plan_file: PlanFile, model: str) -> None:
     from paredown.compressors.checkpoint import config_sha256, resolve
     from paredown.compressors.sites import inventory_of
-    from paredown.space.target import targets
+    from paredown.space.targets.target import targets
 
     folder = resolve(model)
     inventory = inventory_of(folder, ties=targets[plan_file.target].ties)

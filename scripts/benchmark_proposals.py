@@ -28,7 +28,7 @@ from paredown.search.solver import Losses, Solver
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 PARENTS, PROPOSALS = 40, 20
 

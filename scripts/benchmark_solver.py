@@ -15,7 +15,7 @@ from paredown.search.solver import Losses, Solver
 from paredown.space.site import Inventory, Member, Site
 from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 from paredown.space.tensors import TensorSpec
 
 PROTOCOL = """\

@@ -26,7 +26,7 @@ from paredown.space.site import Inventory
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
 from paredown.space.system.files import read_stored
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 AGAIN = "run its search again to resume it"
 

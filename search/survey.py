@@ -17,7 +17,7 @@ from paredown.space.plan_file import BaseModelReference
 from paredown.space.site import Inventory
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 
 def survey(question: StudyFile) -> tuple[Path, Space]:

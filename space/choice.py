@@ -13,7 +13,7 @@ from paredown.space.errors import PlanError
 from paredown.space.registry import Registry
 from paredown.space.site import Kind, Member, Site
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
-from paredown.space.target import Target
+from paredown.space.targets.target import Target
 from paredown.space.tensors import Layout
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paredown.space.choice import KEEP, Choice, Shape
 from paredown.space.site import Member, Site
-from paredown.space.target import Target
+from paredown.space.targets.target import Target
 from paredown.space.tensors import TensorSpec
 
 

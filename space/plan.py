@@ -10,7 +10,7 @@ from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import ParedownError, PlanError, UnknownNameError
 from paredown.space.layouts import leaves_out, site_fault, site_layout
 from paredown.space.site import Inventory, Site
-from paredown.space.target import Target
+from paredown.space.targets.target import Target
 from paredown.space.tensors import TensorSpec, total_bytes
 
 

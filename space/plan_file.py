@@ -14,7 +14,7 @@ from paredown.space.errors import PlanError, UnknownNameError
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, modules_of
 from paredown.space.system.files import read_yaml, write_atomically
-from paredown.space.target import Target, targets
+from paredown.space.targets.target import Target, targets
 
 DIGITS = 16
 """Length of a fingerprint in a plan file [hexadecimal digits]."""

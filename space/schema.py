@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 from paredown.space.choice import Choice, methods
 from paredown.space.plan_file import PlanFile
 from paredown.space.study_file import Override, SpaceFile, StudyFile
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 CHOICE = {"$ref": "#/$defs/Choice"}

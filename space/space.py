@@ -12,7 +12,7 @@ from paredown.space.layouts import site_fault, site_layout
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 from paredown.space.study_file import AtLeast, ChoiceText, Override, SpaceFile
-from paredown.space.target import Target
+from paredown.space.targets.target import Target
 from paredown.space.tensors import total_bytes
 
 

@@ -15,7 +15,7 @@ from paredown.space.site import Kind
 from paredown.space.system.duration import duration_text, parse_duration
 from paredown.space.system.files import read_yaml, write_atomically
 from paredown.space.system.paths import expanded
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 ChoiceText = str | dict[str, Any]
 

@@ -15,7 +15,7 @@ from paredown.evaluators.sequences import Sequences
 from paredown.search.evidence import Evidence
 from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 CHOICES: dict[str, list[str]] = {
     "linear": ["keep", *(f"quantize bits={bits} group_size=32" for bits in (2, 3, 4, 6))],

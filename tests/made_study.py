@@ -19,7 +19,7 @@ from paredown.space.site import Inventory
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
 from paredown.space.system.files import write_json
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 Losses = dict[tuple[str, Choice], float]
 

@@ -10,7 +10,7 @@ from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.layouts import site_fault
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Member, Site
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 from paredown.space.tensors import TensorSpec
 
 BITS = (2, 3, 4, 5, 6, 8)

@@ -16,7 +16,7 @@ from paredown.space.layouts import site_fault
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 from paredown.space.statistics import Statistics
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 from paredown.space.tensors import TensorSpec
 
 Folder = Callable[[str], Path]

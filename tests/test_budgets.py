@@ -21,7 +21,7 @@ from paredown.search.uniform import uniform_plans
 from paredown.space.errors import BudgetError
 from paredown.space.plan_file import BaseModelReference, PlanFile, choices_of
 from paredown.space.space import Space
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 from paredown.space.tensors import total_bytes
 
 DEMO = Path(__file__).parents[1] / "studies/models/demo"

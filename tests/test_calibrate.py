@@ -21,7 +21,7 @@ from paredown.space.choice import methods, parse_choice
 from paredown.space.errors import PlanError, StudyError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, Calibration, PlanFile, choices_of
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 Folder = Callable[[str], Path]
 GPTQ = "quantize bits=3 group_size=16 algorithm=gptq"

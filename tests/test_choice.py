@@ -12,7 +12,7 @@ from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.errors import PlanError, UnknownNameError
 from paredown.space.layouts import matrix_fault, site_fault
 from paredown.space.site import Member, Site
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 
 @given(strategies.choices)

@@ -29,7 +29,7 @@ from paredown.space.layouts import site_fault
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, PlanFile, choices_of
 from paredown.space.site import Inventory
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 Folder = Callable[[str], Path]
 

@@ -26,7 +26,7 @@ from paredown.space.registry import Registry
 from paredown.space.schema import keys, plan_schema, study_schema
 from paredown.space.statistics import Statistics
 from paredown.space.study_file import StudyFile
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

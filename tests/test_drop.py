@@ -26,7 +26,7 @@ from paredown.space.plan import Plan
 from paredown.space.site import Inventory
 from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile, StudyFile
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 Folder = Callable[[str], Path]
 

@@ -18,7 +18,7 @@ from paredown.space.errors import PlanError
 from paredown.space.layouts import site_fault
 from paredown.space.site import Member, Site
 from paredown.space.statistics import Statistics
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 CALIBRATED = ("gptq", "coordinate-descent")
 

@@ -23,7 +23,7 @@ from paredown.space.errors import StudyError
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 CALIBRATED = "lowrank-residual rank=16 algorithm=whitened then quantize bits=4 group_size=32 algorithm=gptq"
 WISHES = {

@@ -14,7 +14,7 @@ from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile, StudyFile
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 from paredown.space.tensors import total_bytes
 
 BITS = (2, 3, 4, 5, 6, 8)

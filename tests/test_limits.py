@@ -27,7 +27,7 @@ from paredown.space.errors import BudgetError, EvaluationError, StudyError
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 SPACE = toys.toy_space(max_drops=1)
 FREE = Solver(SPACE)

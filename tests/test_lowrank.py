@@ -18,7 +18,7 @@ from paredown.space.site import Inventory, Member, Site
 from paredown.space.space import Space
 from paredown.space.statistics import Statistics
 from paredown.space.study_file import SpaceFile
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 from paredown.space.tensors import total_bytes
 
 SHAPES = [(24, 172), (172, 24), (1, 172), (16, 16)]

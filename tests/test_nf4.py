@@ -13,7 +13,7 @@ from paredown.compressors.storage import decode_matrix, encode_matrix
 from paredown.space.choice import parse_choice
 from paredown.space.layouts import matrix_fault, site_fault
 from paredown.space.site import Member, Site
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 # Dettmers et al., 2023, arXiv 2305.14314, appendix: "NormalFloat 4-bit data type".
 PUBLISHED = [

@@ -20,7 +20,7 @@ from paredown.space.errors import PlanError, UnknownNameError
 from paredown.space.layouts import site_layout
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 from paredown.space.tensors import total_bytes
 
 TOY = strategies.toy_inventory()

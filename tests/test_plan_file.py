@@ -16,7 +16,7 @@ from paredown.space.errors import PlanError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, PlanFile, choices_of
 from paredown.space.site import Inventory
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 TOY = strategies.toy_inventory()
 CONFIG = "0" * 64

@@ -15,7 +15,7 @@ from paredown.space.choice import parse_choice
 from paredown.space.layouts import site_fault
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Member, Site
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 Folder = Callable[[str], Path]
 SIZE = 8

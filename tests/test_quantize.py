@@ -16,7 +16,7 @@ from paredown.space.errors import PlanError
 from paredown.space.layouts import matrix_fault, site_fault
 from paredown.space.site import Member, Site
 from paredown.space.statistics import Statistics
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 
 @given(st.one_of(strategies.quantize, strategies.calibrated), strategies.matrices())

@@ -31,7 +31,7 @@ from paredown.space.errors import PlanError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, Calibration, PlanFile, choices_of
 from paredown.space.site import Inventory
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 Folder = Callable[[str], Path]
 TOKENS = torch.randint(2, 128, (8, 40), generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ from paredown.space.errors import StudyError
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 INVENTORY = strategies.toy_inventory(2)
 FEW = {"linear": ["quantize bits=4", "keep"], "ffn": ["prune-neurons sparsity=0.5"]}

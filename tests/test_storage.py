@@ -13,7 +13,7 @@ from paredown.compressors.storage import decode_site, encode_site
 from paredown.space.choice import Choice, parse_choice
 from paredown.space.layouts import site_fault, site_layout
 from paredown.space.site import Member, Site
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 from paredown.space.tensors import TensorSpec
 
 

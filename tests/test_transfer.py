@@ -23,7 +23,7 @@ from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, PlanFile
 from paredown.space.site import Inventory
 from paredown.space.space import Space
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 from paredown.space.tensors import total_bytes
 from paredown.space.transfer import by_depth, same_share, transferred
 

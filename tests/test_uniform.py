@@ -13,7 +13,7 @@ from paredown.space.layouts import site_fault
 from paredown.space.site import Inventory, Site
 from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 
 Inventories = Callable[[str], Inventory]
 

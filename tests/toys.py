@@ -16,7 +16,7 @@ from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile
-from paredown.space.target import targets
+from paredown.space.targets.target import targets
 from paredown.space.tensors import total_bytes
 
 Losses = Mapping[tuple[str, Choice], float]

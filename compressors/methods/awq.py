@@ -11,7 +11,7 @@ from paredown.compressors.narrowing import rounded
 from paredown.space.choice import KEEP, Choice, Structure, methods
 from paredown.space.site import Kind, Site
 from paredown.space.statistics import Statistic, Statistics
-from paredown.space.target import Target
+from paredown.space.targets.target import Target
 from paredown.space.tensors import ITEM_BYTES
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from paredown.space.choice import Choice, Part, Shape, methods
 from paredown.space.site import Kind, Member, Site
 from paredown.space.statistics import NO_STATISTICS, Statistics
-from paredown.space.target import Target
+from paredown.space.targets.target import Target
 from paredown.space.tensors import ITEM_BYTES, Layout, TensorSpec
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from paredown.space.choice import Choice, Shape, methods
 from paredown.space.site import Kind, Site
-from paredown.space.target import Target
+from paredown.space.targets.target import Target
 
 
 @methods.register("drop")

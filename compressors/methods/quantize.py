@@ -13,7 +13,7 @@ from paredown.compressors.rounding.grid import Grid, roundings
 from paredown.space.choice import Choice, Part, Shape, methods
 from paredown.space.site import Kind, Member, Site
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
-from paredown.space.target import Target
+from paredown.space.targets.target import Target
 from paredown.space.tensors import Layout, TensorSpec
 
 if TYPE_CHECKING:

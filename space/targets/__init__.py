@@ -1,0 +1,1 @@
+"""Runtimes that a plan can be made for."""
