@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from paredown.compressors.methods.lowrank import Factored, LowRank
 from paredown.compressors.methods.lowrank_residual import FACTORS, LowRankResidual
 from paredown.compressors.methods.quantize import Quantize
-from paredown.compressors.packing import unpack
+from paredown.compressors.numerics.bit_packing import unpack
 from paredown.compressors.storage import decode_matrix
 from paredown.space.choice import KEEP, Choice, Shape
 

@@ -9,7 +9,7 @@ import torch
 from correlated import inputs_of, statistics_of
 from torch import Tensor
 
-from paredown.compressors.packing import unpack
+from paredown.compressors.numerics.bit_packing import unpack
 from paredown.compressors.rounding.gptq import gptq, inverse_factor
 from paredown.compressors.rounding.grid import Grid, Rounded, roundings
 from paredown.compressors.storage import decode_matrix, decode_site, encode_matrix, encode_site

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from paredown.compressors.kernels import kernel_of, runnable
-from paredown.compressors.packing import unpack
+from paredown.compressors.numerics.bit_packing import unpack
 from paredown.compressors.rounding.grid import roundings
 from paredown.compressors.storage import decode_matrix, encode_matrix
 from paredown.space.choice import parse_choice

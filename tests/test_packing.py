@@ -8,7 +8,7 @@ import torch
 from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32, unpack_from_int32
 from hypothesis import given
 
-from paredown.compressors.packing import pack, packed_columns, unpack
+from paredown.compressors.numerics.bit_packing import pack, packed_columns, unpack
 
 
 @given(strategies.codes())

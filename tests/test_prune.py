@@ -10,7 +10,7 @@ import torch
 from correlated import statistics_of
 from hypothesis import given
 
-from paredown.compressors.hessian import BLOCK, DAMPING
+from paredown.compressors.numerics.hessian import BLOCK, DAMPING
 from paredown.compressors.pruning.pattern import Pattern, criteria
 from paredown.compressors.storage import decode_matrix, encode_matrix, encode_site
 from paredown.space.choice import PlanError, parse_choice

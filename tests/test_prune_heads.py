@@ -10,7 +10,7 @@ import structured
 import torch
 
 from paredown.compressors.methods.prune_heads import PruneHeads
-from paredown.compressors.narrowing import output_energy
+from paredown.compressors.numerics.group_removal import output_energy
 from paredown.space.choice import parse_choice
 from paredown.space.layouts import site_fault
 from paredown.space.plan import Plan

@@ -9,7 +9,7 @@ from correlated import statistics_of
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from paredown.compressors.packing import unpack
+from paredown.compressors.numerics.bit_packing import unpack
 from paredown.compressors.storage import decode_matrix, encode_matrix
 from paredown.space.choice import Choice, parse_choice
 from paredown.space.errors import PlanError

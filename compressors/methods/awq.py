@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from paredown.compressors.narrowing import rounded
+from paredown.compressors.numerics.group_removal import rounded
 from paredown.space.choice import KEEP, Choice, Structure, methods
 from paredown.space.site import Kind, Site
 from paredown.space.statistics import Statistic, Statistics

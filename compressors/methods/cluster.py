@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from paredown.compressors.codebook import codebook_of
-from paredown.compressors.packing import pack, packed_columns, unpack
+from paredown.compressors.numerics.bit_packing import pack, packed_columns, unpack
+from paredown.compressors.numerics.scalar_codebook import codebook_of
 from paredown.space.choice import Choice, Part, Shape, methods
 from paredown.space.site import Kind, Member
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 import paredown.compressors.pruning  # noqa: F401 - registers the algorithms
-from paredown.compressors.packing import pack, packed_columns, unpack
+from paredown.compressors.numerics.bit_packing import pack, packed_columns, unpack
 from paredown.compressors.pruning.pattern import Pattern, criteria
 from paredown.space.choice import Choice, Part, Shape, methods
 from paredown.space.site import Kind, Member

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from paredown.compressors.narrowing import Narrowing, rounded, strongest
+from paredown.compressors.numerics.group_removal import Narrowing, rounded, strongest
 from paredown.space.choice import Choice, Shape, Structure, methods
 from paredown.space.site import Kind, Site
 from paredown.space.statistics import Statistics

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 import paredown.compressors.rounding  # noqa: F401 - registers the algorithms
-from paredown.compressors.packing import pack, packed_columns, unpack
+from paredown.compressors.numerics.bit_packing import pack, packed_columns, unpack
 from paredown.compressors.rounding.grid import Grid, roundings
 from paredown.space.choice import Choice, Part, Shape, methods
 from paredown.space.site import Kind, Member, Site

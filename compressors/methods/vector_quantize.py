@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from paredown.compressors.descent import swept
-from paredown.compressors.hessian import BLOCK, factor_of_inverse, hessian
-from paredown.compressors.packing import pack, packed_columns, unpack
-from paredown.compressors.vectors import fitted_codebook, k_means, least
+from paredown.compressors.numerics.bit_packing import pack, packed_columns, unpack
+from paredown.compressors.numerics.coordinate_descent import swept
+from paredown.compressors.numerics.hessian import BLOCK, factor_of_inverse, hessian
+from paredown.compressors.numerics.vector_codebook import fitted_codebook, k_means, least
 from paredown.space.choice import Choice, Part, Shape, methods
 from paredown.space.site import Kind, Member
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paredown.compressors.hessian import BLOCK, DAMPING, factor_of_inverse
+from paredown.compressors.numerics.hessian import BLOCK, DAMPING, factor_of_inverse
 from paredown.compressors.pruning.pattern import Criterion, Pattern, Pruned, criteria, highest
 from paredown.space.statistics import Statistics
 

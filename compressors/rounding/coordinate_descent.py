@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paredown.compressors.descent import swept
-from paredown.compressors.hessian import hessian
+from paredown.compressors.numerics.coordinate_descent import swept
+from paredown.compressors.numerics.hessian import hessian
 from paredown.compressors.rounding.gptq import by_column, gptq, inverse_factor
 from paredown.compressors.rounding.grid import Grid, Rounded, Rounding, codes_of, roundings, stored
 from paredown.space.statistics import Statistics

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paredown.compressors.hessian import BLOCK, DAMPING, factor_of_inverse, hessian
+from paredown.compressors.numerics.hessian import BLOCK, DAMPING, factor_of_inverse, hessian
 from paredown.compressors.rounding.grid import Grid, Rounded, Rounding, codes_of, roundings
-from paredown.compressors.rounding.search import fitted_grid
+from paredown.compressors.rounding.range_search import fitted_grid
 from paredown.space.errors import EvaluationError
 from paredown.space.statistics import Statistics
 

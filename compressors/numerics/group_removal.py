@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from paredown.compressors.hessian import no_moment
+from paredown.compressors.numerics.hessian import no_moment
 from paredown.space.choice import Choice, Shape, Structure
 from paredown.space.statistics import Statistic, Statistics
 

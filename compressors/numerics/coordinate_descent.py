@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from paredown.compressors.hessian import BLOCK
+from paredown.compressors.numerics.hessian import BLOCK
 
 if TYPE_CHECKING:
     from torch import Tensor
