@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from paredown.compressors.digests import Digests
-from paredown.compressors.records import VERSION, about_of, record_path
 from paredown.compressors.storage import Tensors, decode_site, encode_site
-from paredown.compressors.tensor_file import checked_tensors, stored_sha256, write_tensors
+from paredown.compressors.tensor_files.record_names import VERSION, about_of, record_path
+from paredown.compressors.tensor_files.tensor_file import checked_tensors, stored_sha256, write_tensors
 from paredown.compressors.weights import Weights
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import OutputError

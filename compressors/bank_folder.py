@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from paredown.compressors.records import STATISTICS
+from paredown.compressors.tensor_files.record_names import STATISTICS
 from paredown.space.errors import StudyError
 from paredown.space.system.locks import held
 from paredown.space.system.temporary import abandoned, system_folder

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from paredown.compressors.sites import blocks_of
 from paredown.compressors.statistics_folder import INDEX, IndexFile, StatisticsFolder
-from paredown.compressors.tensor_file import write_tensors
+from paredown.compressors.tensor_files.tensor_file import write_tensors
 from paredown.space.errors import EvaluationError
 from paredown.space.site import Inventory
 from paredown.space.system.files import write_json

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from paredown.compressors.mapped import DTYPES
+from paredown.compressors.tensor_files.mapped_safetensors import DTYPES
 from paredown.space.errors import CheckpointError
 from paredown.space.system.paths import expanded
 from paredown.space.tensors import TensorSpec

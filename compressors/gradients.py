@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from paredown.compressors.calibration import collect
 from paredown.compressors.checkpoint import is_placeholder
 from paredown.compressors.statistics_folder import IMPORTANCE, ImportanceFile, StatisticsFolder
-from paredown.compressors.tensor_file import write_tensors
+from paredown.compressors.tensor_files.tensor_file import write_tensors
 from paredown.space.errors import StudyError
 from paredown.space.site import Inventory
 from paredown.space.statistics import Statistic

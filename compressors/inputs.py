@@ -12,8 +12,8 @@ from torch import Tensor
 
 from paredown.compressors.bank import one_thread
 from paredown.compressors.lockstep import parts_of, run_in_parts
-from paredown.compressors.mapped import read_tensors
 from paredown.compressors.planned import PlannedModel
+from paredown.compressors.tensor_files.mapped_safetensors import read_tensors
 from paredown.space.plan import Plan
 from paredown.space.system.interruption import stop_if_asked
 

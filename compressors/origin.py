@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from paredown.compressors.digests import weights_sha256
-from paredown.compressors.records import VERSION
+from paredown.compressors.tensor_files.record_names import VERSION
 from paredown.space.plan_file import DIGITS, Records
 
 LIBRARIES = ("torch", "transformers", "numpy")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from torch import Tensor
 
-from paredown.compressors.tensor_file import checked_tensors
+from paredown.compressors.tensor_files.tensor_file import checked_tensors
 from paredown.space.errors import DamagedError
 from paredown.space.statistics import Statistics
 from paredown.space.system.files import read_json

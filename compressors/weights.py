@@ -19,8 +19,8 @@ from paredown.compressors.checkpoint import (
     skeleton,
     stored_layout,
 )
-from paredown.compressors.mapped import mapped_bytes, places, tensor_at
 from paredown.compressors.memory import give_back_large
+from paredown.compressors.tensor_files.mapped_safetensors import mapped_bytes, places, tensor_at
 from paredown.space.errors import CheckpointError
 from paredown.space.tensors import TensorSpec
 

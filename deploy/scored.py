@@ -9,9 +9,9 @@ from torch import Tensor
 
 from paredown.compressors.assemble import renumbering
 from paredown.compressors.checkpoint import shards
-from paredown.compressors.mapped import read_tensors
 from paredown.compressors.storage import norm_names
-from paredown.compressors.tensor_file import joint_sha256, tensor_line
+from paredown.compressors.tensor_files.mapped_safetensors import read_tensors
+from paredown.compressors.tensor_files.tensor_file import joint_sha256, tensor_line
 from paredown.deploy.formats.paredown import STEM
 from paredown.deploy.formats.transformers import turned_names
 from paredown.space.choice import KEEP, Choice

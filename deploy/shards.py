@@ -15,7 +15,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from paredown.compressors.mapped import file_head
+from paredown.compressors.tensor_files.mapped_safetensors import file_head
 from paredown.space.errors import VerificationError
 from paredown.space.tensors import Layout, TensorSpec, total_bytes
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from paredown.compressors.mapped import file_bytes
-from paredown.compressors.records import ABOUT, about_of
-from paredown.compressors.tensor_file import DIGEST
+from paredown.compressors.tensor_files.mapped_safetensors import file_bytes
+from paredown.compressors.tensor_files.record_names import ABOUT, about_of
+from paredown.compressors.tensor_files.tensor_file import DIGEST
 from paredown.search.checks import DRAWS
 from paredown.search.finalists import SEARCHED, UNIFORM
 from paredown.search.lazy import data_free, is_lazy, narrowed

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from paredown.compressors.mapped import DTYPES, read_tensors
+from paredown.compressors.tensor_files.mapped_safetensors import DTYPES, read_tensors
 
 
 def tensors() -> dict[str, torch.Tensor]:

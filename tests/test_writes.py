@@ -10,7 +10,7 @@ import commands
 import pytest
 
 import paredown
-from paredown.compressors.records import about
+from paredown.compressors.tensor_files.record_names import about
 from paredown.progress import Silent
 from paredown.search.checks import DRAWS
 from paredown.search.survey import survey

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from paredown.compressors.mapped import read_tensors
-from paredown.compressors.records import ABOUT, described
+from paredown.compressors.tensor_files.mapped_safetensors import read_tensors
+from paredown.compressors.tensor_files.record_names import ABOUT, described
 from paredown.space.errors import OutputError
 from paredown.space.system.temporary import temporary_folder
 

@@ -1,0 +1,1 @@
+"""Tensors on disk: memory-mapped, with digests, named by content."""
