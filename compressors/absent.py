@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from paredown.compressors.sites import blocks_of
+from paredown.compressors.original.find_sites import blocks_of
 from paredown.space.errors import PlanError
 from paredown.space.layouts import leaves_out
 from paredown.space.plan import Plan

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from paredown.compressors.calibration import collect
-from paredown.compressors.checkpoint import is_placeholder
+from paredown.compressors.original.checkpoint import is_placeholder
 from paredown.compressors.statistics_folder import IMPORTANCE, ImportanceFile, StatisticsFolder
 from paredown.compressors.tensor_files.tensor_file import write_tensors
 from paredown.space.errors import StudyError

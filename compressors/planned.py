@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from paredown.compressors.bank import Bank
-from paredown.compressors.checkpoint import is_placeholder, placeholder
-from paredown.compressors.sites import blocks_of
+from paredown.compressors.original.checkpoint import is_placeholder, placeholder
+from paredown.compressors.original.find_sites import blocks_of
 from paredown.compressors.storage import Tensors, norm_names
 from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from paredown.compressors.checkpoint import is_placeholder
+from paredown.compressors.original.checkpoint import is_placeholder
 from paredown.space.errors import StudyError
 from paredown.space.system.interruption import stop_if_asked
 

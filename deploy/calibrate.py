@@ -13,16 +13,16 @@ from transformers import AutoTokenizer
 from paredown.compressors.bank import Bank, decoded_bytes
 from paredown.compressors.bank_folder import bank_in_use
 from paredown.compressors.calibration import calibration_key
-from paredown.compressors.checkpoint import config_of, resolve
 from paredown.compressors.fill import cores
 from paredown.compressors.gradients import statistics_for
 from paredown.compressors.inputs import original_inputs
-from paredown.compressors.memory import memory_bytes
-from paredown.compressors.origin import Origin
+from paredown.compressors.original.checkpoint import config_of, resolve
+from paredown.compressors.original.find_sites import inventory_of
+from paredown.compressors.original.lazy_weights import open_original
+from paredown.compressors.original.memory_limit import memory_bytes
+from paredown.compressors.original.origin import Origin
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.refit import holds_all, in_order, is_calibrated, ordered_bank
-from paredown.compressors.sites import inventory_of
-from paredown.compressors.weights import open_original
 from paredown.deploy.apply import TensorsOf
 from paredown.evaluators.sequences import Sequences, calibration_draw
 from paredown.evaluators.sources import document_sets

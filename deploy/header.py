@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from paredown.compressors.checkpoint import header_of
+from paredown.compressors.original.checkpoint import header_of
 from paredown.space.errors import VerificationError
 from paredown.space.tensors import TensorSpec, total_bytes
 

@@ -14,8 +14,8 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
 from paredown.compressors.assemble import assemble
-from paredown.compressors.checkpoint import model_class, shards, skeleton
-from paredown.compressors.sites import walk
+from paredown.compressors.original.checkpoint import model_class, shards, skeleton
+from paredown.compressors.original.find_sites import walk
 from paredown.deploy.folder import put_back
 from paredown.deploy.formats.paredown import LAYOUT, STEM
 from paredown.space.choice import parse_choice

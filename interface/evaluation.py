@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from paredown.compressors.checkpoint import resolve
+from paredown.compressors.original.checkpoint import resolve
 from paredown.deploy.folder import put_back
 from paredown.deploy.load import load
 from paredown.evaluators.comparison import interval

@@ -66,7 +66,7 @@ def inspect_study(question: StudyFile) -> Inspection:
         StudyError: If the space cannot be built, or a search could not use the texts or the settings.
         UnknownNameError: If the sampler or the sensitivity is unknown.
     """
-    from paredown.compressors.checkpoint import config_of
+    from paredown.compressors.original.checkpoint import config_of
     from paredown.search.admission import check_study
     from paredown.search.survey import survey
     from paredown.search.texts import Texts
@@ -149,8 +149,8 @@ def validated(path: Path, model: str | None) -> PlanFile | StudyFile:
 
 
 def _check_plan(plan_file: PlanFile, model: str) -> None:
-    from paredown.compressors.checkpoint import config_sha256, resolve
-    from paredown.compressors.sites import inventory_of
+    from paredown.compressors.original.checkpoint import config_sha256, resolve
+    from paredown.compressors.original.find_sites import inventory_of
     from paredown.space.targets.target import targets
 
     folder = resolve(model)

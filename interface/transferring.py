@@ -147,7 +147,7 @@ def original_of(plan_file: PlanFile, source: Path | None) -> Inventory | None:
 
     None if neither folder describes that model.
     """
-    from paredown.compressors.sites import inventory_of
+    from paredown.compressors.original.find_sites import inventory_of
 
     found = []
     for folder in source.resolve().parents[:3] if source else ():

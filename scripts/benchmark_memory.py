@@ -42,7 +42,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 import paredown
-from paredown.compressors.checkpoint import parameters_of, skeleton
+from paredown.compressors.original.checkpoint import parameters_of, skeleton
 from paredown.deploy.shards import write_shards
 from paredown.search.environment import environment
 from paredown.search.workbench import Workbench

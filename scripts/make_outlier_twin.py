@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from paredown.compressors.sites import inventory_of
+from paredown.compressors.original.find_sites import inventory_of
 from paredown.space.site import Inventory
 
 TOKENS = (4, 64)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from paredown.compressors.gradients import check_importance
-from paredown.compressors.memory import memory_bytes
+from paredown.compressors.original.memory_limit import memory_bytes
 from paredown.search.deployed import check_deployed, deployed_bytes
 from paredown.search.estimators import estimators
 from paredown.search.limits import check_decoding

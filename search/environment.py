@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from paredown.compressors.origin import cpu_name
+from paredown.compressors.original.origin import cpu_name
 
 
 def environment() -> dict[str, str | int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from paredown.compressors.origin import Origin
+from paredown.compressors.original.origin import Origin
 from paredown.space.errors import StudyError
 from paredown.space.system.files import read_json, write_json
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from paredown.compressors.absent import check_places
 from paredown.compressors.assemble import reduced_config
-from paredown.compressors.checkpoint import config_of, config_sha256, resolve
-from paredown.compressors.sites import inventory_of
+from paredown.compressors.original.checkpoint import config_of, config_sha256, resolve
+from paredown.compressors.original.find_sites import inventory_of
 from paredown.space.errors import PlanError
 from paredown.space.layouts import leaves_out
 from paredown.space.plan import Plan

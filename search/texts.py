@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from paredown.compressors.checkpoint import config_of
+from paredown.compressors.original.checkpoint import config_of
 from paredown.evaluators.sequences import Sequences, calibration_draw, sequence_sets
 from paredown.evaluators.sources import document_sets
 from paredown.space.errors import CheckpointError, StudyError

@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from paredown.compressors.sites import inventory_of
+from paredown.compressors.original.find_sites import inventory_of
 from paredown.space.site import Inventory
 
 # A busy machine is slow, and that is no failure; the same examples every time, so that a red test stays red.

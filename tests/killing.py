@@ -28,7 +28,7 @@ import toys
 from made_study import make_study
 
 import paredown
-from paredown.compressors.sites import inventory_of
+from paredown.compressors.original.find_sites import inventory_of
 from paredown.search.outcome import Outcome
 from paredown.search.plans import publish
 from paredown.search.rebuild import Rebuilder

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from paredown.compressors.bank import Bank
 from paredown.compressors.calibration import collect
-from paredown.compressors.checkpoint import load_original, parameters_of
-from paredown.compressors.sites import inventory_of
+from paredown.compressors.original.checkpoint import load_original, parameters_of
+from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import encoded
 from paredown.deploy.verify import scored_model

@@ -11,7 +11,7 @@ from disk import small_disk
 from torch import Tensor
 
 from paredown.compressors.bank import Bank
-from paredown.compressors.checkpoint import load_original, parameters_of
+from paredown.compressors.original.checkpoint import load_original, parameters_of
 from paredown.compressors.storage import decode_site, encode_site
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.errors import OutputError

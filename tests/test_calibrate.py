@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import paredown
-from paredown.compressors.checkpoint import config_sha256
-from paredown.compressors.sites import inventory_of
+from paredown.compressors.original.checkpoint import config_sha256
+from paredown.compressors.original.find_sites import inventory_of
 from paredown.compressors.statement import runs_as
 from paredown.deploy.calibrate import ready
 from paredown.space.choice import methods, parse_choice
@@ -158,7 +158,7 @@ def test_the_texts_of_the_plan_are_recognised(pico: Folder, texts: Path, tmp_pat
     file = file_of(pico("llama"), plan, texts)
     with ready(file, pico("llama"), bank=tmp_path / "bank") as found:
         assert found.other_texts
-    from paredown.compressors.checkpoint import config_of
+    from paredown.compressors.original.checkpoint import config_of
     from paredown.deploy.calibrate import _texts
 
     assert file.calibration is not None

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from paredown.compressors.calibration import collect
-from paredown.compressors.checkpoint import load_original
-from paredown.compressors.sites import inventory_of
+from paredown.compressors.original.checkpoint import load_original
+from paredown.compressors.original.find_sites import inventory_of
 from paredown.space.errors import EvaluationError
 
 

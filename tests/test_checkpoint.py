@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from paredown.compressors.checkpoint import config_of, load_original, resolve, stored_layout
+from paredown.compressors.original.checkpoint import config_of, load_original, resolve, stored_layout
 from paredown.space.errors import CheckpointError
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from paredown.compressors.bank import Bank
-from paredown.compressors.checkpoint import config_of, config_sha256, load_original, parameters_of
-from paredown.compressors.sites import inventory_of
-from paredown.compressors.weights import original_weights
+from paredown.compressors.original.checkpoint import config_of, config_sha256, load_original, parameters_of
+from paredown.compressors.original.find_sites import inventory_of
+from paredown.compressors.original.lazy_weights import original_weights
 from paredown.deploy import verify_process
 from paredown.deploy.apply import Applied, apply_plan, encoded
 from paredown.deploy.load import load

@@ -14,8 +14,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from paredown.compressors.absent import check_places
 from paredown.compressors.assemble import assemble
-from paredown.compressors.checkpoint import config_of
-from paredown.compressors.sites import inventory_of
+from paredown.compressors.original.checkpoint import config_of
+from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import encoded
 from paredown.search.survey import survey

@@ -20,7 +20,7 @@ from commands import command, environment
 
 import paredown
 from paredown.compressors.bank import Bank
-from paredown.compressors.checkpoint import config_of, load_original, parameters_of
+from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
 from paredown.evaluators import latency
 from paredown.search.survey import survey
 from paredown.space.choice import parse_choice

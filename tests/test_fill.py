@@ -16,8 +16,8 @@ import torch
 
 from paredown.compressors.bank import Bank
 from paredown.compressors.calibration import collect
-from paredown.compressors.checkpoint import load_original, parameters_of
 from paredown.compressors.fill import Pair, fill, grouped
+from paredown.compressors.original.checkpoint import load_original, parameters_of
 from paredown.compressors.statistics_folder import StatisticsFolder
 from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.errors import PlanError, WorkerError
@@ -208,7 +208,7 @@ def test_processes_end_when_the_one_that_started_them_is_killed(
     """kill -9 loses nothing that was finished, and leaves nobody behind."""
     program = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); import test_fill as t\n"
-        "from paredown.compressors.sites import inventory_of\n"
+        "from paredown.compressors.original.find_sites import inventory_of\n"
         "model, statistics, folder = map(Path, sys.argv[2:])\n"
         "bank = t.opened(model, statistics, folder, t.Slow)\n"
         "t.fill(bank, t.pairs_of(inventory_of(model)), checkpoint=model, statistics=statistics, workers=2, patience=0)\n"

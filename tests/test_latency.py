@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import paredown
 from paredown.compressors.bank import Bank
-from paredown.compressors.checkpoint import config_of, load_original, parameters_of
-from paredown.compressors.sites import inventory_of
+from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
+from paredown.compressors.original.find_sites import inventory_of
 from paredown.evaluators import latency
 from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table, time_models
 from paredown.progress import Silent

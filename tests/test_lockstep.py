@@ -13,13 +13,13 @@ from torch import Tensor
 from paredown.compressors import lockstep
 from paredown.compressors.bank import Bank
 from paredown.compressors.calibration import collect, run_base
-from paredown.compressors.checkpoint import config_of, is_placeholder
 from paredown.compressors.inputs import original_inputs
 from paredown.compressors.lockstep import crew, parts_of, run_in_parts
+from paredown.compressors.original.checkpoint import config_of, is_placeholder
+from paredown.compressors.original.find_sites import inventory_of
+from paredown.compressors.original.lazy_weights import open_original
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.refit import in_order
-from paredown.compressors.sites import inventory_of
-from paredown.compressors.weights import open_original
 from paredown.space.choice import parse_choice
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan

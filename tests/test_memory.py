@@ -9,7 +9,7 @@ import pytest
 import toys
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from paredown.compressors.memory import SHARE, available_bytes, memory_bytes
+from paredown.compressors.original.memory_limit import SHARE, available_bytes, memory_bytes
 from paredown.search.cost import LIBRARIES_BYTES, memory
 from paredown.search.survey import survey
 from paredown.search.workbench import Workbench

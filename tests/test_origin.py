@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from paredown.compressors import digests
 from paredown.compressors.bank import Bank
 from paredown.compressors.calibration import calibration_key
-from paredown.compressors.checkpoint import config_of, load_original, parameters_of
-from paredown.compressors.digests import weights_sha256
-from paredown.compressors.origin import Origin
+from paredown.compressors.original import weights_digest as digests
+from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
+from paredown.compressors.original.origin import Origin
+from paredown.compressors.original.weights_digest import weights_sha256
 from paredown.search.inputs import differences
 from paredown.space.choice import parse_choice
 from paredown.space.site import Inventory
@@ -58,7 +58,9 @@ def test_what_changes_numbers_is_named_and_what_does_not_is_left_out(
     assert (
         origin(edited(model, tmp_path / "cosmetic", **cosmetic, attention_bias=False)) == first
     )  # the default, written out
-    monkeypatch.setattr("paredown.compressors.origin.version", lambda name: "9.9.9" if name == "torch" else "1.0.0")
+    monkeypatch.setattr(
+        "paredown.compressors.original.origin.version", lambda name: "9.9.9" if name == "torch" else "1.0.0"
+    )
     assert f"torch {first.versions['torch']} -> 9.9.9" in differences(first.named(), origin(model).named())
     assert any(line.startswith("weights ") for line in differences(first.named(), origin(pico("qwen2")).named()))
 

@@ -11,7 +11,7 @@ import toys
 from commands import TOKENS, call
 
 import paredown
-from paredown.compressors.checkpoint import resolve
+from paredown.compressors.original.checkpoint import resolve
 from paredown.space.errors import CheckpointError
 from paredown.space.study_file import StudyFile
 

@@ -10,7 +10,7 @@ import strategies
 import yaml
 from hypothesis import given
 
-from paredown.compressors.sites import inventory_of
+from paredown.compressors.original.find_sites import inventory_of
 from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError
 from paredown.space.plan import Plan

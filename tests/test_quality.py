@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from paredown.compressors.checkpoint import load_original
+from paredown.compressors.original.checkpoint import load_original
 from paredown.evaluators.door import finite
 from paredown.evaluators.quality import Quality, Teacher
 from paredown.evaluators.sequences import Sequences

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from paredown.compressors.bank import Bank
 from paredown.compressors.calibration import collect, run_base
-from paredown.compressors.checkpoint import config_of, is_placeholder, load_original, parameters_of
 from paredown.compressors.inputs import original_inputs
 from paredown.compressors.lockstep import crew
+from paredown.compressors.original.checkpoint import config_of, is_placeholder, load_original, parameters_of
+from paredown.compressors.original.find_sites import inventory_of
+from paredown.compressors.original.lazy_weights import open_original
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.refit import Correction, in_order, is_calibrated, ordered_bank
-from paredown.compressors.sites import inventory_of
 from paredown.compressors.storage import encode_matrix
-from paredown.compressors.weights import open_original
 from paredown.space.choice import parse_choice
 from paredown.space.plan import Plan
 

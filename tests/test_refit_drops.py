@@ -17,12 +17,12 @@ import paredown
 from paredown.compressors.absent import renumbering
 from paredown.compressors.bank import Bank
 from paredown.compressors.calibration import collect
-from paredown.compressors.checkpoint import config_of, config_sha256, load_original, parameters_of
 from paredown.compressors.inputs import original_inputs
+from paredown.compressors.original.checkpoint import config_of, config_sha256, load_original, parameters_of
+from paredown.compressors.original.find_sites import inventory_of
+from paredown.compressors.original.lazy_weights import open_original
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.refit import in_order, ordered_bank
-from paredown.compressors.sites import inventory_of
-from paredown.compressors.weights import open_original
 from paredown.deploy import verify_process
 from paredown.deploy.apply import encoded
 from paredown.deploy.verify import scored_model

@@ -14,8 +14,8 @@ from test_deploy import applied, file_of, plan_of, tokens
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from paredown.compressors.checkpoint import load_original, parameters_of
-from paredown.compressors.sites import inventory_of
+from paredown.compressors.original.checkpoint import load_original, parameters_of
+from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import apply_plan, encoded
 from paredown.deploy.header import read_header

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from paredown.compressors.sites import inventory_of
+from paredown.compressors.original.find_sites import inventory_of
 from paredown.space.errors import CheckpointError
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, joint_name, modules_of

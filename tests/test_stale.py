@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from test_damage import TRIES, flip_codes
 
 import paredown
-from paredown.compressors.sites import inventory_of
+from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy.scored import check_digests
 from paredown.progress import Silent
 from paredown.search.outcome import Outcome
@@ -102,7 +102,7 @@ def test_a_changed_configuration_is_named_and_refused(study: Study) -> None:
         study.search()
     study.edit_config(rms_norm_eps=1e-6)
     with pytest.MonkeyPatch.context() as patch:
-        from paredown.compressors import origin
+        from paredown.compressors.original import origin
 
         known = origin.version
         patch.setattr(origin, "version", lambda name: "9.9.9" if name == "torch" else known(name))

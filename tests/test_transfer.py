@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 
-from paredown.compressors.checkpoint import skeleton
-from paredown.compressors.sites import walk
+from paredown.compressors.original.checkpoint import skeleton
+from paredown.compressors.original.find_sites import walk
 from paredown.search.plans import plan_file
 from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from test_transfer import LARGE, SMALL, TARGET, file_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from paredown.compressors.checkpoint import skeleton
-from paredown.compressors.sites import walk
+from paredown.compressors.original.checkpoint import skeleton
+from paredown.compressors.original.find_sites import walk
 from paredown.space.choice import parse_choice
 from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile

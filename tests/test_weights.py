@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from paredown.compressors.checkpoint import config_of, is_placeholder, load_original, parameters_of
-from paredown.compressors.weights import Weights, open_original, original_weights
+from paredown.compressors.original.checkpoint import config_of, is_placeholder, load_original, parameters_of
+from paredown.compressors.original.lazy_weights import Weights, open_original, original_weights
 from paredown.space.errors import CheckpointError
 
 Folder = Callable[[str], Path]

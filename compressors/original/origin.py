@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from paredown.compressors.digests import weights_sha256
+from paredown.compressors.original.weights_digest import weights_sha256
 from paredown.compressors.tensor_files.record_names import VERSION
 from paredown.space.plan_file import DIGITS, Records
 

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from paredown.compressors.checkpoint import config_of, parameters_of, skeleton, stored_layout
+from paredown.compressors.original.checkpoint import config_of, parameters_of, skeleton, stored_layout
 from paredown.space.errors import CheckpointError
 from paredown.space.site import Inventory, Kind, Member, Site, joint_name
 from paredown.space.tensors import TensorSpec

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from paredown.compressors.checkpoint import (
+from paredown.compressors.original.checkpoint import (
     empty_model,
     load_original,
     missing_weights,
@@ -19,7 +19,7 @@ from paredown.compressors.checkpoint import (
     skeleton,
     stored_layout,
 )
-from paredown.compressors.memory import give_back_large
+from paredown.compressors.original.memory_limit import give_back_large
 from paredown.compressors.tensor_files.mapped_safetensors import mapped_bytes, places, tensor_at
 from paredown.space.errors import CheckpointError
 from paredown.space.tensors import TensorSpec

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from paredown.compressors.checkpoint import shards
+from paredown.compressors.original.checkpoint import shards
 from paredown.compressors.tensor_files.record_names import FINGERPRINTS
 from paredown.space.errors import OutputError, StudyError
 from paredown.space.system.files import read_json, write_json
