@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from paredown.compressors.bank import one_thread
-from paredown.compressors.calibration import run_base
+from paredown.compressors.calibration.collect import run_base
 from paredown.compressors.planned import PlannedModel
 from paredown.space.errors import EvaluationError
 

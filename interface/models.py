@@ -47,7 +47,7 @@ def apply(
         OutputError: If the folder is not ours or cannot be written.
         VerificationError: If the written model differs from the scored one.
     """
-    from paredown.compressors.statistics_folder import again_if_damaged
+    from paredown.compressors.calibration.statistics_folder import again_if_damaged
     from paredown.deploy.apply import apply_plan
     from paredown.deploy.calibrate import ready
     from paredown.deploy.verify import verify as verify_folder
@@ -85,7 +85,7 @@ def verify(
     Raises:
         VerificationError: If anything differs; the message says what, and by how much.
     """
-    from paredown.compressors.statistics_folder import again_if_damaged
+    from paredown.compressors.calibration.statistics_folder import again_if_damaged
     from paredown.deploy.calibrate import ready
     from paredown.deploy.folder import put_back
     from paredown.deploy.verify import verify as verify_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from paredown.compressors.gradients import check_importance
+from paredown.compressors.calibration.importance import check_importance
 from paredown.compressors.original.memory_limit import memory_bytes
 from paredown.search.deployed import check_deployed, deployed_bytes
 from paredown.search.estimators import estimators

@@ -11,9 +11,9 @@ from pathlib import Path
 from torch import Tensor
 
 from paredown.compressors.bank import Bank
+from paredown.compressors.calibration.backward_sweep import Loss, Trace, traces
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.prefix import Prefix
-from paredown.compressors.traces import Loss, Trace, traces
 from paredown.evaluators.quality import Teacher
 from paredown.evaluators.sequences import Sequences
 from paredown.search.facts import Facts

@@ -10,9 +10,10 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from paredown.compressors.bank import Bank, decoded_bytes
-from paredown.compressors.calibration import calibration_key
+from paredown.compressors.calibration.collect import calibration_key
+from paredown.compressors.calibration.importance import statistics_for
+from paredown.compressors.calibration.statistics_folder import StatisticsFolder
 from paredown.compressors.fill import Pair, cores, fill
-from paredown.compressors.gradients import statistics_for
 from paredown.compressors.holdings import UsedFile, read_used
 from paredown.compressors.original.checkpoint import config_of
 from paredown.compressors.original.lazy_weights import open_original
@@ -20,7 +21,6 @@ from paredown.compressors.original.memory_limit import memory_bytes
 from paredown.compressors.original.origin import Origin, cpu_name
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.refit import is_calibrated
-from paredown.compressors.statistics_folder import StatisticsFolder
 from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table
 from paredown.evaluators.quality import Quality, Teacher
 from paredown.evaluators.sequences import Sequences

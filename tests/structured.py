@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from paredown.compressors.bank import Bank
-from paredown.compressors.calibration import collect
+from paredown.compressors.calibration.collect import collect
 from paredown.compressors.original.checkpoint import load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy import verify_process

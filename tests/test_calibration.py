@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from paredown.compressors.calibration import collect
+from paredown.compressors.calibration.collect import collect
 from paredown.compressors.original.checkpoint import load_original
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.space.errors import EvaluationError

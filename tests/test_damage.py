@@ -13,12 +13,12 @@ from estimated import SEQUENCES, evidence_of, prepared
 from made_study import make_study
 from safetensors.torch import load_file, save_file
 
-from paredown.compressors.calibration import collect
+from paredown.compressors.calibration.collect import collect
+from paredown.compressors.calibration.statistics_folder import StatisticsFolder
 from paredown.compressors.numerics.group_removal import surgery
 from paredown.compressors.numerics.hessian import hessian
 from paredown.compressors.original.weights_digest import Digests
 from paredown.compressors.rounding.gptq import inverse_factor
-from paredown.compressors.statistics_folder import StatisticsFolder
 from paredown.search.facts import Facts
 from paredown.search.select import select_plan
 from paredown.search.sensitivity import stored_losses

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from paredown.compressors import lockstep
 from paredown.compressors.bank import Bank
-from paredown.compressors.calibration import collect, run_base
+from paredown.compressors.calibration.collect import collect, run_base
 from paredown.compressors.inputs import original_inputs
 from paredown.compressors.lockstep import crew, parts_of, run_in_parts
 from paredown.compressors.original.checkpoint import config_of, is_placeholder

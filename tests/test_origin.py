@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from paredown.compressors.bank import Bank
-from paredown.compressors.calibration import calibration_key
+from paredown.compressors.calibration.collect import calibration_key
 from paredown.compressors.original import weights_digest as digests
 from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
 from paredown.compressors.original.origin import Origin

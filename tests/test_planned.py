@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from paredown.compressors.bank import Bank
-from paredown.compressors.calibration import collect
+from paredown.compressors.calibration.collect import collect
 from paredown.compressors.original.checkpoint import config_of, is_placeholder, load_original, parameters_of
 from paredown.compressors.original.find_sites import blocks_of, inventory_of
 from paredown.compressors.original.lazy_weights import Weights, open_original

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from paredown.compressors.bank import Bank
-from paredown.compressors.calibration import collect, run_base
+from paredown.compressors.calibration.collect import collect, run_base
 from paredown.compressors.inputs import original_inputs
 from paredown.compressors.lockstep import crew
 from paredown.compressors.original.checkpoint import config_of, is_placeholder, load_original, parameters_of

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from paredown.compressors.calibration.backward_sweep import traces
 from paredown.compressors.original.checkpoint import config_of, load_original
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.compressors.original.lazy_weights import open_original
-from paredown.compressors.traces import traces
 from paredown.space.errors import StudyError
 
 Folder = Callable[[str], Path]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from paredown.compressors.traces import Trace
+from paredown.compressors.calibration.backward_sweep import Trace
 from paredown.evaluators.sequences import Sequences
 from paredown.search.estimators import Estimator, estimators, is_swept, kept, pairs_of
 from paredown.search.evidence import Evidence, Pair, Sensitivity

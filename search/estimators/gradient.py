@@ -7,7 +7,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from paredown.compressors.traces import Loss, Trace
+from paredown.compressors.calibration.backward_sweep import Loss, Trace
 from paredown.search.estimators import Estimator, estimators, inside, kept
 from paredown.search.estimators import fisher as sweep
 from paredown.search.evidence import Evidence, Pair, Sensitivity

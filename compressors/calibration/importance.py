@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from paredown.compressors.calibration import collect
+from paredown.compressors.calibration.collect import collect
+from paredown.compressors.calibration.statistics_folder import IMPORTANCE, ImportanceFile, StatisticsFolder
 from paredown.compressors.original.checkpoint import is_placeholder
-from paredown.compressors.statistics_folder import IMPORTANCE, ImportanceFile, StatisticsFolder
 from paredown.compressors.tensor_files.tensor_file import write_tensors
 from paredown.space.errors import StudyError
 from paredown.space.site import Inventory

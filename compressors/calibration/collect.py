@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from paredown.compressors.calibration.statistics_folder import INDEX, IndexFile, StatisticsFolder
 from paredown.compressors.original.find_sites import blocks_of
-from paredown.compressors.statistics_folder import INDEX, IndexFile, StatisticsFolder
 from paredown.compressors.tensor_files.tensor_file import write_tensors
 from paredown.space.errors import EvaluationError
 from paredown.space.site import Inventory

@@ -1,0 +1,1 @@
+"""Statistics of the original on calibration texts."""
