@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from paredown.compressors.absent import POSITION, leave_out, renumbering
+from paredown.compressors.bank.encoding import decode_matrix
 from paredown.compressors.kernels import kernel_of, runnable
 from paredown.compressors.original.checkpoint import model_class, parameters_of, skeleton
 from paredown.compressors.original.find_sites import blocks_of
-from paredown.compressors.storage import decode_matrix
 from paredown.space.choice import Choice, Shape
 from paredown.space.errors import CheckpointError, PlanError
 from paredown.space.layouts import choice_members, inner

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from paredown.compressors.bank import one_thread
+from paredown.compressors.bank.bank import one_thread
 from paredown.compressors.lockstep import parts_of, run_in_parts
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.tensor_files.mapped_safetensors import read_tensors

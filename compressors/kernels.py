@@ -8,11 +8,11 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from paredown.compressors.bank.encoding import decode_matrix
 from paredown.compressors.methods.lowrank import Factored, LowRank
 from paredown.compressors.methods.lowrank_residual import FACTORS, LowRankResidual
 from paredown.compressors.methods.quantize import Quantize
 from paredown.compressors.numerics.bit_packing import unpack
-from paredown.compressors.storage import decode_matrix
 from paredown.space.choice import KEEP, Choice, Shape
 
 FEW_ROWS = 64

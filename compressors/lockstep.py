@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from paredown.compressors.bank import one_thread
+from paredown.compressors.bank.bank import one_thread
 from paredown.compressors.calibration.collect import run_base
 from paredown.compressors.planned import PlannedModel
 from paredown.space.errors import EvaluationError

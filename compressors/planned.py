@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank.bank import Bank
+from paredown.compressors.bank.encoding import Tensors, norm_names
 from paredown.compressors.original.checkpoint import is_placeholder, placeholder
 from paredown.compressors.original.find_sites import blocks_of
-from paredown.compressors.storage import Tensors, norm_names
 from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site

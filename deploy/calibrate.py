@@ -10,11 +10,11 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from paredown.compressors.bank import Bank, decoded_bytes
-from paredown.compressors.bank_folder import bank_in_use
+from paredown.compressors.bank.bank import Bank, decoded_bytes
+from paredown.compressors.bank.fill import cores
+from paredown.compressors.bank.folder import bank_in_use
 from paredown.compressors.calibration.collect import calibration_key
 from paredown.compressors.calibration.importance import statistics_for
-from paredown.compressors.fill import cores
 from paredown.compressors.inputs import original_inputs
 from paredown.compressors.original.checkpoint import config_of, resolve
 from paredown.compressors.original.find_sites import inventory_of

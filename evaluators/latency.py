@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel
 
 from paredown.compressors.assemble import assemble, resident_bytes
-from paredown.compressors.bank import Bank, one_thread
+from paredown.compressors.bank.bank import Bank, one_thread
+from paredown.compressors.bank.encoding import encode_matrix
 from paredown.compressors.kernels import kernel_of, runnable
-from paredown.compressors.storage import encode_matrix
 from paredown.evaluators.door import finite
 from paredown.space.choice import KEEP, Choice, Shape
 from paredown.space.errors import StudyError

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from paredown.space.system.paths import expanded
 
 if TYPE_CHECKING:
-    from paredown.compressors.holdings import Cleaning, Holdings
+    from paredown.compressors.bank.contents import Cleaning, Holdings
     from paredown.inspection import Inspection
     from paredown.models import apply, evaluate, generate, load, verify
     from paredown.question import Study
@@ -249,7 +249,7 @@ def bank(folder: str | Path) -> Holdings:
     Raises:
         StudyError: If there is no bank.
     """
-    from paredown.compressors.holdings import holdings
+    from paredown.compressors.bank.contents import holdings
 
     return holdings(expanded(folder))
 
@@ -266,7 +266,7 @@ def clean_bank(folder: str | Path, keep: Sequence[str | Path] = (), *, dry_run: 
         StudyError: If there is no bank, or a kept study folder names no records.
         OutputError: If a file cannot be removed.
     """
-    from paredown.compressors.holdings import clean
+    from paredown.compressors.bank.contents import clean
 
     return clean(expanded(folder), [expanded(study) for study in keep], dry_run=dry_run)
 

@@ -88,7 +88,7 @@ def transfer_plan(
         CheckpointError: If the model is missing or incomplete.
         EvaluationError: If no plan gives finite predictions.
     """
-    from paredown.compressors.bank_folder import bank_in_use
+    from paredown.compressors.bank.folder import bank_in_use
     from paredown.compressors.calibration.statistics_folder import again_if_damaged
     from paredown.search.cost import tokens_of_search
     from paredown.search.repair import changed_sites

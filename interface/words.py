@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from paredown.search.outcome import METRICS
 
 if TYPE_CHECKING:
-    from paredown.compressors.holdings import Cleaning, Holdings
+    from paredown.compressors.bank.contents import Cleaning, Holdings
     from paredown.deploy.apply import Applied
     from paredown.deploy.verify import Verified
     from paredown.evaluation import Evaluation

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from paredown.compressors.bank import CACHE_BYTES
+from paredown.compressors.bank.bank import CACHE_BYTES
+from paredown.compressors.bank.fill import cores
 from paredown.compressors.calibration.statistics_folder import IN_MEMORY
-from paredown.compressors.fill import cores
 from paredown.compressors.original.memory_limit import memory_bytes
 from paredown.evaluators.latency import (
     COLD_BYTES,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank.bank import Bank
 from paredown.compressors.calibration.backward_sweep import Loss, Trace, traces
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.prefix import Prefix

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank.bank import Bank
 from paredown.compressors.inputs import Inputs, original_inputs
 from paredown.compressors.refit import holds_all, in_order, is_calibrated, ordered_bank
 from paredown.evaluators.quality import Quality

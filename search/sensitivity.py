@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank.bank import Bank
 from paredown.compressors.planned import PlannedModel
 from paredown.evaluators.sequences import Sequences
 from paredown.search.estimators import estimators, is_swept

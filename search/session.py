@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from paredown.compressors.bank_folder import bank_in_use
+from paredown.compressors.bank.contents import USED
+from paredown.compressors.bank.folder import bank_in_use
 from paredown.compressors.calibration.statistics_folder import again_if_damaged
-from paredown.compressors.holdings import USED
 from paredown.compressors.original.checkpoint import config_of
 from paredown.evaluators.latency import REMEDY, LatencyTable, deployed_plan, timing_seconds
 from paredown.search import inputs as study_inputs

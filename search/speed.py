@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from paredown.compressors.bank import one_thread
+from paredown.compressors.bank.bank import one_thread
 from paredown.search.writes import input_widths
 from paredown.space.choice import KEEP, Choice
 from paredown.space.site import Inventory, Site

@@ -9,12 +9,12 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from paredown.compressors.bank import Bank, decoded_bytes
+from paredown.compressors.bank.bank import Bank, decoded_bytes
+from paredown.compressors.bank.contents import UsedFile, read_used
+from paredown.compressors.bank.fill import Pair, cores, fill
 from paredown.compressors.calibration.collect import calibration_key
 from paredown.compressors.calibration.importance import statistics_for
 from paredown.compressors.calibration.statistics_folder import StatisticsFolder
-from paredown.compressors.fill import Pair, cores, fill
-from paredown.compressors.holdings import UsedFile, read_used
 from paredown.compressors.original.checkpoint import config_of
 from paredown.compressors.original.lazy_weights import open_original
 from paredown.compressors.original.memory_limit import memory_bytes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank.bank import Bank
 from paredown.compressors.calibration.collect import collect
 from paredown.compressors.original.checkpoint import load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of

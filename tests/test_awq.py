@@ -9,8 +9,8 @@ import pytest
 import structured
 import torch
 
+from paredown.compressors.bank.encoding import decode_site, encode_site
 from paredown.compressors.methods.awq import folded, power
-from paredown.compressors.storage import decode_site, encode_site
 from paredown.space.choice import Structure, parse_choice
 from paredown.space.layouts import site_fault
 from paredown.space.plan import Plan

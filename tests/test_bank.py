@@ -10,9 +10,9 @@ import torch
 from disk import small_disk
 from torch import Tensor
 
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank.bank import Bank
+from paredown.compressors.bank.encoding import decode_site, encode_site
 from paredown.compressors.original.checkpoint import load_original, parameters_of
-from paredown.compressors.storage import decode_site, encode_site
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.errors import OutputError
 from paredown.space.site import Inventory
@@ -66,7 +66,7 @@ def test_a_record_is_found_again(bank: Bank, inventory: Inventories, monkeypatch
     """By another bank on the same folder, without compressing anew."""
     site = inventory("llama")[SITE]
     first = bank.tensors(site, CHOICE)
-    monkeypatch.setattr("paredown.compressors.bank.encode_site", None)
+    monkeypatch.setattr("paredown.compressors.bank.bank.encode_site", None)
     assert equal(Bank(bank.folder, bank.parameters).tensors(site, CHOICE), first)
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from paredown.compressors.bank_folder import bank_alone, bank_in_use
-from paredown.compressors.holdings import Count, clean, holdings
+from paredown.compressors.bank.contents import Count, clean, holdings
+from paredown.compressors.bank.folder import bank_alone, bank_in_use
 from paredown.space.errors import OutputError, StudyError
 
 USER = """
 import sys
 from pathlib import Path
-from paredown.compressors.bank_folder import bank_in_use
+from paredown.compressors.bank.folder import bank_in_use
 from paredown.space.system.temporary import temporary_folder
 with bank_in_use(Path(sys.argv[1])) as bank, temporary_folder(bank) as folder:
     (folder / "inputs").write_text("large")

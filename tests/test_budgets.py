@@ -11,7 +11,7 @@ import torch
 import toys
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank.bank import Bank
 from paredown.compressors.calibration.importance import statistics_for
 from paredown.compressors.original.checkpoint import config_of, config_sha256, load_original, parameters_of, skeleton
 from paredown.compressors.original.find_sites import inventory_of, walk

@@ -9,8 +9,8 @@ import torch
 from correlated import statistics_of
 from sklearn.cluster import KMeans
 
+from paredown.compressors.bank.encoding import decode_matrix, encode_matrix, encode_site
 from paredown.compressors.numerics.scalar_codebook import codebook_of
-from paredown.compressors.storage import decode_matrix, encode_matrix, encode_site
 from paredown.space.choice import PlanError, parse_choice
 from paredown.space.layouts import matrix_layout
 from paredown.space.site import Member, Site

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank.bank import Bank
 from paredown.compressors.original.checkpoint import config_of, config_sha256, load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.compressors.original.lazy_weights import original_weights

@@ -15,10 +15,10 @@ import torch
 import yaml
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
+from paredown.compressors.bank.encoding import decode_matrix, encode_matrix
 from paredown.compressors.pruning.pattern import criteria
 from paredown.compressors.rounding.grid import Rounding, roundings
 from paredown.compressors.statement import EXAMPLES, rows
-from paredown.compressors.storage import decode_matrix, encode_matrix
 from paredown.space.choice import methods, parse_choice
 from paredown.space.layouts import matrix_layout
 from paredown.space.plan_file import PlanFile

@@ -19,7 +19,7 @@ import yaml
 from commands import command, environment
 
 import paredown
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank.bank import Bank
 from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
 from paredown.evaluators import latency
 from paredown.search.survey import survey

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank.bank import Bank
+from paredown.compressors.bank.fill import Pair, fill, grouped
 from paredown.compressors.calibration.collect import collect
 from paredown.compressors.calibration.statistics_folder import StatisticsFolder
-from paredown.compressors.fill import Pair, fill, grouped
 from paredown.compressors.original.checkpoint import load_original, parameters_of
 from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.errors import PlanError, WorkerError

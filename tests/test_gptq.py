@@ -9,10 +9,10 @@ import torch
 from correlated import inputs_of, statistics_of
 from torch import Tensor
 
+from paredown.compressors.bank.encoding import decode_matrix, decode_site, encode_matrix, encode_site
 from paredown.compressors.numerics.bit_packing import unpack
 from paredown.compressors.rounding.gptq import gptq, inverse_factor
 from paredown.compressors.rounding.grid import Grid, Rounded, roundings
-from paredown.compressors.storage import decode_matrix, decode_site, encode_matrix, encode_site
 from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError
 from paredown.space.layouts import site_fault

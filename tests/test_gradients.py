@@ -9,10 +9,10 @@ import pico
 import pytest
 import torch
 
+from paredown.compressors.bank.encoding import decode_site, encode_site
 from paredown.compressors.calibration.collect import collect
 from paredown.compressors.calibration.importance import collect_importance
 from paredown.compressors.calibration.statistics_folder import StatisticsFolder
-from paredown.compressors.storage import decode_site, encode_site
 from paredown.space.choice import parse_choice
 from paredown.space.errors import StudyError
 from paredown.space.site import Inventory

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from paredown.compressors.bank import Bank
-from paredown.compressors.fill import fill
-from paredown.compressors.holdings import Count, clean, holdings
+from paredown.compressors.bank.bank import Bank
+from paredown.compressors.bank.contents import Count, clean, holdings
+from paredown.compressors.bank.fill import fill
 from paredown.compressors.original.checkpoint import load_original, parameters_of
 from paredown.space.choice import parse_choice
 from paredown.space.errors import StudyError

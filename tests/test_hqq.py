@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from paredown.compressors.storage import decode_matrix, encode_matrix
+from paredown.compressors.bank.encoding import decode_matrix, encode_matrix
 from paredown.space.choice import parse_choice
 from paredown.space.layouts import matrix_fault
 

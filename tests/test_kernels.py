@@ -10,9 +10,9 @@ import structured
 import torch
 
 from paredown.compressors.assemble import assemble, kernel_of, resident_bytes, runnable
+from paredown.compressors.bank.encoding import decode_matrix, encode_matrix
 from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
-from paredown.compressors.storage import decode_matrix, encode_matrix
 from paredown.deploy.apply import encoded
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.plan import Plan

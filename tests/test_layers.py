@@ -29,7 +29,7 @@ ONLY_IN = {
     "optuna": lambda path: path == "search/study.py" or path.startswith("search/samplers/"),
     "optuna_dashboard": lambda path: path.startswith("interface/"),
     "subprocess": lambda path: (
-        path in ("space/system/child.py", "compressors/fill.py")
+        path in ("space/system/child.py", "compressors/bank/fill.py")
     ),  # what is started elsewhere could outlive us
     "typer": lambda path: path == "interface/cli.py",
     "torch": lambda path: not path.startswith("space/"),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from paredown.compressors import lockstep
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank.bank import Bank
 from paredown.compressors.calibration.collect import collect, run_base
 from paredown.compressors.inputs import original_inputs
 from paredown.compressors.lockstep import crew, parts_of, run_in_parts

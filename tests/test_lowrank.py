@@ -9,8 +9,8 @@ from correlated import inputs_of, statistics_of
 from numpy.typing import NDArray
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
+from paredown.compressors.bank.encoding import decode_matrix, encode_matrix
 from paredown.compressors.methods.lowrank import DAMPING
-from paredown.compressors.storage import decode_matrix, encode_matrix
 from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError
 from paredown.space.layouts import matrix_fault, matrix_layout

@@ -9,7 +9,7 @@ import torch
 from correlated import statistics_of
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
-from paredown.compressors.storage import decode_matrix, encode_matrix
+from paredown.compressors.bank.encoding import decode_matrix, encode_matrix
 from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError
 from paredown.space.layouts import matrix_fault, matrix_layout

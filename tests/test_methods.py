@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_storage import layout_of, site_and_parameters
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
-from paredown.compressors.storage import decode_matrix, encode_matrix
+from paredown.compressors.bank.encoding import decode_matrix, encode_matrix
 from paredown.space.choice import Choice, methods, parse_choice
 from paredown.space.layouts import matrix_fault, matrix_layout
 from paredown.space.tensors import total_bytes

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from paredown.compressors.bank.encoding import decode_matrix, encode_matrix
 from paredown.compressors.kernels import kernel_of, runnable
 from paredown.compressors.numerics.bit_packing import unpack
 from paredown.compressors.rounding.grid import roundings
-from paredown.compressors.storage import decode_matrix, encode_matrix
 from paredown.space.choice import parse_choice
 from paredown.space.layouts import matrix_fault, site_fault
 from paredown.space.site import Member, Site

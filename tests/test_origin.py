@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank.bank import Bank
 from paredown.compressors.calibration.collect import calibration_key
 from paredown.compressors.original import weights_digest as digests
 from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of

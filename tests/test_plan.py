@@ -14,7 +14,7 @@ import strategies
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.compressors.storage import encode_site
+from paredown.compressors.bank.encoding import encode_site
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.errors import PlanError, UnknownNameError
 from paredown.space.layouts import site_layout

@@ -10,9 +10,9 @@ import torch
 from correlated import statistics_of
 from hypothesis import given
 
+from paredown.compressors.bank.encoding import decode_matrix, encode_matrix, encode_site
 from paredown.compressors.numerics.hessian import BLOCK, DAMPING
 from paredown.compressors.pruning.pattern import Pattern, criteria
-from paredown.compressors.storage import decode_matrix, encode_matrix, encode_site
 from paredown.space.choice import PlanError, parse_choice
 from paredown.space.layouts import matrix_fault, matrix_layout
 from paredown.space.site import Member, Site

@@ -12,7 +12,7 @@ import pytest
 import structured
 import torch
 
-from paredown.compressors.storage import decode_site, encode_site
+from paredown.compressors.bank.encoding import decode_site, encode_site
 from paredown.space.choice import parse_choice
 from paredown.space.layouts import choice_members
 from paredown.space.site import Inventory, Member, Site

@@ -9,8 +9,8 @@ from correlated import statistics_of
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from paredown.compressors.bank.encoding import decode_matrix, encode_matrix
 from paredown.compressors.numerics.bit_packing import unpack
-from paredown.compressors.storage import decode_matrix, encode_matrix
 from paredown.space.choice import Choice, parse_choice
 from paredown.space.errors import PlanError
 from paredown.space.layouts import matrix_fault, site_fault

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank.bank import Bank
+from paredown.compressors.bank.encoding import encode_matrix
 from paredown.compressors.calibration.collect import collect, run_base
 from paredown.compressors.inputs import original_inputs
 from paredown.compressors.lockstep import crew
@@ -19,7 +20,6 @@ from paredown.compressors.original.find_sites import inventory_of
 from paredown.compressors.original.lazy_weights import open_original
 from paredown.compressors.planned import PlannedModel
 from paredown.compressors.refit import Correction, in_order, is_calibrated, ordered_bank
-from paredown.compressors.storage import encode_matrix
 from paredown.space.choice import parse_choice
 from paredown.space.plan import Plan
 

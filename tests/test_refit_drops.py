@@ -15,7 +15,7 @@ from torch import Tensor
 
 import paredown
 from paredown.compressors.absent import renumbering
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank.bank import Bank
 from paredown.compressors.calibration.collect import collect
 from paredown.compressors.inputs import original_inputs
 from paredown.compressors.original.checkpoint import config_of, config_sha256, load_original, parameters_of

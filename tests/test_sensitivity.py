@@ -12,7 +12,7 @@ import torch
 from estimated import SEQUENCES, evidence_of, prepared
 from scipy.stats import spearmanr
 
-from paredown.compressors import bank
+from paredown.compressors.bank import bank
 from paredown.compressors.planned import PlannedModel
 from paredown.evaluators.quality import Teacher
 from paredown.evaluators.sequences import Sequences

@@ -9,7 +9,7 @@ import pytest
 import torch
 from offered import offered, offered_to
 
-from paredown.compressors.storage import decode_site, encode_site
+from paredown.compressors.bank.encoding import decode_site, encode_site
 from paredown.space.choice import Choice, parse_choice
 from paredown.space.layouts import site_fault, site_layout
 from paredown.space.site import Member, Site

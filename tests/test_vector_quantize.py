@@ -9,11 +9,11 @@ import torch
 from correlated import statistics_of
 from sklearn.cluster import KMeans
 
+from paredown.compressors.bank.encoding import decode_matrix, encode_matrix
 from paredown.compressors.methods import vector_quantize
 from paredown.compressors.methods.vector_quantize import fitted_scale, swept_indices
 from paredown.compressors.numerics.hessian import hessian
 from paredown.compressors.numerics.vector_codebook import ROWS, fitted_codebook, k_means
-from paredown.compressors.storage import decode_matrix, encode_matrix
 from paredown.space.choice import parse_choice
 from paredown.space.layouts import matrix_fault, matrix_layout
 from paredown.space.statistics import Statistics

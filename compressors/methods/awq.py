@@ -126,7 +126,7 @@ class Awq(Choice):
         """Output error that rounding adds to matrices with scaled columns: trace(dW H dW')."""
         import torch
 
-        from paredown.compressors.storage import decode_matrix, encode_matrix
+        from paredown.compressors.bank.encoding import decode_matrix, encode_matrix
 
         step, total = data_free(self.then or KEEP), 0.0
         for matrix, found in zip(matrices, statistics, strict=True):

@@ -112,7 +112,7 @@ class LowRankResidual(Factored):
 
     def _kept(self, matrix: Tensor, statistics: Statistics) -> Tensor:
         """The matrix after encoding and decoding by ``then``."""
-        from paredown.compressors.storage import decode_matrix, encode_matrix
+        from paredown.compressors.bank.encoding import decode_matrix, encode_matrix
 
         then = self.then or KEEP
         return decode_matrix(

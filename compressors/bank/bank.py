@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from paredown.compressors.bank.encoding import Tensors, decode_site, encode_site
 from paredown.compressors.original.lazy_weights import Weights
 from paredown.compressors.original.weights_digest import Digests
-from paredown.compressors.storage import Tensors, decode_site, encode_site
 from paredown.compressors.tensor_files.record_names import VERSION, about_of, record_path
 from paredown.compressors.tensor_files.tensor_file import checked_tensors, stored_sha256, write_tensors
 from paredown.space.choice import KEEP, Choice

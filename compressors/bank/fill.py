@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
-from paredown.compressors.bank import Bank
+from paredown.compressors.bank.bank import Bank
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import WorkerError, is_out_of_memory
 from paredown.space.site import Site
@@ -171,7 +171,7 @@ def _workers(count: int, setup: object) -> Iterator[dict[Connection, subprocess.
     Each has its own process group, so that Ctrl+C reaches this process alone. If this process is killed, they end by
     themselves.
     """
-    program = Path(__file__).with_name("fill_process.py")
+    program = Path(__file__).with_name("fill_worker.py")
     one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
     workers: dict[Connection, subprocess.Popen[bytes]] = {}
     try:

@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection
 import torch
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
-from paredown.compressors.bank import Bank
-from paredown.compressors.bank_folder import bank_in_use
+from paredown.compressors.bank.bank import Bank
+from paredown.compressors.bank.folder import bank_in_use
 from paredown.compressors.calibration.statistics_folder import StatisticsFolder
 from paredown.compressors.original.checkpoint import config_of
 from paredown.compressors.original.lazy_weights import original_weights

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from paredown.compressors.bank_folder import bank_alone, left_behind
+from paredown.compressors.bank.folder import bank_alone, left_behind
 from paredown.compressors.tensor_files.record_names import FINGERPRINTS, STATISTICS, about, is_record
 from paredown.space.errors import OutputError, StudyError
 from paredown.space.system.files import read_json

@@ -1,0 +1,1 @@
+"""Every site under every choice, compressed once."""
