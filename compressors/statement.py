@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
-from paredown.compressors.kernels import kernel_of
+from paredown.compressors.model.kernels import kernel_of
 from paredown.compressors.pruning.pattern import criteria
 from paredown.compressors.rounding.grid import roundings
 from paredown.space.choice import Choice, methods

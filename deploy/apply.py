@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
-from paredown.compressors.absent import check_places
-from paredown.compressors.assemble import reduced_config
 from paredown.compressors.bank.bank import one_thread
 from paredown.compressors.bank.encoding import encode_site
+from paredown.compressors.model.assemble import reduced_config
+from paredown.compressors.model.dropped_parts import check_places
 from paredown.compressors.original.checkpoint import config_of, config_sha256, resolve
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.compressors.original.lazy_weights import original_weights

@@ -15,14 +15,14 @@ from paredown.compressors.bank.fill import cores
 from paredown.compressors.bank.folder import bank_in_use
 from paredown.compressors.calibration.collect import calibration_key
 from paredown.compressors.calibration.importance import statistics_for
-from paredown.compressors.inputs import original_inputs
+from paredown.compressors.model.original_inputs import original_inputs
+from paredown.compressors.model.planned_model import PlannedModel
+from paredown.compressors.model.sequential import holds_all, in_order, is_calibrated, ordered_bank
 from paredown.compressors.original.checkpoint import config_of, resolve
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.compressors.original.lazy_weights import open_original
 from paredown.compressors.original.memory_limit import memory_bytes
 from paredown.compressors.original.origin import Origin
-from paredown.compressors.planned import PlannedModel
-from paredown.compressors.refit import holds_all, in_order, is_calibrated, ordered_bank
 from paredown.deploy.apply import TensorsOf
 from paredown.evaluators.sequences import Sequences, calibration_draw
 from paredown.evaluators.sources import document_sets

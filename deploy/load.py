@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
-from paredown.compressors.assemble import assemble
+from paredown.compressors.model.assemble import assemble
 from paredown.compressors.original.checkpoint import model_class, shards, skeleton
 from paredown.compressors.original.find_sites import walk
 from paredown.deploy.folder import put_back

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from paredown.compressors.assemble import renumbering
 from paredown.compressors.bank.encoding import norm_names
+from paredown.compressors.model.assemble import renumbering
 from paredown.compressors.original.checkpoint import shards
 from paredown.compressors.tensor_files.mapped_safetensors import read_tensors
 from paredown.compressors.tensor_files.tensor_file import joint_sha256, tensor_line

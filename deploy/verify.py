@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
-from paredown.compressors.assemble import reduced_config
 from paredown.compressors.bank.encoding import decode_site
+from paredown.compressors.model.assemble import reduced_config
 from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of, resolve
 from paredown.compressors.original.find_sites import blocks_of, inventory_of
 from paredown.deploy import verify_process

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel
 
-from paredown.compressors.assemble import assemble, resident_bytes
 from paredown.compressors.bank.bank import Bank, one_thread
 from paredown.compressors.bank.encoding import encode_matrix
-from paredown.compressors.kernels import kernel_of, runnable
+from paredown.compressors.model.assemble import assemble, resident_bytes
+from paredown.compressors.model.kernels import kernel_of, runnable
 from paredown.evaluators.door import finite
 from paredown.space.choice import KEEP, Choice, Shape
 from paredown.space.errors import StudyError

@@ -23,7 +23,7 @@ import torch
 from model_options import model_parser, tokens_asked
 
 import paredown  # noqa: F401 - registers the methods
-from paredown.compressors.refit import in_order
+from paredown.compressors.model.sequential import in_order
 from paredown.evaluators.comparison import Ratio, ratio
 from paredown.evaluators.quality import Quality
 from paredown.progress import Silent

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from paredown.compressors.model.block_prefix import Given, blocks_replaced
 from paredown.compressors.original.find_sites import blocks_of
-from paredown.compressors.prefix import Given, blocks_replaced
 from paredown.search.workbench import Workbench
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import StudyError

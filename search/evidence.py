@@ -12,8 +12,8 @@ from torch import Tensor
 
 from paredown.compressors.bank.bank import Bank
 from paredown.compressors.calibration.backward_sweep import Loss, Trace, traces
-from paredown.compressors.planned import PlannedModel
-from paredown.compressors.prefix import Prefix
+from paredown.compressors.model.block_prefix import Prefix
+from paredown.compressors.model.planned_model import PlannedModel
 from paredown.evaluators.quality import Teacher
 from paredown.evaluators.sequences import Sequences
 from paredown.search.facts import Facts

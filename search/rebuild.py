@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paredown.compressors.bank.bank import Bank
-from paredown.compressors.inputs import Inputs, original_inputs
-from paredown.compressors.refit import holds_all, in_order, is_calibrated, ordered_bank
+from paredown.compressors.model.original_inputs import Inputs, original_inputs
+from paredown.compressors.model.sequential import holds_all, in_order, is_calibrated, ordered_bank
 from paredown.evaluators.quality import Quality
 from paredown.evaluators.sequences import Sequences
 from paredown.search.workbench import Workbench

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paredown.compressors.refit import ordered_bank
+from paredown.compressors.model.sequential import ordered_bank
 from paredown.search.outcome import Outcome
 from paredown.search.record import Record
 from paredown.search.workbench import Workbench

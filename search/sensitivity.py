@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from paredown.compressors.bank.bank import Bank
-from paredown.compressors.planned import PlannedModel
+from paredown.compressors.model.planned_model import PlannedModel
 from paredown.evaluators.sequences import Sequences
 from paredown.search.estimators import estimators, is_swept
 from paredown.search.evidence import SEQUENCE_TOKENS, SEQUENCES, UNUSABLE, Evidence, Sensitivity, passes

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from paredown.compressors.absent import check_places
-from paredown.compressors.assemble import reduced_config
+from paredown.compressors.model.assemble import reduced_config
+from paredown.compressors.model.dropped_parts import check_places
 from paredown.compressors.original.checkpoint import config_of, config_sha256, resolve
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.space.errors import PlanError

@@ -15,12 +15,12 @@ from paredown.compressors.bank.fill import Pair, cores, fill
 from paredown.compressors.calibration.collect import calibration_key
 from paredown.compressors.calibration.importance import statistics_for
 from paredown.compressors.calibration.statistics_folder import StatisticsFolder
+from paredown.compressors.model.planned_model import PlannedModel
+from paredown.compressors.model.sequential import is_calibrated
 from paredown.compressors.original.checkpoint import config_of
 from paredown.compressors.original.lazy_weights import open_original
 from paredown.compressors.original.memory_limit import memory_bytes
 from paredown.compressors.original.origin import Origin, cpu_name
-from paredown.compressors.planned import PlannedModel
-from paredown.compressors.refit import is_calibrated
 from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table
 from paredown.evaluators.quality import Quality, Teacher
 from paredown.evaluators.sequences import Sequences

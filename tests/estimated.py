@@ -8,9 +8,9 @@ import torch
 
 from paredown.compressors.bank.bank import Bank
 from paredown.compressors.calibration.collect import collect
+from paredown.compressors.model.planned_model import PlannedModel
 from paredown.compressors.original.checkpoint import load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
-from paredown.compressors.planned import PlannedModel
 from paredown.evaluators.sequences import Sequences
 from paredown.search.evidence import Evidence
 from paredown.space.space import Space

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from paredown.compressors.absent import check_places
-from paredown.compressors.assemble import assemble
+from paredown.compressors.model.assemble import assemble
+from paredown.compressors.model.dropped_parts import check_places
 from paredown.compressors.original.checkpoint import config_of
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy import verify_process

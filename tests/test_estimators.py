@@ -12,9 +12,9 @@ from estimated import SEQUENCES, evidence_of, prepared
 from scipy.stats import spearmanr
 
 import paredown
+from paredown.compressors.model.planned_model import PlannedModel
 from paredown.compressors.original.checkpoint import config_of, load_original
 from paredown.compressors.original.lazy_weights import open_original
-from paredown.compressors.planned import PlannedModel
 from paredown.evaluators.sequences import Sequences
 from paredown.search import evidence
 from paredown.search.estimators import angular, estimators, fisher, inside, pairs_of, single_site

@@ -9,8 +9,8 @@ import pytest
 import structured
 import torch
 
-from paredown.compressors.assemble import assemble, kernel_of, resident_bytes, runnable
 from paredown.compressors.bank.encoding import decode_matrix, encode_matrix
+from paredown.compressors.model.assemble import assemble, kernel_of, resident_bytes, runnable
 from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy.apply import encoded

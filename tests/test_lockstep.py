@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from paredown.compressors import lockstep
 from paredown.compressors.bank.bank import Bank
 from paredown.compressors.calibration.collect import collect, run_base
-from paredown.compressors.inputs import original_inputs
-from paredown.compressors.lockstep import crew, parts_of, run_in_parts
+from paredown.compressors.model import lockstep
+from paredown.compressors.model.lockstep import crew, parts_of, run_in_parts
+from paredown.compressors.model.original_inputs import original_inputs
+from paredown.compressors.model.planned_model import PlannedModel
+from paredown.compressors.model.sequential import in_order
 from paredown.compressors.original.checkpoint import config_of, is_placeholder
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.compressors.original.lazy_weights import open_original
-from paredown.compressors.planned import PlannedModel
-from paredown.compressors.refit import in_order
 from paredown.space.choice import parse_choice
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
@@ -39,7 +39,7 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four parts of at most two sequences, products in blocks that do not divide the widths."""
     monkeypatch.setattr(lockstep, "PART_TOKENS", 100)
     monkeypatch.setattr(lockstep, "BLOCK", 24)
-    monkeypatch.setattr("paredown.compressors.refit.BLOCK", 24)
+    monkeypatch.setattr("paredown.compressors.model.sequential.BLOCK", 24)
 
 
 def planned_model(folder: Path, bank: Path, *, streamed: bool) -> PlannedModel:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from paredown.compressors.bank.encoding import decode_matrix, encode_matrix
-from paredown.compressors.kernels import kernel_of, runnable
+from paredown.compressors.model.kernels import kernel_of, runnable
 from paredown.compressors.numerics.bit_packing import unpack
 from paredown.compressors.rounding.grid import roundings
 from paredown.space.choice import parse_choice

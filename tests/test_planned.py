@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from paredown.compressors.bank.bank import Bank
 from paredown.compressors.bank.encoding import norm_names
 from paredown.compressors.calibration.collect import collect
+from paredown.compressors.model.planned_model import PlannedModel
 from paredown.compressors.original.checkpoint import config_of, is_placeholder, load_original, parameters_of
 from paredown.compressors.original.find_sites import blocks_of, inventory_of
 from paredown.compressors.original.lazy_weights import Weights, open_original
-from paredown.compressors.planned import PlannedModel
 from paredown.deploy import verify_process
 from paredown.deploy.apply import encoded
 from paredown.deploy.verify import scored_model

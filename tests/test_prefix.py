@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from paredown.compressors.bank.bank import Bank
+from paredown.compressors.model.block_prefix import Prefix
+from paredown.compressors.model.planned_model import PlannedModel
 from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.compressors.original.lazy_weights import open_original
-from paredown.compressors.planned import PlannedModel
-from paredown.compressors.prefix import Prefix
 from paredown.evaluators.quality import Teacher
 from paredown.evaluators.sequences import Sequences
 from paredown.space.choice import parse_choice

@@ -13,13 +13,13 @@ from torch import Tensor
 from paredown.compressors.bank.bank import Bank
 from paredown.compressors.bank.encoding import encode_matrix
 from paredown.compressors.calibration.collect import collect, run_base
-from paredown.compressors.inputs import original_inputs
-from paredown.compressors.lockstep import crew
+from paredown.compressors.model.lockstep import crew
+from paredown.compressors.model.original_inputs import original_inputs
+from paredown.compressors.model.planned_model import PlannedModel
+from paredown.compressors.model.sequential import Correction, in_order, is_calibrated, ordered_bank
 from paredown.compressors.original.checkpoint import config_of, is_placeholder, load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.compressors.original.lazy_weights import open_original
-from paredown.compressors.planned import PlannedModel
-from paredown.compressors.refit import Correction, in_order, is_calibrated, ordered_bank
 from paredown.space.choice import parse_choice
 from paredown.space.plan import Plan
 
@@ -157,7 +157,7 @@ def test_records_in_order_are_found_again(pico: Folder, tmp_path: Path, monkeypa
     assert all(torch.equal(again[key], first[key]) for key in first)
     other = Plan.of(planned.inventory, {**dict(plan.entries), "model.layers.0.mlp.up_proj": FREE})
     assert not ordered_bank(planned.bank, other).holds(site, CHOICE)
-    monkeypatch.setattr("paredown.compressors.refit.run_in_parts", None)
+    monkeypatch.setattr("paredown.compressors.model.sequential.run_in_parts", None)
     ordered(planned, plan, tmp_path / "work")
 
 
@@ -250,7 +250,7 @@ def test_nothing_stays_after_an_error(pico: Folder, tmp_path: Path, monkeypatch:
         return encode_matrix(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr("paredown.compressors.refit.encode_matrix", failing)
+        patch.setattr("paredown.compressors.model.sequential.encode_matrix", failing)
         ordered(planned, plan, tmp_path / "work")
     planned.swap(Plan())
     assert torch.equal(seen(planned, "model.layers.1.mlp.down_proj"), truth)

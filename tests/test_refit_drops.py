@@ -14,15 +14,15 @@ import toys
 from torch import Tensor
 
 import paredown
-from paredown.compressors.absent import renumbering
 from paredown.compressors.bank.bank import Bank
 from paredown.compressors.calibration.collect import collect
-from paredown.compressors.inputs import original_inputs
+from paredown.compressors.model.dropped_parts import renumbering
+from paredown.compressors.model.original_inputs import original_inputs
+from paredown.compressors.model.planned_model import PlannedModel
+from paredown.compressors.model.sequential import in_order, ordered_bank
 from paredown.compressors.original.checkpoint import config_of, config_sha256, load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.compressors.original.lazy_weights import open_original
-from paredown.compressors.planned import PlannedModel
-from paredown.compressors.refit import in_order, ordered_bank
 from paredown.deploy import verify_process
 from paredown.deploy.apply import encoded
 from paredown.deploy.verify import scored_model

@@ -13,7 +13,7 @@ from estimated import SEQUENCES, evidence_of, prepared
 from scipy.stats import spearmanr
 
 from paredown.compressors.bank import bank
-from paredown.compressors.planned import PlannedModel
+from paredown.compressors.model.planned_model import PlannedModel
 from paredown.evaluators.quality import Teacher
 from paredown.evaluators.sequences import Sequences
 from paredown.search.estimators import single_site

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from paredown.compressors.assemble import reduced_config, renumbering
 from paredown.compressors.methods.quantize import Quantize
+from paredown.compressors.model.assemble import reduced_config, renumbering
 from paredown.deploy.formats import formats, write_json
 from paredown.deploy.shards import write_shards
 from paredown.space.layouts import inner

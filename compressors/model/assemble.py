@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from paredown.compressors.absent import POSITION, leave_out, renumbering
 from paredown.compressors.bank.encoding import decode_matrix
-from paredown.compressors.kernels import kernel_of, runnable
+from paredown.compressors.model.dropped_parts import POSITION, leave_out, renumbering
+from paredown.compressors.model.kernels import kernel_of, runnable
 from paredown.compressors.original.checkpoint import model_class, parameters_of, skeleton
 from paredown.compressors.original.find_sites import blocks_of
 from paredown.space.choice import Choice, Shape

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from paredown.compressors.bank.bank import one_thread
-from paredown.compressors.lockstep import parts_of, run_in_parts
-from paredown.compressors.planned import PlannedModel
+from paredown.compressors.model.lockstep import parts_of, run_in_parts
+from paredown.compressors.model.planned_model import PlannedModel
 from paredown.compressors.tensor_files.mapped_safetensors import read_tensors
 from paredown.space.plan import Plan
 from paredown.space.system.interruption import stop_if_asked

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from paredown.compressors.model.planned_model import PlannedModel
 from paredown.compressors.original.find_sites import blocks_of
-from paredown.compressors.planned import PlannedModel
 from paredown.space.plan import Plan
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from paredown.compressors.bank.bank import one_thread
 from paredown.compressors.calibration.collect import run_base
-from paredown.compressors.planned import PlannedModel
+from paredown.compressors.model.planned_model import PlannedModel
 from paredown.space.errors import EvaluationError
 
 PART_TOKENS = 2048

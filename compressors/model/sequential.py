@@ -12,9 +12,9 @@ from torch import Tensor
 
 from paredown.compressors.bank.bank import Bank
 from paredown.compressors.bank.encoding import Tensors, decode_matrix, encode_matrix
-from paredown.compressors.inputs import Inputs, real_rows
-from paredown.compressors.lockstep import BLOCK, Crew, crew, parts_of, run_in_parts
-from paredown.compressors.planned import PlannedModel
+from paredown.compressors.model.lockstep import BLOCK, Crew, crew, parts_of, run_in_parts
+from paredown.compressors.model.original_inputs import Inputs, real_rows
+from paredown.compressors.model.planned_model import PlannedModel
 from paredown.space.choice import Choice
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
