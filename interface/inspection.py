@@ -85,7 +85,7 @@ def survey_study(question: StudyFile, space: Space | None = None) -> Inspection:
         StudyError: If the space cannot be built.
     """
     from paredown.search.cost import estimate
-    from paredown.search.solver import Solver
+    from paredown.search.solver.solver import Solver
     from paredown.search.survey import survey
 
     space = space or survey(question)[1]
@@ -193,7 +193,7 @@ def possible(found: Inspection) -> Inspection:
     Raises:
         BudgetError: If no plan is.
     """
-    from paredown.search.refusal import refusal
+    from paredown.search.solver.refusal import refusal
 
     if found.budget_bytes < found.smallest_bytes:
         raise refusal(found.budget_bytes, found.smallest_bytes, found.original_bytes, found.refusals)

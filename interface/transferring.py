@@ -184,7 +184,7 @@ def _fitted(space: Space, plan: Plan, budget_bytes: int, reference: BaseModelRef
     """
     from paredown.search.impossible_budget import refuse_impossible
     from paredown.search.repair import repaired, widened
-    from paredown.search.solver import Solver
+    from paredown.search.solver.solver import Solver
 
     refuse_impossible(Solver(widened(space, plan)), budget_bytes, reference, path)
     return repaired(space, plan, budget_bytes)

@@ -24,7 +24,7 @@ from paredown.search.moves import Moves
 from paredown.search.record import Record
 from paredown.search.samplers import Question
 from paredown.search.samplers.frontier import FrontierSampler
-from paredown.search.solver import Losses, Solver
+from paredown.search.solver.solver import Losses, Solver
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile

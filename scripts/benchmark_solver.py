@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 
-from paredown.search.solver import Losses, Solver
+from paredown.search.solver.solver import Losses, Solver
 from paredown.space.site import Inventory, Member, Site
 from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile

@@ -35,7 +35,7 @@ from paredown.search.rebuild import Rebuilder, Version, rebuilder
 from paredown.search.select import learnt
 from paredown.search.sensitivity_file import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.session import Session
-from paredown.search.solver import Solver
+from paredown.search.solver.solver import Solver
 from paredown.search.survey import survey
 from paredown.search.uniform import uniform_plan
 from paredown.search.workbench import Workbench

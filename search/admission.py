@@ -9,8 +9,8 @@ from paredown.compressors.calibration.importance import check_importance
 from paredown.compressors.original.memory_limit import memory_bytes
 from paredown.search.deployed import check_deployed, deployed_bytes
 from paredown.search.estimators import estimators
-from paredown.search.limits import check_decoding
 from paredown.search.samplers import samplers
+from paredown.search.solver.limits import check_decoding
 from paredown.space.errors import StudyError
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile

@@ -19,7 +19,7 @@ from paredown.search.samplers import Proposal, Question
 from paredown.search.seeds import seed_plans
 from paredown.search.select import learnt
 from paredown.search.sensitivity import estimated
-from paredown.search.solver import Solver
+from paredown.search.solver.solver import Solver
 from paredown.search.study import Race, TrialLog
 from paredown.search.truth import best_points
 from paredown.search.uniform import uniform_plans

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from paredown.search.solver import Solver
+from paredown.search.solver.solver import Solver
 from paredown.space.choice import KEEP, Choice
 from paredown.space.layouts import site_fault, site_layout
 from paredown.space.plan import Plan

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paredown.search.solver import Losses
+from paredown.search.solver.solver import Losses
 from paredown.space.choice import KEEP, Choice
 from paredown.space.layouts import leaves_out, site_layout
 from paredown.space.plan import Plan

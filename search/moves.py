@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paredown.search.solver import Losses, Solver
+from paredown.search.solver.solver import Losses, Solver
 from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan
 

@@ -15,7 +15,7 @@ from paredown.search.evidence import Evidence
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question
 from paredown.search.sensitivity import estimated
-from paredown.search.solver import Solver
+from paredown.search.solver.solver import Solver
 from paredown.search.study import Race, TrialLog
 from paredown.search.workbench import Workbench
 from paredown.space.choice import KEEP, Choice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from paredown.search.solver import Solver
+from paredown.search.solver.solver import Solver
 from paredown.space.choice import KEEP, Choice
 from paredown.space.layouts import site_layout
 from paredown.space.plan import Plan

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from paredown.search.refusal import refusal
 from paredown.search.samplers import Proposal, Question
+from paredown.search.solver.refusal import refusal
 from paredown.search.uniform import UniformPlan
 
 POINTS = 5

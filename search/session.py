@@ -26,7 +26,6 @@ from paredown.search.impossible_budget import refuse_impossible
 from paredown.search.inputs import Inputs
 from paredown.search.lazy import data_free, is_lazy, narrowed
 from paredown.search.limit import check_limit
-from paredown.search.limits import decode_limit
 from paredown.search.measurements import MEASUREMENTS, Measurements
 from paredown.search.missing import UNMEASURED, completion, unmeasured_rival
 from paredown.search.outcome import Outcome, Provisional, stored_outcome
@@ -38,7 +37,8 @@ from paredown.search.schedule import Schedule
 from paredown.search.scored import scored_records
 from paredown.search.seeds import first_plans, seed_plans
 from paredown.search.sensitivity import Sensitivity, stored_losses
-from paredown.search.solver import Solver
+from paredown.search.solver.limits import decode_limit
+from paredown.search.solver.solver import Solver
 from paredown.search.study import Race, TrialLog, locked
 from paredown.search.study_folder import finished, keep_environment, moved_aside, same_study, tidy
 from paredown.search.survey import reference_of, survey

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from paredown.search.solver import Losses, Solver
+from paredown.search.solver.solver import Losses, Solver
 from paredown.space.choice import Choice
 from paredown.space.errors import BudgetError
 from paredown.space.layouts import leaves_out

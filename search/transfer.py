@@ -17,7 +17,7 @@ from paredown.search.outcome import Outcome
 from paredown.search.rebuild import rebuilder
 from paredown.search.record import Record, best_within
 from paredown.search.repair import nearby, stored_bytes
-from paredown.search.solver import Losses, Solver
+from paredown.search.solver.solver import Losses, Solver
 from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench
 from paredown.space.choice import KEEP

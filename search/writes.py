@@ -12,7 +12,7 @@ from paredown.compressors.tensor_files.tensor_file import DIGEST
 from paredown.search.checks import DRAWS
 from paredown.search.finalists import SEARCHED, UNIFORM
 from paredown.search.lazy import data_free, is_lazy, narrowed
-from paredown.search.solver import Solver
+from paredown.search.solver.solver import Solver
 from paredown.search.uniform import UniformPlan, uniform_plans
 from paredown.space.choice import KEEP, Choice
 from paredown.space.layouts import site_layout

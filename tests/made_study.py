@@ -10,7 +10,7 @@ from paredown.search.outcome import Comparison, Finding, Outcome
 from paredown.search.plans import publish_plans
 from paredown.search.record import Record
 from paredown.search.sensitivity_file import SensitivityFile
-from paredown.search.solver import Solver
+from paredown.search.solver.solver import Solver
 from paredown.search.uniform import uniform_plans
 from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan

@@ -16,7 +16,7 @@ from paredown.compressors.calibration.importance import statistics_for
 from paredown.compressors.original.checkpoint import config_of, config_sha256, load_original, parameters_of, skeleton
 from paredown.compressors.original.find_sites import inventory_of, walk
 from paredown.deploy.apply import apply_plan
-from paredown.search.solver import Solver
+from paredown.search.solver.solver import Solver
 from paredown.search.uniform import uniform_plans
 from paredown.space.errors import BudgetError
 from paredown.space.plan_file import BaseModelReference, PlanFile, choices_of

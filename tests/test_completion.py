@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.search.completion import Completion
-from paredown.search.states import States
+from paredown.search.solver.completion_bound import Completion
+from paredown.search.solver.partial_sums import States
 
 TINY = 1e-9
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paredown.search.forest import Forest, bound
-from paredown.search.knapsack import MOST_STATES, solve
+from paredown.search.solver.branch_and_bound import MOST_STATES, solve
+from paredown.search.solver.forest import Forest, bound
 
 Solution = tuple[int, int, int, dict[int, int]]
 """Loss, size, how many are counted, and the column of each node that takes a choice."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from paredown.search.lazy import data_free, is_lazy, narrowed
-from paredown.search.solver import Solver
+from paredown.search.solver.solver import Solver
 from paredown.space.choice import Choice, parse_choice
 from paredown.space.layouts import site_fault, site_layout
 from paredown.space.plan import Plan

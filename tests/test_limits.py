@@ -17,9 +17,9 @@ import paredown
 from paredown.evaluators import latency
 from paredown.evaluators.latency import LatencyTable, deployed_plan
 from paredown.search.finalists import Finalists
-from paredown.search.limits import Limit, decode_limit
 from paredown.search.outcome import Outcome
-from paredown.search.solver import Solver
+from paredown.search.solver.limits import Limit, decode_limit
+from paredown.search.solver.solver import Solver
 from paredown.search.survey import survey
 from paredown.search.verdict import price_words
 from paredown.space.choice import KEEP, parse_choice

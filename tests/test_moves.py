@@ -7,7 +7,7 @@ import pytest
 import toys
 
 from paredown.search.moves import SITES, Moves
-from paredown.search.solver import Solver
+from paredown.search.solver.solver import Solver
 from paredown.space.plan import Plan
 
 SPACE = toys.toy_space(blocks=3)

@@ -7,7 +7,7 @@ import pytest
 import toys
 
 from paredown.search.repair import implied_losses, nearby, repaired, stored_bytes, widened
-from paredown.search.solver import Solver
+from paredown.search.solver.solver import Solver
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.errors import BudgetError
 from paredown.space.plan import Plan

@@ -11,7 +11,7 @@ import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paredown.search.solver import Solver
+from paredown.search.solver.solver import Solver
 from paredown.space.choice import Choice
 from paredown.space.errors import BudgetError
 from paredown.space.plan import Plan

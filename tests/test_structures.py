@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toys
 
-from paredown.search.solver import Solver
+from paredown.search.solver.solver import Solver
 from paredown.search.structures import Structures
 
 SPACE = toys.toy_space(max_drops=1)

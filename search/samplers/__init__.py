@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import optuna
 
 from paredown.search.record import Record
-from paredown.search.solver import Losses, Solver
+from paredown.search.solver.solver import Losses, Solver
 from paredown.space.plan import Plan
 from paredown.space.registry import Registry, import_folder
 from paredown.space.space import Space

@@ -18,7 +18,7 @@ from paredown.search.pareto import improvements, lower_left
 from paredown.search.record import Record
 from paredown.search.rungs import on_whole_set
 from paredown.search.samplers import Proposal, Question, samplers
-from paredown.search.solver import Losses
+from paredown.search.solver.solver import Losses
 from paredown.search.structures import Structures
 from paredown.search.surrogate import Surrogate
 from paredown.space.plan import Plan

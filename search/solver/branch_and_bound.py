@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from paredown.search.forest import Bound, Forest, Part, Pick, bound
-from paredown.search.knapsack_core import Core, TooManyError
+from paredown.search.solver.core import Core, TooManyError
+from paredown.search.solver.forest import Bound, Forest, Part, Pick, bound
 from paredown.space.system.interruption import stop_if_asked
 
 MOST_STATES = 10_000

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from paredown.search.completion import Completion
-from paredown.search.forest import Bound, Forest, Part, Pick
-from paredown.search.states import States, added, either
+from paredown.search.solver.completion_bound import Completion
+from paredown.search.solver.forest import Bound, Forest, Part, Pick
+from paredown.search.solver.partial_sums import States, added, either
 
 ROUNDING = 1e-11
 """Relative rounding error allowed in the sums of a bound; the gap is widened by it."""

@@ -8,10 +8,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from paredown.search.forest import Forest
-from paredown.search.integer_program import IntegerProgram, margin
-from paredown.search.knapsack import solve
-from paredown.search.limits import Limit
+from paredown.search.solver.branch_and_bound import solve
+from paredown.search.solver.forest import Forest
+from paredown.search.solver.integer_program import IntegerProgram, margin
+from paredown.search.solver.limits import Limit
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import BudgetError, EvaluationError, StudyError
 from paredown.space.layouts import leaves_out

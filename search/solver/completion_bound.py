@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from paredown.search.states import States
+from paredown.search.solver.partial_sums import States
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -1,0 +1,1 @@
+"""The multiple-choice knapsack and its limits."""
