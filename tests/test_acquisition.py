@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paredown.search.acquisition import expected_gain, expected_improvement
 from paredown.search.pareto import improvements
-from paredown.search.surrogate import Prediction
+from paredown.search.surrogate.acquisition import expected_gain, expected_improvement
+from paredown.search.surrogate.gaussian_process import Prediction
 
 CLOUD = Prediction(mean=np.array([0.0, -1.0, 2.0]), spread=np.array([1.0, 0.1, 0.5]))
 DRAWS = CLOUD.mean + CLOUD.spread * np.random.default_rng(0).standard_normal((200_000, 3))

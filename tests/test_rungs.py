@@ -9,7 +9,7 @@ import pytest
 import toys
 
 from paredown.search.record import Record
-from paredown.search.rungs import LEAST, SPREAD, on_whole_set
+from paredown.search.surrogate.rung_correction import LEAST, SPREAD, on_whole_set
 from paredown.space.plan import Plan
 
 SPACE = toys.toy_space()

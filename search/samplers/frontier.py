@@ -11,16 +11,16 @@ import numpy as np
 import optuna
 from scipy.stats import norm
 
-from paredown.search.acquisition import expected_gain, expected_improvement
-from paredown.search.basis import Basis
 from paredown.search.moves import Move, Moves
 from paredown.search.pareto import improvements, lower_left
 from paredown.search.record import Record
-from paredown.search.rungs import on_whole_set
 from paredown.search.samplers import Proposal, Question, samplers
 from paredown.search.solver.solver import Losses
 from paredown.search.structures import Structures
-from paredown.search.surrogate import Surrogate
+from paredown.search.surrogate.acquisition import expected_gain, expected_improvement
+from paredown.search.surrogate.features import Basis
+from paredown.search.surrogate.gaussian_process import Surrogate
+from paredown.search.surrogate.rung_correction import on_whole_set
 from paredown.space.plan import Plan
 
 MEANS, DRAWS = 4, 4

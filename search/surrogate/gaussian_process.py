@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from paredown.search.basis import Basis, Row
 from paredown.search.pareto import lower_left
 from paredown.search.record import Record
-from paredown.search.rungs import on_whole_set
+from paredown.search.surrogate.features import Basis, Row
+from paredown.search.surrogate.rung_correction import on_whole_set
 from paredown.space.choice import Choice
 from paredown.space.plan import Plan
 

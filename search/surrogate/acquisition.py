@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from paredown.search.pareto import improvements
-from paredown.search.surrogate import Prediction
+from paredown.search.surrogate.gaussian_process import Prediction
 
 Floats = NDArray[np.float64]
 

@@ -1,0 +1,1 @@
+"""What the trials have taught about losses."""
