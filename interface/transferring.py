@@ -91,7 +91,7 @@ def transfer_plan(
     from paredown.compressors.bank.folder import bank_in_use
     from paredown.compressors.calibration.statistics_folder import again_if_damaged
     from paredown.search.cost import tokens_of_search
-    from paredown.search.repair import changed_sites
+    from paredown.search.neighbours.repair import changed_sites
     from paredown.search.survey import reference_of, survey
     from paredown.search.transfer import Measured, Transfer, near_question
     from paredown.search.workbench import Workbench
@@ -183,7 +183,7 @@ def _fitted(space: Space, plan: Plan, budget_bytes: int, reference: BaseModelRef
         BudgetError: If no plan meets the budget; the smallest plan was written.
     """
     from paredown.search.impossible_budget import refuse_impossible
-    from paredown.search.repair import repaired, widened
+    from paredown.search.neighbours.repair import repaired, widened
     from paredown.search.solver.solver import Solver
 
     refuse_impossible(Solver(widened(space, plan)), budget_bytes, reference, path)

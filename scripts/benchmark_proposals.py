@@ -20,7 +20,7 @@ import numpy as np
 import optuna
 from benchmark_solver import inventory, losses
 
-from paredown.search.moves import Moves
+from paredown.search.neighbours.byte_moves import Moves
 from paredown.search.record import Record
 from paredown.search.samplers import Question
 from paredown.search.samplers.frontier import FrontierSampler

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toys
 
-from paredown.search.moves import SITES, Moves
+from paredown.search.neighbours.byte_moves import SITES, Moves
 from paredown.search.solver.solver import Solver
 from paredown.space.plan import Plan
 

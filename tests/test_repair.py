@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toys
 
-from paredown.search.repair import implied_losses, nearby, repaired, stored_bytes, widened
+from paredown.search.neighbours.repair import implied_losses, nearby, repaired, stored_bytes, widened
 from paredown.search.solver.solver import Solver
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.errors import BudgetError

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import toys
 
+from paredown.search.neighbours.structures import Structures
 from paredown.search.solver.solver import Solver
-from paredown.search.structures import Structures
 
 SPACE = toys.toy_space(max_drops=1)
 LOSSES = toys.losses_of(SPACE)

@@ -1,0 +1,1 @@
+"""Plans near a plan."""
