@@ -7,9 +7,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from paredown.search.genetic import POPULATION, _children, _ranked, evolved
 from paredown.search.pareto import dominates, hypervolume
-from paredown.search.radial import MOST, Radial
+from paredown.search.samplers.by_level.nsga2 import POPULATION, _children, _ranked, evolved
+from paredown.search.samplers.by_level.radial_basis import MOST, Radial
 
 BOUNDS = np.zeros(6, dtype=np.int64), np.array([3, 3, 3, 2, 3, 0])
 WEIGHTS = np.array([5.0, 1.0, 3.0, 2.0, 0.5, 1.0])

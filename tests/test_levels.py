@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toys
 
-from paredown.search.levels import Levels
+from paredown.search.samplers.by_level.levels import Levels
 from paredown.space.choice import KEEP
 from paredown.space.plan import Plan
 

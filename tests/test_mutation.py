@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import toys
 
-from paredown.search.levels import Levels
-from paredown.search.mutation import LEAST_SHARE, MOST_CHANGES, MOST_FLIPS, Mutation
+from paredown.search.samplers.by_level.levels import Levels
+from paredown.search.samplers.by_level.mutation import LEAST_SHARE, MOST_CHANGES, MOST_FLIPS, Mutation
 from paredown.space.choice import KEEP
 
 BITS = [f"quantize bits={bits}" for bits in (2, 3, 4, 6, 8)]

@@ -8,13 +8,13 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 
-from paredown.search.genetic import evolved
-from paredown.search.levels import Integers, Levels
-from paredown.search.measured import Measured
 from paredown.search.pareto import pareto_front
-from paredown.search.radial import Radial
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, samplers
+from paredown.search.samplers.by_level.levels import Integers, Levels
+from paredown.search.samplers.by_level.loss_history import Measured
+from paredown.search.samplers.by_level.nsga2 import evolved
+from paredown.search.samplers.by_level.radial_basis import Radial
 from paredown.space.plan import Plan
 
 THRESHOLD = 2.0

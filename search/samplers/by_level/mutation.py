@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from paredown.search.levels import Integers, Levels
+from paredown.search.samplers.by_level.levels import Integers, Levels
 
 MOST_FLIPS = 3
 """Most levels that a switch raises, and most structural changes of a mutation."""

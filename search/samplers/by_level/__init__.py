@@ -1,0 +1,1 @@
+"""What the samplers share that think in levels of bytes."""
