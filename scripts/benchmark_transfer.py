@@ -32,7 +32,7 @@ from paredown.search.cost import tokens_of_checks
 from paredown.search.environment import environment
 from paredown.search.outcome import Outcome
 from paredown.search.rebuild import Version, rebuilder
-from paredown.search.sensitivity_file import SENSITIVITY, read_sensitivity
+from paredown.search.sensitivity.stored import SENSITIVITY, read_sensitivity
 from paredown.search.session import Session
 from paredown.search.workbench import Workbench
 from paredown.space.study_file import StudyFile, Tokens

@@ -29,11 +29,11 @@ from paredown.evaluators.quality import Quality
 from paredown.progress import Silent
 from paredown.search.checks import DRAWS
 from paredown.search.environment import environment
-from paredown.search.lazy import data_free
 from paredown.search.outcome import Outcome
 from paredown.search.rebuild import Rebuilder, Version, rebuilder
 from paredown.search.select import learnt
-from paredown.search.sensitivity_file import SENSITIVITY, read_losses, read_sensitivity
+from paredown.search.sensitivity.lazy_choices import data_free
+from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.session import Session
 from paredown.search.solver.solver import Solver
 from paredown.search.survey import survey

@@ -13,7 +13,7 @@ from paredown.search.outcome import Outcome
 from paredown.search.pareto import lower_left
 from paredown.search.record import Record
 from paredown.search.rendering import Section
-from paredown.search.sensitivity_file import SENSITIVITY, read_losses, read_sensitivity
+from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
 from paredown.space.choice import KEEP
 from paredown.space.site import Inventory
 

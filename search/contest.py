@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from paredown.evaluators.quality import Quality
-from paredown.search.evidence import Evidence
 from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question
 from paredown.search.seeds import seed_plans
 from paredown.search.select import learnt
-from paredown.search.sensitivity import estimated
+from paredown.search.sensitivity.measurements import Evidence
+from paredown.search.sensitivity.sensitivity import estimated
 from paredown.search.solver.solver import Solver
 from paredown.search.study import Race, TrialLog
 from paredown.search.truth import best_points

@@ -14,7 +14,7 @@ from paredown.search.additivity import additivity_section
 from paredown.search.outcome import METRICS, Comparison, Finding, Outcome
 from paredown.search.record import Record
 from paredown.search.rendering import Section, Table, as_html, as_markdown
-from paredown.search.sensitivity_file import SENSITIVITY, read_losses, read_sensitivity
+from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.survival import survival_section
 from paredown.search.verdict import counts, early_words, price_words, verdict
 from paredown.space.site import Inventory

@@ -13,7 +13,7 @@ from paredown.search.impossible_budget import refuse_impossible
 from paredown.search.outcome import Outcome
 from paredown.search.plans import UNITS, calibration_of, measured_file, plan_file
 from paredown.search.record import Record, best_within
-from paredown.search.sensitivity_file import SENSITIVITY, read_losses, read_sensitivity
+from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.solver.limits import decode_limit
 from paredown.search.solver.solver import Losses, Solver
 from paredown.search.surrogate.features import Basis

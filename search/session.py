@@ -24,7 +24,6 @@ from paredown.search.environment import environment
 from paredown.search.finalists import time_deployed
 from paredown.search.impossible_budget import refuse_impossible
 from paredown.search.inputs import Inputs
-from paredown.search.lazy import data_free, is_lazy, narrowed
 from paredown.search.limit import check_limit
 from paredown.search.measurements import MEASUREMENTS, Measurements
 from paredown.search.missing import UNMEASURED, completion, unmeasured_rival
@@ -36,7 +35,8 @@ from paredown.search.samplers import Proposal, Question
 from paredown.search.schedule import Schedule
 from paredown.search.scored import scored_records
 from paredown.search.seeds import first_plans, seed_plans
-from paredown.search.sensitivity import Sensitivity, stored_losses
+from paredown.search.sensitivity.lazy_choices import data_free, is_lazy, narrowed
+from paredown.search.sensitivity.sensitivity import Sensitivity, stored_losses
 from paredown.search.solver.limits import decode_limit
 from paredown.search.solver.solver import Solver
 from paredown.search.study import Race, TrialLog, locked

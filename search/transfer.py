@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paredown.search.cost import tokens_of_checks
-from paredown.search.evidence import Evidence
-from paredown.search.facts import facts_of
 from paredown.search.finalists import UNIFORM, decide
 from paredown.search.neighbours.byte_moves import Moves
 from paredown.search.neighbours.repair import nearby, stored_bytes
 from paredown.search.outcome import Outcome
 from paredown.search.rebuild import rebuilder
 from paredown.search.record import Record, best_within
+from paredown.search.sensitivity.measurement_cache import facts_of
+from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.solver.solver import Losses, Solver
 from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench

@@ -11,7 +11,7 @@ from paredown.compressors.tensor_files.record_names import ABOUT, about_of
 from paredown.compressors.tensor_files.tensor_file import DIGEST
 from paredown.search.checks import DRAWS
 from paredown.search.finalists import SEARCHED, UNIFORM
-from paredown.search.lazy import data_free, is_lazy, narrowed
+from paredown.search.sensitivity.lazy_choices import data_free, is_lazy, narrowed
 from paredown.search.solver.solver import Solver
 from paredown.search.uniform import UniformPlan, uniform_plans
 from paredown.space.choice import KEEP, Choice

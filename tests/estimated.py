@@ -12,7 +12,7 @@ from paredown.compressors.model.planned_model import PlannedModel
 from paredown.compressors.original.checkpoint import load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.evaluators.sequences import Sequences
-from paredown.search.evidence import Evidence
+from paredown.search.sensitivity.measurements import Evidence
 from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile
 from paredown.space.targets.target import targets

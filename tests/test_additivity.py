@@ -11,7 +11,7 @@ import pytest
 from made_study import make_study
 
 from paredown.search.additivity import additivity, additivity_section
-from paredown.search.sensitivity_file import read_sensitivity
+from paredown.search.sensitivity.stored import read_sensitivity
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from paredown.search.lazy import data_free, is_lazy, narrowed
+from paredown.search.sensitivity.lazy_choices import data_free, is_lazy, narrowed
 from paredown.search.solver.solver import Solver
 from paredown.space.choice import Choice, parse_choice
 from paredown.space.layouts import site_fault, site_layout

@@ -18,7 +18,7 @@ from paredown.search import pictures
 from paredown.search.outcome import Refit
 from paredown.search.pictures import draw_front, save, short
 from paredown.search.report import Reports, write_report
-from paredown.search.sensitivity_file import read_sensitivity
+from paredown.search.sensitivity.stored import read_sensitivity
 from paredown.search.verdict import summary_lines, verdict
 from paredown.space.choice import parse_choice
 from paredown.space.site import Inventory

@@ -17,9 +17,9 @@ from paredown.compressors.model.planned_model import PlannedModel
 from paredown.evaluators.quality import Teacher
 from paredown.evaluators.sequences import Sequences
 from paredown.search.estimators import single_site
-from paredown.search.evidence import Evidence, Sensitivity
-from paredown.search.facts import Facts
-from paredown.search.sensitivity import estimated, estimated_tokens, stored_losses
+from paredown.search.sensitivity.measurement_cache import Facts
+from paredown.search.sensitivity.measurements import Evidence, Sensitivity
+from paredown.search.sensitivity.sensitivity import estimated, estimated_tokens, stored_losses
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.plan import Plan
 from paredown.space.space import Space

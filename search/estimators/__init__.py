@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from paredown.search.evidence import SEQUENCES, Evidence, Pair, Sensitivity
+from paredown.search.sensitivity.measurements import SEQUENCES, Evidence, Pair, Sensitivity
 from paredown.space.choice import KEEP, Choice
 from paredown.space.registry import Registry, import_folder
 from paredown.space.site import Site

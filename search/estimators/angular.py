@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paredown.search.estimators import Estimator, estimators, kept
 from paredown.search.estimators import single_site as alone
-from paredown.search.evidence import Evidence, Pair, Sensitivity
+from paredown.search.sensitivity.measurements import Evidence, Pair, Sensitivity
 from paredown.space.layouts import leaves_out
 from paredown.space.space import Space
 

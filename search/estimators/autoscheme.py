@@ -7,7 +7,7 @@ import math
 from paredown.search.estimators import Estimator, estimators, kept
 from paredown.search.estimators import fisher as sweep
 from paredown.search.estimators.gradient import in_units, measured, product, surprise
-from paredown.search.evidence import UNUSABLE, Evidence, Pair, Sensitivity
+from paredown.search.sensitivity.measurements import UNUSABLE, Evidence, Pair, Sensitivity
 from paredown.space.choice import Choice
 from paredown.space.plan import Plan
 from paredown.space.space import Space

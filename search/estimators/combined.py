@@ -6,7 +6,7 @@ from math import sqrt
 
 from paredown.search.estimators import Estimator, estimators, fisher, inside, kept
 from paredown.search.estimators.single_site import carried
-from paredown.search.evidence import UNUSABLE, Evidence, Sensitivity
+from paredown.search.sensitivity.measurements import UNUSABLE, Evidence, Sensitivity
 
 SEQUENCES, TOKENS = 1, 1024
 """Sequences that linear sites are measured alone on, and most tokens that are swept. On texts of 2,048 tokens the total

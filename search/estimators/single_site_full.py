@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paredown.search.estimators import Estimator, estimators, kept, pairs_of
-from paredown.search.evidence import Evidence, Sensitivity
+from paredown.search.sensitivity.measurements import Evidence, Sensitivity
 
 
 def single_site_full(evidence: Evidence) -> Sensitivity:

@@ -12,9 +12,9 @@ from paredown.compressors.bank.bank import Bank
 from paredown.compressors.model.planned_model import PlannedModel
 from paredown.evaluators.sequences import Sequences
 from paredown.search.estimators import estimators, is_swept
-from paredown.search.evidence import SEQUENCE_TOKENS, SEQUENCES, UNUSABLE, Evidence, Sensitivity, passes
-from paredown.search.facts import facts_of
-from paredown.search.sensitivity_file import SensitivityFile, read_losses, read_sensitivity
+from paredown.search.sensitivity.measurement_cache import facts_of
+from paredown.search.sensitivity.measurements import SEQUENCE_TOKENS, SEQUENCES, UNUSABLE, Evidence, Sensitivity, passes
+from paredown.search.sensitivity.stored import SensitivityFile, read_losses, read_sensitivity
 from paredown.space.errors import StudyError
 from paredown.space.space import Space
 from paredown.space.system.files import write_json

@@ -16,7 +16,7 @@ from paredown.compressors.model.block_prefix import Prefix
 from paredown.compressors.model.planned_model import PlannedModel
 from paredown.evaluators.quality import Teacher
 from paredown.evaluators.sequences import Sequences
-from paredown.search.facts import Facts
+from paredown.search.sensitivity.measurement_cache import Facts
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan

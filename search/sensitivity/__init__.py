@@ -1,0 +1,1 @@
+"""How much the loss grows by each choice at each site."""
