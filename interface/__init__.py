@@ -145,8 +145,8 @@ def find_plan(
     began = time.monotonic() if began is None else began  # imports count as part of the run
     from paredown.progress import Silent
     from paredown.question import as_study, with_an_end
-    from paredown.search.estimators import estimators
     from paredown.search.samplers import samplers
+    from paredown.search.sensitivity.estimators import estimators
     from paredown.search.session import Session
     from paredown.space.errors import StudyError
 

@@ -163,8 +163,8 @@ def _check_plan(plan_file: PlanFile, model: str) -> None:
 
 
 def _check_study(question: StudyFile, *, survey_model: bool) -> None:
-    from paredown.search.estimators import estimators
     from paredown.search.samplers import samplers
+    from paredown.search.sensitivity.estimators import estimators
 
     samplers[question.sampler], estimators[question.sensitivity]
     if survey_model:

@@ -16,8 +16,8 @@ from paredown.compressors.model.planned_model import PlannedModel
 from paredown.compressors.original.checkpoint import config_of, load_original
 from paredown.compressors.original.lazy_weights import open_original
 from paredown.evaluators.sequences import Sequences
-from paredown.search.estimators import angular, estimators, fisher, inside, pairs_of, single_site
 from paredown.search.sensitivity import measurements as evidence
+from paredown.search.sensitivity.estimators import angular, estimators, fisher, inside, pairs_of, single_site
 from paredown.search.sensitivity.measurements import UNUSABLE, Evidence, Sensitivity, passes
 from paredown.search.sensitivity.sensitivity import estimated, estimated_tokens
 from paredown.space.choice import KEEP, Choice

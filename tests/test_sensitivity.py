@@ -16,7 +16,7 @@ from paredown.compressors.bank import bank
 from paredown.compressors.model.planned_model import PlannedModel
 from paredown.evaluators.quality import Teacher
 from paredown.evaluators.sequences import Sequences
-from paredown.search.estimators import single_site
+from paredown.search.sensitivity.estimators import single_site
 from paredown.search.sensitivity.measurement_cache import Facts
 from paredown.search.sensitivity.measurements import Evidence, Sensitivity
 from paredown.search.sensitivity.sensitivity import estimated, estimated_tokens, stored_losses

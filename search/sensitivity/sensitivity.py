@@ -11,7 +11,7 @@ from pathlib import Path
 from paredown.compressors.bank.bank import Bank
 from paredown.compressors.model.planned_model import PlannedModel
 from paredown.evaluators.sequences import Sequences
-from paredown.search.estimators import estimators, is_swept
+from paredown.search.sensitivity.estimators import estimators, is_swept
 from paredown.search.sensitivity.measurement_cache import facts_of
 from paredown.search.sensitivity.measurements import SEQUENCE_TOKENS, SEQUENCES, UNUSABLE, Evidence, Sensitivity, passes
 from paredown.search.sensitivity.stored import SensitivityFile, read_losses, read_sensitivity

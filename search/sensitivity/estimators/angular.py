@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from paredown.search.estimators import Estimator, estimators, kept
-from paredown.search.estimators import single_site as alone
+from paredown.search.sensitivity.estimators import Estimator, estimators, kept
+from paredown.search.sensitivity.estimators import single_site as alone
 from paredown.search.sensitivity.measurements import Evidence, Pair, Sensitivity
 from paredown.space.layouts import leaves_out
 from paredown.space.space import Space

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from paredown.search.estimators import Estimator, estimators, kept
-from paredown.search.estimators import fisher as sweep
-from paredown.search.estimators.gradient import in_units, measured, product, surprise
+from paredown.search.sensitivity.estimators import Estimator, estimators, kept
+from paredown.search.sensitivity.estimators import fisher as sweep
+from paredown.search.sensitivity.estimators.gradient import in_units, measured, product, surprise
 from paredown.search.sensitivity.measurements import UNUSABLE, Evidence, Pair, Sensitivity
 from paredown.space.choice import Choice
 from paredown.space.plan import Plan

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paredown.search.estimators import Estimator, estimators, kept, pairs_of
+from paredown.search.sensitivity.estimators import Estimator, estimators, kept, pairs_of
 from paredown.search.sensitivity.measurements import Evidence, Sensitivity
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import sqrt
 
-from paredown.search.estimators import Estimator, estimators, fisher, inside, kept
-from paredown.search.estimators.single_site import carried
+from paredown.search.sensitivity.estimators import Estimator, estimators, fisher, inside, kept
+from paredown.search.sensitivity.estimators.single_site import carried
 from paredown.search.sensitivity.measurements import UNUSABLE, Evidence, Sensitivity
 
 SEQUENCES, TOKENS = 1, 1024

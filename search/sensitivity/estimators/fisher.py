@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from paredown.compressors.calibration.backward_sweep import Trace
 from paredown.evaluators.sequences import Sequences
-from paredown.search.estimators import Estimator, estimators, is_swept, kept, pairs_of
+from paredown.search.sensitivity.estimators import Estimator, estimators, is_swept, kept, pairs_of
 from paredown.search.sensitivity.measurements import Evidence, Pair, Sensitivity
 from paredown.space.space import Space
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from paredown.compressors.calibration.backward_sweep import Loss, Trace
-from paredown.search.estimators import Estimator, estimators, inside, kept
-from paredown.search.estimators import fisher as sweep
+from paredown.search.sensitivity.estimators import Estimator, estimators, inside, kept
+from paredown.search.sensitivity.estimators import fisher as sweep
 from paredown.search.sensitivity.measurements import Evidence, Pair, Sensitivity
 from paredown.space.errors import StudyError
 from paredown.space.space import Space
