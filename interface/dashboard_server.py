@@ -8,7 +8,7 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from paredown.search.database import check_database, database_url
+from paredown.search.trials.database import check_database, database_url
 from paredown.space.errors import StudyError
 from paredown.space.system.interruption import stop_if_asked
 

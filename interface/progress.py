@@ -11,10 +11,10 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from paredown.search.counts import worth
 from paredown.search.outcome import Outcome
-from paredown.search.record import Record
 from paredown.search.report import Reports
+from paredown.search.trial import Record
+from paredown.search.trials.counts import worth
 from paredown.words import duration
 
 PLAIN_SECONDS = 10.0

@@ -21,10 +21,10 @@ import optuna
 from benchmark_solver import inventory, losses
 
 from paredown.search.neighbours.byte_moves import Moves
-from paredown.search.record import Record
 from paredown.search.samplers import Question
 from paredown.search.samplers.frontier import FrontierSampler
 from paredown.search.solver.solver import Losses, Solver
+from paredown.search.trial import Record
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile

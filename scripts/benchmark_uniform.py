@@ -37,7 +37,7 @@ from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_se
 from paredown.search.session import Session
 from paredown.search.solver.solver import Solver
 from paredown.search.survey import survey
-from paredown.search.uniform import uniform_plan
+from paredown.search.trials.uniform import uniform_plan
 from paredown.search.workbench import Workbench
 from paredown.space.choice import parse_choice
 from paredown.space.plan import Plan

@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 
 from paredown.search.outcome import Outcome
 from paredown.search.pareto import lower_left
-from paredown.search.record import Record
 from paredown.search.rendering import Section
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
+from paredown.search.trial import Record
 from paredown.space.choice import KEEP
 from paredown.space.site import Inventory
 

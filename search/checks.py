@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from paredown.evaluators.quality import Quality
-from paredown.search.clock import Clock
 from paredown.search.outcome import Refit
 from paredown.search.pace import Measure, Measurement
 from paredown.search.rebuild import Version
-from paredown.search.record import Record
+from paredown.search.trial import Record
+from paredown.search.trials.clock import Clock
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
 

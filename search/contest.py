@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from paredown.evaluators.quality import Quality
-from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question
-from paredown.search.seeds import seed_plans
 from paredown.search.select import learnt
 from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.sensitivity.sensitivity import estimated
 from paredown.search.solver.solver import Solver
-from paredown.search.study import Race, TrialLog
+from paredown.search.trial import Record
+from paredown.search.trials.first_plans import seed_plans
+from paredown.search.trials.race import Race, TrialLog
+from paredown.search.trials.uniform import uniform_plans
 from paredown.search.truth import best_points
-from paredown.search.uniform import uniform_plans
 from paredown.search.workbench import Workbench
 from paredown.space.plan import Plan
 from paredown.space.study_file import StudyFile

@@ -24,7 +24,7 @@ from paredown.search.checks import DRAWS
 from paredown.search.finalists import SEARCHED, UNIFORM
 from paredown.search.sensitivity.sensitivity import estimated_tokens
 from paredown.search.speed import Speed, bank_seconds, ordered_flops
-from paredown.search.uniform import UniformPlan, uniform_plans
+from paredown.search.trials.uniform import UniformPlan, uniform_plans
 from paredown.search.writes import COMPARED, finalists_of, input_widths, pairs_of, writes_of
 from paredown.space.choice import KEEP
 from paredown.space.space import Space

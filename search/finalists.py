@@ -16,10 +16,10 @@ from paredown.evaluators.door import memory_faults
 from paredown.evaluators.latency import Build, Timing, time_models
 from paredown.evaluators.quality import Quality
 from paredown.search.checks import Calibrated, Checks, Seconds, Selected, Step, on_held_out, on_selection
-from paredown.search.clock import Clock
 from paredown.search.outcome import Comparison, Finding, Outcome, Survival
 from paredown.search.pace import Measure, Measurement
-from paredown.search.record import Record
+from paredown.search.trial import Record
+from paredown.search.trials.clock import Clock
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
 

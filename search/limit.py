@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from paredown.search.clock import Clock
 from paredown.search.cost import START_SECONDS, estimate
 from paredown.search.survey import survey
+from paredown.search.trials.clock import Clock
 from paredown.space.errors import StudyError
 from paredown.space.study_file import StudyFile
 

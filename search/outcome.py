@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from paredown.search.record import Record, best_within, front_of, is_within
+from paredown.search.trial import Record, best_within, front_of, is_within
 from paredown.space.errors import StudyError
 from paredown.space.plan_file import Calibration
 from paredown.space.system.files import read_stored, write_atomically

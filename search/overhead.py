@@ -11,12 +11,12 @@ from typing import TypeVar
 import numpy as np
 
 from paredown.evaluators.quality import Quality
-from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question
 from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.sensitivity.sensitivity import estimated
 from paredown.search.solver.solver import Solver
-from paredown.search.study import Race, TrialLog
+from paredown.search.trial import Record
+from paredown.search.trials.race import Race, TrialLog
 from paredown.search.workbench import Workbench
 from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan

@@ -13,7 +13,7 @@ import numpy as np
 
 from paredown.search.outcome import Outcome
 from paredown.search.pareto import pareto_front
-from paredown.search.record import Record
+from paredown.search.trial import Record
 from paredown.space.choice import KEEP, Choice
 from paredown.space.layouts import choice_members, site_layout
 from paredown.space.plan import Plan

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paredown.search.outcome import Outcome, Provisional
-from paredown.search.record import Record
+from paredown.search.trial import Record
 from paredown.space.errors import OutputError, PlanError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, Calibration, PlanFile, Records, choices_of

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from paredown.search.outcome import Outcome
-from paredown.search.record import Record
+from paredown.search.trial import Record
 
 
 class Progress(Protocol):

@@ -12,10 +12,10 @@ from pydantic import TypeAdapter
 from paredown.search import pictures
 from paredown.search.additivity import additivity_section
 from paredown.search.outcome import METRICS, Comparison, Finding, Outcome
-from paredown.search.record import Record
 from paredown.search.rendering import Section, Table, as_html, as_markdown
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.survival import survival_section
+from paredown.search.trial import Record
 from paredown.search.verdict import counts, early_words, price_words, verdict
 from paredown.space.site import Inventory
 from paredown.space.system.files import write_atomically

@@ -9,14 +9,14 @@ from contextlib import suppress
 from paredown.evaluators.door import memory_faults
 from paredown.evaluators.quality import Quality
 from paredown.search.checks import DRAWS
-from paredown.search.clock import Clock
 from paredown.search.finalists import decide, measurements
 from paredown.search.measurements import Measurements
 from paredown.search.outcome import Outcome
 from paredown.search.pace import Measurement, Pace
 from paredown.search.progress import Progress
 from paredown.search.rebuild import Version, rebuilder
-from paredown.search.study import Race
+from paredown.search.trials.clock import Clock
+from paredown.search.trials.race import Race
 from paredown.search.workbench import Workbench
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan

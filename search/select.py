@@ -12,12 +12,12 @@ from pydantic import TypeAdapter
 from paredown.search.impossible_budget import refuse_impossible
 from paredown.search.outcome import Outcome
 from paredown.search.plans import UNITS, calibration_of, measured_file, plan_file
-from paredown.search.record import Record, best_within
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.solver.limits import decode_limit
 from paredown.search.solver.solver import Losses, Solver
 from paredown.search.surrogate.features import Basis
 from paredown.search.surrogate.gaussian_process import Surrogate
+from paredown.search.trial import Record, best_within
 from paredown.space.budget import Budget
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan

@@ -19,7 +19,6 @@ from paredown.compressors.original.checkpoint import config_of
 from paredown.evaluators.latency import REMEDY, LatencyTable, deployed_plan, timing_seconds
 from paredown.search import inputs as study_inputs
 from paredown.search.admission import check_study
-from paredown.search.clock import Clock, OutOfTime
 from paredown.search.environment import environment
 from paredown.search.finalists import time_deployed
 from paredown.search.impossible_budget import refuse_impossible
@@ -30,19 +29,20 @@ from paredown.search.missing import UNMEASURED, completion, unmeasured_rival
 from paredown.search.outcome import Outcome, Provisional, stored_outcome
 from paredown.search.plans import publish, unmeasured_file
 from paredown.search.progress import Progress
-from paredown.search.record import Record, best_within
 from paredown.search.samplers import Proposal, Question
 from paredown.search.schedule import Schedule
 from paredown.search.scored import scored_records
-from paredown.search.seeds import first_plans, seed_plans
 from paredown.search.sensitivity.lazy_choices import data_free, is_lazy, narrowed
 from paredown.search.sensitivity.sensitivity import Sensitivity, stored_losses
 from paredown.search.solver.limits import decode_limit
 from paredown.search.solver.solver import Solver
-from paredown.search.study import Race, TrialLog, locked
 from paredown.search.study_folder import finished, keep_environment, moved_aside, same_study, tidy
 from paredown.search.survey import reference_of, survey
-from paredown.search.uniform import uniform_plans
+from paredown.search.trial import Record, best_within
+from paredown.search.trials.clock import Clock, OutOfTime
+from paredown.search.trials.first_plans import first_plans, seed_plans
+from paredown.search.trials.race import Race, TrialLog, locked
+from paredown.search.trials.uniform import uniform_plans
 from paredown.search.workbench import Workbench
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from paredown.search.outcome import Outcome
-from paredown.search.record import Record
 from paredown.search.rendering import Section
+from paredown.search.trial import Record
 
 
 def survival_words(outcome: Outcome) -> str:

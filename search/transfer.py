@@ -14,11 +14,11 @@ from paredown.search.neighbours.byte_moves import Moves
 from paredown.search.neighbours.repair import nearby, stored_bytes
 from paredown.search.outcome import Outcome
 from paredown.search.rebuild import rebuilder
-from paredown.search.record import Record, best_within
 from paredown.search.sensitivity.measurement_cache import facts_of
 from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.solver.solver import Losses, Solver
-from paredown.search.uniform import uniform_plans
+from paredown.search.trial import Record, best_within
+from paredown.search.trials.uniform import uniform_plans
 from paredown.search.workbench import Workbench
 from paredown.space.choice import KEEP
 from paredown.space.errors import EvaluationError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paredown.search.counts import plans_measured, worth
 from paredown.search.outcome import METRICS, Finding, Outcome, Provisional
-from paredown.search.record import Record
 from paredown.search.survival import luck_words
+from paredown.search.trial import Record
+from paredown.search.trials.counts import plans_measured, worth
 
 
 def verdict(outcome: Outcome) -> str:

@@ -13,7 +13,7 @@ from paredown.search.checks import DRAWS
 from paredown.search.finalists import SEARCHED, UNIFORM
 from paredown.search.sensitivity.lazy_choices import data_free, is_lazy, narrowed
 from paredown.search.solver.solver import Solver
-from paredown.search.uniform import UniformPlan, uniform_plans
+from paredown.search.trials.uniform import UniformPlan, uniform_plans
 from paredown.space.choice import KEEP, Choice
 from paredown.space.layouts import site_layout
 from paredown.space.plan import Plan

@@ -8,10 +8,10 @@ from pydantic import TypeAdapter
 
 from paredown.search.outcome import Comparison, Finding, Outcome
 from paredown.search.plans import publish_plans
-from paredown.search.record import Record
 from paredown.search.sensitivity.stored import SensitivityFile
 from paredown.search.solver.solver import Solver
-from paredown.search.uniform import uniform_plans
+from paredown.search.trial import Record
+from paredown.search.trials.uniform import uniform_plans
 from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference

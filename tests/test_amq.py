@@ -13,9 +13,9 @@ import pytest
 import toys
 
 from paredown.search.pareto import hypervolume
-from paredown.search.record import Record
 from paredown.search.samplers import Question, samplers
 from paredown.search.samplers.amq import BATCH, INITIAL, AmqSampler, spread
+from paredown.search.trial import Record
 from paredown.space.plan import Plan
 
 BITS = [f"quantize bits={bits}" for bits in (2, 3, 4, 8)]

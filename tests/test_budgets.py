@@ -17,7 +17,7 @@ from paredown.compressors.original.checkpoint import config_of, config_sha256, l
 from paredown.compressors.original.find_sites import inventory_of, walk
 from paredown.deploy.apply import apply_plan
 from paredown.search.solver.solver import Solver
-from paredown.search.uniform import uniform_plans
+from paredown.search.trials.uniform import uniform_plans
 from paredown.space.errors import BudgetError
 from paredown.space.plan_file import BaseModelReference, PlanFile, choices_of
 from paredown.space.space import Space

@@ -16,8 +16,8 @@ from test_study import SEEDS, content, run
 
 from paredown.search.outcome import Comparison, Finding, Outcome, Refit, Survival
 from paredown.search.select import select_plan
-from paredown.search.study import TrialLog
 from paredown.search.study_folder import finished
+from paredown.search.trials.race import TrialLog
 from paredown.space.errors import StudyError
 from paredown.space.site import Inventory
 from paredown.space.study_file import StudyFile

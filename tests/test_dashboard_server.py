@@ -18,8 +18,8 @@ from commands import command, environment
 from optuna_dashboard import wsgi
 
 from paredown.dashboard_server import HOST, Guard, _Quiet, _Server, serve
-from paredown.search.database import database_url
-from paredown.search.study import TrialLog
+from paredown.search.trials.database import database_url
+from paredown.search.trials.race import TrialLog
 from paredown.space.errors import StudyError
 
 LONGEST_SECONDS = 2.0

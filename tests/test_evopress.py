@@ -11,9 +11,9 @@ import optuna
 import pytest
 import toys
 
-from paredown.search.record import Record, best_within
 from paredown.search.samplers import Question, samplers
 from paredown.search.samplers.evopress import OFFSPRING, SURVIVORS
+from paredown.search.trial import Record, best_within
 from paredown.space.plan import Plan
 
 BITS = [f"quantize bits={bits}" for bits in (2, 3, 4, 6, 8)]

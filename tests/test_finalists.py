@@ -16,12 +16,12 @@ from transformers import PreTrainedModel
 from paredown.evaluators import latency
 from paredown.evaluators.comparison import interval, ratio
 from paredown.evaluators.quality import Quality
-from paredown.search.clock import Clock
 from paredown.search.finalists import SEARCHED, UNIFORM, Finalists, decide, distinct, time_deployed
 from paredown.search.outcome import Outcome
 from paredown.search.pace import Measurement
 from paredown.search.rebuild import Version
-from paredown.search.record import Record, best_within
+from paredown.search.trial import Record, best_within
+from paredown.search.trials.clock import Clock
 from paredown.search.verdict import verdict
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan

@@ -14,10 +14,10 @@ import toys
 from scipy.stats import norm
 
 from paredown.search.pareto import hypervolume
-from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, samplers
 from paredown.search.solver.solver import Losses, Solver
 from paredown.search.surrogate.gaussian_process import Surrogate
+from paredown.search.trial import Record
 from paredown.space.choice import Choice
 from paredown.space.plan import Plan
 

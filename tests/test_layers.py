@@ -26,7 +26,7 @@ MAY_IMPORT = {
 }
 ONLY_IN = {
     "ray": lambda path: path == "search/workers/ray.py",
-    "optuna": lambda path: path == "search/study.py" or path.startswith("search/samplers/"),
+    "optuna": lambda path: path == "search/trials/race.py" or path.startswith("search/samplers/"),
     "optuna_dashboard": lambda path: path.startswith("interface/"),
     "subprocess": lambda path: (
         path in ("space/system/child.py", "compressors/bank/fill.py")

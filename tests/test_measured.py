@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import toys
 
-from paredown.search.record import Record
 from paredown.search.samplers.by_level.loss_history import Measured
+from paredown.search.trial import Record
 from paredown.space.plan import Plan
 
 SPACE = toys.toy_space()

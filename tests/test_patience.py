@@ -13,10 +13,10 @@ import toys
 
 from paredown.evaluators.quality import Quality
 from paredown.question import with_an_end
-from paredown.search.patience import PLAIN, PROPOSALS, Patience, paired_error
-from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question
-from paredown.search.study import Race, TrialLog
+from paredown.search.trial import Record
+from paredown.search.trials.patience import PLAIN, PROPOSALS, Patience, paired_error
+from paredown.search.trials.race import Race, TrialLog
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan
 from paredown.space.study_file import StudyFile

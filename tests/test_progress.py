@@ -11,7 +11,7 @@ import toys
 from rich.console import Console
 
 from paredown.progress import Clock, Live, Plain
-from paredown.search.counts import plans_measured, worth
+from paredown.search.trials.counts import plans_measured, worth
 
 SPACE = toys.toy_space()
 RECORDS = [

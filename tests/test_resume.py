@@ -12,9 +12,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial
 
 from paredown.evaluators.quality import Quality
-from paredown.search.record import Record
 from paredown.search.samplers import Proposal, optuna_samplers, samplers
-from paredown.search.study import ATTRIBUTE, Race, TrialLog
+from paredown.search.trial import Record
+from paredown.search.trials.race import ATTRIBUTE, Race, TrialLog
 from paredown.space.plan import Plan
 
 SPACE = toys.toy_space()

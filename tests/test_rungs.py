@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import toys
 
-from paredown.search.record import Record
 from paredown.search.surrogate.rung_correction import LEAST, SPREAD, on_whole_set
+from paredown.search.trial import Record
 from paredown.space.plan import Plan
 
 SPACE = toys.toy_space()

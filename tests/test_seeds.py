@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import toys
 
-from paredown.search.seeds import seed_plans
+from paredown.search.trials.first_plans import seed_plans
 from paredown.space.errors import BudgetError
 
 SPACE = toys.toy_space()

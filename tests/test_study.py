@@ -12,10 +12,10 @@ import toys
 from optuna.trial import TrialState
 
 from paredown.evaluators.quality import Quality
-from paredown.search.clock import Clock
-from paredown.search.record import Record
 from paredown.search.samplers import Proposal
-from paredown.search.study import MOST_FAILURES, Race, TrialLog, locked
+from paredown.search.trial import Record
+from paredown.search.trials.clock import Clock
+from paredown.search.trials.race import MOST_FAILURES, Race, TrialLog, locked
 from paredown.space.errors import EvaluationError, OutputError, StudyError
 from paredown.space.plan import Plan
 

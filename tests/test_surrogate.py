@@ -9,9 +9,9 @@ import pytest
 import toys
 
 from paredown.search.pareto import lower_left
-from paredown.search.record import Record
 from paredown.search.surrogate.features import Basis
 from paredown.search.surrogate.gaussian_process import WIDTHS, Surrogate, latest
+from paredown.search.trial import Record
 from paredown.space.plan import Plan
 
 SPACE = toys.toy_space()

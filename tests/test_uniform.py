@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pico as families
 import pytest
 
-from paredown.search.uniform import BITS, uniform_plan, uniform_plans
+from paredown.search.trials.uniform import BITS, uniform_plan, uniform_plans
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.layouts import site_fault
 from paredown.space.site import Inventory, Site

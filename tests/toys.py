@@ -9,9 +9,9 @@ import numpy as np
 import strategies
 
 from paredown.evaluators.quality import Quality
-from paredown.search.record import Record
 from paredown.search.samplers import Question
 from paredown.search.solver.solver import Solver
+from paredown.search.trial import Record
 from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan
 from paredown.space.space import Space

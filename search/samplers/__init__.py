@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 
 import optuna
 
-from paredown.search.record import Record
 from paredown.search.solver.solver import Losses, Solver
+from paredown.search.trial import Record
 from paredown.space.plan import Plan
 from paredown.space.registry import Registry, import_folder
 from paredown.space.space import Space

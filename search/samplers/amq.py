@@ -9,12 +9,12 @@ import optuna
 from numpy.typing import NDArray
 
 from paredown.search.pareto import pareto_front
-from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, samplers
 from paredown.search.samplers.by_level.levels import Integers, Levels
 from paredown.search.samplers.by_level.loss_history import Measured
 from paredown.search.samplers.by_level.nsga2 import evolved
 from paredown.search.samplers.by_level.radial_basis import Radial
+from paredown.search.trial import Record
 from paredown.space.plan import Plan
 
 THRESHOLD = 2.0

@@ -10,11 +10,11 @@ from functools import partial
 import numpy as np
 import optuna
 
-from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, samplers
 from paredown.search.samplers.by_level.levels import Integers, Levels
 from paredown.search.samplers.by_level.loss_history import Measured
 from paredown.search.samplers.by_level.mutation import Mutation
+from paredown.search.trial import Record
 from paredown.space.plan import Plan
 
 OFFSPRING = 16

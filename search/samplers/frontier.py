@@ -14,13 +14,13 @@ from scipy.stats import norm
 from paredown.search.neighbours.byte_moves import Move, Moves
 from paredown.search.neighbours.structures import Structures
 from paredown.search.pareto import improvements, lower_left
-from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, samplers
 from paredown.search.solver.solver import Losses
 from paredown.search.surrogate.acquisition import expected_gain, expected_improvement
 from paredown.search.surrogate.features import Basis
 from paredown.search.surrogate.gaussian_process import Surrogate
 from paredown.search.surrogate.rung_correction import on_whole_set
+from paredown.search.trial import Record
 from paredown.space.plan import Plan
 
 MEANS, DRAWS = 4, 4

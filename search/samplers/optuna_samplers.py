@@ -10,8 +10,8 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
-from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, samplers
+from paredown.search.trial import Record
 from paredown.space.choice import KEEP, Choice
 from paredown.space.layouts import leaves_out, site_layout
 from paredown.space.plan import Plan

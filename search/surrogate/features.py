@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from paredown.search.record import Record
 from paredown.search.solver.solver import Losses
+from paredown.search.trial import Record
 from paredown.space.choice import Choice
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from paredown.search.pareto import lower_left
-from paredown.search.record import Record
 from paredown.search.surrogate.features import Basis, Row
 from paredown.search.surrogate.rung_correction import on_whole_set
+from paredown.search.trial import Record
 from paredown.space.choice import Choice
 from paredown.space.plan import Plan
 

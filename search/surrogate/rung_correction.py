@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from paredown.search.record import Record
+from paredown.search.trial import Record
 
 LEAST = 4
 """Fewest whole trials from which the spread between a rung and the whole set is estimated."""

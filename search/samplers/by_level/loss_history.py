@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from paredown.search.record import Record
+from paredown.search.trial import Record
 from paredown.space.plan import Plan
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from paredown.search.samplers import Proposal, Question
 from paredown.search.solver.refusal import refusal
-from paredown.search.uniform import UniformPlan
+from paredown.search.trials.uniform import UniformPlan
 
 POINTS = 5
 """Number of budgets along the front."""

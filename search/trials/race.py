@@ -20,11 +20,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from paredown.evaluators.door import memory_faults
 from paredown.evaluators.quality import Quality
-from paredown.search.clock import Clock
-from paredown.search.database import check_database, damaged, database_url
-from paredown.search.patience import Patience
-from paredown.search.record import Record
 from paredown.search.samplers import Proposal, Question, Sampler, Warm, samplers
+from paredown.search.trial import Record
+from paredown.search.trials.clock import Clock
+from paredown.search.trials.database import check_database, damaged, database_url
+from paredown.search.trials.patience import Patience
 from paredown.space.choice import parse_choice
 from paredown.space.errors import EvaluationError, OutputError, StudyError
 from paredown.space.plan import Plan

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paredown.search.record import Record
 from paredown.search.samplers import Question
+from paredown.search.trial import Record
 
 PROPOSALS = 16
 """Number of latest new plans whose expected gains are summed; with rungs they cost about a dozen whole trials,

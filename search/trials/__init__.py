@@ -1,0 +1,1 @@
+"""The race of plans and its log."""
