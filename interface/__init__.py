@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from paredown.inspection import Inspection
     from paredown.models import apply, evaluate, generate, load, verify
     from paredown.question import Study
-    from paredown.search.outcome import Outcome
-    from paredown.search.progress import Progress
+    from paredown.search.outcome.outcome import Outcome
+    from paredown.search.outcome.progress import Progress
     from paredown.search.select import Selected
     from paredown.search.session import Changed
     from paredown.space.errors import BudgetError, ParedownError
@@ -165,7 +165,7 @@ def status(folder: str | Path) -> Outcome:
     Raises:
         StudyError: If no trial is finished yet.
     """
-    from paredown.search.outcome import Outcome
+    from paredown.search.outcome.outcome import Outcome
 
     return Outcome.read(expanded(folder))
 

@@ -11,7 +11,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from paredown.search.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome
 from paredown.search.report import Reports
 from paredown.search.trial import Record
 from paredown.search.trials.counts import worth

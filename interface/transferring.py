@@ -20,8 +20,8 @@ from paredown.space.study_file import StudyFile
 from paredown.space.system.paths import expanded
 
 if TYPE_CHECKING:
-    from paredown.search.outcome import Outcome
-    from paredown.search.progress import Progress
+    from paredown.search.outcome.outcome import Outcome
+    from paredown.search.outcome.progress import Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +196,7 @@ def _written(outcome: Outcome, reference: BaseModelReference, known: dict[str, A
     Raises:
         BudgetError: If no measured plan is within the budget.
     """
-    from paredown.search.plans import measured_file
+    from paredown.search.outcome.plan_files import measured_file
 
     if outcome.best is None:
         raise BudgetError(f"no measured plan is within {outcome.budget_bytes:,} bytes; raise --budget")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paredown.search.outcome import METRICS
+from paredown.search.outcome.outcome import METRICS
 
 if TYPE_CHECKING:
     from paredown.compressors.bank.contents import Cleaning, Holdings
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from paredown.deploy.verify import Verified
     from paredown.evaluation import Evaluation
     from paredown.inspection import Inspection
-    from paredown.search.outcome import Outcome
+    from paredown.search.outcome.outcome import Outcome
     from paredown.search.select import Selected
     from paredown.transferring import Transferred
 

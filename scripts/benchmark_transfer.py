@@ -30,7 +30,7 @@ from paredown.progress import Silent
 from paredown.search.checks import DRAWS
 from paredown.search.cost import tokens_of_checks
 from paredown.search.environment import environment
-from paredown.search.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome
 from paredown.search.rebuild import Version, rebuilder
 from paredown.search.sensitivity.stored import SENSITIVITY, read_sensitivity
 from paredown.search.session import Session

@@ -29,7 +29,7 @@ from paredown.evaluators.quality import Quality
 from paredown.progress import Silent
 from paredown.search.checks import DRAWS
 from paredown.search.environment import environment
-from paredown.search.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome
 from paredown.search.rebuild import Rebuilder, Version, rebuilder
 from paredown.search.select import learnt
 from paredown.search.sensitivity.lazy_choices import data_free

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
-from paredown.search.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome
 from paredown.search.pareto import lower_left
 from paredown.search.rendering import Section
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity

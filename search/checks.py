@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from paredown.evaluators.quality import Quality
-from paredown.search.outcome import Refit
+from paredown.search.outcome.outcome import Refit
 from paredown.search.pace import Measure, Measurement
 from paredown.search.rebuild import Version
 from paredown.search.trial import Record

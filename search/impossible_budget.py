@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paredown.search.plans import plan_file
+from paredown.search.outcome.plan_files import plan_file
 from paredown.search.solver.refusal import refusal
 from paredown.search.solver.solver import Solver
 from paredown.space.plan_file import BaseModelReference

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from paredown.search.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome
 from paredown.space.study_file import StudyFile
 
 UNMEASURED = "no time was left for the first trial: no plan was measured"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paredown.search.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome
 from paredown.search.pareto import pareto_front
 from paredown.search.trial import Record
 from paredown.space.choice import KEEP, Choice

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from paredown.search import pictures
 from paredown.search.additivity import additivity_section
-from paredown.search.outcome import METRICS, Comparison, Finding, Outcome
+from paredown.search.outcome.outcome import METRICS, Comparison, Finding, Outcome
 from paredown.search.rendering import Section, Table, as_html, as_markdown
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.survival import survival_section

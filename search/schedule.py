@@ -11,9 +11,9 @@ from paredown.evaluators.quality import Quality
 from paredown.search.checks import DRAWS
 from paredown.search.finalists import decide, measurements
 from paredown.search.measurements import Measurements
-from paredown.search.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome
+from paredown.search.outcome.progress import Progress
 from paredown.search.pace import Measurement, Pace
-from paredown.search.progress import Progress
 from paredown.search.rebuild import Version, rebuilder
 from paredown.search.trials.clock import Clock
 from paredown.search.trials.race import Race

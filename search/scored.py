@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paredown.compressors.model.sequential import ordered_bank
-from paredown.search.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome
 from paredown.search.trial import Record
 from paredown.search.workbench import Workbench
 from paredown.space.choice import KEEP

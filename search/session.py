@@ -26,9 +26,9 @@ from paredown.search.inputs import Inputs
 from paredown.search.limit import check_limit
 from paredown.search.measurements import MEASUREMENTS, Measurements
 from paredown.search.missing import UNMEASURED, completion, unmeasured_rival
-from paredown.search.outcome import Outcome, Provisional, stored_outcome
-from paredown.search.plans import publish, unmeasured_file
-from paredown.search.progress import Progress
+from paredown.search.outcome.outcome import Outcome, Provisional, stored_outcome
+from paredown.search.outcome.plan_files import publish, unmeasured_file
+from paredown.search.outcome.progress import Progress
 from paredown.search.samplers import Proposal, Question
 from paredown.search.schedule import Schedule
 from paredown.search.scored import scored_records

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from paredown.search.measurements import MEASUREMENTS
-from paredown.search.outcome import Outcome, stored_outcome
+from paredown.search.outcome.outcome import Outcome, stored_outcome
 from paredown.space.errors import OutputError, StudyError
 from paredown.space.study_file import StudyFile
 from paredown.space.system.files import write_atomically

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paredown.search.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome
 from paredown.search.rendering import Section
 from paredown.search.trial import Record
 

@@ -12,7 +12,7 @@ from paredown.search.cost import tokens_of_checks
 from paredown.search.finalists import UNIFORM, decide
 from paredown.search.neighbours.byte_moves import Moves
 from paredown.search.neighbours.repair import nearby, stored_bytes
-from paredown.search.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome
 from paredown.search.rebuild import rebuilder
 from paredown.search.sensitivity.measurement_cache import facts_of
 from paredown.search.sensitivity.measurements import Evidence
@@ -28,7 +28,7 @@ from paredown.space.study_file import Override, SpaceFile, StudyFile
 from paredown.space.system.interruption import stop_if_asked
 
 if TYPE_CHECKING:
-    from paredown.search.progress import Progress
+    from paredown.search.outcome.progress import Progress
 
 RUNG = 4
 """Uniform plans are ranked by their data-free siblings on the first 1/RUNG of the search set."""

@@ -27,7 +27,7 @@ from paredown.evaluators.sequences import Sequences
 from paredown.search.deployed import check_deployed, deployed_bytes, deployed_dtype
 from paredown.search.environment import environment
 from paredown.search.inputs import Inputs
-from paredown.search.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome
 from paredown.search.survey import survey
 from paredown.search.texts import Texts
 from paredown.space.errors import StudyError

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from paredown.search.outcome import Comparison, Finding, Outcome
-from paredown.search.plans import publish_plans
+from paredown.search.outcome.outcome import Comparison, Finding, Outcome
+from paredown.search.outcome.plan_files import publish_plans
 from paredown.search.sensitivity.stored import SensitivityFile
 from paredown.search.solver.solver import Solver
 from paredown.search.trial import Record

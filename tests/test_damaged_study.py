@@ -14,7 +14,7 @@ from commands import call
 from made_study import make_study
 from test_study import SEEDS, content, run
 
-from paredown.search.outcome import Comparison, Finding, Outcome, Refit, Survival
+from paredown.search.outcome.outcome import Comparison, Finding, Outcome, Refit, Survival
 from paredown.search.select import select_plan
 from paredown.search.study_folder import finished
 from paredown.search.trials.race import TrialLog

@@ -17,7 +17,7 @@ from paredown.evaluators import latency
 from paredown.evaluators.comparison import interval, ratio
 from paredown.evaluators.quality import Quality
 from paredown.search.finalists import SEARCHED, UNIFORM, Finalists, decide, distinct, time_deployed
-from paredown.search.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome
 from paredown.search.pace import Measurement
 from paredown.search.rebuild import Version
 from paredown.search.trial import Record, best_within

@@ -17,7 +17,7 @@ import paredown
 from paredown.evaluators import latency
 from paredown.evaluators.latency import LatencyTable, deployed_plan
 from paredown.search.finalists import Finalists
-from paredown.search.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome
 from paredown.search.solver.limits import Limit, decode_limit
 from paredown.search.solver.solver import Solver
 from paredown.search.survey import survey

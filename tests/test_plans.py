@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from made_study import make_study
 
-from paredown.search.outcome import FILE, Outcome
-from paredown.search.plans import publish, publish_plans
+from paredown.search.outcome.outcome import FILE, Outcome
+from paredown.search.outcome.plan_files import publish, publish_plans
 from paredown.space.errors import OutputError
 from paredown.space.plan_file import BaseModelReference, PlanFile, Records
 from paredown.space.site import Inventory

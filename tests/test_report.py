@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from scipy.stats import norm
 
 from paredown.search import pictures
-from paredown.search.outcome import Refit
+from paredown.search.outcome.outcome import Refit
 from paredown.search.pictures import draw_front, save, short
 from paredown.search.report import Reports, write_report
 from paredown.search.sensitivity.stored import read_sensitivity

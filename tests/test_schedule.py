@@ -18,7 +18,7 @@ import paredown
 from paredown.evaluators.quality import Quality
 from paredown.progress import Silent
 from paredown.search.limit import check_limit
-from paredown.search.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome
 from paredown.search.samplers import Proposal
 from paredown.search.session import Session
 from paredown.search.trial import Record

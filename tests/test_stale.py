@@ -17,7 +17,7 @@ import paredown
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy.scored import check_digests
 from paredown.progress import Silent
-from paredown.search.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome
 from paredown.space.errors import StudyError, VerificationError
 from paredown.space.plan_file import PlanFile
 

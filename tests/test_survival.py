@@ -11,7 +11,7 @@ import pytest
 from made_study import make_study
 from test_finalists import decided, outcome_of, trials
 
-from paredown.search.outcome import Comparison, Outcome, Refit, Survival
+from paredown.search.outcome.outcome import Comparison, Outcome, Refit, Survival
 from paredown.search.report import write_report
 from paredown.search.survival import survival_section, survival_words
 from paredown.search.verdict import verdict

@@ -15,7 +15,7 @@ from transformers import LlamaConfig
 
 from paredown.compressors.original.checkpoint import skeleton
 from paredown.compressors.original.find_sites import walk
-from paredown.search.plans import plan_file
+from paredown.search.outcome.plan_files import plan_file
 from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError
 from paredown.space.layouts import site_layout

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paredown.search.outcome import Outcome, Provisional
+from paredown.search.outcome.outcome import Outcome, Provisional
 from paredown.search.trial import Record
 from paredown.space.errors import OutputError, PlanError
 from paredown.space.plan import Plan

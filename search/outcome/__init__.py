@@ -1,0 +1,1 @@
+"""What a study found, and the files that say so."""
