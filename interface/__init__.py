@@ -176,7 +176,7 @@ def report(folder: str | Path) -> Path:
     Raises:
         StudyError: If no trial is finished yet.
     """
-    from paredown.search.report import write_report
+    from paredown.search.report.report import write_report
 
     write_report(status(folder), expanded(folder))
     return expanded(folder) / "report.html"

@@ -16,9 +16,9 @@ from paredown import signals, words
 from paredown.entry import note
 from paredown.inspection import forecast, survey_study
 from paredown.question import demo_question, question_of, with_an_end
+from paredown.search.report.verdict import summary_lines
 from paredown.search.trials.clock import process_began
 from paredown.search.trials.counts import UNIT
-from paredown.search.verdict import summary_lines
 from paredown.space.errors import StudyError
 from paredown.space.plan_file import PlanFile
 from paredown.space.study_file import StudyFile

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from paredown.search.outcome.outcome import Outcome
-from paredown.search.report import Reports
+from paredown.search.report.report import Reports
 from paredown.search.trial import Record
 from paredown.search.trials.counts import worth
 from paredown.words import duration

@@ -32,7 +32,7 @@ from paredown.compressors.original.find_sites import inventory_of
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.outcome.plan_files import publish
 from paredown.search.rebuild import Rebuilder
-from paredown.search.report import write_report
+from paredown.search.report.report import write_report
 from paredown.search.study_folder import finished, tidy
 from paredown.space.plan_file import PlanFile
 from paredown.space.study_file import StudyFile

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from made_study import make_study
 
-from paredown.search.additivity import additivity, additivity_section
+from paredown.search.report.additivity import additivity, additivity_section
 from paredown.search.sensitivity.stored import read_sensitivity
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.plan import Plan

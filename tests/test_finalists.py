@@ -20,9 +20,9 @@ from paredown.search.finalists import SEARCHED, UNIFORM, Finalists, decide, dist
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.pace import Measurement
 from paredown.search.rebuild import Version
+from paredown.search.report.verdict import verdict
 from paredown.search.trial import Record, best_within
 from paredown.search.trials.clock import Clock
-from paredown.search.verdict import verdict
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
 

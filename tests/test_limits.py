@@ -18,10 +18,10 @@ from paredown.evaluators import latency
 from paredown.evaluators.latency import LatencyTable, deployed_plan
 from paredown.search.finalists import Finalists
 from paredown.search.outcome.outcome import Outcome
+from paredown.search.report.verdict import price_words
 from paredown.search.solver.limits import Limit, decode_limit
 from paredown.search.solver.solver import Solver
 from paredown.search.survey import survey
-from paredown.search.verdict import price_words
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.errors import BudgetError, EvaluationError, StudyError
 from paredown.space.plan import Plan

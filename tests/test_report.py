@@ -14,12 +14,12 @@ from made_study import make_study
 from matplotlib.axes import Axes
 from scipy.stats import norm
 
-from paredown.search import pictures
 from paredown.search.outcome.outcome import Refit
-from paredown.search.pictures import draw_front, save, short
-from paredown.search.report import Reports, write_report
+from paredown.search.report import pictures
+from paredown.search.report.pictures import draw_front, save, short
+from paredown.search.report.report import Reports, write_report
+from paredown.search.report.verdict import summary_lines, verdict
 from paredown.search.sensitivity.stored import read_sensitivity
-from paredown.search.verdict import summary_lines, verdict
 from paredown.space.choice import parse_choice
 from paredown.space.site import Inventory
 from paredown.space.system.files import write_json
@@ -81,7 +81,7 @@ def test_spreads_are_intervals_of_95_percent(llama: Inventory, tmp_path: Path, m
         replace(outcome, state="searching", winner=None)
     )
     drawn: list[Axes] = []
-    monkeypatch.setattr("paredown.search.pictures.finish", lambda figure, axes, path: drawn.append(axes))
+    monkeypatch.setattr("paredown.search.report.pictures.finish", lambda figure, axes, path: drawn.append(axes))
     draw_front(outcome, tmp_path / "front.png")
     bars = drawn[0].containers[0].lines[2][0].get_segments()  # type: ignore[attr-defined]  # of an ErrorbarContainer
     assert [bar[1][1] for bar in bars] == pytest.approx(

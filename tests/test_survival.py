@@ -12,9 +12,9 @@ from made_study import make_study
 from test_finalists import decided, outcome_of, trials
 
 from paredown.search.outcome.outcome import Comparison, Outcome, Refit, Survival
-from paredown.search.report import write_report
-from paredown.search.survival import survival_section, survival_words
-from paredown.search.verdict import verdict
+from paredown.search.report.report import write_report
+from paredown.search.report.verdict import verdict
+from paredown.search.report.winners_curse import survival_section, survival_words
 from paredown.space.site import Inventory
 
 NOISE = (0.9, 1.1, 1.0, 1.0)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from paredown.search import pictures
-from paredown.search.additivity import additivity_section
 from paredown.search.outcome.outcome import METRICS, Comparison, Finding, Outcome
-from paredown.search.rendering import Section, Table, as_html, as_markdown
+from paredown.search.report import pictures
+from paredown.search.report.additivity import additivity_section
+from paredown.search.report.rendering import Section, Table, as_html, as_markdown
+from paredown.search.report.verdict import counts, early_words, price_words, verdict
+from paredown.search.report.winners_curse import survival_section
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
-from paredown.search.survival import survival_section
 from paredown.search.trial import Record
-from paredown.search.verdict import counts, early_words, price_words, verdict
 from paredown.space.site import Inventory
 from paredown.space.system.files import write_atomically
 

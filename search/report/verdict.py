@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paredown.search.outcome.outcome import METRICS, Finding, Outcome, Provisional
-from paredown.search.survival import luck_words
+from paredown.search.report.winners_curse import luck_words
 from paredown.search.trial import Record
 from paredown.search.trials.counts import plans_measured, worth
 

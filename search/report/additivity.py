@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.pareto import lower_left
-from paredown.search.rendering import Section
+from paredown.search.report.rendering import Section
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.trial import Record
 from paredown.space.choice import KEEP

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paredown.search.outcome.outcome import Outcome
-from paredown.search.rendering import Section
+from paredown.search.report.rendering import Section
 from paredown.search.trial import Record
 
 
