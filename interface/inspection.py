@@ -68,8 +68,8 @@ def inspect_study(question: StudyFile) -> Inspection:
     """
     from paredown.compressors.original.checkpoint import config_of
     from paredown.search.admission import check_study
-    from paredown.search.survey import survey
-    from paredown.search.texts import Texts
+    from paredown.search.workbench.survey import survey
+    from paredown.search.workbench.texts import Texts
 
     folder, space = survey(question)
     check_study(question, config_of(folder), space)
@@ -86,7 +86,7 @@ def survey_study(question: StudyFile, space: Space | None = None) -> Inspection:
     """
     from paredown.search.cost import estimate
     from paredown.search.solver.solver import Solver
-    from paredown.search.survey import survey
+    from paredown.search.workbench.survey import survey
 
     space = space or survey(question)[1]
     inventory = space.inventory

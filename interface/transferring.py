@@ -92,9 +92,9 @@ def transfer_plan(
     from paredown.compressors.calibration.statistics_folder import again_if_damaged
     from paredown.search.cost import tokens_of_search
     from paredown.search.neighbours.repair import changed_sites
-    from paredown.search.survey import reference_of, survey
     from paredown.search.transfer import Measured, Transfer, near_question
-    from paredown.search.workbench import Workbench
+    from paredown.search.workbench.survey import reference_of, survey
+    from paredown.search.workbench.workbench import Workbench
     from paredown.space.transfer import transferred
 
     started = time.monotonic()

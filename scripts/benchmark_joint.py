@@ -23,8 +23,8 @@ from problem import opened, problem_parser
 
 from paredown.evaluators.comparison import Ratio, ratio
 from paredown.search.contest import Contest, Run, Task
-from paredown.search.environment import environment
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.environment import environment
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.study_file import StudyFile
 

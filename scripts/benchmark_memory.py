@@ -44,8 +44,8 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 import paredown
 from paredown.compressors.original.checkpoint import parameters_of, skeleton
 from paredown.deploy.shards import write_shards
-from paredown.search.environment import environment
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.environment import environment
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.study_file import StudyFile
 from paredown.space.tensors import TensorSpec
 

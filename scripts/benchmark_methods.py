@@ -22,8 +22,8 @@ import paredown  # noqa: F401 - registers the methods
 from paredown.compressors.statement import runs_as
 from paredown.evaluators.comparison import Ratio, ratio
 from paredown.evaluators.quality import Quality
-from paredown.search.environment import environment
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.environment import environment
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.choice import Choice, parse_choice
 from paredown.space.layouts import site_fault
 from paredown.space.plan import Plan

@@ -30,10 +30,10 @@ import paredown
 from paredown.evaluators.comparison import ratio
 from paredown.evaluators.sequences import Sequences
 from paredown.progress import Silent
-from paredown.search.environment import environment
 from paredown.search.outcome.outcome import Comparison, Outcome
 from paredown.search.rebuild import Version, rebuilder
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.environment import environment
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.study_file import SpaceFile, StudyFile, Tokens
 from paredown.space.system.files import write_atomically
 

@@ -29,12 +29,12 @@ from problem import budget_of, opened, problem_parser
 
 from paredown.evaluators.comparison import Saving, saving
 from paredown.search.contest import Contest, Task
-from paredown.search.environment import environment
 from paredown.search.sensitivity.measurement_cache import facts_of
 from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.sensitivity.sensitivity import estimated
 from paredown.search.trial import Record
 from paredown.search.trials.uniform import GROUPS, uniform_plan
+from paredown.search.workbench.environment import environment
 from paredown.space.choice import KEEP
 from paredown.space.plan import Plan
 

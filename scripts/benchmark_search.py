@@ -28,8 +28,8 @@ from problem import budget_of, front_path, opened, problem_parser
 
 from paredown.evaluators.quality import Quality
 from paredown.search.contest import Contest, Run, Task
-from paredown.search.environment import environment
 from paredown.search.truth import Truth, best_points
+from paredown.search.workbench.environment import environment
 from paredown.space.system.files import write_atomically
 
 NEAR = (1.05, 1.02)

@@ -26,8 +26,8 @@ import paredown  # noqa: F401 - registers the methods
 from paredown.evaluators.comparison import ratio
 from paredown.evaluators.quality import Quality
 from paredown.search.contest import Contest, Task
-from paredown.search.environment import environment
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.environment import environment
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.choice import Choice, parse_choice
 from paredown.space.plan import Plan
 from paredown.space.study_file import SpaceFile, StudyFile, Tokens

@@ -29,12 +29,12 @@ from paredown.evaluators.sources import END_OF_TEXT
 from paredown.progress import Silent
 from paredown.search.checks import DRAWS
 from paredown.search.cost import tokens_of_checks
-from paredown.search.environment import environment
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.rebuild import Version, rebuilder
 from paredown.search.sensitivity.stored import SENSITIVITY, read_sensitivity
 from paredown.search.session import Session
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.environment import environment
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.study_file import StudyFile, Tokens
 
 WINDOW, BATCH = 256, 8

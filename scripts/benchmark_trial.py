@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 import paredown  # noqa: F401 - registers the methods
-from paredown.search.environment import environment
 from paredown.search.overhead import PARTS, Overhead, measure_overhead, prepared
+from paredown.search.workbench.environment import environment
 from paredown.space.study_file import StudyFile, Tokens
 
 

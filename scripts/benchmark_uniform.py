@@ -28,7 +28,6 @@ from paredown.evaluators.comparison import Ratio, ratio
 from paredown.evaluators.quality import Quality
 from paredown.progress import Silent
 from paredown.search.checks import DRAWS
-from paredown.search.environment import environment
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.rebuild import Rebuilder, Version, rebuilder
 from paredown.search.select import learnt
@@ -36,9 +35,10 @@ from paredown.search.sensitivity.lazy_choices import data_free
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.session import Session
 from paredown.search.solver.solver import Solver
-from paredown.search.survey import survey
 from paredown.search.trials.uniform import uniform_plan
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.environment import environment
+from paredown.search.workbench.survey import survey
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.choice import parse_choice
 from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile

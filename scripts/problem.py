@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import paredown  # noqa: F401 - registers the methods
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
 from paredown.space.tensors import total_bytes

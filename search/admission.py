@@ -7,10 +7,10 @@ from typing import Any
 
 from paredown.compressors.calibration.importance import check_importance
 from paredown.compressors.original.memory_limit import memory_bytes
-from paredown.search.deployed import check_deployed, deployed_bytes
 from paredown.search.samplers import samplers
 from paredown.search.sensitivity.estimators import estimators
 from paredown.search.solver.limits import check_decoding
+from paredown.search.workbench.deployed import check_deployed, deployed_bytes
 from paredown.space.errors import StudyError
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile

@@ -23,7 +23,7 @@ from paredown.search.trials.first_plans import seed_plans
 from paredown.search.trials.race import Race, TrialLog
 from paredown.search.trials.uniform import uniform_plans
 from paredown.search.truth import best_points
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.plan import Plan
 from paredown.space.study_file import StudyFile
 from paredown.space.system.files import write_atomically

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from paredown.compressors.model.block_prefix import Given, blocks_replaced
 from paredown.compressors.original.find_sites import blocks_of
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from paredown.search.cost import START_SECONDS, estimate
-from paredown.search.survey import survey
 from paredown.search.trials.clock import Clock
+from paredown.search.workbench.survey import survey
 from paredown.space.errors import StudyError
 from paredown.space.study_file import StudyFile
 

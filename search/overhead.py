@@ -17,7 +17,7 @@ from paredown.search.sensitivity.sensitivity import estimated
 from paredown.search.solver.solver import Solver
 from paredown.search.trial import Record
 from paredown.search.trials.race import Race, TrialLog
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan
 from paredown.space.space import Space

@@ -12,7 +12,7 @@ from paredown.compressors.model.original_inputs import Inputs, original_inputs
 from paredown.compressors.model.sequential import holds_all, in_order, is_calibrated, ordered_bank
 from paredown.evaluators.quality import Quality
 from paredown.evaluators.sequences import Sequences
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.plan import Plan
 from paredown.space.system.temporary import temporary_folder
 

@@ -17,7 +17,7 @@ from paredown.search.pace import Measurement, Pace
 from paredown.search.rebuild import Version, rebuilder
 from paredown.search.trials.clock import Clock
 from paredown.search.trials.race import Race
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
 

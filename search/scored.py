@@ -5,7 +5,7 @@ from __future__ import annotations
 from paredown.compressors.model.sequential import ordered_bank
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.trial import Record
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.choice import KEEP
 from paredown.space.plan_file import Records
 

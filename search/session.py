@@ -17,12 +17,9 @@ from paredown.compressors.bank.folder import bank_in_use
 from paredown.compressors.calibration.statistics_folder import again_if_damaged
 from paredown.compressors.original.checkpoint import config_of
 from paredown.evaluators.latency import REMEDY, LatencyTable, deployed_plan, timing_seconds
-from paredown.search import inputs as study_inputs
 from paredown.search.admission import check_study
-from paredown.search.environment import environment
 from paredown.search.finalists import time_deployed
 from paredown.search.impossible_budget import refuse_impossible
-from paredown.search.inputs import Inputs
 from paredown.search.limit import check_limit
 from paredown.search.measurements import MEASUREMENTS, Measurements
 from paredown.search.missing import UNMEASURED, completion, unmeasured_rival
@@ -37,13 +34,16 @@ from paredown.search.sensitivity.sensitivity import Sensitivity, stored_losses
 from paredown.search.solver.limits import decode_limit
 from paredown.search.solver.solver import Solver
 from paredown.search.study_folder import finished, keep_environment, moved_aside, same_study, tidy
-from paredown.search.survey import reference_of, survey
 from paredown.search.trial import Record, best_within
 from paredown.search.trials.clock import Clock, OutOfTime
 from paredown.search.trials.first_plans import first_plans, seed_plans
 from paredown.search.trials.race import Race, TrialLog, locked
 from paredown.search.trials.uniform import uniform_plans
-from paredown.search.workbench import Workbench
+from paredown.search.workbench import inputs as study_inputs
+from paredown.search.workbench.environment import environment
+from paredown.search.workbench.inputs import Inputs
+from paredown.search.workbench.survey import reference_of, survey
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory

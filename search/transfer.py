@@ -19,7 +19,7 @@ from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.solver.solver import Losses, Solver
 from paredown.search.trial import Record, best_within
 from paredown.search.trials.uniform import uniform_plans
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.choice import KEEP
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from paredown.search.enumeration import Enumeration
-from paredown.search.environment import environment
 from paredown.search.pareto import hypervolume, improvements, lower_left
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.environment import environment
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.errors import StudyError
 from paredown.space.system.files import write_atomically
 

@@ -18,7 +18,7 @@ from paredown.compressors.original.checkpoint import config_of
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import encoded
-from paredown.search.survey import survey
+from paredown.search.workbench.survey import survey
 from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError
 from paredown.space.layouts import site_fault

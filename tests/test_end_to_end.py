@@ -22,7 +22,7 @@ import paredown
 from paredown.compressors.bank.bank import Bank
 from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
 from paredown.evaluators import latency
-from paredown.search.survey import survey
+from paredown.search.workbench.survey import survey
 from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError, StudyError
 from paredown.space.plan import Plan

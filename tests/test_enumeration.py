@@ -13,7 +13,7 @@ import toys
 from paredown.search.contest import Contest, Task
 from paredown.search.enumeration import Enumeration, Enumerator
 from paredown.search.truth import Truth
-from paredown.search.workbench import Workbench
+from paredown.search.workbench.workbench import Workbench
 from paredown.space.errors import StudyError
 from paredown.space.study_file import StudyFile
 

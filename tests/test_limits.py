@@ -21,7 +21,7 @@ from paredown.search.outcome.outcome import Outcome
 from paredown.search.report.verdict import price_words
 from paredown.search.solver.limits import Limit, decode_limit
 from paredown.search.solver.solver import Solver
-from paredown.search.survey import survey
+from paredown.search.workbench.survey import survey
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.errors import BudgetError, EvaluationError, StudyError
 from paredown.space.plan import Plan

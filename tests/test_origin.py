@@ -17,7 +17,7 @@ from paredown.compressors.original import weights_digest as digests
 from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
 from paredown.compressors.original.origin import Origin
 from paredown.compressors.original.weights_digest import weights_sha256
-from paredown.search.inputs import differences
+from paredown.search.workbench.inputs import differences
 from paredown.space.choice import parse_choice
 from paredown.space.site import Inventory
 

@@ -24,12 +24,12 @@ from paredown.compressors.original.origin import Origin, cpu_name
 from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table
 from paredown.evaluators.quality import Quality, Teacher
 from paredown.evaluators.sequences import Sequences
-from paredown.search.deployed import check_deployed, deployed_bytes, deployed_dtype
-from paredown.search.environment import environment
-from paredown.search.inputs import Inputs
 from paredown.search.outcome.outcome import Outcome
-from paredown.search.survey import survey
-from paredown.search.texts import Texts
+from paredown.search.workbench.deployed import check_deployed, deployed_bytes, deployed_dtype
+from paredown.search.workbench.environment import environment
+from paredown.search.workbench.inputs import Inputs
+from paredown.search.workbench.survey import survey
+from paredown.search.workbench.texts import Texts
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan
 from paredown.space.study_file import StudyFile

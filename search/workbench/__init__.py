@@ -1,0 +1,1 @@
+"""Model, texts and bank, ready to measure plans."""
