@@ -30,8 +30,8 @@ import paredown
 from paredown.evaluators.comparison import ratio
 from paredown.evaluators.sequences import Sequences
 from paredown.progress import Silent
+from paredown.search.finalists.rebuild import Version, rebuilder
 from paredown.search.outcome.outcome import Comparison, Outcome
-from paredown.search.rebuild import Version, rebuilder
 from paredown.search.workbench.environment import environment
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.study_file import SpaceFile, StudyFile, Tokens

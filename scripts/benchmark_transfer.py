@@ -27,10 +27,10 @@ from paredown.evaluators.comparison import ratio
 from paredown.evaluators.quality import Quality
 from paredown.evaluators.sources import END_OF_TEXT
 from paredown.progress import Silent
-from paredown.search.checks import DRAWS
 from paredown.search.cost import tokens_of_checks
+from paredown.search.finalists.checks import DRAWS
+from paredown.search.finalists.rebuild import Version, rebuilder
 from paredown.search.outcome.outcome import Outcome
-from paredown.search.rebuild import Version, rebuilder
 from paredown.search.sensitivity.stored import SENSITIVITY, read_sensitivity
 from paredown.search.session import Session
 from paredown.search.workbench.environment import environment

@@ -27,9 +27,9 @@ from paredown.compressors.model.sequential import in_order
 from paredown.evaluators.comparison import Ratio, ratio
 from paredown.evaluators.quality import Quality
 from paredown.progress import Silent
-from paredown.search.checks import DRAWS
+from paredown.search.finalists.checks import DRAWS
+from paredown.search.finalists.rebuild import Rebuilder, Version, rebuilder
 from paredown.search.outcome.outcome import Outcome
-from paredown.search.rebuild import Rebuilder, Version, rebuilder
 from paredown.search.select import learnt
 from paredown.search.sensitivity.lazy_choices import data_free
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity

@@ -20,8 +20,8 @@ from paredown.evaluators.latency import (
     kernels_timed,
 )
 from paredown.evaluators.quality import BATCH_TOKENS
-from paredown.search.checks import DRAWS
-from paredown.search.finalists import SEARCHED, UNIFORM
+from paredown.search.finalists.checks import DRAWS
+from paredown.search.finalists.finalists import SEARCHED, UNIFORM
 from paredown.search.sensitivity.sensitivity import estimated_tokens
 from paredown.search.speed import Speed, bank_seconds, ordered_flops
 from paredown.search.trials.uniform import UniformPlan, uniform_plans

@@ -8,13 +8,13 @@ from contextlib import suppress
 
 from paredown.evaluators.door import memory_faults
 from paredown.evaluators.quality import Quality
-from paredown.search.checks import DRAWS
-from paredown.search.finalists import decide, measurements
-from paredown.search.measurements import Measurements
+from paredown.search.finalists.checks import DRAWS
+from paredown.search.finalists.finalists import decide, measurements
+from paredown.search.finalists.measurements import Measurements
+from paredown.search.finalists.pace import Measurement, Pace
+from paredown.search.finalists.rebuild import Version, rebuilder
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.outcome.progress import Progress
-from paredown.search.pace import Measurement, Pace
-from paredown.search.rebuild import Version, rebuilder
 from paredown.search.trials.clock import Clock
 from paredown.search.trials.race import Race
 from paredown.search.workbench.workbench import Workbench

@@ -18,17 +18,17 @@ from paredown.compressors.calibration.statistics_folder import again_if_damaged
 from paredown.compressors.original.checkpoint import config_of
 from paredown.evaluators.latency import REMEDY, LatencyTable, deployed_plan, timing_seconds
 from paredown.search.admission import check_study
-from paredown.search.finalists import time_deployed
+from paredown.search.finalists.finalists import time_deployed
+from paredown.search.finalists.measurements import MEASUREMENTS, Measurements
+from paredown.search.finalists.missing import UNMEASURED, completion, unmeasured_rival
+from paredown.search.finalists.scored import scored_records
 from paredown.search.impossible_budget import refuse_impossible
 from paredown.search.limit import check_limit
-from paredown.search.measurements import MEASUREMENTS, Measurements
-from paredown.search.missing import UNMEASURED, completion, unmeasured_rival
 from paredown.search.outcome.outcome import Outcome, Provisional, stored_outcome
 from paredown.search.outcome.plan_files import publish, unmeasured_file
 from paredown.search.outcome.progress import Progress
 from paredown.search.samplers import Proposal, Question
 from paredown.search.schedule import Schedule
-from paredown.search.scored import scored_records
 from paredown.search.sensitivity.lazy_choices import data_free, is_lazy, narrowed
 from paredown.search.sensitivity.sensitivity import Sensitivity, stored_losses
 from paredown.search.solver.limits import decode_limit

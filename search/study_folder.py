@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from paredown.search.measurements import MEASUREMENTS
+from paredown.search.finalists.measurements import MEASUREMENTS
 from paredown.search.outcome.outcome import Outcome, stored_outcome
 from paredown.space.errors import OutputError, StudyError
 from paredown.space.study_file import StudyFile

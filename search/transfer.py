@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paredown.search.cost import tokens_of_checks
-from paredown.search.finalists import UNIFORM, decide
+from paredown.search.finalists.finalists import UNIFORM, decide
+from paredown.search.finalists.rebuild import rebuilder
 from paredown.search.neighbours.byte_moves import Moves
 from paredown.search.neighbours.repair import nearby, stored_bytes
 from paredown.search.outcome.outcome import Outcome
-from paredown.search.rebuild import rebuilder
 from paredown.search.sensitivity.measurement_cache import facts_of
 from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.solver.solver import Losses, Solver

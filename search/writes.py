@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from paredown.compressors.tensor_files.mapped_safetensors import file_bytes
 from paredown.compressors.tensor_files.record_names import ABOUT, about_of
 from paredown.compressors.tensor_files.tensor_file import DIGEST
-from paredown.search.checks import DRAWS
-from paredown.search.finalists import SEARCHED, UNIFORM
+from paredown.search.finalists.checks import DRAWS
+from paredown.search.finalists.finalists import SEARCHED, UNIFORM
 from paredown.search.sensitivity.lazy_choices import data_free, is_lazy, narrowed
 from paredown.search.solver.solver import Solver
 from paredown.search.trials.uniform import UniformPlan, uniform_plans

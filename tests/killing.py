@@ -29,9 +29,9 @@ from made_study import make_study
 
 import paredown
 from paredown.compressors.original.find_sites import inventory_of
+from paredown.search.finalists.rebuild import Rebuilder
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.outcome.plan_files import publish
-from paredown.search.rebuild import Rebuilder
 from paredown.search.report.report import write_report
 from paredown.search.study_folder import finished, tidy
 from paredown.space.plan_file import PlanFile

@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 from paredown.evaluators import latency
 from paredown.evaluators.comparison import interval, ratio
 from paredown.evaluators.quality import Quality
-from paredown.search.finalists import SEARCHED, UNIFORM, Finalists, decide, distinct, time_deployed
+from paredown.search.finalists.finalists import SEARCHED, UNIFORM, Finalists, decide, distinct, time_deployed
+from paredown.search.finalists.pace import Measurement
+from paredown.search.finalists.rebuild import Version
 from paredown.search.outcome.outcome import Outcome
-from paredown.search.pace import Measurement
-from paredown.search.rebuild import Version
 from paredown.search.report.verdict import verdict
 from paredown.search.trial import Record, best_within
 from paredown.search.trials.clock import Clock

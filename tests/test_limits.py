@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import paredown
 from paredown.evaluators import latency
 from paredown.evaluators.latency import LatencyTable, deployed_plan
-from paredown.search.finalists import Finalists
+from paredown.search.finalists.finalists import Finalists
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.report.verdict import price_words
 from paredown.search.solver.limits import Limit, decode_limit

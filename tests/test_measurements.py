@@ -11,8 +11,8 @@ import pytest
 import toys
 
 from paredown.evaluators.quality import Quality
-from paredown.search.measurements import Measurements
-from paredown.search.rebuild import Version
+from paredown.search.finalists.measurements import Measurements
+from paredown.search.finalists.rebuild import Version
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
 

@@ -9,8 +9,8 @@ import pytest
 import toys
 
 from paredown.evaluators.quality import Quality
-from paredown.search.pace import REBUILT_PASSES, Measurement, Pace
-from paredown.search.rebuild import Version
+from paredown.search.finalists.pace import REBUILT_PASSES, Measurement, Pace
+from paredown.search.finalists.rebuild import Version
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
 

@@ -12,7 +12,7 @@ import pytest
 import paredown
 from paredown.compressors.tensor_files.record_names import about
 from paredown.progress import Silent
-from paredown.search.checks import DRAWS
+from paredown.search.finalists.checks import DRAWS
 from paredown.search.workbench.survey import survey
 from paredown.search.writes import writes_of
 

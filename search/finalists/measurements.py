@@ -19,8 +19,8 @@ from paredown.space.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from paredown.evaluators.quality import Quality  # imports torch
-    from paredown.search.pace import Measure, Measurement
-    from paredown.search.rebuild import Version
+    from paredown.search.finalists.pace import Measure, Measurement
+    from paredown.search.finalists.rebuild import Version
 
 MEASUREMENTS = "finalists"
 """Folder of the measurements in a study folder."""

@@ -15,9 +15,9 @@ from paredown.evaluators.comparison import Ratio, interval, ratio
 from paredown.evaluators.door import memory_faults
 from paredown.evaluators.latency import Build, Timing, time_models
 from paredown.evaluators.quality import Quality
-from paredown.search.checks import Calibrated, Checks, Seconds, Selected, Step, on_held_out, on_selection
+from paredown.search.finalists.checks import Calibrated, Checks, Seconds, Selected, Step, on_held_out, on_selection
+from paredown.search.finalists.pace import Measure, Measurement
 from paredown.search.outcome.outcome import Comparison, Finding, Outcome, Survival
-from paredown.search.pace import Measure, Measurement
 from paredown.search.trial import Record
 from paredown.search.trials.clock import Clock
 from paredown.space.errors import EvaluationError

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from paredown.evaluators.quality import Quality
-from paredown.search.rebuild import Version
+from paredown.search.finalists.rebuild import Version
 from paredown.space.plan import Plan
 
 Measurement = tuple[Plan, str, Version]

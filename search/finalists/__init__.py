@@ -1,0 +1,1 @@
+"""The last comparison, on fresh texts."""
