@@ -67,7 +67,7 @@ def inspect_study(question: StudyFile) -> Inspection:
         UnknownNameError: If the sampler or the sensitivity is unknown.
     """
     from paredown.compressors.original.checkpoint import config_of
-    from paredown.search.admission import check_study
+    from paredown.search.cost.admission import check_study
     from paredown.search.workbench.survey import survey
     from paredown.search.workbench.texts import Texts
 
@@ -84,7 +84,7 @@ def survey_study(question: StudyFile, space: Space | None = None) -> Inspection:
         CheckpointError: If the model is missing or incomplete.
         StudyError: If the space cannot be built.
     """
-    from paredown.search.cost import estimate
+    from paredown.search.cost.cost import estimate
     from paredown.search.solver.solver import Solver
     from paredown.search.workbench.survey import survey
 

@@ -90,7 +90,7 @@ def transfer_plan(
     """
     from paredown.compressors.bank.folder import bank_in_use
     from paredown.compressors.calibration.statistics_folder import again_if_damaged
-    from paredown.search.cost import tokens_of_search
+    from paredown.search.cost.cost import tokens_of_search
     from paredown.search.neighbours.repair import changed_sites
     from paredown.search.transfer import Measured, Transfer, near_question
     from paredown.search.workbench.survey import reference_of, survey

@@ -27,7 +27,7 @@ from paredown.evaluators.comparison import ratio
 from paredown.evaluators.quality import Quality
 from paredown.evaluators.sources import END_OF_TEXT
 from paredown.progress import Silent
-from paredown.search.cost import tokens_of_checks
+from paredown.search.cost.cost import tokens_of_checks
 from paredown.search.finalists.checks import DRAWS
 from paredown.search.finalists.rebuild import Version, rebuilder
 from paredown.search.outcome.outcome import Outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from paredown.search.cost import START_SECONDS, estimate
+from paredown.search.cost.cost import START_SECONDS, estimate
 from paredown.search.trials.clock import Clock
 from paredown.search.workbench.survey import survey
 from paredown.space.errors import StudyError

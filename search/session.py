@@ -17,7 +17,7 @@ from paredown.compressors.bank.folder import bank_in_use
 from paredown.compressors.calibration.statistics_folder import again_if_damaged
 from paredown.compressors.original.checkpoint import config_of
 from paredown.evaluators.latency import REMEDY, LatencyTable, deployed_plan, timing_seconds
-from paredown.search.admission import check_study
+from paredown.search.cost.admission import check_study
 from paredown.search.finalists.finalists import time_deployed
 from paredown.search.finalists.measurements import MEASUREMENTS, Measurements
 from paredown.search.finalists.missing import UNMEASURED, completion, unmeasured_rival

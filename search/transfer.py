@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paredown.search.cost import tokens_of_checks
+from paredown.search.cost.cost import tokens_of_checks
 from paredown.search.finalists.finalists import UNIFORM, decide
 from paredown.search.finalists.rebuild import rebuilder
 from paredown.search.neighbours.byte_moves import Moves

@@ -10,7 +10,7 @@ import toys
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from paredown.compressors.original.memory_limit import SHARE, available_bytes, memory_bytes
-from paredown.search.cost import LIBRARIES_BYTES, memory
+from paredown.search.cost.cost import LIBRARIES_BYTES, memory
 from paredown.search.workbench.survey import survey
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.choice import parse_choice

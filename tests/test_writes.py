@@ -12,9 +12,9 @@ import pytest
 import paredown
 from paredown.compressors.tensor_files.record_names import about
 from paredown.progress import Silent
+from paredown.search.cost.writes import writes_of
 from paredown.search.finalists.checks import DRAWS
 from paredown.search.workbench.survey import survey
-from paredown.search.writes import writes_of
 
 
 class Watching(Silent):

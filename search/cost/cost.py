@@ -20,12 +20,12 @@ from paredown.evaluators.latency import (
     kernels_timed,
 )
 from paredown.evaluators.quality import BATCH_TOKENS
+from paredown.search.cost.speed import Speed, bank_seconds, ordered_flops
+from paredown.search.cost.writes import COMPARED, finalists_of, input_widths, pairs_of, writes_of
 from paredown.search.finalists.checks import DRAWS
 from paredown.search.finalists.finalists import SEARCHED, UNIFORM
 from paredown.search.sensitivity.sensitivity import estimated_tokens
-from paredown.search.speed import Speed, bank_seconds, ordered_flops
 from paredown.search.trials.uniform import UniformPlan, uniform_plans
-from paredown.search.writes import COMPARED, finalists_of, input_widths, pairs_of, writes_of
 from paredown.space.choice import KEEP
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile, Tokens

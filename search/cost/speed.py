@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from paredown.compressors.bank.bank import one_thread
-from paredown.search.writes import input_widths
+from paredown.search.cost.writes import input_widths
 from paredown.space.choice import KEEP, Choice
 from paredown.space.site import Inventory, Site
 from paredown.space.statistics import Statistics

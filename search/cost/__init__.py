@@ -1,0 +1,1 @@
+"""What a study will take, and what is refused before it begins."""
