@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from paredown.question import Study
     from paredown.search.outcome.outcome import Outcome
     from paredown.search.outcome.progress import Progress
-    from paredown.search.select import Selected
-    from paredown.search.session import Changed
+    from paredown.search.study.select import Selected
+    from paredown.search.study.session import Changed
     from paredown.space.errors import BudgetError, ParedownError
     from paredown.space.plan_file import PlanFile
     from paredown.space.study_file import StudyFile
@@ -147,7 +147,7 @@ def find_plan(
     from paredown.question import as_study, with_an_end
     from paredown.search.samplers import samplers
     from paredown.search.sensitivity.estimators import estimators
-    from paredown.search.session import Session
+    from paredown.search.study.session import Session
     from paredown.space.errors import StudyError
 
     if fresh and adopt:
@@ -194,7 +194,7 @@ def select(folder: str | Path, budget: str, out: str | Path | None = None) -> Se
         StudyError: If the folder lacks measurements that are needed.
         BudgetError: If no plan meets the budget; the smallest plan was written.
     """
-    from paredown.search.select import select_plan
+    from paredown.search.study.select import select_plan
 
     return select_plan(expanded(folder), budget, expanded(out) if out else None)
 

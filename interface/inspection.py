@@ -179,7 +179,7 @@ def forecast(question: StudyFile, folder: Path) -> Inspection:
         StudyError: If the study, its texts or its time limit cannot be used.
         CheckpointError: If the model is missing or incomplete, or has no tokenizer.
     """
-    from paredown.search.limit import check_limit
+    from paredown.search.study.limit import check_limit
     from paredown.search.trials.clock import Clock, process_began
 
     found = possible(inspect_study(question))

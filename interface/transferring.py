@@ -92,7 +92,7 @@ def transfer_plan(
     from paredown.compressors.calibration.statistics_folder import again_if_damaged
     from paredown.search.cost.cost import tokens_of_search
     from paredown.search.neighbours.repair import changed_sites
-    from paredown.search.transfer import Measured, Transfer, near_question
+    from paredown.search.study.transfer_trials import Measured, Transfer, near_question
     from paredown.search.workbench.survey import reference_of, survey
     from paredown.search.workbench.workbench import Workbench
     from paredown.space.transfer import transferred
@@ -182,9 +182,9 @@ def _fitted(space: Space, plan: Plan, budget_bytes: int, reference: BaseModelRef
     Raises:
         BudgetError: If no plan meets the budget; the smallest plan was written.
     """
-    from paredown.search.impossible_budget import refuse_impossible
     from paredown.search.neighbours.repair import repaired, widened
     from paredown.search.solver.solver import Solver
+    from paredown.search.study.impossible_budget import refuse_impossible
 
     refuse_impossible(Solver(widened(space, plan)), budget_bytes, reference, path)
     return repaired(space, plan, budget_bytes)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from paredown.evaluation import Evaluation
     from paredown.inspection import Inspection
     from paredown.search.outcome.outcome import Outcome
-    from paredown.search.select import Selected
+    from paredown.search.study.select import Selected
     from paredown.transferring import Transferred
 
 

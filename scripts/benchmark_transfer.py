@@ -32,7 +32,7 @@ from paredown.search.finalists.checks import DRAWS
 from paredown.search.finalists.rebuild import Version, rebuilder
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.sensitivity.stored import SENSITIVITY, read_sensitivity
-from paredown.search.session import Session
+from paredown.search.study.session import Session
 from paredown.search.workbench.environment import environment
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.study_file import StudyFile, Tokens

@@ -30,11 +30,11 @@ from paredown.progress import Silent
 from paredown.search.finalists.checks import DRAWS
 from paredown.search.finalists.rebuild import Rebuilder, Version, rebuilder
 from paredown.search.outcome.outcome import Outcome
-from paredown.search.select import learnt
 from paredown.search.sensitivity.lazy_choices import data_free
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
-from paredown.search.session import Session
 from paredown.search.solver.solver import Solver
+from paredown.search.study.select import learnt
+from paredown.search.study.session import Session
 from paredown.search.trials.uniform import uniform_plan
 from paredown.search.workbench.environment import environment
 from paredown.search.workbench.survey import survey

@@ -14,10 +14,10 @@ import numpy as np
 
 from paredown.evaluators.quality import Quality
 from paredown.search.samplers import Proposal, Question
-from paredown.search.select import learnt
 from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.sensitivity.sensitivity import estimated
 from paredown.search.solver.solver import Solver
+from paredown.search.study.select import learnt
 from paredown.search.trial import Record
 from paredown.search.trials.first_plans import seed_plans
 from paredown.search.trials.race import Race, TrialLog

@@ -33,7 +33,7 @@ from paredown.search.finalists.rebuild import Rebuilder
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.outcome.plan_files import publish
 from paredown.search.report.report import write_report
-from paredown.search.study_folder import finished, tidy
+from paredown.search.study.folder import finished, tidy
 from paredown.space.plan_file import PlanFile
 from paredown.space.study_file import StudyFile
 from paredown.space.system.temporary import UNFINISHED

@@ -19,10 +19,10 @@ from paredown.compressors.numerics.group_removal import surgery
 from paredown.compressors.numerics.hessian import hessian
 from paredown.compressors.original.weights_digest import Digests
 from paredown.compressors.rounding.gptq import inverse_factor
-from paredown.search.select import select_plan
 from paredown.search.sensitivity.measurement_cache import Facts
 from paredown.search.sensitivity.sensitivity import stored_losses
 from paredown.search.sensitivity.stored import read_sensitivity
+from paredown.search.study.select import select_plan
 from paredown.space.choice import parse_choice
 from paredown.space.errors import DamagedError, EvaluationError, StudyError
 from paredown.space.site import Inventory

@@ -15,8 +15,8 @@ from made_study import make_study
 from test_study import SEEDS, content, run
 
 from paredown.search.outcome.outcome import Comparison, Finding, Outcome, Refit, Survival
-from paredown.search.select import select_plan
-from paredown.search.study_folder import finished
+from paredown.search.study.folder import finished
+from paredown.search.study.select import select_plan
 from paredown.search.trials.race import TrialLog
 from paredown.space.errors import StudyError
 from paredown.space.site import Inventory

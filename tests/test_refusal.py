@@ -10,9 +10,9 @@ import toys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paredown.search.impossible_budget import refuse_impossible
 from paredown.search.solver.refusal import refusal
 from paredown.search.solver.solver import Solver
+from paredown.search.study.impossible_budget import refuse_impossible
 from paredown.space.budget import Budget
 from paredown.space.errors import BudgetError
 from paredown.space.plan_file import BaseModelReference, PlanFile

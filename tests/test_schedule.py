@@ -17,11 +17,11 @@ import yaml
 import paredown
 from paredown.evaluators.quality import Quality
 from paredown.progress import Silent
-from paredown.search.limit import check_limit
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.report.verdict import summary_lines
 from paredown.search.samplers import Proposal
-from paredown.search.session import Session
+from paredown.search.study.limit import check_limit
+from paredown.search.study.session import Session
 from paredown.search.trial import Record
 from paredown.search.trials.clock import Clock
 from paredown.search.trials.race import Race, TrialLog

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from made_study import make_study
 
-from paredown.search.select import select_plan
+from paredown.search.study.select import select_plan
 from paredown.space.errors import BudgetError, StudyError
 from paredown.space.plan_file import PlanFile
 from paredown.space.site import Inventory

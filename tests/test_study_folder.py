@@ -11,7 +11,7 @@ import pytest
 from made_study import make_study
 
 from paredown.search.report.verdict import summary_lines
-from paredown.search.study_folder import finished, keep_environment, moved_aside, same_study
+from paredown.search.study.folder import finished, keep_environment, moved_aside, same_study
 from paredown.space.errors import StudyError
 from paredown.space.site import Inventory
 from paredown.space.study_file import StudyFile

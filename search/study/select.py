@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from paredown.search.impossible_budget import refuse_impossible
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.outcome.plan_files import UNITS, calibration_of, measured_file, plan_file
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.solver.limits import decode_limit
 from paredown.search.solver.solver import Losses, Solver
+from paredown.search.study.impossible_budget import refuse_impossible
 from paredown.search.surrogate.features import Basis
 from paredown.search.surrogate.gaussian_process import Surrogate
 from paredown.search.trial import Record, best_within

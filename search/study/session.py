@@ -22,18 +22,18 @@ from paredown.search.finalists.finalists import time_deployed
 from paredown.search.finalists.measurements import MEASUREMENTS, Measurements
 from paredown.search.finalists.missing import UNMEASURED, completion, unmeasured_rival
 from paredown.search.finalists.scored import scored_records
-from paredown.search.impossible_budget import refuse_impossible
-from paredown.search.limit import check_limit
 from paredown.search.outcome.outcome import Outcome, Provisional, stored_outcome
 from paredown.search.outcome.plan_files import publish, unmeasured_file
 from paredown.search.outcome.progress import Progress
 from paredown.search.samplers import Proposal, Question
-from paredown.search.schedule import Schedule
 from paredown.search.sensitivity.lazy_choices import data_free, is_lazy, narrowed
 from paredown.search.sensitivity.sensitivity import Sensitivity, stored_losses
 from paredown.search.solver.limits import decode_limit
 from paredown.search.solver.solver import Solver
-from paredown.search.study_folder import finished, keep_environment, moved_aside, same_study, tidy
+from paredown.search.study.folder import finished, keep_environment, moved_aside, same_study, tidy
+from paredown.search.study.impossible_budget import refuse_impossible
+from paredown.search.study.limit import check_limit
+from paredown.search.study.schedule import Schedule
 from paredown.search.trial import Record, best_within
 from paredown.search.trials.clock import Clock, OutOfTime
 from paredown.search.trials.first_plans import first_plans, seed_plans
