@@ -23,9 +23,9 @@ from paredown.compressors.original.origin import Origin
 from paredown.deploy.card import model_card
 from paredown.deploy.folder import MANIFEST, check_folder, replaced
 from paredown.deploy.formats import formats, write_json
+from paredown.deploy.formats.shards import SHARD_BYTES
 from paredown.deploy.header import read_header
 from paredown.deploy.scored import Written
-from paredown.deploy.shards import SHARD_BYTES
 from paredown.space.choice import Choice
 from paredown.space.errors import OutputError, VerificationError
 from paredown.space.plan import Plan

@@ -43,7 +43,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 import paredown
 from paredown.compressors.original.checkpoint import parameters_of, skeleton
-from paredown.deploy.shards import write_shards
+from paredown.deploy.formats.shards import write_shards
 from paredown.search.workbench.environment import environment
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.study_file import StudyFile

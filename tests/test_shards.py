@@ -18,9 +18,9 @@ from paredown.compressors.original.checkpoint import load_original, parameters_o
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import apply_plan, encoded
+from paredown.deploy.formats.shards import split, write_shards
 from paredown.deploy.header import read_header
 from paredown.deploy.load import load
-from paredown.deploy.shards import split, write_shards
 from paredown.deploy.verify import check_stored
 from paredown.space.errors import CheckpointError, VerificationError
 from paredown.space.tensors import TensorSpec, total_bytes

@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from paredown.deploy.formats import formats, write_json
-from paredown.deploy.shards import write_shards
+from paredown.deploy.formats.shards import write_shards
 from paredown.space.plan import Plan
 from paredown.space.plan_file import choices_of
 from paredown.space.site import Inventory

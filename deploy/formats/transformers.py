@@ -12,7 +12,7 @@ from torch import Tensor
 from paredown.compressors.methods.quantize import Quantize
 from paredown.compressors.model.assemble import reduced_config, renumbering
 from paredown.deploy.formats import formats, write_json
-from paredown.deploy.shards import write_shards
+from paredown.deploy.formats.shards import write_shards
 from paredown.space.layouts import inner
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory
