@@ -143,7 +143,7 @@ def find_plan(
         BudgetError: If no plan meets the budget; the smallest plan is in ``out/best/plan.yaml``.
     """
     began = time.monotonic() if began is None else began  # imports count as part of the run
-    from paredown.progress import Silent
+    from paredown.cli.progress import Silent
     from paredown.question import as_study, with_an_end
     from paredown.search.samplers import samplers
     from paredown.search.sensitivity.estimators import estimators
@@ -227,7 +227,7 @@ def transfer(
         StudyError: If the study or its texts cannot be used.
         CheckpointError: If the model is missing, incomplete or already compressed.
     """
-    from paredown.progress import Silent
+    from paredown.cli.progress import Silent
     from paredown.question import as_study
     from paredown.space.plan_file import PlanFile
     from paredown.transferring import transfer_plan

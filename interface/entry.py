@@ -107,7 +107,7 @@ class _Forgiving(io.FileIO):
 
 
 def _command() -> None:
-    from paredown.cli import app
+    from paredown.cli.commands import app
 
     stop_if_asked()
     app()

@@ -27,9 +27,9 @@ from benchmark_uniform import data_free_choices
 from model_options import model_parser, tokens_asked
 
 import paredown
+from paredown.cli.progress import Silent
 from paredown.evaluators.comparison import ratio
 from paredown.evaluators.sequences import Sequences
-from paredown.progress import Silent
 from paredown.search.finalists.rebuild import Version, rebuilder
 from paredown.search.outcome.outcome import Comparison, Outcome
 from paredown.search.workbench.environment import environment

@@ -23,10 +23,10 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import paredown
+from paredown.cli.progress import Silent
 from paredown.evaluators.comparison import ratio
 from paredown.evaluators.quality import Quality
 from paredown.evaluators.sources import END_OF_TEXT
-from paredown.progress import Silent
 from paredown.search.cost.cost import tokens_of_checks
 from paredown.search.finalists.checks import DRAWS
 from paredown.search.finalists.rebuild import Version, rebuilder

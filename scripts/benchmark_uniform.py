@@ -23,10 +23,10 @@ import torch
 from model_options import model_parser, tokens_asked
 
 import paredown  # noqa: F401 - registers the methods
+from paredown.cli.progress import Silent
 from paredown.compressors.model.sequential import in_order
 from paredown.evaluators.comparison import Ratio, ratio
 from paredown.evaluators.quality import Quality
-from paredown.progress import Silent
 from paredown.search.finalists.checks import DRAWS
 from paredown.search.finalists.rebuild import Rebuilder, Version, rebuilder
 from paredown.search.outcome.outcome import Outcome

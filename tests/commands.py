@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from paredown import cli
+from paredown.cli import commands as cli
 from paredown.entry import exit_code
 
 WORDS = (

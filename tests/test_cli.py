@@ -16,7 +16,7 @@ from commands import call, command, environment, write_study
 from safetensors.torch import load_file, save_file
 
 import paredown
-from paredown import cli
+from paredown.cli import commands as cli
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +292,6 @@ def test_public_surface() -> None:
 
 def test_importing_needs_no_torch(tmp_path: Path) -> None:
     """Help, status and plans are there at once."""
-    program = "import paredown, paredown.cli, sys; print(sorted({'torch', 'transformers', 'optuna', 'pandas'} & set(sys.modules)))"
+    program = "import paredown, paredown.cli.commands, sys; print(sorted({'torch', 'transformers', 'optuna', 'pandas'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import paredown
+from paredown.cli.progress import Silent
 from paredown.compressors.bank.bank import Bank
 from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.evaluators import latency
 from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table, time_models
-from paredown.progress import Silent
 from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan

@@ -10,7 +10,7 @@ import pytest
 import toys
 from rich.console import Console
 
-from paredown.progress import Clock, Live, Plain
+from paredown.cli.progress import Clock, Live, Plain
 from paredown.search.trials.counts import plans_measured, worth
 
 SPACE = toys.toy_space()

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from test_damage import TRIES, flip_codes
 
 import paredown
+from paredown.cli.progress import Silent
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy.scored import check_digests
-from paredown.progress import Silent
 from paredown.search.outcome.outcome import Outcome
 from paredown.space.errors import StudyError, VerificationError
 from paredown.space.plan_file import PlanFile

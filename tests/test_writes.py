@@ -10,8 +10,8 @@ import commands
 import pytest
 
 import paredown
+from paredown.cli.progress import Silent
 from paredown.compressors.tensor_files.record_names import about
-from paredown.progress import Silent
 from paredown.search.cost.writes import writes_of
 from paredown.search.finalists.checks import DRAWS
 from paredown.search.workbench.survey import survey

@@ -11,11 +11,11 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from paredown.cli.wording import duration
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.report.report import Reports
 from paredown.search.trial import Record
 from paredown.search.trials.counts import worth
-from paredown.words import duration
 
 PLAIN_SECONDS = 10.0
 """Shortest time between two plain lines of a step [s]; first lines, last trials and new bests ignore it."""

@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 
 import paredown
-from paredown import signals, words
+from paredown import signals
+from paredown.cli import wording as words
 from paredown.entry import note
 from paredown.inspection import forecast, survey_study
 from paredown.question import demo_question, question_of, with_an_end
@@ -206,7 +207,7 @@ def transfer(
     as_json: Json = False,
 ) -> None:
     """Transfer a plan to another model of its family: adapt it, and compare it there with uniform plans."""
-    from paredown.progress import telling
+    from paredown.cli.progress import telling
 
     question = question_of(study, {"model": model, "data": data, "target": target, "budget": budget, "seed": seed})
     path = out or Path("runs") / "transfer" / f"{Path(question.model).name}.yaml"
@@ -373,7 +374,7 @@ def run_search(
     adopt: bool = False,
 ) -> None:
     """Prints the expected cost, and searches with progress on standard error."""
-    from paredown.progress import telling
+    from paredown.cli.progress import telling
 
     signals.name_best(folder / "best" / "plan.yaml")
     for line in words.of_search(survey_study(with_an_end(question))):
