@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import toys
 
-from paredown.search.contest import Contest, Task
-from paredown.search.enumeration import Enumeration, Enumerator
-from paredown.search.truth import Truth
+from benchmarks.contest import Contest, Task
+from benchmarks.enumeration import Enumeration, Enumerator
+from benchmarks.known_front import Truth
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.errors import StudyError
 from paredown.space.study_file import StudyFile

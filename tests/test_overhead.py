@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import toys
 
-from paredown.search.overhead import PARTS, PROPOSALS, Overhead, measure_overhead, moved, prepared
+from benchmarks.overhead import PARTS, PROPOSALS, Overhead, measure_overhead, moved, prepared
 from paredown.space.plan import Plan
 from paredown.space.study_file import StudyFile, Tokens
 

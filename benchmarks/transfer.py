@@ -1,8 +1,8 @@
 """A plan transferred to another model of its family, compared with uniform plans and a new search.
 
-    python scripts/benchmark_transfer.py --plan runs/tour/best/plan.yaml --model studies/models/demo \\
+    python -m benchmarks.transfer --plan runs/tour/best/plan.yaml --model studies/models/demo \\
         --fine-tune-on TEXT --minutes 2
-    python scripts/benchmark_transfer.py --plan runs/tour/best/plan.yaml --model OTHER --data TEXT
+    python -m benchmarks.transfer --plan runs/tour/best/plan.yaml --model OTHER --data TEXT
 
 With --fine-tune-on, the model is first trained further on every second document of a text, in one thread, for
 --minutes. The other documents are then the data. The plan is transferred with and without measured moves, at its own
@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from model_options import model_parser, tokens_asked
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import paredown
+from benchmarks.model_options import model_parser, tokens_asked
 from paredown.cli.progress import Silent
 from paredown.evaluators.comparison import ratio
 from paredown.evaluators.quality import Quality

@@ -1,6 +1,6 @@
 """One search over all techniques compared with one search per technique, at equal cost.
 
-    OMP_NUM_THREADS=1 python scripts/benchmark_joint.py studies/problems/joint.yaml --runs runs/joint
+    OMP_NUM_THREADS=1 python -m benchmarks.joint studies/problems/joint.yaml --runs runs/joint
 
 A technique is the first step of a choice (`prune` then `quantize` is pruning), or everything that is dropped. Sites
 that a technique does not change are kept. At each budget, the joint search's best plan on the search set is compared
@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from problem import opened, problem_parser
 
+from benchmarks.contest import Contest, Run, Task
+from benchmarks.problem import opened, problem_parser
 from paredown.evaluators.comparison import Ratio, ratio
-from paredown.search.contest import Contest, Run, Task
 from paredown.search.workbench.environment import environment
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.choice import KEEP, Choice, parse_choice

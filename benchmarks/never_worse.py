@@ -1,6 +1,6 @@
 """How often the search's best is worse than the best uniform plan, before and after the guard, over random studies.
 
-    python scripts/benchmark_never_worse.py --model studies/models/demo --out runs/never-worse
+    python -m benchmarks.never_worse --model studies/models/demo --out runs/never-worse
 
 Each pair of a budget and a seed is one study through the public call, without latency. Before the guard, a failure is
 an interval of the search's best relative to the best uniform plan, on the held-out documents, that lies above 1.
@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 from benchmark_uniform import data_free_choices
-from model_options import model_parser, tokens_asked
 
 import paredown
+from benchmarks.model_options import model_parser, tokens_asked
 from paredown.cli.progress import Silent
 from paredown.evaluators.comparison import ratio
 from paredown.evaluators.sequences import Sequences

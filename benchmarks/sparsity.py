@@ -1,6 +1,6 @@
 """One pruning algorithm, three distributions of the same bytes: uniform, by outliers (OWL), by paredown's search.
 
-    OMP_NUM_THREADS=1 python scripts/benchmark_sparsity.py --out runs/benchmark-sparsity
+    OMP_NUM_THREADS=1 python -m benchmarks.sparsity --out runs/benchmark-sparsity
 
 The algorithm is the one whose uniform plan has the lowest loss on the search set. The budget is the uniform plan's
 size to the byte. OWL's two parameters are tuned on the search set. The search chooses for each matrix a sparsity of a
@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from model_options import model_parser, tokens_asked
 
 import paredown  # noqa: F401 - registers the methods
+from benchmarks.contest import Contest, Task
+from benchmarks.model_options import model_parser, tokens_asked
 from paredown.evaluators.comparison import ratio
 from paredown.evaluators.quality import Quality
-from paredown.search.contest import Contest, Task
 from paredown.search.workbench.environment import environment
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.choice import Choice, parse_choice

@@ -1,6 +1,6 @@
 """Search and apply with a model larger than the memory of the process; memory use that does not grow with depth.
 
-    python scripts/benchmark_memory.py
+    python -m benchmarks.memory
 
 Part 1: a Llama with random weights (only shapes matter here) is written to disk in bfloat16, tensor by tensor. Its
 weights in float32, the dtype in which plans are scored, exceed the cap several times. A separate process searches and

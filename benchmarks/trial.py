@@ -1,6 +1,6 @@
 """Overhead of a trial beside its forward passes: swap, bookkeeping and storage, as a share of them.
 
-    python scripts/benchmark_trial.py --model studies/models/demo
+    python -m benchmarks.trial --model studies/models/demo
 
 Runs real trials (`Race`, `TrialLog`, `PlannedModel.swap`, `Teacher.measure`) on a real database in a temporary
 folder. A busy machine changes a share less than a time. Exits 1 if a share is above the limit.
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import paredown  # noqa: F401 - registers the methods
-from paredown.search.overhead import PARTS, Overhead, measure_overhead, prepared
+from benchmarks.overhead import PARTS, Overhead, measure_overhead, prepared
 from paredown.search.workbench.environment import environment
 from paredown.space.study_file import StudyFile, Tokens
 

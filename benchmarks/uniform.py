@@ -1,6 +1,6 @@
 """The search compared with uniform GPTQ of the same bytes, on held-out documents, over several seeds.
 
-    python scripts/benchmark_uniform.py --model studies/models/demo --out runs/benchmark-uniform
+    python -m benchmarks.uniform --model studies/models/demo --out runs/benchmark-uniform
 
 For each bit-width the budget is the size of the uniform plan with groups of 64, to the byte. The embedding is pinned
 to 8 bits in groups of 64 for all. The uniform plan is compressed in order twice. *Sequential* is GPTQ as its authors
@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from model_options import model_parser, tokens_asked
 
 import paredown  # noqa: F401 - registers the methods
+from benchmarks.model_options import model_parser, tokens_asked
 from paredown.cli.progress import Silent
 from paredown.compressors.model.sequential import in_order
 from paredown.evaluators.comparison import Ratio, ratio

@@ -1,7 +1,7 @@
 """Bytes that a search saves at equal held-out loss, compared with uniform plans and gradient-score allocations.
 
-    OMP_NUM_THREADS=1 python scripts/benchmark_savings.py studies/problems/savings.yaml --runs runs/savings
-    OMP_NUM_THREADS=1 python scripts/benchmark_savings.py studies/problems/savings-all.yaml --runs runs/savings-all
+    OMP_NUM_THREADS=1 python -m benchmarks.savings studies/problems/savings.yaml --runs runs/savings
+    OMP_NUM_THREADS=1 python -m benchmarks.savings studies/problems/savings-all.yaml --runs runs/savings-all
 
 The rivals at B bits, all with the same rounding and the same records:
 
@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from problem import budget_of, opened, problem_parser
 
+from benchmarks.contest import Contest, Task
+from benchmarks.problem import budget_of, opened, problem_parser
 from paredown.evaluators.comparison import Saving, saving
-from paredown.search.contest import Contest, Task
 from paredown.search.sensitivity.measurement_cache import facts_of
 from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.sensitivity.sensitivity import estimated

@@ -1,6 +1,6 @@
 """Measures every plan of a small problem and writes its true front beside it.
 
-    OMP_NUM_THREADS=1 python scripts/enumerate_plans.py studies/problems/quantization.yaml
+    OMP_NUM_THREADS=1 python -m benchmarks.enumerate_plans studies/problems/quantization.yaml
 
 The 6,561 plans of that problem take five minutes on one core. A few plans are also measured as a study would, and
 must agree.
@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from problem import front_path, opened, problem_parser
 
-from paredown.search.enumeration import Enumerator
-from paredown.search.truth import Truth
+from benchmarks.enumeration import Enumerator
+from benchmarks.known_front import Truth
+from benchmarks.problem import front_path, opened, problem_parser
 
 CHECKED, CLOSE = 8, 1e-3
 """Number of plans that are also measured as a study would, and greatest relative difference of their losses."""

@@ -1,6 +1,6 @@
 """Time that the frontier sampler takes to propose a plan, on a synthetic model with a random history.
 
-    OMP_NUM_THREADS=1 python scripts/benchmark_proposals.py [trials]
+    OMP_NUM_THREADS=1 python -m benchmarks.proposals [trials]
 
 Model: Llama-shaped, 75 blocks with 4 ties, 12 choices per site, with and without drops; losses as in
 benchmark_solver.py. History: plans of the solver and moves from them, each with the sum of its losses times noise

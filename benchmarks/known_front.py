@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paredown.search.enumeration import Enumeration
+from benchmarks.enumeration import Enumeration
 from paredown.search.pareto import hypervolume, improvements, lower_left
 from paredown.search.workbench.environment import environment
 from paredown.search.workbench.workbench import Workbench

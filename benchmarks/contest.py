@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.known_front import best_points
 from paredown.evaluators.quality import Quality
 from paredown.search.samplers import Proposal, Question
 from paredown.search.sensitivity.measurements import Evidence
@@ -22,7 +23,6 @@ from paredown.search.trial import Record
 from paredown.search.trials.first_plans import seed_plans
 from paredown.search.trials.race import Race, TrialLog
 from paredown.search.trials.uniform import uniform_plans
-from paredown.search.truth import best_points
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.plan import Plan
 from paredown.space.study_file import StudyFile

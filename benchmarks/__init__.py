@@ -1,0 +1,1 @@
+"""What paredown is held against; not in the wheel."""
