@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 import paredown  # noqa: F401 - registers the methods
-from paredown.compressors.statement import runs_as
+from docs.generate.what_runs_where import runs_as
 from paredown.evaluators.comparison import Ratio, ratio
 from paredown.evaluators.quality import Quality
 from paredown.search.workbench.environment import environment

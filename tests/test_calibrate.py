@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import paredown
+from docs.generate.what_runs_where import runs_as
 from paredown.compressors.original.checkpoint import config_sha256
 from paredown.compressors.original.find_sites import inventory_of
-from paredown.compressors.statement import runs_as
 from paredown.deploy.calibrate import ready
 from paredown.space.choice import methods, parse_choice
 from paredown.space.errors import PlanError, StudyError

@@ -15,15 +15,15 @@ import torch
 import yaml
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
+from docs.generate.schema import keys, plan_schema, study_schema
+from docs.generate.what_runs_where import EXAMPLES, rows
 from paredown.compressors.bank.encoding import decode_matrix, encode_matrix
 from paredown.compressors.pruning.pattern import criteria
 from paredown.compressors.rounding.grid import Rounding, roundings
-from paredown.compressors.statement import EXAMPLES, rows
 from paredown.space.choice import methods, parse_choice
 from paredown.space.layouts import matrix_layout
 from paredown.space.plan_file import PlanFile
 from paredown.space.registry import Registry
-from paredown.space.schema import keys, plan_schema, study_schema
 from paredown.space.statistics import Statistics
 from paredown.space.study_file import StudyFile
 from paredown.space.targets.target import targets
@@ -44,15 +44,15 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 def test_tables_and_schemas_are_up_to_date() -> None:
     """What the documentation takes from the code is what the code says now."""
-    assert runpy.run_path(str(ROOT / "scripts" / "write_docs.py"))["check"]() == []
+    assert runpy.run_path(str(ROOT / "docs/generate/__main__.py"))["check"]() == []
 
 
 def test_a_stale_page_is_noticed(tmp_path: Path) -> None:
     """A page that lacks its block, or holds another text in it, is named with the remedy."""
-    script = runpy.run_path(str(ROOT / "scripts" / "write_docs.py"))
+    script = runpy.run_path(str(ROOT / "docs/generate/__main__.py"))
     (tmp_path / "README.md").write_text("<!-- what-runs-where -->\nnothing does\n<!-- end -->\n")
     faults = script["check"](tmp_path)
-    assert "README.md is out of date; run python scripts/write_docs.py" in faults
+    assert "README.md is out of date; run python -m docs.generate" in faults
     assert any(fault.startswith("docs/study.md has no block study-keys; put '<!-- study-keys -->'") for fault in faults)
 
 

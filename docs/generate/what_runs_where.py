@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import paredown.compressors.methods  # noqa: F401 - registers the methods
+from docs.generate.schema import keys, summary
 from paredown.compressors.model.kernels import kernel_of
 from paredown.compressors.pruning.pattern import criteria
 from paredown.compressors.rounding.grid import roundings
 from paredown.space.choice import Choice, methods
 from paredown.space.layouts import choice_members, inner, site_fault
-from paredown.space.schema import keys, summary
 from paredown.space.site import Kind, Member, Site
 from paredown.space.statistics import Statistic
 from paredown.space.targets.target import targets

@@ -1,7 +1,7 @@
 """Writes the generated documentation: Markdown tables between markers, and JSON Schemas for editors.
 
-    python scripts/write_docs.py            writes
-    python scripts/write_docs.py --check    writes nothing; exits 1 and lists what is out of date
+    python -m docs.generate            writes
+    python -m docs.generate --check    writes nothing; exits 1 and lists what is out of date
 
 A block of a Markdown file begins with ``<!-- NAME -->`` and ends with ``<!-- end -->``; the text between them is
 replaced.
@@ -16,12 +16,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from paredown.compressors.statement import descriptions, table
-from paredown.space.schema import keys, plan_schema, study_schema
+from docs.generate.schema import keys, plan_schema, study_schema
+from docs.generate.what_runs_where import descriptions, table
 from paredown.space.study_file import StudyFile
 from paredown.space.system.files import write_atomically
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def study_keys() -> str:
@@ -73,7 +73,7 @@ def check(root: Path = ROOT) -> list[str]:
     stale = [
         path for path, text in texts.items() if (path.read_text(encoding="utf-8") if path.is_file() else "") != text
     ]
-    return faults + [f"{path.relative_to(root)} is out of date; run python scripts/write_docs.py" for path in stale]
+    return faults + [f"{path.relative_to(root)} is out of date; run python -m docs.generate" for path in stale]
 
 
 def main() -> int:
