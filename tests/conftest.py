@@ -11,13 +11,13 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import pico as families
 import pytest
 import torch
 from hypothesis import settings
 
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.space.site import Inventory
+from shared import pico as families
 
 # A busy machine is slow, and that is no failure; the same examples every time, so that a red test stays red.
 settings.register_profile("paredown", deadline=None, derandomize=True, max_examples=60)

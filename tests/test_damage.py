@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from estimated import SEQUENCES, evidence_of, prepared
-from made_study import make_study
 from safetensors.torch import load_file, save_file
 
 from paredown.compressors.calibration.collect import collect
@@ -28,6 +26,8 @@ from paredown.space.errors import DamagedError, EvaluationError, StudyError
 from paredown.space.site import Inventory
 from paredown.space.statistics import Statistics
 from paredown.space.system.files import read_json, write_json
+from shared.estimated import SEQUENCES, evidence_of, prepared
+from shared.made_study import make_study
 
 Folder = Callable[[str], Path]
 TRIES = 20

@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import call
-from made_study import make_study
-from test_study import SEEDS, content, run
 
 from paredown.search.outcome.outcome import Comparison, Finding, Outcome, Refit, Survival
 from paredown.search.study.folder import finished
@@ -21,6 +18,9 @@ from paredown.search.trials.race import TrialLog
 from paredown.space.errors import StudyError
 from paredown.space.site import Inventory
 from paredown.space.study_file import StudyFile
+from shared.commands import call
+from shared.made_study import make_study
+from tests.search.trials.test_race import SEEDS, content, run
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ from paredown.space.registry import Registry
 from paredown.space.statistics import Statistics
 from paredown.space.study_file import StudyFile
 from paredown.space.targets.target import targets
+from shared import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 

@@ -14,9 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-import toys
 import yaml
-from commands import command, environment
 
 import paredown
 from paredown.compressors.bank.bank import Bank
@@ -28,6 +26,8 @@ from paredown.space.errors import PlanError, StudyError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile
 from paredown.space.study_file import StudyFile
+from shared import toys
+from shared.commands import command, environment
 
 Folder = Callable[[str], Path]
 TRIALS = 20

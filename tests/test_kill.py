@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from commands import environment
+from shared import ROOT
+from shared.commands import environment
 
 
 def test_a_kill_makes_no_difference(tmp_path: Path) -> None:
     """Before one in ten changes of the last step; `scripts/kill_everywhere` has all of them, and those of whole searches."""
-    command = [sys.executable, Path(__file__).with_name("killing.py"), "publish", tmp_path, "10"]
-    paths = {"PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, ROOT / "tests/shared/killing.py", "publish", tmp_path, "10"]
+    paths = {"PYTHONPATH": str(ROOT / "tests")}
     result = subprocess.run(command, capture_output=True, text=True, env=environment() | paths, check=False)
     assert result.returncode == 0, result.stderr
     assert "the same folder after each" in result.stdout

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import paredown
+from shared import ROOT
 
-ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "space": set(),
     "compressors": {"space"},

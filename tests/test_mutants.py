@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import runpy
 import tomllib
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from shared import ROOT
+
 MUTANTS = tomllib.loads((ROOT / "tests" / "mutants.toml").read_text())["mutant"]
 mutated = runpy.run_path(str(ROOT / "scripts" / "try_mutants.py"))["mutated"]
 

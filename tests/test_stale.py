@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import toys
 from safetensors.torch import load_file, save_file
-from test_damage import TRIES, flip_codes
 
 import paredown
 from paredown.cli.progress import Silent
@@ -20,6 +18,8 @@ from paredown.deploy.scored import check_digests
 from paredown.search.outcome.outcome import Outcome
 from paredown.space.errors import StudyError, VerificationError
 from paredown.space.plan_file import PlanFile
+from shared import toys
+from tests.test_damage import TRIES, flip_codes
 
 Folder = Callable[[str], Path]
 GPTQ = "quantize bits={} group_size=32 algorithm=gptq"

@@ -1,0 +1,274 @@
+"""One plan after the other in one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from paredown.compressors.bank.bank import Bank
+from paredown.compressors.bank.encoding import norm_names
+from paredown.compressors.calibration.collect import collect
+from paredown.compressors.model.planned_model import PlannedModel
+from paredown.compressors.original.checkpoint import config_of, is_placeholder, load_original, parameters_of
+from paredown.compressors.original.find_sites import blocks_of, inventory_of
+from paredown.compressors.original.lazy_weights import Weights, open_original
+from paredown.deploy import verify_process
+from paredown.deploy.apply import encoded
+from paredown.deploy.verify import scored_model
+from paredown.space.choice import Choice, parse_choice
+from paredown.space.plan import Plan
+from paredown.space.site import Site
+from shared import strategies
+
+Folder = Callable[[str], Path]
+NAMES = ("llama", "gpt2", "opt", "bert", "qwen2")
+METHODS = {"ffn": "prune-neurons sparsity=0.5", "attention": "prune-heads sparsity=0.5"}
+TOKENS = torch.randint(2, 128, (2, 20), generator=torch.Generator().manual_seed(0))
+
+
+def planned_model(folder: Path, bank: Path) -> PlannedModel:
+    model = load_original(folder)
+    parameters = {name: tensor.detach() for name, tensor in parameters_of(model).items()}
+    return PlannedModel(model, inventory_of(folder), Bank(bank, parameters))
+
+
+def streamed_model(folder: Path, bank: Path) -> PlannedModel:
+    model, weights = open_original(folder, config_of(folder), memory_bytes=1)
+    return PlannedModel(model, inventory_of(folder), Bank(bank, weights, cache_bytes=0))
+
+
+@torch.no_grad()
+def states(planned: PlannedModel) -> Tensor:
+    return verify_process.states(planned.model, TOKENS, causal=planned.inventory.causal)
+
+
+@torch.no_grad()
+def fresh(folder: Path, plan: Plan, planned: PlannedModel) -> Tensor:
+    """Of the original, loaded anew, with the plan's weights written into it."""
+    model, inventory = load_original(folder), planned.inventory
+    tensors = encoded(inventory, plan, dict(parameters_of(model)), planned.bank.tensors)
+    return verify_process.states(scored_model(model, inventory, plan, tensors), TOKENS, causal=inventory.causal)
+
+
+@pytest.mark.parametrize("make", [planned_model, streamed_model])
+@pytest.mark.parametrize("name", NAMES)
+def test_from_any_plan_to_any_other(
+    pico: Folder, tmp_path: Path, name: str, make: Callable[[Path, Path], PlannedModel]
+) -> None:
+    """The logits are exactly those of a freshly loaded model with these weights, whatever plans came before."""
+    planned = make(pico(name), tmp_path)
+
+    @settings(max_examples=3)
+    @given(st.lists(strategies.plans(planned.inventory), min_size=1, max_size=2))
+    def law(plans: list[Plan]) -> None:
+        for plan in plans:
+            planned.swap(plan)
+            assert torch.equal(states(planned), fresh(pico(name), plan, planned))
+        planned.swap(Plan())
+        assert torch.equal(states(planned), original)
+
+    original = states(planned)
+    law()
+
+
+@pytest.mark.parametrize("make", [planned_model, streamed_model])
+@pytest.mark.parametrize("name", NAMES)
+def test_drops_and_narrow_networks_come_and_go(
+    pico: Folder, tmp_path: Path, name: str, make: Callable[[Path, Path], PlannedModel]
+) -> None:
+    """Every order of a dropped block, a network without half of its neurons, and its matrices by themselves."""
+    planned = make(pico(name), tmp_path)
+    inventory = planned.inventory
+    block = next(site for site in inventory.parents if site.kind == "block" and site.block == 0)
+    network = next(site for site in inventory.parents if site.kind == "ffn" and site.block == 0)
+    four, narrow, drop = (
+        parse_choice(text) for text in ("quantize bits=4", "prune-neurons sparsity=0.5 then quantize bits=4", "drop")
+    )
+    plans = [
+        Plan(),
+        Plan.of(inventory, {block.name: drop}),
+        Plan.of(inventory, {network.name: narrow}),
+        Plan.of(inventory, dict.fromkeys(network.covers, four)),
+    ]
+    expected = [fresh(pico(name), plan, planned) for plan in plans]
+    assert len({float(state.sum()) for state in expected}) == 4
+    for before in range(4):
+        for after in range(4):
+            for index in (before, after):
+                planned.swap(plans[index])
+            assert torch.equal(states(planned), expected[after]), (before, after)
+
+
+def test_only_what_differs_is_touched(pico: Folder, tmp_path: Path) -> None:
+    planned = planned_model(pico("llama"), tmp_path)
+    sites = [site for site in planned.inventory.leaves if site.kind == "linear"]
+    four, eight = parse_choice("quantize bits=4"), parse_choice("quantize bits=8")
+    plan = Plan.of(planned.inventory, {site.name: four for site in sites})
+    assert planned.swap(plan) == len(sites)
+    assert planned.swap(plan) == 0
+    before = {name: p.data_ptr() for name, p in planned.model.named_parameters()}
+    assert planned.swap(Plan.of(planned.inventory, {**dict(plan.entries), sites[2].name: eight})) == 1
+    changed = {name for name, p in planned.model.named_parameters() if p.data_ptr() != before[name]}
+    assert changed == {f"{sites[2].name}.weight"}
+    dropped = Plan.of(
+        planned.inventory, {**dict(plan.entries), sites[2].name: eight, "model.layers.1": parse_choice("drop")}
+    )
+    assert planned.swap(dropped) == 1
+
+
+def test_neither_bank_nor_original_changes(pico: Folder, tmp_path: Path) -> None:
+    """Parameters are exchanged, never written into."""
+    planned = planned_model(pico("llama"), tmp_path)
+    before = {name: tensor.clone() for name, tensor in planned.bank.parameters.items()}
+    site = planned.inventory.leaves[1]
+    four = parse_choice("quantize bits=4")
+    planned.swap(Plan.of(planned.inventory, {site.name: four}))
+    planned.swap(Plan.of(planned.inventory, {site.name: parse_choice("quantize bits=2")}))
+    assert all(torch.equal(before[name], tensor) for name, tensor in planned.bank.parameters.items())
+    planned.swap(Plan())
+    assert all(torch.equal(before[name], tensor) for name, tensor in parameters_of(planned.model).items())
+
+
+@pytest.mark.parametrize("make", [planned_model, streamed_model])
+def test_a_norm_that_a_choice_changed_is_put_back(
+    pico: Folder, tmp_path: Path, make: Callable[[Path, Path], PlannedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever comes after the choice at its site: another choice, the site's leaves, or nothing; the other site's norm stays."""
+    planned = make(pico("llama"), tmp_path)
+    bank, inventory = planned.bank, planned.inventory
+    sites = [site for site in inventory.parents if site.block == 0 and norm_names(site)]
+    assert {site.kind for site in sites} == {"attention", "ffn"}
+    decoded = bank.decoded
+
+    def with_norm(site: Site, choice: Choice) -> dict[str, Tensor]:
+        values = dict(decoded(site, choice))
+        if site.structured and "bits=4" in str(choice):
+            values |= {name: 2 * bank.parameters[name].float() for name in norm_names(site)}
+        return values
+
+    monkeypatch.setattr(bank, "decoded", with_norm)
+    original = states(planned)
+    for site, other in (sites, sites[::-1]):
+        four, three = (parse_choice(f"{METHODS[site.kind]} then quantize bits={bits}") for bits in (4, 3))
+        beside = {other.name: parse_choice(f"{METHODS[other.kind]} then quantize bits=4")}
+        leaf = {site.covers[0]: parse_choice("quantize bits=8")}
+        for after in ({}, {site.name: three}, leaf, beside):
+            plan = Plan.of(inventory, after)
+            planned.swap(plan)
+            expected = states(planned)
+            planned.swap(Plan.of(inventory, {site.name: four, **beside}))
+            assert not torch.equal(states(planned), expected)
+            planned.swap(plan)
+            assert torch.equal(states(planned), expected), (site.kind, after)
+    planned.swap(Plan())
+    assert torch.equal(states(planned), original)
+
+
+def test_a_swap_that_was_interrupted_is_not_taken_for_whole(
+    pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it stopped, the next plan is put in place whole: matrices, norms, and the list of blocks."""
+    planned = planned_model(pico("llama"), tmp_path)
+    inventory = planned.inventory
+    original = states(planned)
+    networks = [site for site in inventory.parents if site.kind == "ffn"]
+    awq, four = parse_choice("awq then quantize bits=4 group_size=16"), parse_choice("quantize bits=4")
+    planned.bank.statistics = collect(
+        planned.model, inventory, TOKENS, torch.ones_like(TOKENS), tmp_path / "statistics"
+    )
+    before = Plan.of(inventory, {networks[0].name: awq})
+    after = Plan.of(inventory, {**dict.fromkeys(networks[0].covers, four), "model.layers.1": parse_choice("drop")})
+    put, expected = planned._put, []
+    for plan in (before, after):
+        planned.swap(plan)
+        expected.append(states(planned))
+    for stop in range(1, 8):
+        planned.swap(before)
+        written = []
+
+        def some(values: Mapping[str, Tensor], stop: int = stop, written: list[str] = written) -> None:
+            for name, value in values.items():
+                if len(written) == stop:
+                    raise KeyboardInterrupt
+                written.append(name)
+                put({name: value})
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(planned, "_put", some)
+            planned.swap(after)
+        for plan, wanted in ((Plan(), original), (after, expected[1]), (before, expected[0])):
+            planned.swap(plan)
+            assert torch.equal(states(planned), wanted), stop
+
+
+def blocks(planned: PlannedModel) -> list[Tensor]:
+    return [parameter for block in blocks_of(planned.model)[1] for parameter in block.parameters()]
+
+
+def fail(*_: object) -> None:
+    raise ValueError("stopped")
+
+
+def test_a_streamed_block_has_weights_only_while_it_runs(pico: Folder, tmp_path: Path) -> None:
+    """One block at a time; after an error, too, nothing is left in place, and the next pass is as any other."""
+    planned = streamed_model(pico("llama"), tmp_path)
+    assert planned.streamed and isinstance(planned.bank.parameters, Weights)
+    expected = states(planned_model(pico("llama"), tmp_path))
+    seen = []
+
+    def count(*_: object) -> None:
+        seen.append([any(not is_placeholder(p) for p in block.parameters()) for block in blocks_of(planned.model)[1]])
+
+    hooks = [block.mlp.register_forward_hook(count) for block in blocks_of(planned.model)[1]]  # type: ignore[operator,union-attr]
+    assert torch.equal(states(planned), expected)
+    assert seen == [[True, False], [False, True]]
+    assert all(map(is_placeholder, blocks(planned)))
+    failing = blocks_of(planned.model)[1][1].mlp.register_forward_pre_hook(fail)  # type: ignore[operator,union-attr]
+    with pytest.raises(ValueError, match="stopped"):
+        states(planned)
+    assert all(map(is_placeholder, blocks(planned)))
+    for hook in (failing, *hooks):
+        hook.remove()
+    assert torch.equal(states(planned), expected)
+
+
+def test_streamed_blocks_take_the_same_memory_one_after_the_other(pico: Folder, tmp_path: Path) -> None:
+    """Of whatever kind the passes are; a gradient, which needs all blocks at once, is NaN."""
+    planned = streamed_model(pico("llama"), tmp_path)
+    places: list[set[int]] = []
+
+    def note(block: nn.Module, *_: object) -> None:
+        places.append({parameter.data_ptr() for parameter in block.parameters() if parameter.dim() == 2})
+
+    hooks = [block.mlp.register_forward_hook(partial(note, block)) for block in blocks_of(planned.model)[1]]  # type: ignore[operator,union-attr]
+    states(planned)
+    for hook in hooks:
+        hook.remove()
+    assert len(places) == 2 and len(places[0]) == 7 and places[0] == places[1]
+    failing = blocks_of(planned.model)[1][0].mlp.register_forward_pre_hook(fail)  # type: ignore[operator,union-attr]
+    with torch.inference_mode(), pytest.raises(ValueError, match="stopped"):
+        planned.model(input_ids=TOKENS)
+    failing.remove()
+    states(planned)  # writes where the other kind of pass has left its memory
+    embedded = torch.randn(1, 5, planned.model.config.hidden_size, requires_grad=True)
+    planned.model(inputs_embeds=embedded).logits.sum().backward()
+    assert embedded.grad is not None and embedded.grad.isnan().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_statistics_of_a_streamed_model_are_the_same(pico: Folder, tmp_path: Path, name: str) -> None:
+    found = []
+    for make, place in ((planned_model, "resident"), (streamed_model, "streamed")):
+        planned = make(pico(name), tmp_path)
+        collect(planned.model, planned.inventory, TOKENS, torch.ones_like(TOKENS), tmp_path / place)
+        found.append({path.name: path.read_bytes() for path in (tmp_path / place).iterdir()})
+    assert found[0] == found[1]
+    assert len(found[0]) > 2

@@ -1,0 +1,170 @@
+"""Evolution by level switches, chosen in steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+import optuna
+import pytest
+
+from paredown.search.samplers import Question, samplers
+from paredown.search.samplers.evopress import OFFSPRING, SURVIVORS
+from paredown.search.trial import Record, best_within
+from paredown.space.plan import Plan
+from shared import toys
+
+BITS = [f"quantize bits={bits}" for bits in (2, 3, 4, 6, 8)]
+SPACE = toys.toy_space(blocks=4, max_drops=1, choices={"linear": BITS})
+QUESTION = replace(toys.question_of(SPACE, share=0.3), sequences=16)
+NAMES = ["evopress", "evopress-solver"]
+World = Callable[[Plan], Sequence[float]]
+
+
+def trial(number: int) -> optuna.Trial:
+    """Of which the sampler reads the number alone."""
+    return cast(optuna.Trial, optuna.trial.FixedTrial({}, number))
+
+
+def world(plan: Plan) -> Sequence[float]:
+    """Loss of each sequence: no two see a site alike."""
+    return [
+        sum(
+            QUESTION.losses[s.name, c] * (1 + 0.5 * np.sin(place * 7 + len(s.name) + ord(s.name[-1])))
+            for s, c in plan.decided(SPACE.inventory)
+        )
+        for place in range(16)
+    ]
+
+
+def measured(plan: Plan, number: int, name: str, count: int | None, label: str = "") -> Record:
+    sums = tuple(world(plan))[:count]
+    record = toys.record_of(SPACE, plan, float(np.mean(sums)), number)
+    return replace(record, origin=name, label=label, sequences=sums, whole=count is None)
+
+
+def evolved(name: str, length: int, records: Sequence[Record] = (), question: Question = QUESTION) -> list[Record]:
+    sampler, history = samplers[name](question), list(records)
+    while len(history) < length:
+        asked = sampler.propose(trial(len(history)), history)
+        history.append(measured(asked.plan, len(history), name, asked.sequences, asked.label))
+    return history
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def history(request: pytest.FixtureRequest) -> list[Record]:
+    return evolved(request.param, 120)
+
+
+def test_offspring_are_measured_in_steps(history: list[Record]) -> None:
+    """All on an eighth, the best four of them on half, the best two of those on all; the best of these and their parent is next."""
+    generations = [[r for r in history if r.label == f"generation {number}"] for number in range(1, 5)]
+    for before, records in zip(
+        [[r for r in history if r.label == "generation 0"], *generations], generations, strict=False
+    ):
+        steps = [[r for r in records if len(r.sequences) == count] for count in (2, 8, 16)]
+        assert [len(step) for step in steps] == [OFFSPRING, *SURVIVORS[:2]]
+        for step, following in zip(steps, steps[1:], strict=False):
+            best = sorted(step, key=lambda record: sum(record.sequences))[: len(following)]
+            assert {record.plan for record in best} == {record.plan for record in following}
+        assert before
+
+
+def test_each_generation_descends_from_the_best_so_far(history: list[Record]) -> None:
+    """Elitism: the best plan that was measured on all sequences is but a few levels away."""
+    last = max(int(r.label.split()[1]) for r in history)
+    for number in range(2, last + 1):
+        first = next(place for place, r in enumerate(history) if r.label == f"generation {number}")
+        parent = min((r for r in history[:first] if r.whole), key=lambda r: r.loss).plan
+        children = [r.plan for r in history if r.label == f"generation {number}" and len(r.sequences) == 2]
+        switched = [
+            c
+            for c in children
+            if {s.name for s, _ in c.decided(SPACE.inventory)} == {s.name for s, _ in parent.decided(SPACE.inventory)}
+        ]
+        assert switched
+        shared = [sum(c[s.name] == parent[s.name] for s, _ in parent.decided(SPACE.inventory)) for c in switched]
+        assert max(shared) >= len(list(parent.decided(SPACE.inventory))) - 3
+
+
+def test_every_plan_is_allowed_and_within_the_budget(history: list[Record]) -> None:
+    assert all(SPACE.allows(record.plan) and record.size_bytes <= QUESTION.budget_bytes for record in history)
+    assert len({(record.plan, len(record.sequences)) for record in history}) == len(history)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sampler_made_anew_goes_on_alike(name: str) -> None:
+    """At every step of the funnel; another seed does not."""
+    whole = evolved(name, 60)
+    for cut in (1, 7, 17, 21, 23, 40, 59):
+        asked = samplers[name](QUESTION).propose(trial(cut), whole[:cut])
+        assert (asked.plan, asked.label) == (whole[cut].plan, whole[cut].label)
+    other = evolved(name, 60, question=replace(QUESTION, seed=1))
+    assert [r.plan for r in other] != [r.plan for r in whole]
+
+
+def test_an_other_history_is_read_from_its_beginning() -> None:
+    """What a sampler was asked before does not matter."""
+    sampler = samplers["evopress"](QUESTION)
+    whole = evolved("evopress", 50)
+    for cut in (49, 3, 30):
+        assert sampler.propose(trial(cut), whole[:cut]).plan == whole[cut].plan
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evolution_gains(name: str) -> None:
+    """On what it was started from, within few generations, and ends near the best plan that there is."""
+    found = evolved(name, 250)
+    first = next(record for record in found if record.whole)
+    best = best_within([record for record in found if record.whole], QUESTION.budget_bytes)
+    bound = toys.sum_of(SPACE, QUESTION.solver.solve(QUESTION.losses, QUESTION.budget_bytes), QUESTION.losses)
+    assert best is not None and best.loss < first.loss
+    assert best.loss < 1.3 * bound
+
+
+def test_it_starts_from_the_best_uniform_plan_that_fits() -> None:
+    """Unless a plan that is uniform but for the last bytes is better; what exceeds the budget or is no uniform plan is no start."""
+    plans = [
+        QUESTION.solver.solve(QUESTION.losses, budget) for budget in (QUESTION.budget_bytes, 3 * QUESTION.budget_bytes)
+    ]
+    seeds = [measured(plan, number, "uniform", None) for number, plan in enumerate(plans)]
+    history = evolved("evopress", 40, seeds)
+    first = next(r for r in history if r.label == "generation 1")
+    assert first.plan not in plans
+    assert (
+        min(
+            (r for r in history[: first.number] if r.whole and r.size_bytes <= QUESTION.budget_bytes),
+            key=lambda r: r.loss,
+        )
+        == seeds[0]
+    )
+    shared = [r.plan for r in history if r.label == "generation 1"]
+    assert any(sum(a != b for a, b in zip(plan.entries, plans[0].entries, strict=False)) <= 4 for plan in shared)
+
+
+def test_what_failed_is_taken_for_the_worst() -> None:
+    """And not asked for again."""
+    sampler, history, failed = samplers["evopress"](QUESTION), list[Record](), frozenset[Plan]()
+    for number in range(80):
+        asked = sampler.propose(trial(number), history, failed)
+        assert asked.plan not in failed
+        if number % 5 == 3:
+            failed |= {asked.plan}
+        else:
+            history.append(measured(asked.plan, number, "evopress", asked.sequences))
+    assert max(len(r.sequences) for r in history) == 16
+
+
+def test_a_space_without_a_second_plan_is_searched_to_its_end() -> None:
+    space = toys.toy_space(
+        max_drops=0, choices={"linear": ["keep"], "embedding": ["keep"], "ffn": ["keep"], "block": ["keep"]}
+    )
+    question = toys.question_of(space, share=1.0)
+    for name in NAMES:
+        sampler = samplers[name](question)
+        only = sampler.propose(trial(0), [])
+        assert only.sequences is None
+        record = toys.record_of(space, only.plan, 1.0)
+        assert sampler.propose(trial(1), [record]).label == "nothing new to try"

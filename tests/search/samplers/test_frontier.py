@@ -1,0 +1,208 @@
+"""Our own sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import cast
+
+import numpy as np
+import optuna
+import pytest
+from scipy.stats import norm
+
+from paredown.search.pareto import hypervolume
+from paredown.search.samplers import Proposal, Question, samplers
+from paredown.search.solver.solver import Losses, Solver
+from paredown.search.surrogate.gaussian_process import Surrogate
+from paredown.search.trial import Record
+from paredown.space.choice import Choice
+from paredown.space.plan import Plan
+from shared import toys
+
+SPACE = toys.toy_space(blocks=3, choices={"linear": [f"quantize bits={bits}" for bits in (2, 3, 4, 6, 8)]})
+QUESTION = toys.question_of(SPACE, share=0.35)
+
+
+def trial(number: int) -> optuna.Trial:
+    """Of which the sampler reads the number alone."""
+    return cast(optuna.Trial, optuna.trial.FixedTrial({}, number))
+
+
+def truth(seed: int = 2) -> toys.Losses:
+    """A world that is not what was predicted."""
+    generator = np.random.default_rng(seed)
+    return {pair: loss * generator.lognormal(0, 0.6) for pair, loss in QUESTION.losses.items()}
+
+
+def history(length: int, *, question: Question = QUESTION, seeds: Sequence[Plan] = ()) -> list[Record]:
+    """Trials of the plans that are proposed; the sequences of a plan lose unequally."""
+    sampler, true = samplers["frontier"](question), truth()
+    records: list[Record] = []
+    for number in range(length):
+        proposal = (
+            Proposal(plan=seeds[number], label="") if number < len(seeds) else sampler.propose(trial(number), records)
+        )
+        loss = toys.sum_of(SPACE, proposal.plan, true) + 1e-4
+        generator = np.random.default_rng(len(str(proposal.plan)))
+        parts = loss * generator.lognormal(0, 0.1, question.sequences)
+        read = tuple(parts[: proposal.sequences].tolist())
+        record = toys.record_of(SPACE, proposal.plan, float(np.mean(read)), number)
+        records.append(replace(record, sequences=read, whole=len(read) == question.sequences))
+    return records
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Record]:
+    return history(40)
+
+
+def test_no_plan_is_proposed_twice(records: list[Record]) -> None:
+    assert len({record.plan for record in records}) == len(records)
+    assert all(SPACE.allows(record.plan) for record in records)
+
+
+def test_it_follows_from_seed_number_and_history(records: list[Record]) -> None:
+    """Also from a sampler made anew; another seed proposes other plans."""
+
+    def proposals(seed: int) -> list[Proposal]:
+        return [
+            samplers["frontier"](replace(QUESTION, seed=seed)).propose(trial(n), records[:n]) for n in range(0, 40, 5)
+        ]
+
+    assert proposals(0) == proposals(0) != proposals(1)
+    assert [proposal.plan for proposal in proposals(0)] == [record.plan for record in records[::5]]
+
+
+def test_it_says_what_it_expects_to_gain(records: list[Record]) -> None:
+    """Of a new plan for the budget, less as more is known; nothing where there is nothing to compare with, or along the front."""
+    sampler = samplers["frontier"](QUESTION)
+    gains = [sampler.propose(trial(n), records[:n]).expected_gain for n in range(40)]
+    assert gains[0] is None
+    told = [gain for gain in gains[1:] if gain is not None]
+    assert len(told) == 39
+    assert min(told) >= 0
+    assert np.mean(told[-10:]) < np.mean(told[:10])
+    front = samplers["frontier"](replace(QUESTION, focus="front"))
+    assert all(front.propose(trial(n), records[:n]).expected_gain is None for n in range(0, 40, 10))
+
+
+def test_all_effort_goes_to_the_budget(records: list[Record]) -> None:
+    """As long as there is something new, and the plans found are better than the first."""
+    sizes = np.array([record.size_bytes for record in records[:12]])
+    assert (sizes <= QUESTION.budget_bytes).all()
+    assert sizes.min() > 0.7 * QUESTION.budget_bytes
+    assert min(record.loss for record in records) < records[0].loss
+
+
+def test_the_whole_front_is_covered() -> None:
+    """Better than by as many random plans."""
+    question = replace(QUESTION, focus="front")
+    ends = [QUESTION.solver.smallest(), QUESTION.solver.solve(QUESTION.losses, SPACE.inventory.original_bytes)]
+    found = history(30, question=question, seeds=ends)
+    generator = np.random.default_rng(0)
+    corner = (float(max(r.size_bytes for r in found)) + 1, float(np.log(max(r.loss for r in found))) + 1)
+
+    def volume(records: list[Record]) -> float:
+        return hypervolume([(record.size_bytes, float(np.log(record.loss))) for record in records], corner)
+
+    budgets = generator.uniform(ends[0].size_bytes(SPACE.inventory), corner[0], 30).astype(int).tolist()
+    drawn = [
+        QUESTION.solver.solve({pair: generator.lognormal() for pair in QUESTION.losses}, budget) for budget in budgets
+    ]
+    random = [toys.record_of(SPACE, plan, toys.sum_of(SPACE, plan, truth()) + 1e-4) for plan in [*ends, *drawn]]
+    assert volume(found) > 1.1 * volume(random)
+    assert len({record.plan for record in found}) == len(found)
+
+
+def test_the_largest_steps_of_the_front_are_filled() -> None:
+    """What is solved for under the mean lies within a step that leaves more room below it than most."""
+    question = replace(QUESTION, focus="front")
+    budgets = np.geomspace(
+        question.solver.size_bytes(question.solver.smallest()), SPACE.inventory.original_bytes, 60
+    ).astype(int)
+    plans = question.solver.front(truth(), budgets.tolist())
+    records = [toys.record_of(SPACE, plan, toys.sum_of(SPACE, plan, truth()) + 1e-4, n) for n, plan in enumerate(plans)]
+    steps = sorted(
+        pairwise(records),
+        key=lambda step: (step[0].size_bytes - step[1].size_bytes) * np.log(step[0].loss / step[1].loss),
+    )
+    large = [(lower.size_bytes, upper.size_bytes) for lower, upper in steps[: len(steps) // 2]]
+    sampler = samplers["frontier"](question)
+    found = [sampler.propose(trial(len(records) + n), records) for n in range(30)]
+    sizes = [
+        proposal.plan.size_bytes(SPACE.inventory)
+        for proposal in found
+        if proposal.label == "solved under the posterior mean"
+    ]
+    assert len(sizes) > 5
+    assert all(any(lower < size < upper for lower, upper in large) for size in sizes)
+
+
+def test_the_solver_is_given_the_losses_of_its_budget(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a choice loses depends on how small the plan is."""
+    sizes: dict[int, int] = {}
+    solved: list[tuple[int, int]] = []
+    expected, draw, solve = Surrogate.expected, Surrogate.draw, Solver.solve
+
+    def noted(losses: dict[tuple[str, Choice], float], size: int) -> dict[tuple[str, Choice], float]:
+        sizes[id(losses)] = size
+        kept.append(losses)
+        return losses
+
+    def solving(solver: Solver, losses: Losses, budget: int) -> Plan:
+        if id(losses) in sizes:
+            solved.append((budget, sizes[id(losses)]))
+        return solve(solver, losses, budget)
+
+    kept: list[Losses] = []
+    monkeypatch.setattr(Surrogate, "expected", lambda self, size: noted(expected(self, size), size))
+    monkeypatch.setattr(Surrogate, "draw", lambda self, generator, size: noted(draw(self, generator, size), size))
+    monkeypatch.setattr(Solver, "solve", solving)
+    samplers["frontier"](replace(QUESTION, focus="front")).propose(trial(40), records)
+    assert len({budget for budget, _ in solved}) > 4
+    assert all(budget == size for budget, size in solved)
+
+
+def test_a_plan_climbs_the_rungs() -> None:
+    """Candidates are measured on a quarter of the sequences; those that may be the best, on all of them."""
+    question = replace(QUESTION, sequences=16)
+    found = history(40, question=question)
+    short = [record for record in found if not record.whole]
+    whole = [record for record in found if record.whole]
+    assert {len(record.sequences) for record in short} == {4}
+    assert len(whole) < len(short)
+    promoted = [record for record in whole if any(record.plan == other.plan for other in short)]
+    assert promoted
+    climb = samplers["frontier"](question).propose(trial(promoted[0].number), found[: promoted[0].number])
+    assert (climb.plan, climb.expected_gain) == (promoted[0].plan, None)  # that was said when the plan was new
+    assert min(record.loss for record in promoted) < 1.1 * min(record.loss for record in found)
+    assert len({(record.plan, record.whole) for record in found}) == len(found)
+
+
+@pytest.mark.parametrize(("chance", "climbs"), [(0.05, False), (0.12, False), (0.3, True), (0.6, True)])
+def test_a_plan_climbs_if_it_is_likely_enough_to_be_better(chance: float, climbs: bool) -> None:
+    """One chance in ten to beat the best plan is not worth a whole trial, one in three is; what the rung tells of the whole set scatters
+    as it does among plans that were measured on both."""
+    question = replace(QUESTION, sequences=16)
+    plans = question.solver.front(truth(), (np.linspace(0.6, 1.0, 30) * question.budget_bytes).astype(int).tolist())
+    scatter = np.tile([0.1, -0.1], 4)
+    records = []
+    for number, (plan, shift) in enumerate(zip(plans, scatter, strict=False)):
+        parts = (*[1.0 + 0.01 * number] * 4, *[float((4 * np.exp(shift) - 1) / 3 * (1.0 + 0.01 * number))] * 12)
+        records.append(replace(toys.record_of(SPACE, plan, float(np.mean(parts)), number), sequences=parts))
+    ratios = [np.log(record.loss / sum(record.sequences[:4])) for record in records]
+    log_loss = np.log(min(record.loss for record in records)) - np.std(ratios, ddof=1) * norm.ppf(chance)
+    part = float(np.exp(log_loss - np.mean(ratios))) / 4
+    low = replace(toys.record_of(SPACE, plans[len(records)], part, len(records)), sequences=(part,) * 4, whole=False)
+    proposal = samplers["frontier"](question).propose(trial(len(records) + 1), [*records, low])
+    assert (proposal.plan == low.plan) == climbs
+
+
+def test_an_exhausted_space_says_so() -> None:
+    """Where every plan was measured, the best is solved again."""
+    space = toys.toy_space(max_drops=0, choices={"linear": ["keep"], "ffn": ["keep"], "block": ["keep"]})
+    question = toys.question_of(space, share=1.0)
+    measured = [toys.record_of(space, plan, 1.0, i) for i, plan in enumerate(toys.all_plans(space))]
+    assert samplers["frontier"](question).propose(trial(9), measured).label == "solved again"

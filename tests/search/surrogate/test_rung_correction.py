@@ -1,0 +1,43 @@
+"""Losses measured on a part of the search set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from paredown.search.surrogate.rung_correction import LEAST, SPREAD, on_whole_set
+from paredown.search.trial import Record
+from paredown.space.plan import Plan
+from shared import toys
+
+SPACE = toys.toy_space()
+
+
+def record(number: int, sequences: tuple[float, ...], *, whole: bool) -> Record:
+    """Each sequence has ten tokens."""
+    made = toys.record_of(SPACE, Plan(), sum(sequences) / len(sequences) / 10, number)
+    return replace(made, sequences=sequences, whole=whole)
+
+
+def test_a_rung_of_easy_sequences_is_carried_over() -> None:
+    """The first sequence loses a tenth of the others in every plan."""
+    whole = [
+        record(i, tuple(scale * x for x in (1.0, 10.0, 10.0, 10.0)), whole=True) for i, scale in enumerate((1, 2, 3, 4))
+    ]
+    logs, spreads = on_whole_set([*whole, record(9, (5.0,), whole=False)])
+    assert logs[:4] == pytest.approx(np.log([r.loss for r in whole]))
+    assert logs[4] == pytest.approx(np.log(5 * 31 / 40))
+    assert spreads.tolist() == pytest.approx([0, 0, 0, 0, 0], abs=1e-12)
+
+
+def test_the_spread_is_that_of_the_whole_trials() -> None:
+    """Until there are enough of them it is assumed."""
+    generator = np.random.default_rng(0)
+    whole = [record(i, tuple(generator.lognormal(0, 0.3, 8)), whole=True) for i in range(40)]
+    _, spreads = on_whole_set([*whole, record(90, (1.0, 1.0), whole=False)])
+    ratios = [np.log(sum(r.sequences) / sum(r.sequences[:2])) for r in whole]
+    assert spreads[-1] == pytest.approx(np.std(ratios, ddof=1))
+    _, few = on_whole_set([*whole[: LEAST - 1], record(90, (1.0, 1.0), whole=False)])
+    assert few[-1] == SPREAD

@@ -1,0 +1,249 @@
+"""Trials in a database: killed at any moment, they go on as if nothing had been."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from paredown.evaluators.quality import Quality
+from paredown.search.samplers import Proposal
+from paredown.search.trial import Record
+from paredown.search.trials.clock import Clock
+from paredown.search.trials.race import MOST_FAILURES, Race, TrialLog, locked
+from paredown.space.errors import EvaluationError, OutputError, StudyError
+from paredown.space.plan import Plan
+from shared import toys
+
+SPACE = toys.toy_space()
+QUESTION = toys.question_of(SPACE)
+SEEDS = [
+    ("uniform", Proposal(plan=Plan(), label="all kept")),
+    ("solver", Proposal(plan=QUESTION.solver.smallest(), label="smallest")),
+]
+
+
+class World:
+    """Measures plans as the sum of the sensitivities, and remembers what it was asked."""
+
+    def __init__(self, fault: Callable[[int], BaseException | None] = lambda turn: None) -> None:
+        self.asked: list[Plan] = []
+        self.fault = fault
+
+    def __call__(self, plan: Plan, sequences: int | None) -> Quality:
+        self.asked.append(plan)
+        if fault := self.fault(len(self.asked) - 1):
+            raise fault
+        return toys.quality_of(1e-3 + toys.sum_of(SPACE, plan, QUESTION.losses))
+
+
+def run(
+    path: Path,
+    trials: int,
+    world: World | None = None,
+    *,
+    sampler: str = "frontier",
+    seeds: object = SEEDS,
+    timed: bool = False,
+) -> Race:
+    """Trials in a database, as a process that was just started runs them."""
+    log = TrialLog(path, with_latency=timed)
+    race = Race(log, QUESTION, sampler, list(seeds), world or World(), lambda plan: (2.0, 0.5) if timed else None)  # type: ignore[call-overload]  # any iterable
+    race.run(trials=trials, finished=lambda record: None)
+    return race
+
+
+def content(race: Race) -> list[tuple[int, str, str, float, float | None]]:
+    """All that must be equal between two runs; the clock is not."""
+    records = [record for _, record in sorted(race.history.items())]
+    return [(r.number, r.origin, str(r.plan), r.loss, r.predicted_loss) for r in records]
+
+
+def stop_at(turn: int) -> World:
+    return World(lambda now: KeyboardInterrupt() if now == turn else None)
+
+
+def test_a_trial_that_was_interrupted_is_measured_again(tmp_path: Path) -> None:
+    """The very first, under its own number, and the study ends as one that ran through."""
+    through = run(tmp_path / "through.db", 4)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed.db", 4, stop_at(0))
+    assert [trial.state for trial in TrialLog(tmp_path / "killed.db", with_latency=False).study.trials] == [
+        TrialState.RUNNING
+    ]
+    again = run(tmp_path / "killed.db", 4)
+    assert content(again) == content(through)
+    assert [trial.state for trial in again.log.study.trials] == [TrialState.COMPLETE] * 4
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%20b", "{a}", "a b", "?mode=ro"])
+def test_a_path_is_not_a_url(tmp_path: Path, name: str) -> None:
+    """Characters that mean something in a URL are part of the file's name: two studies never share a database."""
+    folder = tmp_path / name
+    folder.mkdir()
+    TrialLog(folder / "study.db", with_latency=False)
+    assert (folder / "study.db").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_nothing_finished_is_measured_again(tmp_path: Path) -> None:
+    first, second = World(), World()
+    run(tmp_path / "study.db", 5, first)
+    race = run(tmp_path / "study.db", 8, second)
+    assert len(first.asked) == 5
+    assert len(second.asked) == 3
+    assert [record.number for record in race.log.records()] == list(range(8))
+    assert content(race) == content(run(tmp_path / "study.db", 8, stop_at(0)))  # nothing left to measure
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    race = run(tmp_path / "study.db", 4, timed=True)
+    assert TrialLog(tmp_path / "study.db", with_latency=True).records() == list(race.history.values())
+    assert [trial.values for trial in race.log.study.trials] == [
+        [r.size_bytes, r.loss, 2.0] for r in race.history.values()
+    ]
+
+
+def test_a_value_that_is_not_finite_fails_its_trial_alone(tmp_path: Path) -> None:
+    """The study goes on, and the failed plan is on no front."""
+    world = World(lambda turn: EvaluationError("kl is nan; the plan is left out") if turn == 1 else None)
+    race = run(tmp_path / "study.db", 5, world)
+    states = [trial.state for trial in race.log.study.trials]
+    assert states == [TrialState.COMPLETE, TrialState.FAIL, *[TrialState.COMPLETE] * 3]
+    assert race.log.study.trials[1].user_attrs["failure"] == "kl is nan; the plan is left out"
+    assert 1 not in race.history
+
+
+def test_a_plan_that_failed_is_not_proposed_again(tmp_path: Path) -> None:
+    """Else the sampler, which learnt nothing from it, would propose it ten times and stop the study."""
+    bad: set[Plan] = set()
+
+    def measure(plan: Plan, sequences: int | None) -> Quality:
+        if len(race.history) == 3 and not bad or plan in bad:
+            bad.add(plan)
+            tried.append(plan)
+            raise EvaluationError("kl is nan")
+        return toys.quality_of(1e-3 + toys.sum_of(SPACE, plan, QUESTION.losses))
+
+    tried: list[Plan] = []
+    race = Race(
+        TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, measure, lambda plan: None
+    )
+    race.run(trials=12, finished=lambda record: None)
+    assert len(tried) == 1
+
+
+def test_a_model_that_outgrows_memory_fails_its_trial(tmp_path: Path) -> None:
+    faults = {0: MemoryError(), 1: RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")}
+    race = run(tmp_path / "study.db", 4, World(faults.get))
+    assert [trial.state for trial in race.log.study.trials[:2]] == [TrialState.FAIL] * 2
+    assert len(race.history) == 2
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(tmp_path / "other.db", 4, World(lambda turn: RuntimeError("a bug")))
+
+
+def test_ten_failures_in_a_row_stop_the_study(tmp_path: Path) -> None:
+    """What was measured is kept; nine in a row do not stop it."""
+    with pytest.raises(EvaluationError, match=f"{MOST_FAILURES} trials in a row failed, the last one: kl is nan"):
+        run(tmp_path / "study.db", 40, World(lambda turn: EvaluationError("kl is nan") if turn >= 2 else None))
+    assert len(TrialLog(tmp_path / "study.db", with_latency=False).records()) == 2
+    nine = World(lambda turn: EvaluationError("kl is nan") if 2 <= turn < 1 + MOST_FAILURES else None)
+    assert len(run(tmp_path / "other.db", 14, nine).history) == 5
+
+
+def test_the_same_plan_is_measured_once(tmp_path: Path) -> None:
+    """Where two seeds are one plan, both trials hold what was measured for the first."""
+    world = World()
+    race = run(tmp_path / "study.db", 3, world, seeds=[*SEEDS, SEEDS[0]])
+    assert len(world.asked) == 2
+    assert race.history[2].plan == race.history[0].plan
+    assert race.history[2].loss == race.history[0].loss
+
+
+def test_what_exceeds_the_budget_is_marked_infeasible(tmp_path: Path) -> None:
+    """As Optuna keeps it, and as its dashboard reads it."""
+    race = run(tmp_path / "study.db", 4)
+    for trial, record in zip(race.log.study.trials, race.history.values(), strict=True):
+        excess = record.size_bytes - QUESTION.budget_bytes
+        assert trial.system_attrs["constraints"] == [excess]
+        assert trial.constraints["budget"] == excess
+    assert race.history[0].size_bytes > QUESTION.budget_bytes > race.history[1].size_bytes
+
+
+def test_the_clock_stops_before_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No trial is begun that would end after it, judged by the longest so far."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def measure(plan: Plan, sequences: int | None) -> Quality:
+        now[0] += 10
+        return toys.quality_of(0.1 + len(race.history))
+
+    race = Race(
+        TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, measure, lambda plan: None
+    )
+    race.run(trials=None, clock=Clock(ends=35.0), finished=lambda record: None)
+    assert now[0] == 30.0
+    assert len(race.history) == 3
+
+
+def test_trials_leave_time_to_the_steps_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these need is asked before each trial, as it may grow with what was measured; without a limit nobody asks."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def measure(plan: Plan, sequences: int | None) -> Quality:
+        now[0] += 10
+        return toys.quality_of(0.1 + len(race.history))
+
+    race = Race(
+        TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, measure, lambda plan: None
+    )
+    race.run(
+        trials=None, clock=Clock(ends=100.0), reserved=lambda: 12.0 * len(race.history), finished=lambda record: None
+    )
+    assert now[0] == 50.0  # a sixth would leave 40 of 60
+    race.run(trials=6, reserved=lambda: 1 / 0, finished=lambda record: None)
+    assert race.trial_seconds == 10.0
+
+
+def test_what_is_left_is_what_was_not_read(tmp_path: Path) -> None:
+    """Of the count, and of patience; a plan that was stopped early leaves more."""
+    race = run(tmp_path / "study.db", 5)
+    assert race.left(20, "off") == 15.0
+    assert race.left(5, "off") == race.left(4, "off") == 0.0
+    assert race.left(None, "off") == math.inf
+    assert 0 < race.left(20, 3) <= 3 + len(SEEDS)
+
+
+def test_everyone_is_told_of_every_trial(tmp_path: Path) -> None:
+    told: list[Record] = []
+    race = Race(
+        TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, World(), lambda plan: None
+    )
+    race.run(trials=3, finished=told.append)
+    assert told == list(race.history.values())
+    assert all(math.isfinite(record.seconds) for record in told)
+
+
+def test_one_search_at_a_time_holds_a_folder(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / "study"),
+        pytest.raises(StudyError, match="another search runs in"),
+        locked(tmp_path / "study"),
+    ):
+        pass
+    with locked(tmp_path / "study"):
+        pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"), locked(tmp_path / "file"):
+        pass
+
+
+def test_a_database_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="to resume"):
+        TrialLog(tmp_path / "missing" / "study.db", with_latency=False)
