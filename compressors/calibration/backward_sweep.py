@@ -50,7 +50,7 @@ def traces(
     """
     if any(is_placeholder(parameter) for parameter in model.parameters()):
         raise StudyError(
-            "a backward sweep needs the whole model in memory; raise memory, or set sensitivity: single-site"
+            "a backward sweep needs the whole model in memory; raise memory, or say sensitivity: single-site"
         )
     found: dict[str, tuple[Tensor, Tensor]] = {}
 

@@ -54,7 +54,7 @@ def test_a_small_change_of_a_weight_changes_the_loss_as_the_trace_says(pico: Fol
 
 def test_a_streamed_model_has_no_backward_sweep(pico: Folder) -> None:
     model, _ = open_original(pico("llama"), config_of(pico("llama")), memory_bytes=1)
-    with pytest.raises(StudyError, match="whole model in memory; raise memory, or set sensitivity: single-site"):
+    with pytest.raises(StudyError, match="whole model in memory; raise memory, or say sensitivity: single-site"):
         traces(
             model, {"down": model.get_submodule("model.layers.0.mlp.down_proj")}, TOKENS, MASK, surprise, causal=True
         )
