@@ -339,9 +339,7 @@ def _calibration_plans(space: Space) -> dict[str, Plan]:
                 c for c in space.options[site.name] if getattr(c, "bits", None) in wanted and c.method == "quantize"
             ]
             if options and site.kind == "linear":
-                choices[site.name] = min(
-                    options, key=lambda c: (wanted.index(c.bits), (c.group_size == "channel") == (name == "few bits"))
-                )  # type: ignore[attr-defined]
+                choices[site.name] = min(options, key=lambda c: _preference(c, wanted, channel=name == "few bits"))
         plans[name] = Plan.of(inventory, choices)
     drops = [
         (site.name, choice) for site in inventory.parents if site.kind == "block" for choice in space.options[site.name]
@@ -349,6 +347,12 @@ def _calibration_plans(space: Space) -> dict[str, Plan]:
     if drops and space.max_drops:
         plans["kept, blocks dropped"] = Plan.of(inventory, dict(drops[-space.max_drops :]))
     return plans
+
+
+def _preference(choice: Choice, wanted: Sequence[int], *, channel: bool) -> tuple[int, bool]:
+    """Sort key of a quantization: the first of the wanted bits, then its groups."""
+    bits, group_size = (getattr(choice, knob) for knob in ("bits", "group_size"))
+    return wanted.index(bits), (group_size == "channel") == channel
 
 
 def _fit(sums: list[float], blocks: list[int], measured: list[float]) -> tuple[float, float]:
