@@ -232,12 +232,13 @@ def test_processes_end_when_the_one_that_started_them_is_killed(
 def test_a_fault_in_a_process_is_raised_here(
     folders: Folders, inventory: Callable[[str], Inventory], tmp_path: Path
 ) -> None:
-    """As it would be without processes."""
+    """As it would be without processes; there is more to do than this process could do before they begin."""
     sites = [site for site in inventory("llama").leaves if site.kind == "linear"]
+    calibrated = [parse_choice(f"quantize bits={bits} group_size=16 algorithm=gptq") for bits in range(2, 9)]
     with pytest.raises(PlanError, match="second_moment of the inputs was not collected"):
         fill(
             opened(*folders, tmp_path, Slow),
-            [(site, CHOICES[0]) for site in sites],
+            [(site, choice) for site in sites for choice in calibrated],
             checkpoint=folders[0],
             workers=2,
             patience=0,
