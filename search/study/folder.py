@@ -49,8 +49,10 @@ def moved_aside(folder: Path) -> Path:
     """Renames a folder to ``NAME.before-N`` with the first free N; returns the new path.
 
     Raises:
-        OutputError: If it cannot be renamed.
+        OutputError: If it cannot be renamed, or holds the current folder, where paths would follow it.
     """
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise OutputError(f"cannot move {folder}: it holds the current folder; run the command from outside of it")
     number = 1
     while (aside := folder.with_name(f"{folder.name}.before-{number}")).exists():
         number += 1

@@ -96,6 +96,8 @@ class Session:
             StudyError: If the folder holds another study or is in use.
             BudgetError: If no plan meets the budget; the smallest plan is in ``best/plan.yaml``.
         """
+        if self.bank_folder.resolve() == self.folder.resolve():
+            raise StudyError(f"{self.folder} cannot be both --out and --bank; leave out --bank or name another folder")
         folder, space = survey(self.question)
         check_study(self.question, config_of(folder), space)
         return again_if_damaged(self._run, self.progress.say)

@@ -11,7 +11,7 @@ import pytest
 
 from paredown.search.report.verdict import summary_lines
 from paredown.search.study.folder import finished, keep_environment, moved_aside, same_study
-from paredown.space.errors import StudyError
+from paredown.space.errors import OutputError, StudyError
 from paredown.space.site import Inventory
 from paredown.space.study_file import StudyFile
 from shared.made_study import make_study
@@ -92,3 +92,13 @@ def test_a_folder_is_moved_aside_under_a_free_name(tmp_path: Path) -> None:
         (tmp_path / "study" / "file").write_text(str(number))
         assert moved_aside(tmp_path / "study") == tmp_path / f"study.before-{number}"
     assert [(tmp_path / f"study.before-{number}" / "file").read_text() for number in (1, 2)] == ["1", "2"]
+
+
+@pytest.mark.parametrize("place", [".", ".."])
+def test_the_current_folder_is_not_moved(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path would follow it to its new name."""
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    with pytest.raises(OutputError, match="it holds the current folder; run the command from outside of it"):
+        moved_aside(Path(place))
+    assert (tmp_path / "below").is_dir()
