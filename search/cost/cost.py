@@ -33,8 +33,8 @@ from paredown.space.study_file import StudyFile, Tokens
 FASTEST, SLOWEST = 0.75, 4.0 / 3.0
 """Lower and upper bound of a time, as factors of its estimate; an otherwise busy machine takes longer."""
 
-START_SECONDS, TRIAL_SECONDS = 4.0, 0.03
-"""Fixed time to load libraries and texts, and to log one trial [s]."""
+START_SECONDS, TRIAL_SECONDS = 12.0, 0.03
+"""Fixed time to load libraries and texts and to write reports, and to log one trial [s]."""
 
 LIBRARIES_BYTES, WORKER_BYTES = 500 << 20, 250 << 20
 """Memory of the searching process, and of one that fills the bank, before any of the model is loaded [bytes]."""
