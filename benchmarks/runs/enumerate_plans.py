@@ -1,6 +1,6 @@
 """Measures every plan of a small problem and writes its true front beside it.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.enumerate_plans studies/problems/quantization.yaml
+    OMP_NUM_THREADS=1 python -m benchmarks.runs.enumerate_plans studies/problems/quantization.yaml
 
 The 6,561 plans of that problem take five minutes on one core. A few plans are also measured as a study would, and
 must agree.

@@ -1,9 +1,9 @@
 """Time that the frontier sampler takes to propose a plan, on a synthetic model with a random history.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.proposals [trials]
+    OMP_NUM_THREADS=1 python -m benchmarks.runs.proposals [trials]
 
 Model: Llama-shaped, 75 blocks with 4 ties, 12 choices per site, with and without drops; losses as in
-benchmark_solver.py. History: plans of the solver and moves from them, each with the sum of its losses times noise
+benchmarks/runs/solver.py. History: plans of the solver and moves from them, each with the sum of its losses times noise
 (lognormal, sigma 0.05). A trial is added after each proposal, as in a study. One process, one thread, processor time.
 The first proposal after a restart is reported separately, because it reads the whole history.
 """

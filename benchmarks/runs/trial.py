@@ -1,6 +1,6 @@
 """Overhead of a trial beside its forward passes: swap, bookkeeping and storage, as a share of them.
 
-    python -m benchmarks.trial --model studies/models/demo
+    python -m benchmarks.runs.trial --model studies/models/demo
 
 Runs real trials (`Race`, `TrialLog`, `PlannedModel.swap`, `Teacher.measure`) on a real database in a temporary
 folder. A busy machine changes a share less than a time. Exits 1 if a share is above the limit.

@@ -1,6 +1,6 @@
 """One pruning algorithm, three distributions of the same bytes: uniform, by outliers (OWL), by paredown's search.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.sparsity --out runs/benchmark-sparsity
+    OMP_NUM_THREADS=1 python -m benchmarks.runs.sparsity --out runs/benchmark-sparsity
 
 The algorithm is the one whose uniform plan has the lowest loss on the search set. The budget is the uniform plan's
 size to the byte. OWL's two parameters are tuned on the search set. The search chooses for each matrix a sparsity of a

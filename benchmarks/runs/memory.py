@@ -1,6 +1,6 @@
 """Search and apply with a model larger than the memory of the process; memory use that does not grow with depth.
 
-    python -m benchmarks.memory
+    python -m benchmarks.runs.memory
 
 Part 1: a Llama with random weights (only shapes matter here) is written to disk in bfloat16, tensor by tensor. Its
 weights in float32, the dtype in which plans are scored, exceed the cap several times. A separate process searches and
@@ -50,7 +50,7 @@ from paredown.space.study_file import StudyFile
 from paredown.space.tensors import TensorSpec
 
 MB = 10**6
-DEMO = Path(__file__).parents[1] / "studies/models/demo"
+DEMO = Path(__file__).parents[2] / "studies/models/demo"
 TIMES = 1.5
 """Least ratio of the weights in float32 to the cap."""
 

@@ -1,6 +1,6 @@
 """Solver times on synthetic models with many sites and choices: no weights, random losses.
 
-OMP_NUM_THREADS=1 python -m benchmarks.solver [points of the front]
+OMP_NUM_THREADS=1 python -m benchmarks.runs.solver [points of the front]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How often the search's best is worse than the best uniform plan, before and after the guard, over random studies.
 
-    python -m benchmarks.never_worse --model studies/models/demo --out runs/never-worse
+    python -m benchmarks.runs.never_worse --model studies/models/demo --out runs/never-worse
 
 Each pair of a budget and a seed is one study through the public call, without latency. Before the guard, a failure is
 an interval of the search's best relative to the best uniform plan, on the held-out documents, that lies above 1.

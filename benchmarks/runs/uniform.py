@@ -1,6 +1,6 @@
 """The search compared with uniform GPTQ of the same bytes, on held-out documents, over several seeds.
 
-    python -m benchmarks.uniform --model studies/models/demo --out runs/benchmark-uniform
+    python -m benchmarks.runs.uniform --model studies/models/demo --out runs/benchmark-uniform
 
 For each bit-width the budget is the size of the uniform plan with groups of 64, to the byte. The embedding is pinned
 to 8 bits in groups of 64 for all. The uniform plan is compressed in order twice. *Sequential* is GPTQ as its authors
@@ -52,7 +52,7 @@ CODEBOOKS = [f"cluster clusters={clusters}" for clusters in (4, 6, 8, 12, 16, 32
 FEWER = 0.93
 """Size of the smaller plan, as a share of the uniform plan's bytes."""
 
-FIRST_VERSION = Path(__file__).parent.parent / "studies" / "plans"
+FIRST_VERSION = Path(__file__).parents[2] / "studies" / "plans"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """One search over all techniques compared with one search per technique, at equal cost.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.joint studies/problems/joint.yaml --runs runs/joint
+    OMP_NUM_THREADS=1 python -m benchmarks.runs.joint studies/problems/joint.yaml --runs runs/joint
 
 A technique is the first step of a choice (`prune` then `quantize` is pruning), or everything that is dropped. Sites
 that a technique does not change are kept. At each budget, the joint search's best plan on the search set is compared

@@ -1,8 +1,8 @@
 """Samplers on one problem at equal cost, in forward passes over its search set.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.search studies/problems/quantization.yaml \\
+    OMP_NUM_THREADS=1 python -m benchmarks.runs.search studies/problems/quantization.yaml \\
         --front frontier=128 amq=128 nsga2=128
-    OMP_NUM_THREADS=1 python -m benchmarks.search studies/problems/linear.yaml --bits 2.5 3 3.5 4.25 \\
+    OMP_NUM_THREADS=1 python -m benchmarks.runs.search studies/problems/linear.yaml --bits 2.5 3 3.5 4.25 \\
         --runs runs/linear --at-budgets frontier=100 evopress=400 --front frontier=100 amq=800 \\
         --evaluations 100 400 800 --held-out
 
@@ -10,7 +10,7 @@ An engine is a sampler with its cost limit, and optionally a start from the unif
 `--front` engines search the whole front once per seed; `--at-budgets` engines search once per seed and budget. The
 cost is counted in forward passes; sensitivities count, and a backward pass counts as two. `frontier` and
 `evopress-solver` start from the sensitivities; the others start cold. NAME.front.json beside the problem holds its
-best front: of every plan (benchmarks/enumerate_plans.py), or the best known, which `--freeze` writes from all runs. With
+best front: of every plan (benchmarks/runs/enumerate_plans.py), or the best known, which `--freeze` writes from all runs. With
 `--runs` each run is kept in a folder: the same command resumes, and several processes may share it.
 """
 

@@ -1,6 +1,6 @@
 """Every method at a few settings on one model: bytes, held-out loss, compression time and the kernel that runs it.
 
-    python -m benchmarks.methods --model studies/models/demo --out runs/benchmark-methods
+    python -m benchmarks.runs.methods --model studies/models/demo --out runs/benchmark-methods
 
 A setting applies to every site of its kind. The other linear layers are kept; the embedding is quantized to 8 bits in
 groups of 64 throughout. Times are for compression on one thread, without the statistics. Exits 1 if an expectation

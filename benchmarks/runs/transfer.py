@@ -1,8 +1,8 @@
 """A plan transferred to another model of its family, compared with uniform plans and a new search.
 
-    python -m benchmarks.transfer --plan runs/tour/best/plan.yaml --model studies/models/demo \\
+    python -m benchmarks.runs.transfer --plan runs/tour/best/plan.yaml --model studies/models/demo \\
         --fine-tune-on TEXT --minutes 2
-    python -m benchmarks.transfer --plan runs/tour/best/plan.yaml --model OTHER --data TEXT
+    python -m benchmarks.runs.transfer --plan runs/tour/best/plan.yaml --model OTHER --data TEXT
 
 With --fine-tune-on, the model is first trained further on every second document of a text, in one thread, for
 --minutes. The other documents are then the data. The plan is transferred with and without measured moves, at its own

@@ -1,7 +1,7 @@
 """Bytes that a search saves at equal held-out loss, compared with uniform plans and gradient-score allocations.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.savings studies/problems/savings.yaml --runs runs/savings
-    OMP_NUM_THREADS=1 python -m benchmarks.savings studies/problems/savings-all.yaml --runs runs/savings-all
+    OMP_NUM_THREADS=1 python -m benchmarks.runs.savings studies/problems/savings.yaml --runs runs/savings
+    OMP_NUM_THREADS=1 python -m benchmarks.runs.savings studies/problems/savings-all.yaml --runs runs/savings-all
 
 The rivals at B bits, all with the same rounding and the same records:
 
