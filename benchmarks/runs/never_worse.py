@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_uniform import data_free_choices
+from benchmarks.runs.uniform import data_free_choices
 
 import paredown
 from benchmarks.model_options import model_parser, tokens_asked

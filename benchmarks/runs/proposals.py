@@ -18,7 +18,7 @@ from itertools import product
 
 import numpy as np
 import optuna
-from benchmark_solver import inventory, losses
+from benchmarks.runs.solver import inventory, losses
 
 from paredown.search.neighbours.byte_moves import Moves
 from paredown.search.samplers import Question
