@@ -85,20 +85,19 @@ class Enumerator:
         plans = int(np.prod([len(each) for each in self.combinations]))
         if plans > MOST_PLANS:
             raise StudyError(f"the space has {plans:,} plans; pin sites until there are {MOST_PLANS:,} at most")
-        self._codes: list[tuple[int, ...]] = []
-        self._losses: list[float] = []
+        self._losses: dict[tuple[int, ...], float] = {}
         states, self._arguments = self._first_states()
         with torch.inference_mode():
             self.logits = self._teacher_logits()
             self._extend(0, states.unsqueeze(0), [()], plans)
         inventory = self.bench.space.inventory
-        made = [self.plan(codes) for codes in self._codes]
+        made = [self.plan(codes) for codes in self._losses]
         return Enumeration(
             sites=tuple(site.name for site in self.searched),
             options=tuple(self.options[site.name] for site in self.searched),
-            codes=np.array(self._codes, dtype=np.int8),
+            codes=np.array(list(self._losses), dtype=np.int8),
             sizes=np.array([plan.size_bytes(inventory) for plan in made]),
-            losses=np.array(self._losses),
+            losses=np.array(list(self._losses.values())),
         )
 
     def plan(self, codes: Sequence[int]) -> Plan:
@@ -130,7 +129,7 @@ class Enumerator:
         """
         if block == len(self.blocks):
             self._measure(states, codes)
-            self.told(len(self._codes), plans)
+            self.told(len(self._losses), plans)
             return
         made, named = [], []
         sites = [site for site in self.searched if site.block == block]
@@ -160,8 +159,7 @@ class Enumerator:
                 logits = self._logits()
             student = logits[:, :-1] - logits[:, :-1].logsumexp(-1, keepdim=True)
             divergence = (self.logits.exp() * (self.logits - student)).sum(-1).clamp(min=0)
-            self._losses.append(float((divergence * self.weight).sum() / self.weight.sum()))
-            self._codes.append(code)
+            self._losses[code] = float((divergence * self.weight).sum() / self.weight.sum())
 
     def _logits(self) -> Tensor:
         """Logits of the search set."""
