@@ -1,11 +1,9 @@
-"""Latency of the deployed model: predicted from a table of kernel times, and timed end to end."""
+"""Latency of the deployed model, predicted from a table of kernel times."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,50 +13,23 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel
 
-from paredown.compressors.bank.bank import Bank, one_thread
-from paredown.compressors.bank.encoding import encode_matrix
-from paredown.compressors.model.assemble import assemble, resident_bytes
-from paredown.compressors.model.kernels import kernel_of, runnable
+from paredown.compressors.bank.bank import Bank
+from paredown.compressors.model.assemble import assemble
+from paredown.compressors.model.kernels import kernel_of
 from paredown.evaluators.door import finite
+from paredown.evaluators.timing import expected_seconds, time_kernel, time_models
 from paredown.space.choice import KEEP, Choice, Shape
 from paredown.space.errors import StudyError
 from paredown.space.layouts import choice_members, inner
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 from paredown.space.space import Space
-from paredown.space.statistics import Statistics
 from paredown.space.system.files import write_atomically
 from paredown.space.system.interruption import stop_if_asked
 from paredown.space.targets.target import Target
 
-PROMPT_TOKENS = 128
-"""Tokens of the prompt in a prefill timing."""
-
-DECODED_TOKENS = 24
-"""Tokens decoded in each decode timing."""
-
-REPEATS = 15
-"""Repeats of each measurement, besides a warm-up."""
-
-COLD_BYTES = 16 << 20
-"""Bytes of extra copies of a layer that a kernel is timed over in turn, so that its weights are not in a CPU cache."""
-
-MOST_COPIES = 48
-"""Upper bound on the number of those copies."""
-
 REMEDY = "remove the file, or leave `latency` out of the study, to measure a new table"
 """Remedy in messages about an unusable latency table."""
-
-
-class Timing(BaseModel):
-    """Times per token, medians with interquartile ranges [ms]."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    decode_ms: float | None = Field(description="time of a token decoded with a cache; None for encoders")
-    decode_iqr: float | None
-    prefill_ms: float = Field(description="time per token of a prompt of 128")
-    prefill_iqr: float
 
 
 class LatencyTable(BaseModel):
@@ -168,7 +139,7 @@ def measure_table(
             stop_if_asked()
             if name not in kernels:
                 check()
-                kernels[name] = _time_kernel(step, shape, dtype)
+                kernels[name] = time_kernel(step, shape, dtype)
     plans = {name: deployed_plan(plan, inventory, space.target) for name, plan in _calibration_plans(space).items()}
     rows, measured = [], []
     for plan in plans.values():
@@ -241,49 +212,7 @@ def timing_seconds(table: LatencyTable, models: int) -> float:
     """Estimated duration of `time_models` [s], from the table's calibration models; excludes building the models."""
     prefill = max((fitted["prefill_ms"] for fitted in table.calibration.values()), default=0.0)
     decode = max((fitted.get("decode_ms", 0.0) for fitted in table.calibration.values()), default=0.0)
-    return models * (REPEATS + 1) * (PROMPT_TOKENS * prefill + DECODED_TOKENS / 5 * decode) / 1000
-
-
-@one_thread()
-@torch.inference_mode()
-def time_models(models: Mapping[str, PreTrainedModel], causal: bool) -> dict[str, Timing]:
-    """End-to-end times of several models on one thread.
-
-    The models take turns, so that a busy machine slows all of them equally.
-    """
-    generator = torch.Generator().manual_seed(0)
-    decode: dict[str, list[float]] = {name: [] for name in models}
-    prefill: dict[str, list[float]] = {name: [] for name in models}
-    for repeat in range(REPEATS + 1):
-        for name, model in models.items():
-            stop_if_asked()
-            length = min(PROMPT_TOKENS, getattr(model.config, "max_position_embeddings", 1 << 20) - DECODED_TOKENS)
-            prompt = torch.randint(model.config.vocab_size, (1, length), generator=generator)
-            started = time.perf_counter()
-            output = model(input_ids=prompt, use_cache=True) if causal else model(input_ids=prompt)
-            taken = [(time.perf_counter() - started) / length]
-            steps = []
-            for _ in range(DECODED_TOKENS if causal and repeat % 5 == 0 else 0):
-                started = time.perf_counter()
-                output = model(input_ids=prompt[:, -1:], cache=output.cache, use_cache=True)
-                steps.append(time.perf_counter() - started)
-            if repeat:
-                prefill[name] += taken
-            decode[name] += steps[2:]
-    return {name: _timing(decode[name], prefill[name]) for name in models}
-
-
-def _timing(decode: list[float], prefill: list[float]) -> Timing:
-    def middle(values: list[float]) -> tuple[float, float]:
-        low, median, high = np.quantile(np.array(values) * 1e3, [0.25, 0.5, 0.75])
-        return finite(median, "time"), float(high - low)
-
-    return Timing(
-        decode_ms=middle(decode)[0] if decode else None,
-        decode_iqr=middle(decode)[1] if decode else None,
-        prefill_ms=middle(prefill)[0],
-        prefill_iqr=middle(prefill)[1],
-    )
+    return expected_seconds(models, prefill, decode)
 
 
 def _site_kernels(site: Site, choice: Choice, dtype: torch.dtype) -> Iterator[tuple[str, Choice, Shape]]:
@@ -303,29 +232,6 @@ def _site_kernels(site: Site, choice: Choice, dtype: torch.dtype) -> Iterator[tu
 
 def _kernels(inventory: Inventory, plan: Plan, dtype: torch.dtype) -> list[str]:
     return [name for site, choice in plan.decided(inventory) for name, _, _ in _site_kernels(site, choice, dtype)]
-
-
-@one_thread()
-@torch.inference_mode()
-def _time_kernel(choice: Choice, shape: Shape, dtype: torch.dtype) -> tuple[float, float]:
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(shape, generator=generator)
-    white = Statistics(
-        second_moment=torch.eye(shape[1]), mean_absolute=torch.ones(shape[1]), importance=torch.ones(shape)
-    )
-    layer = runnable(choice, encode_matrix(choice, weight, "bfloat16", white.only(choice.needs)), shape, None, dtype)
-    copies = [layer, *(deepcopy(layer) for _ in range(min(COLD_BYTES // resident_bytes(layer), MOST_COPIES)))]
-    times = []
-    for rows in (1, PROMPT_TOKENS):
-        inputs = torch.randn(1, rows, shape[1], generator=generator).to(dtype)
-        taken = []
-        for turn in range(len(copies) + REPEATS):
-            cold = copies[turn % len(copies)]
-            started = time.perf_counter()
-            cold(inputs)
-            taken.append(time.perf_counter() - started)
-        times.append(float(np.median(taken[2:])) * 1e3 / rows)
-    return times[0], times[1]
 
 
 def _calibration_plans(space: Space) -> dict[str, Plan]:

@@ -19,7 +19,7 @@ import yaml
 import paredown
 from paredown.compressors.bank.bank import Bank
 from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
-from paredown.evaluators import latency
+from paredown.evaluators import latency, timing
 from paredown.search.workbench.survey import survey
 from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError, StudyError
@@ -67,8 +67,8 @@ def small_table(question: dict[str, Any], root: Path) -> Path:
     parameters = {name: tensor.detach() for name, tensor in parameters_of(load_original(folder)).items()}
     bank, config = Bank(root / "bank", parameters), config_of(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "REPEATS", 2)
-        patch.setattr(latency, "MOST_COPIES", 1)
+        patch.setattr(timing, "REPEATS", 2)
+        patch.setattr(timing, "MOST_COPIES", 1)
 
         def build(plan: Plan) -> Any:
             return latency.deployed(bank, config, space.inventory, plan, torch.bfloat16)

@@ -11,15 +11,9 @@ from paredown.compressors.bank.bank import CACHE_BYTES
 from paredown.compressors.bank.fill import cores
 from paredown.compressors.calibration.statistics_folder import IN_MEMORY
 from paredown.compressors.original.memory_limit import memory_bytes
-from paredown.evaluators.latency import (
-    COLD_BYTES,
-    DECODED_TOKENS,
-    MOST_COPIES,
-    PROMPT_TOKENS,
-    REPEATS,
-    kernels_timed,
-)
+from paredown.evaluators.latency import kernels_timed
 from paredown.evaluators.quality import BATCH_TOKENS
+from paredown.evaluators.timing import COLD_BYTES, DECODED_TOKENS, MOST_COPIES, PROMPT_TOKENS, REPEATS
 from paredown.search.cost.speed import Speed, bank_seconds, ordered_flops
 from paredown.search.cost.writes import COMPARED, finalists_of, input_widths, pairs_of, writes_of
 from paredown.search.finalists.checks import DRAWS

@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 from paredown.evaluators.comparison import Ratio, interval, ratio
 from paredown.evaluators.door import memory_faults
-from paredown.evaluators.latency import Build, Timing, time_models
+from paredown.evaluators.latency import Build
 from paredown.evaluators.quality import Quality
+from paredown.evaluators.timing import Timing, time_models
 from paredown.search.finalists.checks import Calibrated, Checks, Seconds, Selected, Step, on_held_out, on_selection
 from paredown.search.finalists.pace import Measure, Measurement
 from paredown.search.outcome.outcome import Comparison, Finding, Outcome, Survival

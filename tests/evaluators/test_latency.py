@@ -15,8 +15,8 @@ from paredown.cli.progress import Silent
 from paredown.compressors.bank.bank import Bank
 from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
-from paredown.evaluators import latency
-from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table, time_models
+from paredown.evaluators import latency, timing
+from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table
 from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan
@@ -53,8 +53,8 @@ def build(pico: Callable[[str], Path], space: Space, tmp_path_factory: pytest.Te
 def table(space: Space, build: latency.Build) -> LatencyTable:
     """Measured in little time, so with much noise; what holds for it holds for any."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "REPEATS", 3)
-        patch.setattr(latency, "MOST_COPIES", 1)
+        patch.setattr(timing, "REPEATS", 3)
+        patch.setattr(timing, "MOST_COPIES", 1)
         return measure_table(space, build, torch.bfloat16, "a test's machine")
 
 
@@ -164,8 +164,8 @@ def test_a_study_of_few_choices_knows_every_time(
     pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kernels of uniform plans are timed as well; with a table that lacks them the study runs too, and says so."""
-    monkeypatch.setattr(latency, "REPEATS", 2)
-    monkeypatch.setattr(latency, "MOST_COPIES", 1)
+    monkeypatch.setattr(timing, "REPEATS", 2)
+    monkeypatch.setattr(timing, "MOST_COPIES", 1)
     found = paredown.find_plan(few(pico("llama"), tmp_path), tmp_path / "study", workers=1)
     assert {record.origin for record in found.records} >= {"uniform", "solver"}
     assert all(record.decode_ms is not None and record.prefill_ms is not None for record in found.records)
@@ -198,19 +198,3 @@ def test_transformers_computes_dense(space: Space) -> None:
     assert deployed_plan(plan, space.inventory, targets["transformers"]) == Plan.of(
         space.inventory, {"model.layers.0": parse_choice("drop")}
     )
-
-
-def test_models_are_timed_end_to_end(space: Space, build: latency.Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoding and prompt of each; an encoder decodes nothing; the number of threads is left as it was."""
-    monkeypatch.setattr(latency, "REPEATS", 3)
-    threads = torch.get_num_threads()
-    timings = time_models(
-        {"kept": build(Plan()), "dropped": build(Plan.of(space.inventory, {"model.layers.0": parse_choice("drop")}))},
-        True,
-    )
-    assert set(timings) == {"kept", "dropped"}
-    for timing in timings.values():
-        assert timing.decode_ms and timing.decode_ms > timing.prefill_ms > 0
-        assert timing.decode_iqr is not None and min(timing.decode_iqr, timing.prefill_iqr) >= 0
-    assert time_models({"kept": build(Plan())}, False)["kept"].decode_ms is None
-    assert torch.get_num_threads() == threads

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from transformers import PreTrainedModel
 
-from paredown.evaluators import latency
+from paredown.evaluators import timing
 from paredown.evaluators.comparison import interval, ratio
 from paredown.evaluators.quality import Quality
 from paredown.search.finalists.finalists import SEARCHED, UNIFORM, Finalists, decide, distinct, time_deployed
@@ -349,7 +349,7 @@ class Builder:
 
 def timed(builder: Builder, at_once: int, monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], list[str]]:
     """Whose times were found for trial 0, its rival 1 and the original, and what was said."""
-    monkeypatch.setattr(latency, "REPEATS", 1)
+    monkeypatch.setattr(timing, "REPEATS", 1)
     outcome = replace(outcome_of(trials("frontier", "uniform")), winner=0, uniform=1)
     said: list[str] = []
     found = time_deployed(outcome, builder, at_once, lambda name, done, of: None, said.append)

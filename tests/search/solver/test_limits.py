@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import paredown
-from paredown.evaluators import latency
+from paredown.evaluators import timing
 from paredown.evaluators.latency import LatencyTable, deployed_plan
 from paredown.search.finalists.finalists import Finalists
 from paredown.search.outcome.outcome import Outcome
@@ -236,7 +236,7 @@ def test_a_limit_on_times_that_nobody_knows_is_refused() -> None:
 
 def test_a_study_keeps_to_it(pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The solver's plans, the winner and a plan selected later are in time; what cannot be met is said before the first trial."""
-    monkeypatch.setattr(latency, "REPEATS", 2)
+    monkeypatch.setattr(timing, "REPEATS", 2)
     offered = {
         "linear": ["quantize bits=8", "keep"],
         "embedding": ["keep"],

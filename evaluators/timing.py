@@ -1,0 +1,118 @@
+"""Times of kernels and of whole models, taken on one thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from copy import deepcopy
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import PreTrainedModel
+
+from paredown.compressors.bank.bank import one_thread
+from paredown.compressors.bank.encoding import encode_matrix
+from paredown.compressors.model.assemble import resident_bytes
+from paredown.compressors.model.kernels import runnable
+from paredown.evaluators.door import finite
+from paredown.space.choice import Choice, Shape
+from paredown.space.statistics import Statistics
+from paredown.space.system.interruption import stop_if_asked
+
+PROMPT_TOKENS = 128
+"""Tokens of the prompt in a prefill timing."""
+
+DECODED_TOKENS = 24
+"""Tokens decoded in each decode timing."""
+
+REPEATS = 15
+"""Repeats of each measurement, besides a warm-up."""
+
+COLD_BYTES = 16 << 20
+"""Bytes of extra copies of a layer that a kernel is timed over in turn, so that its weights are not in a CPU cache."""
+
+MOST_COPIES = 48
+"""Upper bound on the number of those copies."""
+
+
+class Timing(BaseModel):
+    """Times per token, medians with interquartile ranges [ms]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    decode_ms: float | None = Field(description="time of a token decoded with a cache; None for encoders")
+    decode_iqr: float | None
+    prefill_ms: float = Field(description="time per token of a prompt of 128")
+    prefill_iqr: float
+
+
+def expected_seconds(models: int, prefill_ms: float, decode_ms: float) -> float:
+    """Estimated duration of `time_models` [s] for models with these times per token."""
+    return models * (REPEATS + 1) * (PROMPT_TOKENS * prefill_ms + DECODED_TOKENS / 5 * decode_ms) / 1000
+
+
+@one_thread()
+@torch.inference_mode()
+def time_models(models: Mapping[str, PreTrainedModel], causal: bool) -> dict[str, Timing]:
+    """End-to-end times of several models on one thread.
+
+    The models take turns, so that a busy machine slows all of them equally.
+    """
+    generator = torch.Generator().manual_seed(0)
+    decode: dict[str, list[float]] = {name: [] for name in models}
+    prefill: dict[str, list[float]] = {name: [] for name in models}
+    for repeat in range(REPEATS + 1):
+        for name, model in models.items():
+            stop_if_asked()
+            length = min(PROMPT_TOKENS, getattr(model.config, "max_position_embeddings", 1 << 20) - DECODED_TOKENS)
+            prompt = torch.randint(model.config.vocab_size, (1, length), generator=generator)
+            started = time.perf_counter()
+            output = model(input_ids=prompt, use_cache=True) if causal else model(input_ids=prompt)
+            taken = [(time.perf_counter() - started) / length]
+            steps = []
+            for _ in range(DECODED_TOKENS if causal and repeat % 5 == 0 else 0):
+                started = time.perf_counter()
+                output = model(input_ids=prompt[:, -1:], cache=output.cache, use_cache=True)
+                steps.append(time.perf_counter() - started)
+            if repeat:
+                prefill[name] += taken
+            decode[name] += steps[2:]
+    return {name: _timing(decode[name], prefill[name]) for name in models}
+
+
+def _timing(decode: list[float], prefill: list[float]) -> Timing:
+    def middle(values: list[float]) -> tuple[float, float]:
+        low, median, high = np.quantile(np.array(values) * 1e3, [0.25, 0.5, 0.75])
+        return finite(median, "time"), float(high - low)
+
+    return Timing(
+        decode_ms=middle(decode)[0] if decode else None,
+        decode_iqr=middle(decode)[1] if decode else None,
+        prefill_ms=middle(prefill)[0],
+        prefill_iqr=middle(prefill)[1],
+    )
+
+
+@one_thread()
+@torch.inference_mode()
+def time_kernel(choice: Choice, shape: Shape, dtype: torch.dtype) -> tuple[float, float]:
+    """Times of one decoded row and per row of a prompt, of the kernel of a random matrix under a choice [ms]."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(shape, generator=generator)
+    white = Statistics(
+        second_moment=torch.eye(shape[1]), mean_absolute=torch.ones(shape[1]), importance=torch.ones(shape)
+    )
+    layer = runnable(choice, encode_matrix(choice, weight, "bfloat16", white.only(choice.needs)), shape, None, dtype)
+    copies = [layer, *(deepcopy(layer) for _ in range(min(COLD_BYTES // resident_bytes(layer), MOST_COPIES)))]
+    times = []
+    for rows in (1, PROMPT_TOKENS):
+        inputs = torch.randn(1, rows, shape[1], generator=generator).to(dtype)
+        taken = []
+        for turn in range(len(copies) + REPEATS):
+            cold = copies[turn % len(copies)]
+            started = time.perf_counter()
+            cold(inputs)
+            taken.append(time.perf_counter() - started)
+        times.append(float(np.median(taken[2:])) * 1e3 / rows)
+    return times[0], times[1]
