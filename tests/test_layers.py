@@ -31,7 +31,7 @@ ONLY_IN = {
     "subprocess": lambda path: (
         path in ("space/system/child.py", "compressors/bank/fill.py")
     ),  # what is started elsewhere could outlive us
-    "typer": lambda path: path == "interface/cli/commands.py",
+    "typer": lambda path: path.startswith("interface/cli/"),
     "torch": lambda path: not path.startswith("space/"),
     "transformers": lambda path: not path.startswith("space/"),
 }

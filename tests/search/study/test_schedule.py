@@ -236,7 +236,7 @@ def test_a_search_of_the_command_line_counts_its_imports(
 ) -> None:
     """This process began long ago: what is left of the limit is nothing, and a plan is there all the same."""
     study = commands.write_study(tmp_path, pico("llama"))
-    monkeypatch.setattr("paredown.cli.commands.process_began", lambda: -1e6)
+    monkeypatch.setattr("paredown.cli.study_commands.process_began", lambda: -1e6)
     assert commands.call(monkeypatch, "search", study, "--out", tmp_path / "out", "--timeout", "1000000") == 0
     assert json.loads((tmp_path / "out" / "front.json").read_text())["state"] == "stopped"
     assert (tmp_path / "out" / "best" / "plan.yaml").is_file()
