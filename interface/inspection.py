@@ -13,15 +13,28 @@ from paredown.space.study_file import StudyFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inspection:
-    """A model and its search space under a study.
+class StoredModel:
+    """A model as it is stored.
 
     Attributes:
         model: The model as it was given.
         architecture: Class of the model.
-        target: Name of the runtime.
         parameters: Number of parameters; tied ones count once.
         original_bytes: Tensor bytes of the original as stored.
+    """
+
+    model: str
+    architecture: str
+    parameters: int
+    original_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection(StoredModel):
+    """A model and its search space under a study.
+
+    Attributes:
+        target: Name of the runtime.
         smallest_bytes: Tensor bytes of the smallest plan in the space.
         budget: The budget as it was given.
         budget_bytes: Tensor bytes that the budget allows.
@@ -32,11 +45,7 @@ class Inspection:
         cost: Expected cost of a search.
     """
 
-    model: str
-    architecture: str
     target: str
-    parameters: int
-    original_bytes: int
     smallest_bytes: int
     budget: str
     budget_bytes: int

@@ -22,6 +22,7 @@ from paredown.space.system.paths import expanded
 if TYPE_CHECKING:
     from paredown.search.outcome.outcome import Outcome
     from paredown.search.outcome.progress import Progress
+    from paredown.search.study.transfer_trials import Measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,58 +89,94 @@ def transfer_plan(
         CheckpointError: If the model is missing or incomplete.
         EvaluationError: If no plan gives finite predictions.
     """
-    from paredown.compressors.bank.folder import bank_in_use
-    from paredown.compressors.calibration.statistics_folder import again_if_damaged
     from paredown.search.cost.cost import tokens_of_search
     from paredown.search.neighbours.repair import changed_sites
-    from paredown.search.study.transfer_trials import Measured, Transfer, near_question
-    from paredown.search.workbench.survey import reference_of, survey
-    from paredown.search.workbench.workbench import Workbench
-    from paredown.space.transfer import transferred
 
     started = time.monotonic()
-    if "target" not in question.model_fields_set:
-        question = question.model_copy(update={"target": plan_file.target})
-    folder, space = survey(question)
-    inventory, original = space.inventory, original_of(plan_file, source)
-    before = transferred(plan_file, space, original)
-    budget = budget_of(question, plan_file, original, before, inventory)
-    question = question.model_copy(update={"budget": f"{budget}B"})
-    reference = reference_of(question, folder, inventory)
-    plan = _fitted(space, before, budget, reference, path)
-    with bank_in_use(bank) as records:
-        near = near_question(question, space, plan)
-
-        def run() -> Measured:
-            bench = Workbench(near, records, workers, say=progress.say)
-            return Transfer(bench, space, plan, budget, progress).run(trials)
-
-        measured = again_if_damaged(run, progress.say)
+    task = _adapted(plan_file, source, question, path)
+    measured = _measured(task, trials, bank, workers, progress)
     outcome = measured.outcome
-    anew = tokens_of_search(question, space, question.trials or DEFAULT_TRIALS)
-    known = {
-        "plan": str(source) if source else None,
-        "made_for": plan_file.base_model.name,
-        "tokens": measured.tokens,
-        "tokens_anew": anew,
-    }
-    file = _written(outcome, reference, {key: value for key, value in known.items() if value is not None})
+    anew_trials = task.question.trials or DEFAULT_TRIALS
+    anew = tokens_of_search(task.question, task.space, anew_trials)
+    file = _written(outcome, task.reference, _provenance(plan_file, source, measured.tokens, anew))
     file.write(path)
-    searched = outcome[outcome.searched].plan if outcome.searched is not None else plan
+    inventory = task.space.inventory
+    searched = outcome[outcome.searched].plan if outcome.searched is not None else task.plan
     return Transferred(
         path=path,
         plan_file=file,
         made_for=plan_file.base_model.name,
         by_name=plan_file.base_model.shapes_sha256 == inventory.shapes_sha256(),
-        before_bytes=before.size_bytes(inventory),
-        repaired=changed_sites(inventory, before, plan),
-        moved=changed_sites(inventory, plan, searched),
+        before_bytes=task.before.size_bytes(inventory),
+        repaired=changed_sites(inventory, task.before, task.plan),
+        moved=changed_sites(inventory, task.plan, searched),
         outcome=outcome,
         tokens=measured.tokens,
-        anew_trials=question.trials or DEFAULT_TRIALS,
+        anew_trials=anew_trials,
         anew_tokens=anew,
         seconds=time.monotonic() - started,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapted:
+    """A plan on its new model, before anything is measured there.
+
+    Attributes:
+        question: The question about the new model, with the target and the budget that hold.
+        space: The search space of the new model.
+        reference: The new model.
+        before: The transferred plan, before it was adapted to the budget.
+        plan: The nearest plan within the budget.
+        budget_bytes: The budget [bytes].
+    """
+
+    question: StudyFile
+    space: Space
+    reference: BaseModelReference
+    before: Plan
+    plan: Plan
+    budget_bytes: int
+
+
+def _adapted(plan_file: PlanFile, source: Path | None, question: StudyFile, path: Path) -> Adapted:
+    """The plan on the new model, within the budget; raises what `transfer_plan` does, evaluation apart."""
+    from paredown.search.workbench.survey import reference_of, survey
+    from paredown.space.transfer import transferred
+
+    if "target" not in question.model_fields_set:
+        question = question.model_copy(update={"target": plan_file.target})
+    folder, space = survey(question)
+    original = original_of(plan_file, source)
+    before = transferred(plan_file, space, original)
+    budget = budget_of(question, plan_file, original, before, space.inventory)
+    question = question.model_copy(update={"budget": f"{budget}B"})
+    reference = reference_of(question, folder, space.inventory)
+    plan = _fitted(space, before, budget, reference, path)
+    return Adapted(question=question, space=space, reference=reference, before=before, plan=plan, budget_bytes=budget)
+
+
+def _measured(task: Adapted, trials: int, bank: Path | None, workers: int | None, progress: Progress) -> Measured:
+    """The adapted plan, its moves of bytes and the uniform plans, measured."""
+    from paredown.compressors.bank.folder import bank_in_use
+    from paredown.compressors.calibration.statistics_folder import again_if_damaged
+    from paredown.search.study.transfer_trials import Transfer, near_question
+    from paredown.search.workbench.workbench import Workbench
+
+    with bank_in_use(bank) as records:
+        near = near_question(task.question, task.space, task.plan)
+
+        def run() -> Measured:
+            bench = Workbench(near, records, workers, say=progress.say)
+            return Transfer(bench, task.space, task.plan, task.budget_bytes, progress).run(trials)
+
+        return again_if_damaged(run, progress.say)
+
+
+def _provenance(plan_file: PlanFile, source: Path | None, tokens: int, anew: int) -> dict[str, Any]:
+    """What is known about a transfer beside its measurements."""
+    known = {"made_for": plan_file.base_model.name, "tokens": tokens, "tokens_anew": anew}
+    return {"plan": str(source), **known} if source else known
 
 
 def original_of(plan_file: PlanFile, source: Path | None) -> Inventory | None:
