@@ -26,7 +26,7 @@ def needed(name: str, extras: frozenset[str] = frozenset()) -> Iterator[Requirem
 
 
 def test_every_dependency_is_pinned_to_one_release() -> None:
-    """Those of the package and of its development, and what these ask for in turn: a release that nobody tried cannot slip in."""
+    """Every dependency, direct or not, is pinned: a release that nobody tried cannot slip in."""
     pins = {canonicalize_name(each.name): each for each in PINNED}
     assert all(len(each.specifier) == 1 and str(each.specifier).startswith("==") for each in PINNED)
     waiting, seen, missing = [("paredown", frozenset({"", "dev"}))], set(), set()

@@ -85,7 +85,7 @@ def _or_none(path: Path) -> object:
 
 
 def test_damaged_records_are_made_again_with_a_line(pico: Folder, tmp_path: Path) -> None:
-    """Flipped codes, cuts and turned bits: the numbers are those of before, the line names the record, and it comes once."""
+    """After flipped codes, cuts and turned bits the numbers stay; one line names the record, and it comes once."""
     space, planned = prepared(pico("llama"), tmp_path)
     bank, site = planned.bank, space.inventory[SITE]
     said: list[str] = []
@@ -116,7 +116,7 @@ def _held(held: bool, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 
 def test_damaged_statistics_are_collected_again(pico: Folder, tmp_path: Path) -> None:
-    """A file with NaN or other numbers, cut, turned or gone, and the index likewise: one line, and the next call makes them."""
+    """A file or index with NaN or other numbers, cut, turned or gone, gives one line; the next call makes it again."""
     space, planned = prepared(pico("llama"), tmp_path)
     folder = tmp_path / "statistics"
     whole = StatisticsFolder(folder)[SITE]
@@ -181,7 +181,7 @@ def test_a_matrix_that_is_no_second_moment_is_refused(spoil: str) -> None:
 
 
 def test_poisoned_facts_are_not_believed(pico: Folder, tmp_path: Path) -> None:
-    """A number exchanged, a bit turned, a cut: all is measured again with a line, and predictions are those of before."""
+    """After a changed number, a turned bit or a cut, all is measured again with a line, and predictions stay."""
     space, planned = prepared(pico("llama"), tmp_path)
     path, said = tmp_path / "facts.json", []
     planned.bank.say = said.append

@@ -169,7 +169,10 @@ def test_the_table_has_every_method_and_claims_no_more_than_targets_take() -> No
 
 
 def test_a_schema_knows_every_method_and_knob() -> None:
-    """In both files: a definition a method with exactly its knobs; all references lead somewhere; no other key is taken."""
+    """In both files: a definition a method with exactly its knobs; all references lead somewhere.
+
+    No other key is taken.
+    """
     for schema in (plan_schema(), study_schema()):
         known = schema["$defs"]
         assert [one["$ref"] for one in known["Choice"]["oneOf"]] == [f"#/$defs/method-{name}" for name in methods]

@@ -93,7 +93,8 @@ def trials_of(out: Path) -> dict[int, tuple[str, str]]:
     """Finished trials by number: when they ended, and what was recorded."""
     with sqlite3.connect(f"file:{out / 'study.db'}?mode=ro", uri=True, timeout=30) as connection:
         rows = connection.execute(
-            "select number, datetime_complete, value_json from trials join trial_user_attributes using (trial_id) where state = 'COMPLETE'"
+            "select number, datetime_complete, value_json from trials join trial_user_attributes using (trial_id) "
+            "where state = 'COMPLETE'"
         )
         return {number: (ended, record) for number, ended, record in rows}
 
@@ -114,8 +115,11 @@ def cut_off(command: list[str], out: Path, trials: int, number: int) -> tuple[in
 
 
 def test_an_interrupted_and_killed_search_ends_as_one_that_ran_through(pico: Folder, tmp_path: Path) -> None:
-    """With a trial count and a stored latency table. Ctrl+C saves and exits with 130, a kill saves too; the same command goes on, loses no
-    finished trial and repeats none."""
+    """With a trial count and a stored latency table.
+
+    Ctrl+C saves and exits with 130, a kill saves too; the same command goes on, loses no finished trial and repeats
+    none.
+    """
     question = study(pico("llama"), tmp_path)
     question["latency"] = str(small_table(question, tmp_path))
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(question))
@@ -151,8 +155,10 @@ def test_an_interrupted_and_killed_search_ends_as_one_that_ran_through(pico: Fol
 
 @pytest.mark.parametrize("name", ["gpt2", "bert"])
 def test_other_families_go_all_the_way(pico: Folder, tmp_path: Path, name: str) -> None:
-    """Search, apply, verification in a fresh process, load: within the budget, and nearer to the original than its uniform rival or
-    that rival itself."""
+    """Search, apply, verification in a fresh process and load.
+
+    The result is within the budget, and nearer to the original than its uniform rival or that rival itself.
+    """
     outcome = paredown.find_plan(
         study(pico(name), tmp_path, trials=6, tokens={**TOKENS, "sequence_length": 48}), tmp_path / "study"
     )
@@ -196,7 +202,8 @@ def test_what_transformers_cannot_carry_is_refused_with_the_reason(
     inventory = space_of.inventory
     plan = Plan.of(inventory, {site: parse_choice("quantize bits=8")})
     reference = {
-        "name": name, "architecture": inventory.architecture, "config_sha256": "", "shapes_sha256": inventory.shapes_sha256(),
+        "name": name, "architecture": inventory.architecture, "config_sha256": "",
+        "shapes_sha256": inventory.shapes_sha256(),
     }  # fmt: skip
     file = PlanFile.model_validate(
         {

@@ -11,7 +11,10 @@ from shared.commands import environment
 
 
 def test_a_kill_makes_no_difference(tmp_path: Path) -> None:
-    """Before one in ten changes of the last step; `scripts/kill_everywhere` has all of them, and those of whole searches."""
+    """Before one in ten changes of the last step.
+
+    `scripts/kill_everywhere` has all of them, and those of whole searches.
+    """
     command = [sys.executable, ROOT / "tests/shared/killing.py", "publish", tmp_path, "10"]
     paths = {"PYTHONPATH": str(ROOT / "tests")}
     result = subprocess.run(command, capture_output=True, text=True, env=environment() | paths, check=False)

@@ -118,7 +118,8 @@ def test_no_function_bears_the_name_of_a_module() -> None:
 @pytest.mark.parametrize("folder", ["checkout", "elsewhere"])
 def test_modules_are_imported_under_their_full_names(folder: str, tmp_path: Path) -> None:
     """The package and its modules are found wherever Python is started, with the checkout first on its path, too."""
-    program = "import paredown; import paredown.search.solver.solver as solver; print(solver.Solver.__name__, callable(paredown.find_plan))"
+    program = "import paredown; import paredown.search.solver.solver as solver; "
+    program += "print(solver.Solver.__name__, callable(paredown.find_plan))"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     place = ROOT if folder == "checkout" else tmp_path
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""Studies whose model, texts or libraries changed since they were begun, and banks that were damaged since they were scored."""
+"""Studies whose model, texts or libraries changed since their start, and banks damaged since they were scored."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class Study:
         shutil.copytree(model, self.model)
         data = str(toys.write_text(root / "text.txt", toys.passages(60)))
         self.question: dict[str, Any] = {
-            "model": str(self.model), "data": [data], "budget": "32%", "trials": 3, "latency": "off", "tokens": TOKENS, "space": SPACE,
+            "model": str(self.model), "data": [data], "budget": "32%", "trials": 3, "latency": "off",
+            "tokens": TOKENS, "space": SPACE,
         }  # fmt: skip
         self.outcome, _ = self.search()
 
@@ -90,7 +91,10 @@ def losses(outcome: Outcome) -> list[tuple[int, float]]:
 
 
 def test_a_changed_configuration_is_named_and_refused(study: Study) -> None:
-    """Also a changed library and changed weights, lost and old inputs; nothing in the folder changes but by --fresh or --adopt."""
+    """Also a changed library and changed weights, lost and old inputs.
+
+    Nothing in the folder changes but by --fresh or --adopt.
+    """
     before = {path: path.read_bytes() for path in study.out.rglob("*") if path.is_file() and "bank" not in path.parts}
     (environment,) = json.loads((study.out / "environment.json").read_text())
     assert environment["since"]
@@ -149,7 +153,10 @@ def test_adopted_changes_are_recorded_and_the_trials_stay(study: Study) -> None:
 
 
 def test_a_fresh_start_moves_the_old_study_aside(study: Study) -> None:
-    """Whole, under a free name; what is measured then is what a new folder would find. The same command goes on afterwards."""
+    """Whole, under a free name; what is measured then is what a new folder would find.
+
+    The same command goes on afterwards.
+    """
     before = {
         path.relative_to(study.out): path.read_bytes()
         for path in study.out.rglob("*")
@@ -226,8 +233,10 @@ def test_flipped_codes_in_a_written_model_are_noticed_by_verify(study: Study) ->
 
 
 def test_a_record_that_was_exchanged_is_refused(study: Study, tmp_path: Path) -> None:
-    """One with a sound digest, but not what was scored: one line, and nothing is written. Other texts or weights are reasons to differ,
-    and they are said."""
+    """One with a sound digest, but not what was scored: one line, and nothing is written.
+
+    Other texts or weights are reasons to differ, and they are said.
+    """
     plan = PlanFile.read(study.out / "best" / "plan.yaml")
     assert plan.records is not None
     name = next(iter(plan.records.sha256))
@@ -257,7 +266,7 @@ def test_a_record_that_was_exchanged_is_refused(study: Study, tmp_path: Path) ->
 
 
 def test_a_search_notices_damage_in_its_bank(study: Study) -> None:
-    """Flipped records, NaN in the statistics, poisoned facts, spoilt lists: each is said, and the search finds the same."""
+    """Flipped records, NaN in statistics, poisoned facts, spoilt lists: each is named; the search finds the same."""
     facts = next((study.out / "bank" / "statistics").glob("*/sensitivity.json"))
     shutil.rmtree(study.out / "best")
     for name in ("front.json", "study.db", "sensitivity.json", "bank.json"):

@@ -84,7 +84,10 @@ def test_a_space_that_is_too_large_is_refused(bench: Workbench) -> None:
 
 
 def test_samplers_are_held_against_the_truth(bench: Workbench, every: Enumeration) -> None:
-    """The cost counts sensitivities, and measurements that another made before; our sampler comes closer than chance."""
+    """The cost counts sensitivities, and measurements that another made before.
+
+    Our sampler comes closer than chance.
+    """
     contest, truth = Contest(bench), Truth.of(every)
     budget = int(np.median(every.sizes))
     shares = {}

@@ -38,8 +38,9 @@ def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("six")
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=families.VOCABULARY, hidden_size=64, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=128, tie_word_embeddings=True, max_position_embeddings=128, bos_token_id=0, eos_token_id=0,
+        vocab_size=families.VOCABULARY, hidden_size=64, num_hidden_layers=6, num_attention_heads=4,
+        num_key_value_heads=2, intermediate_size=128, tie_word_embeddings=True, max_position_embeddings=128,
+        bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     with torch.no_grad():

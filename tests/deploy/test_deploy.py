@@ -307,7 +307,7 @@ def test_no_difference_from_nothing_is_no_difference() -> None:
 
 
 def test_what_apply_encodes_is_what_the_bank_scored_on_any_number_of_threads(tmp_path: Path) -> None:
-    """Data-free choices are encoded again by apply: sums in two threads may differ from the bank's in their last bits."""
+    """Apply encodes data-free choices again; sums in two threads could differ from the bank's in their last bits."""
     source = ROOT / "studies" / "models" / "demo"  # wide enough for a product to be shared out
     inventory, parameters = inventory_of(source), original_weights(source, config_of(source))
     site = next(site for site in inventory.leaves if site.kind == "linear")

@@ -39,7 +39,8 @@ fcntl.flock = counted("flock", fcntl.flock)
 def write(out, text):
     with replaced(out) as new:
         for name in ("plan.yaml", "weights", "metrics.json"):
-            content = json.dumps({"files": ["plan.yaml", "weights", "metrics.json"], "text": text}) if "json" in name else text
+            files = ["plan.yaml", "weights", "metrics.json"]
+        content = json.dumps({"files": files, "text": text}) if "json" in name else text
             handle = os.open(new / name, os.O_CREAT | os.O_WRONLY)
             for part in (content[:4], content[4:]):
                 os.write(handle, part.encode())
@@ -50,7 +51,8 @@ def whole(out):
     if not out.exists():
         return None
     assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "plan.yaml", "weights"], list(out.iterdir())
-    texts = {(out / name).read_text() for name in ("plan.yaml", "weights")} | {json.loads((out / "metrics.json").read_text())["text"]}
+    texts = {(out / name).read_text() for name in ("plan.yaml", "weights")}
+    texts.add(json.loads((out / "metrics.json").read_text())["text"])
     assert len(texts) == 1, texts
     return texts.pop()
 

@@ -67,14 +67,17 @@ def test_calibration_draws_are_paired() -> None:
 
 
 def test_three_draws_tell_the_spread_of_their_mean() -> None:
-    """The variance over resamples is that of a mean of three, which the plain bootstrap would make a third too small."""
+    """The variance over resamples is that of a mean of three; the plain bootstrap would be a third too small."""
     _, draws = _weights(5, 3, seed=0)
     values = np.array([1.0, 2.0, 6.0])
     assert (draws @ values).var() == pytest.approx(values.var(ddof=1) / 3, rel=0.05)
 
 
 def test_the_interval_of_a_ratio_covers_the_truth() -> None:
-    """In about 95 of 100 worlds, of which forty are tried; pairing keeps it far narrower than the spread of the documents."""
+    """In about 95 of 100 worlds, of which forty are tried.
+
+    Pairing keeps it far narrower than the spread of the documents.
+    """
     covered, widths = 0, []
     for world in range(40):
         generator = np.random.default_rng(world)
@@ -113,7 +116,10 @@ def test_the_standard_error_is_the_spread_of_the_mean_over_worlds() -> None:
 
 
 def test_a_front_saves_the_bytes_at_which_its_loss_is_the_other_plans() -> None:
-    """A loss that halves with each 100 bytes: a plan of 800 bytes with the loss of 600 gives up a quarter; the pairing leaves no doubt."""
+    """A loss that halves with each 100 bytes: a plan of 800 bytes with the loss of 600 gives up a quarter.
+
+    The pairing leaves no doubt.
+    """
     totals, tokens = documents(np.random.default_rng(0))
     front = [(size, quality(totals * 2.0 ** (-size / 100), tokens)) for size in (300, 500, 700, 900)]
     for size in (500, 600, 650):
@@ -126,7 +132,7 @@ def test_a_front_saves_the_bytes_at_which_its_loss_is_the_other_plans() -> None:
 
 
 def test_the_interval_of_a_saving_holds_what_documents_leave_open() -> None:
-    """Against a plan whose loss varies otherwise between documents, the interval is as wide as the spread over samples of documents."""
+    """If the losses of two plans vary apart, the interval is as wide as the spread over samples of documents."""
     generator = np.random.default_rng(3)
     found, means = [], []
     for _ in range(60):

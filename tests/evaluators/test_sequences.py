@@ -25,7 +25,10 @@ lengths = st.lists(st.integers(1, 200), min_size=1, max_size=6)
 
 @given(lengths, st.integers(16, 400), st.sampled_from([16, 32, 50]))
 def test_windows_hold_the_text_and_nothing_else(lengths: list[int], tokens: int, length: int) -> None:
-    """One of each document in turn; padded on the right, masked; no document is cut short before the tokens are reached."""
+    """One of each document in turn; padded on the right, masked.
+
+    No document is cut short before the tokens are reached.
+    """
     documents = texts(lengths)
     windows = [min(length, n - start) for n in lengths for start in range(0, n, length)]
     usable = [n for n in windows if n >= SHORTEST]

@@ -84,8 +84,10 @@ def test_a_bug_is_one_line_and_its_traceback_is_kept(
 def test_too_little_memory_has_its_remedy(fault: Exception, capfd: pytest.CaptureFixture[str]) -> None:
     """Whoever noticed it."""
     assert told(fault, capfd) == (
-        2, "paredown: not enough memory; set a smaller memory in the study file, give fewer --workers, or close other programs\n"
-    )  # fmt: skip
+        2,
+        "paredown: not enough memory; set a smaller memory in the study file, give fewer --workers, "
+        "or close other programs\n",
+    )
 
 
 def test_what_the_system_refuses_has_its_remedy(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,10 @@ from tests.space.test_transfer import LARGE, SMALL, TARGET, file_of
 
 SPACE = """space:
   choices:
-    linear: [quantize bits=3 group_size=16 algorithm=gptq, quantize bits=4 group_size=16 algorithm=gptq, quantize bits=8]
+    linear:
+    - quantize bits=3 group_size=16 algorithm=gptq
+    - quantize bits=4 group_size=16 algorithm=gptq
+    - quantize bits=8
     embedding: [quantize bits=4, quantize bits=6]
 """
 
@@ -62,7 +65,10 @@ def workshop(pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
 def test_a_plan_is_transferred_and_measured(
     workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As many bytes a parameter and no more; what it gains over uniform, and what it cost beside a search, is said; the file applies."""
+    """As many bytes a parameter and no more; what it gains over uniform, and what it cost beside a search, is said.
+
+    The file applies.
+    """
     flags = ("--study", workshop / "study.yaml", "--trials", 2, "--workers", 1, "--out", out := workshop / "out.yaml")
     assert call(monkeypatch, "transfer", workshop / "plan.yaml", *flags) == 0
     said = capsys.readouterr().out
@@ -123,7 +129,10 @@ def test_bad_transfers(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Another family and no model are one line and exit code 2; an impossible budget leaves the smallest plan, exit code 3."""
+    """Another family and no model are one line and exit code 2.
+
+    An impossible budget leaves the smallest plan, exit code 3.
+    """
     start, out = ("transfer", workshop / "plan.yaml", "--study", workshop / "study.yaml"), tmp_path / "out.yaml"
     for code, flags, message in (
         (2, ("--model", pico("gpt2")), "another family; give a model of the plan's architecture"),
@@ -140,7 +149,10 @@ def test_bad_transfers(
 
 @pytest.mark.parametrize(("held", "known"), [(SMALL, True), (LARGE, False)])
 def test_the_first_model_is_found_beside_its_plan(held: Inventory, known: bool, tmp_path: Path) -> None:
-    """In the study folder that the plan lies in, if that is of the same model; then a plan may take as much a parameter there as here."""
+    """In the study folder that the plan lies in, if that is of the same model.
+
+    Then a plan may take as much a parameter there as here.
+    """
     (tmp_path / "inventory.json").write_bytes(TypeAdapter(Inventory).dump_json(held))
     file = file_of(Plan.of(SMALL, {"model.embed_tokens": parse_choice("cast")}), SMALL, "models/nowhere")
     original = original_of(file, tmp_path / "best" / "plan.yaml")

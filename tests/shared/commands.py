@@ -33,7 +33,12 @@ WORDS = (
 TOKENS = "tokens: {calibration: 512, search: 512, selection: 512, held_out: 1024, sequence_length: 48}"
 SPACE = """space:
   choices:
-    linear: [quantize bits=2, quantize bits=3 group_size=32 algorithm=gptq, quantize bits=4 algorithm=gptq, quantize bits=8, keep]
+    linear:
+    - quantize bits=2
+    - quantize bits=3 group_size=32 algorithm=gptq
+    - quantize bits=4 algorithm=gptq
+    - quantize bits=8
+    - keep
     embedding: [quantize bits=4, quantize bits=8, keep]
     ffn: [prune-neurons sparsity=0.5 algorithm=reconstruct then quantize bits=4 algorithm=gptq]
   max_drops: 1"""

@@ -8,7 +8,7 @@ from paredown.space.statistics import Statistics
 
 
 def inputs_of(columns: int, seed: int = 0, tokens: int = 512) -> torch.Tensor:
-    """Inputs of a matrix with so many columns, shape ``(tokens, columns)``: a few directions shared by all, and noise of unequal size."""
+    """Inputs of a matrix, shape ``(tokens, columns)``: a few directions shared by all, and noise of unequal size."""
     generator = torch.Generator().manual_seed(seed)
     shared = torch.randn(tokens, max(1, columns // 4), generator=generator) @ torch.randn(
         max(1, columns // 4), columns, generator=generator

@@ -1,7 +1,9 @@
 """Processes that kill themselves before their n-th write, sync, rename, removal or new folder.
 
-    python tests/shared/killing.py publish FOLDER [N]     # every change of the last step of a made study, or one in N; --draw: pictures too
-    python tests/shared/killing.py search FOLDER 100 20   # a short search of a pico model at 100 random n, and at 20 after its trials
+    python tests/shared/killing.py publish FOLDER [N]
+        every change of the last step of a made study, or one in N; with --draw also pictures
+    python tests/shared/killing.py search FOLDER 100 20
+        a short search of a pico model at 100 random n, and at 20 after its trials
 
 After each kill the same is run again to its end: the folder must hold what it holds without a kill, and nothing else.
 """
@@ -150,7 +152,10 @@ def in_child(step: Callable[[Killer], None], fatal: int | None) -> dict[str, int
 
 
 def tree(folder: Path) -> dict[str, Any]:
-    """All that people find in a study folder, without what a clock or SQLite says; of the bank only what is left over there."""
+    """All that people find in a study folder, without what a clock or SQLite says.
+
+    Of the bank only what is left over there.
+    """
     found: dict[str, Any] = {"left over": [str(path) for path in folder.rglob("*") if UNFINISHED in path.name]}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -245,7 +250,7 @@ class Searches:
 
 
 def kill_search(root: Path, whole: int, finalists: int, seed: int = 0) -> str:
-    """A short search at random n, then the same from its first finalist on: at most one measurement is repeated for each kill."""
+    """A short search at random n, then from its first finalist on: each kill repeats at most one measurement."""
     searches, draw, repeated = Searches(root), random.Random(seed), []
     through = searches.run("through")
     assert through
@@ -269,8 +274,9 @@ def kill_search(root: Path, whole: int, finalists: int, seed: int = 0) -> str:
         repeated.append(searches.asked(name) - once)
         shutil.rmtree(root / name)
     assert max(repeated) <= 1, f"measurements of finalists repeated after each kill: {repeated}"
-    told = f"search: {whole} kills before one of {through['changes']} changes, {finalists} among the finalists; the same folder after each"
-    return f"{told}; of {once} measurements of finalists {sum(repeated)} repeated in all, at most {max(repeated)} for a kill"
+    told = f"search: {whole} kills before one of {through['changes']} changes, {finalists} among the finalists"
+    told += f"; the same folder after each; of {once} measurements of finalists {sum(repeated)} repeated in all"
+    return f"{told}, at most {max(repeated)} for a kill"
 
 
 def main(kind: str, folder: str, *kills: str) -> None:

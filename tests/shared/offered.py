@@ -13,7 +13,8 @@ COMPOSITIONS = [
     "lowrank rank=2 then prune sparsity=0.5 then cluster clusters=5",
     "lowrank rank_fraction=0.4 algorithm=whitened then quantize bits=4 algorithm=gptq",
     "lowrank-residual rank=1 then quantize bits=3",
-    "lowrank-residual rank=3 factor_bits=16 algorithm=whitened rounds=2 then quantize bits=4 group_size=43 algorithm=gptq",
+    "lowrank-residual rank=3 factor_bits=16 algorithm=whitened rounds=2 "
+    "then quantize bits=4 group_size=43 algorithm=gptq",
     "lowrank-residual rank=2 rounds=0 then lowrank rank=1",
     "vector-quantize centroids=9 dimensions=4",
     "vector-quantize centroids=40",

@@ -1,4 +1,4 @@
-"""What tests of attentions and feed-forward networks share: statistics of a pico model, and how a plan's model computes."""
+"""For tests of attentions and feed-forward networks: statistics of a pico model, and what a plan's model computes."""
 
 from __future__ import annotations
 

@@ -100,8 +100,9 @@ def quality_of(loss: float, documents: int = 40, plan: int | None = None) -> Qua
     Args:
         loss: The mean over documents, exactly.
         documents: How many.
-        plan: Seeds the spread over documents: some are hard for every plan, and each plan has its own scatter beside that, so that only
-            a paired comparison tells two plans apart. None gives every document the same loss.
+        plan: Seeds the spread over documents: some are hard for every plan, and each plan has its own scatter
+            beside that, so that only a paired comparison tells two plans apart. None gives every document the same
+            loss.
     """
     tokens, spread = np.full(documents, 10.0), np.ones(documents)
     if plan is not None:

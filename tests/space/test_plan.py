@@ -50,7 +50,10 @@ def test_every_leaf_is_decided_once(plan: Plan) -> None:
 
 @given(plans)
 def test_the_bytes_of_a_plan_are_the_sum(plan: Plan) -> None:
-    """Sites as decided, what blocks that stay hold besides, and what lies outside blocks; a dropped block weighs nothing."""
+    """Sites as decided, what blocks that stay hold besides, and what lies outside blocks.
+
+    A dropped block weighs nothing.
+    """
     sites = sum(total_bytes(site_layout(site, choice)) for site, choice in plan.decided(TOY))
     stay = [site for site in TOY.parents if site.kind == "block" and site.block not in plan.dropped(TOY)]
     assert plan.size_bytes(TOY) == sites + sum(total_bytes(site.rest) for site in stay) + total_bytes(TOY.rest)
@@ -147,8 +150,10 @@ def test_plans_and_choices_that_were_sent_to_another_process_hash_as_its_own() -
     assert hash(choice.model_copy(update={"then": None})) == hash(parse_choice("lowrank rank=4"))
     sent = pickle.dumps((hash(plan) and plan, hash(choice) and choice)).hex()
     code = (
-        "import pickle, paredown; from paredown.space.choice import parse_choice; from paredown.space.plan import Plan; "
-        f"plan, choice = pickle.loads(bytes.fromhex('{sent}')); own = parse_choice('lowrank rank=4 then quantize bits=4'); "
+        "import pickle, paredown; from paredown.space.choice import parse_choice; "
+        "from paredown.space.plan import Plan; "
+        f"plan, choice = pickle.loads(bytes.fromhex('{sent}')); "
+        "own = parse_choice('lowrank rank=4 then quantize bits=4'); "
         "print({own: 1}.get(choice), {Plan((('a', own),)): 1}.get(plan))"
     )
     for seed in ("1", "2"):

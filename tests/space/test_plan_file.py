@@ -133,7 +133,10 @@ def test_an_endless_choice_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_plan_for_another_model_is_refused(inventory: Callable[[str], Inventory]) -> None:
-    """Another architecture; the same with other shapes; a target that cannot run a choice: before any weight is touched."""
+    """Another architecture; the same with other shapes.
+
+    A target that cannot run a choice: before any weight is touched.
+    """
     file = file_of(EXAMPLE, TOY)
     with pytest.raises(
         PlanError, match="made for Toy .toy., but the model is LlamaForCausalLM; give the model that it was made for"

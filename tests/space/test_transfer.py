@@ -59,7 +59,10 @@ def test_a_model_of_the_same_names_and_shapes_takes_the_plan_unchanged(plan: Pla
 
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_depth_is_kept(blocks: int, others: int) -> None:
-    """The nearest middle of a block comes first; deeper blocks take no shallower ones; both ends meet; as many blocks are themselves."""
+    """The nearest middle of a block comes first; deeper blocks take no shallower ones; both ends meet.
+
+    As many blocks are themselves.
+    """
     nearest = [by_depth(block, blocks, others)[0] for block in range(blocks)]
     for block, chosen in enumerate(nearest):
         depths = [
@@ -75,7 +78,10 @@ def test_depth_is_kept(blocks: int, others: int) -> None:
 
 @given(st.data())
 def test_the_same_share_goes(data: st.DataObject) -> None:
-    """As many as the share asks for, each once, none farther from those that went than one that stays; of as many blocks the same."""
+    """As many as the share asks for, each once, none farther from those that went than one that stays.
+
+    Of as many blocks the same.
+    """
     others, blocks = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
     gone = data.draw(st.sets(st.integers(0, others - 1), max_size=others))
     places = same_share(gone, others, blocks)
@@ -116,7 +122,10 @@ def test_each_role_takes_what_it_has_at_its_depth() -> None:
 
 @given(strategies.plans(TOYS[3].inventory), st.sampled_from([2, 5, 8]), st.booleans())
 def test_whatever_the_depth_the_model_can_take_it(plan: Plan, blocks: int, known: bool) -> None:
-    """The plan fits; as great a share of the blocks goes, at least one stays; blocks that stay say nothing of blocks that go."""
+    """The plan fits; as great a share of the blocks goes, at least one stays.
+
+    Blocks that stay say nothing of blocks that go.
+    """
     space = TOYS[blocks]
     found = transferred(file_of(plan, TOYS[3].inventory), space, TOYS[3].inventory if known else None)
     found.check(space.inventory, TARGET)
@@ -144,7 +153,10 @@ def test_a_block_that_stays_learns_nothing_from_one_that_went() -> None:
 
 
 def test_what_does_not_fit_becomes_what_is_nearest() -> None:
-    """172 columns hold no groups of 64: of the same method the option of the nearest bytes a weight; ranks keep their share."""
+    """172 columns hold no groups of 64: of the same method the option of the nearest bytes a weight.
+
+    Ranks keep their share.
+    """
     down, up, query = (f"model.layers.1.{name}" for name in ("mlp.down_proj", "mlp.up_proj", "self_attn.q_proj"))
     wanted = parse_choice("quantize bits=4 group_size=64 algorithm=gptq")
     lowrank = parse_choice("lowrank rank=16 then quantize bits=8 group_size=16")
@@ -163,7 +175,7 @@ def test_what_does_not_fit_becomes_what_is_nearest() -> None:
 
 
 def test_what_the_first_model_lacks_becomes_the_mean() -> None:
-    """An untied head, which the smaller model does not have, takes the option nearest to the bytes a weight of all else."""
+    """An untied head that the smaller model lacks takes the option nearest to the bytes per weight of all else."""
     untied = Space.build(llama(num_hidden_layers=3, tie_word_embeddings=False), TARGET)
     bits = parse_choice("quantize bits=3 group_size=16")
     plan = Plan.of(SMALL, {site.name: bits for site in SMALL.leaves})
@@ -191,8 +203,11 @@ def test_another_family_is_refused(inventory: Callable[[str], Inventory]) -> Non
     ],
 )
 def test_codebooks_that_would_weigh_too_much_are_left_behind(site: str, text: str, expected: str) -> None:
-    """In a matrix of a quarter of the weights they take far more bytes a weight. What takes as many as they did is taken instead: of the
-    same method if that is near, else of one that the plan uses; where the first model's shapes are not known, nothing can be said."""
+    """In a matrix of a quarter of the weights they take far more bytes a weight.
+
+    What takes as many as they did is taken instead: of the same method if that is near, else of one that the plan uses;
+    where the first model's shapes are not known, nothing can be said.
+    """
     vectors, other = parse_choice(text), parse_choice("quantize bits=4 group_size=16")
     plan = Plan.of(
         LARGE, {s.name: vectors if s.name.endswith(site) else other for s in LARGE.leaves if s.kind == "linear"}

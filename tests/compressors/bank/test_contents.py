@@ -109,7 +109,10 @@ def test_cleaning_removes_only_what_nobody_finds_again(bank: Bank, tmp_path: Pat
 
 
 def test_what_no_kept_study_needs_goes(bank: Bank, inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
-    """With the statistics that none of its records or studies was calibrated on; what one study needs stays whatever others need."""
+    """With the statistics that none of its records or studies was calibrated on.
+
+    What one study needs stays whatever others need.
+    """
     site = inventory("llama")[SITE]
     studies = []
     for number, choice in enumerate((PLAIN, GPTQ)):

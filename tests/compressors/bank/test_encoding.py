@@ -58,7 +58,10 @@ def stored_modules(site: Site, choice: Choice) -> set[str]:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("kind", ["linear", "ffn", "attention"])
 def test_sites_store_what_was_predicted(kind: str, bias: bool, transposed: bool) -> None:
-    """For whole sites: biases and narrower networks included, whatever the orientation; the parameters are not modified."""
+    """For whole sites: biases and narrower networks included, whatever the orientation.
+
+    The parameters are not modified.
+    """
     site, parameters = site_and_parameters(kind, transposed=transposed, bias=bias)
     statistics = {member.module: correlated.statistics_of(member.shape) for member in site.members}
     before = {name: tensor.clone() for name, tensor in parameters.items()}

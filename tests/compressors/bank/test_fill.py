@@ -125,7 +125,10 @@ def test_a_fill_goes_on_and_makes_nothing_twice(
 def test_sites_that_read_the_same_go_to_the_same_process(
     folders: Folders, inventory: Callable[[str], Inventory]
 ) -> None:
-    """No two groups read the same statistics; every job is in one; a site's follow each other; the largest group comes first."""
+    """No two groups read the same statistics; every job is in one; a site's follow each other.
+
+    The largest group comes first.
+    """
     files = StatisticsFolder(folders[1]).files
     jobs = [(site, choice, Path(str(number))) for number, (site, choice) in enumerate(pairs_of(inventory("llama")))]
     groups = grouped(jobs, files)
@@ -208,11 +211,13 @@ def test_processes_end_when_the_one_that_started_them_is_killed(
 ) -> None:
     """kill -9 loses nothing that was finished, and leaves nobody behind."""
     program = (
-        "import sys; from pathlib import Path; sys.path[:0] = [sys.argv[1], f'{sys.argv[1]}/tests']; from tests.compressors.bank import test_fill as t\n"
+        "import sys; from pathlib import Path; sys.path[:0] = [sys.argv[1], f'{sys.argv[1]}/tests']\n"
+        "from tests.compressors.bank import test_fill as t\n"
         "from paredown.compressors.original.find_sites import inventory_of\n"
         "model, statistics, folder = map(Path, sys.argv[2:])\n"
         "bank = t.opened(model, statistics, folder, t.Slow)\n"
-        "t.fill(bank, t.pairs_of(inventory_of(model)), checkpoint=model, statistics=statistics, workers=2, patience=0)\n"
+        "pairs = t.pairs_of(inventory_of(model))\n"
+        "t.fill(bank, pairs, checkpoint=model, statistics=statistics, workers=2, patience=0)\n"
     )
     arguments = [str(ROOT), *map(str, folders), str(tmp_path)]
     with subprocess.Popen(

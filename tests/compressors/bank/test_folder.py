@@ -32,7 +32,10 @@ def filled(bank: Path) -> Path:
 
 
 def test_nobody_cleans_what_a_search_uses(tmp_path: Path) -> None:
-    """In whatever process it runs; when it is killed, what it was writing goes at once, with the next search or clean-up."""
+    """In whatever process it runs.
+
+    When it is killed, what it was writing goes at once, with the next search or clean-up.
+    """
     bank = filled(tmp_path / "bank")
     users = [
         subprocess.Popen([sys.executable, "-c", USER, bank], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

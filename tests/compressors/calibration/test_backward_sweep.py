@@ -30,7 +30,7 @@ def first_states(states: Tensor, _: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "bert"])
 def test_a_small_change_of_a_weight_changes_the_loss_as_the_trace_says(pico: Folder, name: str) -> None:
-    """The sum over tokens of gradient times change of the outputs is the product of the change and the weight's own gradient."""
+    """The sum over tokens of gradient times output change is the weight's change times its own gradient."""
     model, inventory = load_original(pico(name)).double(), inventory_of(pico(name))
     members = [m for site in inventory.leaves if site.kind == "linear" and site.block is not None for m in site.members]
     loss = surprise if inventory.causal else first_states

@@ -49,7 +49,7 @@ def log_likelihoods(model: torch.nn.Module) -> torch.Tensor:
 def test_importance_is_the_squared_slope_of_each_sequence(
     name: str, inventory: Callable[[str], Inventory], tmp_path: Path
 ) -> None:
-    """Single weights of every linear matrix moved a little, in float64: slopes squared, summed over sequences, per predicted token."""
+    """Finite differences of single weights in float64: squared slopes, summed over sequences, per predicted token."""
     found = gathered(name, inventory(name), tmp_path)
     model = pico.build(name).double()
     members = [member for site in inventory(name).leaves if site.kind == "linear" for member in site.members]
@@ -72,7 +72,10 @@ def test_importance_is_the_squared_slope_of_each_sequence(
 def test_the_model_and_the_other_statistics_stay_as_they_are(
     inventory: Callable[[str], Inventory], tmp_path: Path
 ) -> None:
-    """No gradient is left behind, no weight asks for one that did not; what is derived from shared inputs stays shared."""
+    """No gradient is left behind, no weight asks for one that did not.
+
+    What is derived from shared inputs stays shared.
+    """
     model = pico.build("llama").requires_grad_(False)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     tokens, mask = texts()

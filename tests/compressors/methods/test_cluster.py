@@ -117,7 +117,7 @@ def weighted_error(weighting: str, before: torch.Tensor, after: torch.Tensor, st
 
 @pytest.mark.parametrize("clusters", [4, 8, 16])
 def test_each_weighting_is_best_at_its_own_error(clusters: int) -> None:
-    """Rows of unequal size and inputs of unequal size: no other weighting gives less of the error that this one counts."""
+    """With rows and inputs of unequal size, no other weighting gives less of the error that is counted."""
     weight = normal((12, 96)) * torch.arange(1, 13)[:, None]
     statistics = statistics_of((12, 96))
     decoded = {

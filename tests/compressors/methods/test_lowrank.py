@@ -92,7 +92,7 @@ def test_whitened_loses_no_more_of_the_outputs(shape: tuple[int, int], seed: int
 
 
 def test_inputs_that_never_came_do_no_harm() -> None:
-    """A second moment of rank 3, or zero: outputs are kept, all is finite, and what was never read goes as plain SVD has it."""
+    """With a second moment of rank 3, or zero, outputs are kept, all is finite, and unread inputs get the plain SVD."""
     weight, inputs = normal((24, 40)), normal((3, 40), 1)
     seen = Statistics(second_moment=inputs.T @ inputs / 3)
     kept = decoded("lowrank rank=3 algorithm=whitened", weight, seen)
@@ -131,7 +131,7 @@ def test_a_share_of_the_rank_is_the_rank() -> None:
 
 
 def test_matrices_of_one_site_keep_their_own_share() -> None:
-    """Where a site's matrices differ, the share stays a share: the rank of the first would be too large for the second."""
+    """A share stays a share where a site's matrices differ: the rank of the first is too large for the second."""
     members = tuple(
         Member(module=name, shape=shape, dtype="float32") for name, shape in (("q", (64, 64)), ("k", (16, 64)))
     )

@@ -37,7 +37,7 @@ def lost(difference: torch.Tensor, seed: int = 0) -> float:
 @pytest.mark.parametrize("factor_bits", [8, 16])
 @pytest.mark.parametrize("rounds", [0, 1, 3])
 def test_a_residual_that_is_kept_gives_the_matrix_back(algorithm: str, factor_bits: int, rounds: int) -> None:
-    """The residual makes up for the rounding of the factors: what is left is one rounding of float32, however rough they are."""
+    """The residual makes up for the rounding of the factors, however rough: one rounding of float32 is left."""
     weight = normal()
     difference = change(
         f"lowrank-residual rank=5 algorithm={algorithm} factor_bits={factor_bits} rounds={rounds} then keep", weight
@@ -47,7 +47,7 @@ def test_a_residual_that_is_kept_gives_the_matrix_back(algorithm: str, factor_bi
 
 @pytest.mark.parametrize("factor_bits", [8, 16])
 def test_a_residual_in_bfloat16_is_rounded_once(factor_bits: int) -> None:
-    """Of a matrix of rank 5 the factors of rank 5 leave little, so that a residual in 8 bits of mantissa loses 2**-8 of that little."""
+    """Factors of rank 5 leave little of a matrix of rank 5; a residual with 8 bits of mantissa loses 2**-8 of it."""
     weight = normal((32, 5)) @ normal((5, 64), 1)
     choice = parse_choice(f"lowrank-residual rank=5 factor_bits={factor_bits} rounds=0 then cast")
     residual = choice.encode(weight)[1]["residual"].matrix

@@ -155,7 +155,7 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
 
 
 def test_values_are_rounded_with_the_importance_of_their_inputs() -> None:
-    """What follows a calibrated algorithm gets the mean squares of the inputs at the places that stay, and else nothing."""
+    """The step after a calibrated algorithm gets the mean squares of the remaining inputs, and nothing else."""
     weight, statistics = normal((5, 16)), statistics_of((5, 16)).only(frozenset({"second_moment"}))
     for algorithm in ("wanda", "sparsegpt"):
         for pattern in PATTERNS:
@@ -203,7 +203,10 @@ def test_transposed_layers_are_pruned_along_their_inputs(algorithm: str, pattern
     [("row", 24 * 20 + 2 * 24 * 80), ("1:4", 24 * 12 + 2 * 24 * 40), ("2:4", 24 * 16 + 2 * 24 * 80)],
 )
 def test_places_take_the_bytes_worked_out_by_hand(pattern: str, size_bytes: int) -> None:
-    """Of 160 weights a row: 20 bytes of bitmap; 40 numbers of 2 bits (one of four) in 3 words, of 3 bits (two of four) in 4."""
+    """Of 160 weights a row: 20 bytes of bitmap.
+
+    40 numbers of 2 bits (one of four) in 3 words, of 3 bits (two of four) in 4.
+    """
     assert total_bytes(matrix_layout(parse_choice(text("magnitude", pattern)), (24, 160), "bfloat16")) == size_bytes
 
 

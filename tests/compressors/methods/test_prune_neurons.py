@@ -99,7 +99,7 @@ def test_removing_nothing_is_refused() -> None:
 
 
 def test_neurons_that_are_never_on_go_first() -> None:
-    """Whatever their weights: the others matter by what they add to the output, which is worked out token by token here."""
+    """Neurons matter by what they add to the output, worked out token by token here, whatever their weights."""
     generator = torch.Generator().manual_seed(0)
     up, down = torch.randn(40, 8, generator=generator), torch.randn(8, 40, generator=generator)
     neurons = torch.randn(100, 40, generator=generator)
@@ -115,7 +115,7 @@ def test_neurons_that_are_never_on_go_first() -> None:
 
 @pytest.mark.parametrize("sparsity", [0.025, 0.2])
 def test_neurons_that_say_the_same_are_kept_once(sparsity: float) -> None:
-    """However strong they are: where the reader is fitted, one of a pair that is always equal costs nothing, both cost a lot."""
+    """With a fitted reader, one of two equal neurons costs nothing and both cost a lot, however strong they are."""
     generator = torch.Generator().manual_seed(0)
     neurons, down = torch.randn(400, 40, generator=generator), torch.randn(8, 40, generator=generator)
     neurons[:, 5] = neurons[:, 9] = 10 * neurons[:, 9]
@@ -125,7 +125,7 @@ def test_neurons_that_say_the_same_are_kept_once(sparsity: float) -> None:
 
 
 def test_neurons_are_chosen_better_where_the_reader_is_fitted() -> None:
-    """Of correlated neurons, those that go lose less than those of the smallest outputs, both with the reader fitted."""
+    """The removed correlated neurons lose less than those of the smallest outputs, both with the reader fitted."""
     losses: dict[str, list[float]] = {"activation": [], "reconstruct": []}
     for seed in range(8):
         known, reader = (
@@ -143,7 +143,7 @@ def test_neurons_are_chosen_better_where_the_reader_is_fitted() -> None:
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "bert"])
 def test_a_pruned_neuron_is_a_silent_one(pico: Callable[[str], Path], tmp_path: Path, name: str) -> None:
-    """In whole models, with biases: the original's output when nothing reads them, or what reads the others is fitted to it."""
+    """In whole models with biases, the output stays if nothing reads the removed neurons, or the rest is fitted."""
     folder, outputs = pico(name), {}
     bank = structured.bank_of(folder, tmp_path)
     networks = [site for site in bank_sites(folder) if site.kind == "ffn"]
@@ -178,7 +178,7 @@ def fitted(reader: torch.Tensor, moment: torch.Tensor, stay: torch.Tensor) -> to
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9])
 def test_fitting_what_reads_the_others_never_hurts(seed: int, sparsity: float) -> None:
-    """The output's error is at most that of the same neurons with the reader as it was, and clearly less on correlated neurons."""
+    """The error is at most that with the unfitted reader, and clearly less on correlated neurons."""
     known = correlated.statistics_of((16, 40), seed)
     moment, reader = known["second_moment"], torch.randn(16, 40, generator=torch.Generator().manual_seed(seed))
     choice = parse_choice(f"prune-neurons sparsity={sparsity} algorithm=reconstruct")

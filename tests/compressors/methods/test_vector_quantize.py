@@ -71,7 +71,7 @@ def test_without_correlations_the_nearest_vector_is_taken(moment: torch.Tensor) 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_errors_are_made_up_for(seed: int) -> None:
-    """On correlated inputs the outputs lose less than half of what they lose where the same method is not told of the correlations."""
+    """On correlated inputs the outputs lose less than half of the loss without knowledge of the correlations."""
     weight, statistics = normal(seed=seed), statistics_of(SHAPE, seed)
     moment = statistics["second_moment"]
     untold = Statistics(second_moment=moment.diagonal().diag())
@@ -163,7 +163,7 @@ def test_where_sweeps_end_no_other_index_is_better(seed: int) -> None:
 
 @pytest.mark.parametrize("rows", [6, 2 * ROWS + 1])
 def test_a_codebook_is_fitted_by_least_squares(rows: int) -> None:
-    """Three unknowns, as many as steps: what the least squares of the outputs gives, on rows that are spread over the matrix."""
+    """Three unknowns, as many as steps: the least-squares solution for the outputs, on rows spread over the matrix."""
     weight, curvature, scale = normal((rows, 8)), curvature_of(8), normal((rows, 1), 1).exp()
     indices = torch.randint(3, (rows, 8), generator=torch.Generator().manual_seed(2))
     every = -(-rows // ROWS)

@@ -141,7 +141,10 @@ def test_neither_bank_nor_original_changes(pico: Folder, tmp_path: Path) -> None
 def test_a_norm_that_a_choice_changed_is_put_back(
     pico: Folder, tmp_path: Path, make: Callable[[Path, Path], PlannedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever comes after the choice at its site: another choice, the site's leaves, or nothing; the other site's norm stays."""
+    """Whatever comes after the choice at its site: another choice, the site's leaves, or nothing.
+
+    The other site's norm stays.
+    """
     planned = make(pico("llama"), tmp_path)
     bank, inventory = planned.bank, planned.inventory
     sites = [site for site in inventory.parents if site.block == 0 and norm_names(site)]
@@ -227,7 +230,8 @@ def test_a_streamed_block_has_weights_only_while_it_runs(pico: Folder, tmp_path:
     def count(*_: object) -> None:
         seen.append([any(not is_placeholder(p) for p in block.parameters()) for block in blocks_of(planned.model)[1]])
 
-    hooks = [block.mlp.register_forward_hook(count) for block in blocks_of(planned.model)[1]]  # type: ignore[operator,union-attr]
+    networks = [block.get_submodule("mlp") for block in blocks_of(planned.model)[1]]
+    hooks = [network.register_forward_hook(count) for network in networks]
     assert torch.equal(states(planned), expected)
     assert seen == [[True, False], [False, True]]
     assert all(map(is_placeholder, blocks(planned)))
@@ -248,7 +252,8 @@ def test_streamed_blocks_take_the_same_memory_one_after_the_other(pico: Folder, 
     def note(block: nn.Module, *_: object) -> None:
         places.append({parameter.data_ptr() for parameter in block.parameters() if parameter.dim() == 2})
 
-    hooks = [block.mlp.register_forward_hook(partial(note, block)) for block in blocks_of(planned.model)[1]]  # type: ignore[operator,union-attr]
+    blocks = blocks_of(planned.model)[1]
+    hooks = [block.get_submodule("mlp").register_forward_hook(partial(note, block)) for block in blocks]
     states(planned)
     for hook in hooks:
         hook.remove()

@@ -60,7 +60,7 @@ def seen(planned: PlannedModel, module: str) -> Tensor:
 
 
 def test_the_nearest_matrix_is_that_of_least_squares() -> None:
-    """Of damped least squares, written as one system of equations: with the damping that one entry of it implies, all others follow."""
+    """Damped least squares as one system of equations: one entry gives the damping, the others follow."""
     generator = torch.Generator().manual_seed(0)
     inputs, weight = torch.randn(50, 6, generator=generator), torch.randn(4, 6, generator=generator)
     changed = inputs @ torch.randn(6, 6, generator=generator) * 0.3 + 0.1 * torch.randn(50, 6, generator=generator)
@@ -101,7 +101,10 @@ def test_the_nearest_matrix_is_nearer_on_other_tokens_too(tokens: int, share: fl
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "bert", "qwen2"])
 def test_each_matrix_makes_up_for_those_before(pico: Folder, tmp_path: Path, name: str) -> None:
-    """The output of the last block's last matrix comes nearer to the original's; every matrix that is calibrated has a record."""
+    """The output of the last block's last matrix comes nearer to the original's.
+
+    Every matrix that is calibrated has a record.
+    """
     planned = prepared(pico(name), tmp_path / "bank")
     plan = uniform(planned, str(CHOICE))
     last = [site.name for site in planned.inventory.leaves if site.block == 1][-1]
@@ -163,7 +166,7 @@ def test_records_in_order_are_found_again(pico: Folder, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
 def test_a_streamed_model_gives_the_same_records(pico: Folder, tmp_path: Path, name: str) -> None:
-    """Byte by byte; with a feed-forward network of another structure, and an embedding, which lies outside the blocks."""
+    """Byte by byte, with a feed-forward network of another structure, and an embedding outside the blocks."""
     found = []
     for streamed in (False, True):
         root = tmp_path / str(streamed)
@@ -182,8 +185,8 @@ def test_a_streamed_model_gives_the_same_records(pico: Folder, tmp_path: Path, n
         }
         plan = Plan.of(planned.inventory, {**dict(uniform(planned, str(CHOICE)).entries), **others})
         bank = ordered(planned, plan, tmp_path / "work")
-        found.append({bank.path(site, choice).name: bank.path(site, choice).read_bytes() for site, choice in plan.decided(planned.inventory)
-                      if choice.needs})  # fmt: skip
+        paths = [bank.path(site, choice) for site, choice in plan.decided(planned.inventory) if choice.needs]
+        found.append({path.name: path.read_bytes() for path in paths})
         planned.swap(plan, bank)
         with torch.no_grad():
             run_base(planned.model, TOKENS * MASK, MASK, causal=planned.inventory.causal)

@@ -122,7 +122,7 @@ def remove_records(planned: PlannedModel, plan: Plan) -> None:
 @pytest.mark.parametrize("target", ["paredown", "transformers"])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
 def test_no_plan_in_order_leaves_a_trace_in_the_next(three: Folder, tmp_path: Path, name: str, target: str) -> None:
-    """In either order of plans, each computes what a fresh model with its records does, and so do plans that come in between."""
+    """In either order, each plan computes what a fresh model with its records does, as do plans in between."""
     planned = prepared(three(name), tmp_path / "bank", target)
     inventory = planned.inventory
     plans = [plan_without(inventory, which) for which in WHICH[:2] + WHICH[3:] * (target == "paredown")]
@@ -149,7 +149,10 @@ def test_no_plan_in_order_leaves_a_trace_in_the_next(three: Folder, tmp_path: Pa
 def test_half_of_the_records_is_enough_to_go_on_with(
     three: Folder, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a kill in the middle, the others are made, byte for byte as in an uninterrupted pass; what is dropped has none."""
+    """After a kill in the middle, the others are made, byte for byte as in an uninterrupted pass.
+
+    What is dropped has none.
+    """
     planned = prepared(three(name), tmp_path / "bank", "paredown")
     inventory, store = planned.inventory, Bank.store
     made: list[str] = []

@@ -62,16 +62,21 @@ STRUCTURE = {
     "mistral": ({"input_layernorm.weight"}, {"post_attention_layernorm.weight"}, True, True, (4, 2)),
     "gpt2": ({"ln_1.weight", "ln_1.bias"}, {"ln_2.weight", "ln_2.bias"}, False, False, None),
     "opt": (
-        {"self_attn_layer_norm.weight", "self_attn_layer_norm.bias"}, {"final_layer_norm.weight", "final_layer_norm.bias"}, True, True, None
+        {"self_attn_layer_norm.weight", "self_attn_layer_norm.bias"},
+        {"final_layer_norm.weight", "final_layer_norm.bias"},
+        True, True, None,
     ),
     "bert": (set(), set(), False, False, (4, 4)),
 }  # fmt: skip
-"""Norms of attention and network, whether values and neurons keep a scale, and heads, as the families' papers have them."""
+"""Norms of attention and network, scale-keeping values and neurons, and heads are those of the families' papers."""
 
 
 @pytest.mark.parametrize("name", families.PICO_NAMES)
 def test_what_is_known_of_attentions_and_networks(name: str, inventory: Get) -> None:
-    """In each block an attention, a network, the block, in this order; norms of pre-norm families, heads where they are apart."""
+    """In each block an attention, a network, the block, in this order.
+
+    Norms of pre-norm families, heads where they are apart.
+    """
     found = inventory(name)
     assert [site.kind for site in found.parents] == ["attention", "ffn", "block"] * families.LAYERS
     for attention, network, block in zip(found.parents[::3], found.parents[1::3], found.parents[2::3], strict=True):
@@ -185,7 +190,10 @@ def test_a_broken_folder_is_refused_with_the_remedy(tmp_path: Path, pico: Callab
 
 
 def test_what_an_encoder_is_not_scored_by_is_no_site(inventory: Callable[[str], Inventory]) -> None:
-    """Its final hidden states say nothing of a head behind them, which stays as it is and is counted; a causal head is a site."""
+    """Its final hidden states say nothing of a head behind them, which stays as it is and is counted.
+
+    A causal head is a site.
+    """
     bert, qwen = inventory("bert"), inventory("qwen2")
     assert all(site.block is not None for site in bert.leaves if site.kind == "linear")
     assert "cls.predictions.transform.dense.weight" in bert.rest

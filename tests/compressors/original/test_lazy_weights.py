@@ -37,7 +37,10 @@ def changed(source: Path, target: Path, change: Callable[[dict[str, Tensor]], ob
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", families.PICO_NAMES)
 def test_weights_are_those_of_the_loaded_model(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
-    """Every name, once, in the same order; as stored, and bit by bit the same in float32; also in another process, and in shards."""
+    """Every name, once, in the same order; as stored, and bit by bit the same in float32.
+
+    Also in another process, and in shards.
+    """
     whole = families.save(name, tmp_path / "whole", dtype)
     families.build(name).to(dtype).save_pretrained(tmp_path / "shards", max_shard_size="20KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
@@ -133,7 +136,10 @@ def test_a_tensor_that_is_not_aligned_is_read(pico: Folder, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", families.PICO_NAMES)
 def test_memory_decides_what_is_loaded(pico: Folder, name: str) -> None:
-    """With a byte less than the weights take in float32 nothing of them is; nothing is computed with what is not there."""
+    """With a byte less than the weights take in float32 nothing of them is.
+
+    Nothing is computed with what is not there.
+    """
     config = config_of(pico(name))
     size = sum(4 * tensor.numel() for tensor in load_original(pico(name)).parameters())
     model, parameters = open_original(pico(name), config, size)

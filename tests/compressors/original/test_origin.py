@@ -39,7 +39,10 @@ def origin(folder: Path, bank: Path | None = None) -> Origin:
 def test_what_changes_numbers_is_named_and_what_does_not_is_left_out(
     pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key of the configuration, its default written out or left out, a library, the weights; not who wrote the file, or where."""
+    """A key of the configuration, its default written out or left out, a library, the weights.
+
+    Not who wrote the file, or where.
+    """
     model = pico("llama")
     first = origin(model)
     rope = {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}
@@ -86,7 +89,10 @@ def test_calibrated_records_follow_the_origin_and_data_free_ones_the_weights(
 def test_weights_are_read_once_as_long_as_their_files_stay(
     pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Size, time and inode say so; what was written since is read again, also where its size and its time are those of before."""
+    """Size, time and inode say so.
+
+    What was written since is read again, also where its size and its time are those of before.
+    """
     model = edited(pico("llama"), tmp_path / "model")
     file = model / "model.safetensors"
     reads: list[Path] = []

@@ -44,7 +44,7 @@ def output_error(algorithm: str, weight: Tensor, grid: Grid, statistics: Statist
 
 
 def plain_gptq(weight: Tensor, rounded: Rounded, grid: Grid, moment: Tensor) -> Tensor:
-    """Optimal brain quantization in the order of the largest inputs, the inverse Hessian taken anew for the columns that are left."""
+    """Optimal brain quantization, largest inputs first, with a new inverse Hessian for the columns that are left."""
     current, moment = weight.double(), moment.double()
     hessian = moment + 0.01 * moment.diagonal().mean() * torch.eye(len(moment), dtype=torch.float64)
     left = moment.diagonal().argsort(descending=True, stable=True).tolist()
@@ -65,11 +65,11 @@ def plain_gptq(weight: Tensor, rounded: Rounded, grid: Grid, moment: Tensor) -> 
 )
 @pytest.mark.parametrize("columns", [40, 280])
 def test_it_equals_the_plain_algorithm(grid: Grid, columns: int) -> None:
-    """Explicit inverses, no Cholesky factor and no lazy blocks give the same codes, also for more columns than a block has."""
+    """Explicit inverses, without Cholesky factor or lazy blocks, give the same codes; also for several blocks."""
     weight, statistics = normal((4, columns)), moment_of(inputs_of(columns))
     rounded = gptq(weight, grid, statistics)
     plain = plain_gptq(weight, rounded, grid, statistics["second_moment"])
-    # A weight within float32's error of the middle between two codes may fall to either side, and the rest of its row with it.
+    # A weight within float32's error of the middle between two codes may fall to either side, and so may its row.
     assert (rounded.codes == plain).all(1).float().mean() >= 0.75
     assert (rounded.codes == plain).float().mean() > 0.9
 
@@ -78,7 +78,7 @@ def test_it_equals_the_plain_algorithm(grid: Grid, columns: int) -> None:
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("group", [16, 96])
 def test_the_output_error_falls_with_each_algorithm(bits: int, symmetric: bool, group: int) -> None:
-    """On correlated inputs: coordinate descent below GPTQ, far below fitted scales, below the ranges of the largest weights."""
+    """On correlated inputs, coordinate descent is below GPTQ, fitted scales far above it, plain ranges highest."""
     grid, weight, statistics = (
         Grid(bits=bits, group=group, symmetric=symmetric),
         normal((48, 96)),
@@ -95,7 +95,10 @@ def test_the_output_error_falls_with_each_algorithm(bits: int, symmetric: bool, 
 @pytest.mark.parametrize("algorithm", CALIBRATED)
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_uncorrelated_inputs_leave_nothing_to_make_up_for(algorithm: str, symmetric: bool) -> None:
-    """Where the Hessian is the identity GPTQ is rounding to nearest on fitted scales; coordinate descent is no worse."""
+    """Where the Hessian is the identity GPTQ is rounding to nearest on fitted scales.
+
+    Coordinate descent is no worse.
+    """
     grid, weight = Grid(bits=3, group=16, symmetric=symmetric), normal((8, 64))
     statistics = Statistics(second_moment=torch.eye(64))
     rounded, searched = (roundings[name].round(weight, grid, statistics) for name in (algorithm, "search"))
@@ -163,7 +166,10 @@ def test_dead_inputs_are_rounded_to_nearest() -> None:
 
 
 def test_the_factor_is_shared() -> None:
-    """U' U is the inverse of the damped Hessian in falling order; it is made once for all choices and matrices of one input."""
+    """U' U is the inverse of the damped Hessian in falling order.
+
+    It is made once for all choices and matrices of one input.
+    """
     statistics = moment_of(inputs_of(40))
     order, factor = inverse_factor(statistics)
     moment = statistics["second_moment"].double()

@@ -28,7 +28,7 @@ def heavy_tailed(seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize(("bits", "share"), [(2, 0.95), (3, 0.97), (4, 0.985), (5, 0.995), (6, 1), (8, 1.000001)])
 @pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
 def test_the_norm_is_lower(bits: int, share: float, size: float) -> None:
-    """By the norm that leaves outliers aside it beats the range of the largest weights, whatever the unit of the weights."""
+    """The norm that leaves outliers aside beats the range of the largest weights, whatever the unit of the weights."""
     weight = heavy_tailed() * size
     assert error("hqq", weight, bits) < share * error("round-to-nearest", weight, bits)
 

@@ -47,7 +47,7 @@ def test_the_levels_are_the_published_ones() -> None:
 
 
 def test_the_nearest_level_is_taken() -> None:
-    """Each code is that of the level nearest to the weight as a share of its group's largest, the scale as bfloat16 holds it."""
+    """Each code is the level nearest to the weight's share of its group's largest; the scale is bfloat16."""
     weight = normal((8, 64))
     stored = encode_matrix(CHOICE, weight, "float32")
     scale = weight.view(8, 4, 16).abs().amax(-1).to(torch.bfloat16)

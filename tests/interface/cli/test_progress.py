@@ -20,7 +20,10 @@ RECORDS = [
 
 
 def test_a_count_never_exceeds_what_was_asked_for() -> None:
-    """The last trial may read more than is left; a part of a trial is none; 40 quarters are ten, also in floating point."""
+    """The last trial may read more than is left; a part of a trial is none.
+
+    40 quarters are ten, also in floating point.
+    """
     assert worth(60.75, 60) == worth(61.2, 60) == "60 of 60 trials' worth of tokens"
     assert worth(59.9, 60) == "59 of 60 trials' worth of tokens"
     assert worth(sum([0.1] * 10), 4) == "1 of 4 trials' worth of tokens"

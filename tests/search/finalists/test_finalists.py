@@ -61,7 +61,9 @@ def outcome_of(records: tuple[Record, ...], budget_bytes: int = SIZE) -> Outcome
 def decided(
     outcome: Outcome, fresh: dict[int, float] | None = None, in_order: dict[int, float] | None = None
 ) -> tuple[Outcome, list[tuple[str, int, Version]]]:
-    """The decision, and what was measured for it; losses on fresh texts are as before unless given, and differ between documents.
+    """The decision, and what was measured for it.
+
+    Losses on fresh texts are as before unless given, and differ between documents.
 
     Args:
         outcome: Of the search.
@@ -158,8 +160,10 @@ def test_a_plan_no_better_than_the_uniform_one_does_not_win(uniform: float, winn
 
 
 def test_the_guard_is_the_interval_over_documents() -> None:
-    """Where the interval of the ratio on the held-out set holds 1, the uniform plan wins, though the search's best has the lower mean;
-    where it lies below 1, the search wins; and the outcome and the verdict say the same."""
+    """If the interval of the held-out ratio contains 1, the uniform plan wins, even if its mean is higher.
+
+    If it lies below 1, the search wins. The outcome and the verdict say the same.
+    """
     doubtful = 0
     for loss in RATIOS:
         outcome, _ = decided(outcome_of(trials("solver", "uniform")), {0: loss, 1: 1.0})

@@ -40,7 +40,7 @@ class World:
 
     def started(self, inputs: object = INPUTS, texts: str = "texts") -> Measurements:
         """What a process has that was just started."""
-        return Measurements(self.folder, inputs, lambda draw: f"{texts} {draw}")  # type: ignore[arg-type]  # any mapping
+        return Measurements(self.folder, inputs, lambda draw: f"{texts} {draw}")  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def damaged(text: str) -> Iterator[str]:
 
 
 def test_a_damaged_one_is_measured_again(world: World) -> None:
-    """Torn, changed by a digit, of another form, or moved to another name: it is written anew, and whole from then on."""
+    """A file that is torn, changed by a digit, of another form or renamed is written again, and whole from then on."""
     world.started().measure(world.measure, PLAN, "selection", Version())
     (path,) = world.folder.iterdir()
     for text in damaged(path.read_text()):

@@ -29,7 +29,10 @@ def test_a_set_costs_its_tokens_and_the_originals_pass_once() -> None:
 
 
 def test_measurements_teach_and_are_not_expected_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version compressed again is the pass and what compressing took; before the first, a multiple of the calibration texts'."""
+    """A version compressed again is the pass and what compressing took.
+
+    Before the first, a multiple of the calibration texts'.
+    """
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     pace = Pace(TOKENS)

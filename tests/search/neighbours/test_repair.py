@@ -22,7 +22,7 @@ SIZES = np.array([plan.size_bytes(SPACE.inventory) for plan in PLANS])
 
 @pytest.mark.parametrize("place", [*range(5, len(PLANS), len(PLANS) // 3), *range(-1, -len(FINE), -len(FINE) // 12)])
 def test_a_plan_is_the_best_of_its_size_under_the_losses_that_it_implies(place: int) -> None:
-    """None of all plans that are no larger loses less, whatever its structure: at its own bytes the plan comes back as it is."""
+    """No plan of at most these bytes loses less, whatever its structure; at its own bytes a plan comes back."""
     space, plans = (SPACE, PLANS) if place >= 0 else (FINER, FINE)
     plan, sizes = plans[place], np.array([each.size_bytes(space.inventory) for each in plans])
     losses = implied_losses(widened(space, plan), plan)
@@ -57,7 +57,10 @@ def test_structure_stays_while_the_budget_allows_it() -> None:
 
 
 def test_what_changes_cost() -> None:
-    """Half of a site's bytes cost seven times them, and what is spent on strangeness; a drop where there was none much more."""
+    """Half of a site's bytes cost seven times them, and what is spent on strangeness.
+
+    A drop where there was none much more.
+    """
     inventory = SPACE.inventory
     plan = Plan.of(
         inventory, {s.name: parse_choice("quantize bits=4" if s.kind == "linear" else "keep") for s in inventory.leaves}

@@ -100,7 +100,10 @@ def test_the_mark_comes_last(llama: Inventory, tmp_path: Path) -> None:
 
 
 def test_what_was_scored_stays_when_a_finished_study_is_published_again(llama: Inventory, tmp_path: Path) -> None:
-    """The bank may be gone, or hold records of other libraries by then; a plan of other choices has digests of its own."""
+    """The bank may be gone, or hold records of other libraries by then.
+
+    A plan of other choices has digests of its own.
+    """
     outcome = make_study(tmp_path, llama)
     reference, best = reference_in(tmp_path), tmp_path / "best" / "plan.yaml"
 

@@ -21,8 +21,10 @@ from shared.made_study import make_study
 def test_the_ratio_of_measured_and_predicted_is_told_along_the_front(
     inventory: Callable[[str], Inventory], tmp_path: Path
 ) -> None:
-    """The made study's trials lose 1.2 times the sum of their sensitivities and 0.0001 more. Told are plans that no other beats,
-    smallest first; plans with a choice that has no sensitivity are left out."""
+    """The made study's trials lose 1.2 times the sum of their sensitivities and 0.0001 more.
+
+    Told are plans that no other beats, smallest first; plans with a choice that has no sensitivity are left out.
+    """
     llama = inventory("llama")
     outcome = make_study(tmp_path, llama)
     stored = json.loads((tmp_path / "sensitivity.json").read_text())

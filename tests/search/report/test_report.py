@@ -64,7 +64,7 @@ def test_a_gain_is_stated_with_its_interval(llama: Inventory, tmp_path: Path) ->
 
 
 def test_spreads_are_intervals_of_95_percent(llama: Inventory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a normal mean: in the table of sets, along the front, in the verdict before the end, and as bars of the picture."""
+    """The interval of a normal mean is in the table of sets, the front, the early verdict and the picture."""
     made = make_study(tmp_path, llama)
     outcome = replace(made, records=tuple(replace(record, standard_error=0.1 * record.loss) for record in made.records))
     best, reach = outcome.best, 0.1 * float(norm.ppf(0.975))
@@ -100,7 +100,10 @@ def test_no_gain_is_admitted(llama: Inventory, tmp_path: Path) -> None:
 
 
 def test_what_compressing_in_order_brought_is_told(llama: Inventory, tmp_path: Path) -> None:
-    """For each finalist both losses, the change, and which version is kept; how many draws stand behind the interval."""
+    """For each finalist both losses, the change, and which version is kept.
+
+    How many draws stand behind the interval.
+    """
     outcome = make_study(tmp_path, llama)
     held_out = {number: replace(finding, draws=3) for number, finding in outcome.held_out.items()}
     refits = {0: Refit(alone=0.1, in_order=0.08), 1: Refit(alone=0.2, in_order=0.21)}
@@ -204,7 +207,10 @@ def test_any_name_of_a_model_can_be_drawn(
 
 
 def test_pictures_are_drawn_now_and_then(llama: Inventory, tmp_path: Path) -> None:
-    """While a search goes on text is written each time, pictures at first and at the end; who stops it does not wait for them."""
+    """While a search goes on text is written each time, pictures at first and at the end.
+
+    Who stops it does not wait for them.
+    """
     searching = make_study(tmp_path, llama, state="searching")
     reports = Reports()
     reports.publish(searching, tmp_path)

@@ -59,7 +59,10 @@ def history(request: pytest.FixtureRequest) -> list[Record]:
 
 
 def test_offspring_are_measured_in_steps(history: list[Record]) -> None:
-    """All on an eighth, the best four of them on half, the best two of those on all; the best of these and their parent is next."""
+    """All on an eighth, the best four of them on half, the best two of those on all.
+
+    The best of these and their parent is next.
+    """
     generations = [[r for r in history if r.label == f"generation {number}"] for number in range(1, 5)]
     for before, records in zip(
         [[r for r in history if r.label == "generation 0"], *generations], generations, strict=False
@@ -125,7 +128,10 @@ def test_evolution_gains(name: str) -> None:
 
 
 def test_it_starts_from_the_best_uniform_plan_that_fits() -> None:
-    """Unless a plan that is uniform but for the last bytes is better; what exceeds the budget or is no uniform plan is no start."""
+    """Unless a plan that is uniform but for the last bytes is better.
+
+    What exceeds the budget or is no uniform plan is no start.
+    """
     plans = [
         QUESTION.solver.solve(QUESTION.losses, budget) for budget in (QUESTION.budget_bytes, 3 * QUESTION.budget_bytes)
     ]

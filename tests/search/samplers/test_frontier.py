@@ -76,7 +76,10 @@ def test_it_follows_from_seed_number_and_history(records: list[Record]) -> None:
 
 
 def test_it_says_what_it_expects_to_gain(records: list[Record]) -> None:
-    """Of a new plan for the budget, less as more is known; nothing where there is nothing to compare with, or along the front."""
+    """Of a new plan for the budget, less as more is known.
+
+    Nothing where there is nothing to compare with, or along the front.
+    """
     sampler = samplers["frontier"](QUESTION)
     gains = [sampler.propose(trial(n), records[:n]).expected_gain for n in range(40)]
     assert gains[0] is None
@@ -183,8 +186,10 @@ def test_a_plan_climbs_the_rungs() -> None:
 
 @pytest.mark.parametrize(("chance", "climbs"), [(0.05, False), (0.12, False), (0.3, True), (0.6, True)])
 def test_a_plan_climbs_if_it_is_likely_enough_to_be_better(chance: float, climbs: bool) -> None:
-    """One chance in ten to beat the best plan is not worth a whole trial, one in three is; what the rung tells of the whole set scatters
-    as it does among plans that were measured on both."""
+    """One chance in ten to beat the best plan is not worth a whole trial, one in three is.
+
+    What the rung tells of the whole set scatters as it does among plans that were measured on both.
+    """
     question = replace(QUESTION, sequences=16)
     plans = question.solver.front(truth(), (np.linspace(0.6, 1.0, 30) * question.budget_bytes).astype(int).tolist())
     scatter = np.tile([0.1, -0.1], 4)

@@ -67,7 +67,10 @@ def test_the_same_texts_give_the_same_predictions(pico: Folder, tmp_path: Path) 
 
 @torch.no_grad()
 def test_the_output_error_is_that_of_the_outputs(pico: Folder, tmp_path: Path) -> None:
-    """Mean squared norm of the change of a layer's outputs over its inputs, of a transposed matrix too; padding is left out."""
+    """Mean squared norm of the change of a layer's outputs over its inputs, of a transposed matrix too.
+
+    Padding is left out.
+    """
     for name, site_name in (("llama", "model.layers.1.mlp.down_proj"), ("gpt2", "transformer.h.1.mlp.c_proj")):
         mask = (torch.arange(48) < torch.tensor([48, 20, 48, 33, 48, 17])[:, None]).long()
         data = Sequences(tokens=SEQUENCES.tokens * mask, mask=mask, document=SEQUENCES.document)
@@ -97,8 +100,11 @@ class Passes:
 
 
 def test_what_is_on_disk_is_not_measured_again(pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither for the same study, nor for another that shares the bank; more choices cost only their own passes, and are
-    predicted as if all had been measured anew; other texts, other records or another estimator are other questions."""
+    """Neither for the same study, nor for another that shares the bank.
+
+    More choices cost only their own passes, and are predicted as if all had been measured anew; other texts, other
+    records or another estimator are other questions.
+    """
     few, planned = prepared(pico("llama"), tmp_path)
     blocks = {site.name: () for site in few.inventory.parents}
     linear = {site.name: few.options[site.name][:3] for site in few.inventory.leaves}  # the reference among them

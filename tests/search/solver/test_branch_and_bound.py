@@ -112,7 +112,7 @@ def test_less_room_than_the_smallest_needs_has_no_solution(forest: Forest) -> No
 @settings(max_examples=60)
 @given(forests(), st.floats(0, 1))
 def test_no_solution_is_better_than_the_bound(forest: Forest, share: float) -> None:
-    """And the bound is that of the linear relaxation: its price times the room that is missing never says more than it costs."""
+    """The bound is that of the linear relaxation: its price times the missing room never exceeds the cost."""
     solutions = listed(forest)
     if not solutions:
         return

@@ -67,8 +67,10 @@ def random_budget(generator: np.random.Generator, space: Space) -> str:
 
 
 def test_five_hundred_random_budgets_are_never_overrun() -> None:
-    """Under other losses each twenty-five; a budget below the smallest plan is refused, any other met. A uniform plan that is said
-    to fit fits."""
+    """Under other losses each twenty-five; a budget below the smallest plan is refused, any other met.
+
+    A uniform plan that is said to fit fits.
+    """
     generator = np.random.default_rng(0)
     met = 0
     for turn in range(500):
@@ -123,7 +125,7 @@ def bank(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bank:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_twelve_of_them_written_are_equal_to_the_byte(demo_model: Path, bank: Bank, tmp_path: Path) -> None:
-    """Counted in the files: the tensors that were written are those that were predicted, and no more than was asked for."""
+    """The tensors in the files are those that were predicted, and no more than was asked for."""
     for target, shares in (("paredown", np.geomspace(0.13, 1.0, 8)), ("transformers", np.geomspace(0.4, 1.0, 4))):
         inventory = inventory_of(demo_model)
         assert inventory.original_layout() == demo_space(target).inventory.original_layout()

@@ -36,8 +36,8 @@ SIZES = np.array([plan.size_bytes(SPACE.inventory) for plan in PLANS])
 numbers = st.lists(st.sampled_from([0, 0, 1, 2, 3, 50]), min_size=len(FREE.variables), max_size=len(FREE.variables))
 shares = st.floats(0, 1)
 OUTCOME = Outcome(
-    state="finished", model="toy", architecture="Toy", target="paredown", metric="kl", original_bytes=1, parameters=1, budget="1B",
-    budget_bytes=int(SIZES.max()), original_perplexity=None, records=(),
+    state="finished", model="toy", architecture="Toy", target="paredown", metric="kl", original_bytes=1, parameters=1,
+    budget="1B",     budget_bytes=int(SIZES.max()), original_perplexity=None, records=(),
 )  # fmt: skip
 
 
@@ -235,7 +235,10 @@ def test_a_limit_on_times_that_nobody_knows_is_refused() -> None:
 
 
 def test_a_study_keeps_to_it(pico: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The solver's plans, the winner and a plan selected later are in time; what cannot be met is said before the first trial."""
+    """The solver's plans, the winner and a plan selected later are in time.
+
+    What cannot be met is said before the first trial.
+    """
     monkeypatch.setattr(timing, "REPEATS", 2)
     offered = {
         "linear": ["quantize bits=8", "keep"],

@@ -35,7 +35,7 @@ def test_the_smallest_plan_is_kept_where_nothing_meets_the_budget(tmp_path: Path
 
 @given(st.integers(1, 10**12), st.integers(1, 10**12))
 def test_the_remedy_helps(one: int, other: int) -> None:
-    """The budget that is advised has room for the smallest plan, and no more of the original than a thousandth beside it."""
+    """The advised budget has room for the smallest plan, and at most a thousandth of the original beside it."""
     smallest, original = sorted((one, other))
     said = str(refusal(smallest - 1, smallest, original, ["pins"]))
     advised = re.search(r"; raise the budget to ([\d.]+%) or offer smaller choices \(pins\)$", said)

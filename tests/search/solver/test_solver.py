@@ -59,7 +59,7 @@ def test_bytes_are_those_of_the_layout(drops: int) -> None:
 
 
 def test_every_plan_is_listed_once() -> None:
-    """The oracle itself: 2 embeddings x (3 attentions x (9 + 1) networks), squared, or one of both blocks with one of 3 + 1 drops."""
+    """2 embeddings x (3 attentions x (9 + 1) networks), squared; or one of both blocks with one of 3 + 1 drops."""
     assert len(listed(1)[0]) == len(set(listed(1)[0])) == 2 * (30**2 + 2 * 30 * 4)
     assert len(listed(0)[0]) == 2 * 30**2
 

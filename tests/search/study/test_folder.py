@@ -38,7 +38,10 @@ def test_a_study_is_finished_when_nothing_is_left_to_measure(
     inventory: Callable[[str], Inventory],
     tmp_path: Path,
 ) -> None:
-    """Its count is reached, or the patience that is asked for now ended it; else it goes on. Who reads it is told why it ended."""
+    """Its count is reached, or the patience that is asked for now ended it; else it goes on.
+
+    Who reads it is told why it ended.
+    """
     made = replace(
         make_study(tmp_path, inventory("llama")), spent=spent, ended=ended, patience="auto" if ended else "off"
     )

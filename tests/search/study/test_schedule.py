@@ -193,7 +193,10 @@ def test_a_limit_among_the_finalists_leaves_an_unguarded_plan(
 def test_the_time_left_is_of_what_is_still_to_come(
     through: tuple[Outcome, Limited, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trials that are not run yet at the pace of those that were, then finalists and guard; what is done or on disk counts for nothing."""
+    """Trials that are not run yet at the pace of those that were, then finalists and guard.
+
+    What is done or on disk counts for nothing.
+    """
     outcome, progress, _ = through
     schedule = progress.session.schedule
     schedule.pace.made.clear()  # as in another process

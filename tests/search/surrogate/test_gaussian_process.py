@@ -91,7 +91,7 @@ def test_a_loss_that_bends_away_from_the_sum_is_followed() -> None:
 
 
 def test_what_matters_only_where_much_is_lost_is_known_there() -> None:
-    """A block whose errors the other amplifies: its choices are dearer in small plans than in large ones, in proportion."""
+    """Choices of a block whose errors the other amplifies are dearer in small plans, in proportion."""
     base = np.median([toys.sum_of(SPACE, plan, LOSSES) for plan in PLANS])
 
     def true(plan: Plan) -> float:

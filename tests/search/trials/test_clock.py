@@ -47,7 +47,8 @@ def test_a_clock_has_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_process_knows_when_it_began() -> None:
     """Before its imports: what they take is a part of the limit."""
-    script = "import time; time.sleep(0.5); from paredown.search.trials.clock import process_began; print(time.monotonic() - process_began())"
+    script = "import time; time.sleep(0.5); from paredown.search.trials.clock import process_began; "
+    script += "print(time.monotonic() - process_began())"
     started = time.monotonic()
     age = float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
     assert 0.5 <= age <= time.monotonic() - started

@@ -22,7 +22,7 @@ def test_the_first_is_the_solvers_plan_at_the_budget() -> None:
 
 
 def test_the_others_span_the_front() -> None:
-    """From the smallest plan to twice the budget, each once, each predicted as the sum of its sensitivities, fewer bytes more loss."""
+    """From the smallest plan to twice the budget, each once, each predicted as a sum; fewer bytes, more loss."""
     seeds = seed_plans(QUESTION)
     assert len({seed.plan for seed in seeds}) == len(seeds) > 3
     sizes = [seed.plan.size_bytes(SPACE.inventory) for seed in seeds]

@@ -73,7 +73,7 @@ def test_a_rung_tells_the_error_of_the_whole_set() -> None:
 
 @pytest.mark.parametrize("read", [16, 8])
 def test_auto_ends_when_all_promises_are_below_the_noise(read: int) -> None:
-    """Sixteen sequences that differ by s on both sides have an error of s over the root of fifteen, told by half of them as by all."""
+    """Sixteen sequences that differ by s on both sides have an error of s / sqrt(15); half of them tell the same."""
     error = 0.1 / np.sqrt(15) if read == 16 else 0.1 / np.sqrt(14)
     for factor in (0.95, 1.05):
         gain = factor * error / PROPOSALS
@@ -98,8 +98,10 @@ def test_of_the_best_plan_itself_the_next_best_is_the_rival() -> None:
 
 @pytest.mark.parametrize("asked", ["auto", 7])
 def test_a_count_of_trials_without_a_better_plan(asked: str | int) -> None:
-    """In whole trials: those on a quarter of the set are a quarter, one that failed is a whole one; the first count from the sampler's
-    first, and auto counts where the sampler promises nothing."""
+    """In whole trials: those on a quarter of the set are a quarter, one that failed is a whole one.
+
+    The first count from the sampler's first, and auto counts where the sampler promises nothing.
+    """
     most = PLAIN if asked == "auto" else int(asked)
     seeds = [trial(number, 1.0 + number) for number in range(3)]
     short = [trial(3 + number, 2.0, read=4) for number in range(4 * (most - 1))]
@@ -171,8 +173,10 @@ def test_an_interrupted_study_ends_at_the_same_trial(tmp_path: Path, patience: s
 
 
 def test_patience_in_a_study_file(tmp_path: Path) -> None:
-    """``off`` without quotes is a word, though YAML reads it as false; patience is an end, and no part of the question; a number of it is
-    the only end that needs no count of trials."""
+    """``off`` without quotes is a word, though YAML reads it as false.
+
+    Patience is an end, and no part of the question; a number of it is the only end that needs no count of trials.
+    """
     path = tmp_path / "study.yaml"
     for text, expected in (("auto", "auto"), ("off", "off"), ("12", 12), ('"12"', 12)):
         path.write_text(f"model: m\npatience: {text}\nlatency: off\n")

@@ -52,7 +52,8 @@ def run(
 ) -> Race:
     """Trials in a database, as a process that was just started runs them."""
     log = TrialLog(path, with_latency=timed)
-    race = Race(log, QUESTION, sampler, list(seeds), world or World(), lambda plan: (2.0, 0.5) if timed else None)  # type: ignore[call-overload]  # any iterable
+    speed = (2.0, 0.5) if timed else None
+    race = Race(log, QUESTION, sampler, list(seeds), world or World(), lambda plan: speed)  # type: ignore[call-overload]
     race.run(trials=trials, finished=lambda record: None)
     return race
 
@@ -192,7 +193,10 @@ def test_the_clock_stops_before_the_deadline(tmp_path: Path, monkeypatch: pytest
 
 
 def test_trials_leave_time_to_the_steps_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What these need is asked before each trial, as it may grow with what was measured; without a limit nobody asks."""
+    """What these need is asked before each trial, as it may grow with what was measured.
+
+    Without a limit nobody asks.
+    """
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 

@@ -15,7 +15,8 @@ from paredown.space.system import child, interruption
 from paredown.space.system.interruption import Stopped
 
 HEAVY = "import pathlib, sys; pathlib.Path(sys.argv[1]).touch(); import torch, transformers, time; time.sleep(600)\n"
-SLOW = "import sys, time; print(*sys.argv[1:]); print('no', file=sys.stderr); time.sleep(float(sys.argv[1])); sys.exit(7)\n"
+SLOW = "import sys, time; print(*sys.argv[1:]); print('no', file=sys.stderr)\n"
+SLOW += "time.sleep(float(sys.argv[1])); sys.exit(7)\n"
 LONGEST_SECONDS = 2.0
 
 

@@ -52,7 +52,8 @@ def test_a_good_file_is_its_value(tmp_path: Path) -> None:
 
 def test_all_faults_are_reported_at_once_each_with_its_line(tmp_path: Path) -> None:
     """Unknown keys, wrong types, duplicates, values out of range and missing keys, in one go."""
-    text = "nmae: a\ninner:\n  size: -1\n  colour: red\nitems:\n- size: 2\n- size: two\ntable:\n  x: {size: 1}\n  x: {size: 2}\n"
+    text = "nmae: a\ninner:\n  size: -1\n  colour: red\nitems:\n- size: 2\n- size: two\n"
+    text += "table:\n  x: {size: 1}\n  x: {size: 2}\n"
     found = faults(tmp_path, text)
     assert sorted(found) == sorted(
         [
@@ -147,7 +148,8 @@ def test_a_file_in_the_way_of_a_folder_is_refused(tmp_path: Path) -> None:
 def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
     """By the next write of the file; the old one is whole until then."""
     killed = "import os, signal, sys; os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-    killed += "from pathlib import Path; from paredown.space.system.files import write_atomically; write_atomically(Path(sys.argv[1]), 'new')"
+    killed += "from pathlib import Path; from paredown.space.system.files import write_atomically; "
+    killed += "write_atomically(Path(sys.argv[1]), 'new')"
     write_atomically(tmp_path / "file.txt", "old")
     subprocess.run([sys.executable, "-c", killed, tmp_path / "file.txt"], check=False)
     assert len(list(tmp_path.iterdir())) == 2

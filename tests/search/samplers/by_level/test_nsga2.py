@@ -75,7 +75,10 @@ def test_what_is_not_allowed_dies_out() -> None:
 
 
 def test_ranks_are_numbers_of_fronts() -> None:
-    """Counted by peeling one front after the other; what is not allowed comes after all that is, the worst last; ties are no loss."""
+    """Counted by peeling one front after the other; what is not allowed comes after all that is, the worst last.
+
+    Ties are no loss.
+    """
     generator = np.random.default_rng(0)
     for _ in range(20):
         values = generator.integers(0, 6, (30, 2)).astype(float)

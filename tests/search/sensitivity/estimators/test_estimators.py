@@ -38,9 +38,11 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("model", ["llama", "bert"])
 def test_every_estimator_predicts_every_choice(pico: Folder, tmp_path: Path, records: Path, model: str) -> None:
-    """All of the space and nothing else, finite, nothing below zero, zero where a site is kept; the original is left in place; it
-    measures alone exactly what it says; from what is on disk the same comes again without a pass; it ranks the choices of linear
-    sites nearly as measuring each does."""
+    """All of the space and nothing else, finite, nothing below zero, zero where a site is kept.
+
+    The original is left in place; it measures alone exactly what it says; from what is on disk the same comes again
+    without a pass; it ranks the choices of linear sites nearly as measuring each does.
+    """
     space, planned = prepared(pico(model), tmp_path, records=records)
     linear = [(site.name, choice) for site, choice in pairs_of(space) if site.kind == "linear"]
     full = estimated("single-site-full", evidence_of(space, planned, tmp_path / "facts.json"))
@@ -76,7 +78,7 @@ def test_every_estimator_predicts_every_choice(pico: Folder, tmp_path: Path, rec
 def test_fisher_predicts_small_losses_in_their_own_unit(
     pico: Folder, tmp_path: Path, records: Path, model: str
 ) -> None:
-    """Of choices that change little: together within a third of what is measured, without a measurement to scale them."""
+    """Choices that change little are together within a third of what is measured, with no measurement to scale them."""
     space, planned = prepared(pico(model), tmp_path, records=records)
     small = [(site, choice) for site, choice in fisher.swept(space) if getattr(choice, "bits", 0) == 6]
     losses = estimated("fisher", evidence_of(space, planned))
@@ -98,7 +100,10 @@ def test_a_sweep_may_take_its_texts_in_parts(
 
 
 def test_autoscheme_takes_the_gradient_at_the_compressed_weights(pico: Folder, tmp_path: Path, records: Path) -> None:
-    """All linear sites under one option at once; a weight's gradient of each sequence's mean likelihood times what the option changed."""
+    """All linear sites under one option at once.
+
+    A weight's gradient of each sequence's mean likelihood times what the option changed.
+    """
     space, planned = prepared(pico("llama"), tmp_path, records=records)
     losses = estimated("autoscheme", evidence_of(space, planned))
     pairs = [(site, choice) for site, choice in fisher.swept(space) if getattr(choice, "bits", 0) in (2, 4)]
