@@ -12,8 +12,8 @@ import paredown
 from paredown.cli import wording as words
 from paredown.cli.options import Json, Model
 from paredown.cli.output import print_json, print_lines
-from paredown.entry import note
 from paredown.space.plan_file import PlanFile
+from paredown.streams import note
 
 
 def inspect(

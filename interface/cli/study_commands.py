@@ -33,13 +33,13 @@ from paredown.cli.options import (
     Workers,
 )
 from paredown.cli.output import print_json, print_lines, print_outcome
-from paredown.entry import note
 from paredown.inspection import forecast, survey_study
 from paredown.question import demo_question, question_of, with_an_end
 from paredown.search.trials.clock import process_began
 from paredown.space.errors import StudyError
 from paredown.space.study_file import StudyFile
 from paredown.space.system.paths import expanded
+from paredown.streams import note
 
 
 def search(
