@@ -51,6 +51,21 @@ def record_of(number: int, origin: str, label: str, plan: Plan, space: Space, lo
     )
 
 
+def trials_of(space: Space, losses: Losses, allowed: int) -> list[Record]:
+    """The solver's plan, uniform plans, and plans of the sampler."""
+    solver, uniforms = Solver(space), uniform_plans(space, allowed)
+    plans = [("solver", "solver at the budget", solver.solve(losses, allowed))]
+    plans += [("uniform", uniform.label, uniform.plan) for uniform in uniforms[:4] + uniforms[-2:]]
+    plans += [("frontier", "moved bytes", solver.solve(losses, int(allowed * share))) for share in (0.8, 1.3, 1.6)]
+    return [record_of(number, *plan, space, losses) for number, plan in enumerate(plans)]
+
+
+def finding_of(record: Record) -> Finding:
+    """A measurement on fresh texts that agrees with the trial."""
+    low, high = record.loss * 0.95, record.loss * 1.05
+    return Finding(mean=record.loss, low=low, high=high, documents=64, perplexity=record.perplexity)
+
+
 def make_study(
     folder: Path, inventory: Inventory, *, budget: str = "30%", ratio: float = 0.8, state: str = "finished"
 ) -> Outcome:
@@ -58,28 +73,12 @@ def make_study(
     question = StudyFile(model="models/made", data=["text.txt"], budget=budget, trials=20)
     space = Space.build(inventory, targets[question.target], question.space)
     losses = losses_of(space)
-    solver = Solver(space)
     allowed = inventory.budget_bytes(budget)
-    plans = [("solver", "solver at the budget", solver.solve(losses, allowed))]
-    plans += [
-        ("uniform", uniform.label, uniform.plan)
-        for uniform in uniform_plans(space, allowed)[:4] + uniform_plans(space, allowed)[-2:]
-    ]
-    plans += [("frontier", "moved bytes", solver.solve(losses, int(allowed * share))) for share in (0.8, 1.3, 1.6)]
-    records = [record_of(number, *plan, space, losses) for number, plan in enumerate(plans)]
+    records = trials_of(space, losses, allowed)
     best = records[0]
     fitting = [r for r in records if r.origin == "uniform" and r.size_bytes <= best.size_bytes]
     rival = min(fitting, key=lambda r: r.loss)
-    found = {
-        record.number: Finding(
-            mean=record.loss,
-            low=record.loss * 0.95,
-            high=record.loss * 1.05,
-            documents=64,
-            perplexity=record.perplexity,
-        )
-        for record in (best, rival)
-    }
+    found = {record.number: finding_of(record) for record in (best, rival)}
     comparison = Comparison(number=rival.number, mean=ratio, low=ratio * 0.9, high=ratio * 1.1)
     finished = state == "finished"
     outcome = Outcome(
