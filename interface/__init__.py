@@ -6,8 +6,7 @@
     paredown.apply("runs/mine/best/plan.yaml", "studies/models/demo", "runs/mine/model")
     model = paredown.load("runs/mine/model")
 
-This module imports almost nothing, so that a command can install its signal handlers first. Each function imports what
-it needs.
+Each function imports what it needs, so that a command can install its signal handlers before any heavy import.
 """
 
 from __future__ import annotations
@@ -59,13 +58,12 @@ __all__ = [
     "verify",
 ]
 
-_HOMES = {
+_HOMES = {  # modules of the names that are not defined here
     **dict.fromkeys(("apply", "evaluate", "generate", "load", "verify"), "paredown.models"),
     **dict.fromkeys(("BudgetError", "ParedownError"), "paredown.space.errors"),
     "PlanFile": "paredown.space.plan_file",
     "StudyFile": "paredown.space.study_file",
 }
-"""Modules of the names that are not defined here."""
 
 if not TYPE_CHECKING:  # a type checker knows every name from the imports above
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from paredown.compressors.calibration.statistics_folder import IMPORTANCE, Impor
 from paredown.compressors.original.checkpoint import is_placeholder
 from paredown.compressors.tensor_files.tensor_file import write_tensors
 from paredown.space.errors import StudyError
-from paredown.space.site import Inventory
+from paredown.space.site import Inventory, Member
 from paredown.space.statistics import Statistic
 from paredown.space.system.files import write_json
 from paredown.space.system.interruption import stop_if_asked
@@ -111,7 +111,12 @@ def collect_importance(
     finally:
         for weight, before in zip(weights, asked, strict=True):
             weight.requires_grad_(before)
-    predicted = int((mask.sum(1) - 1).sum())
+    _write(folder, members, sums, int((mask.sum(1) - 1).sum()))
+    return StatisticsFolder(folder)
+
+
+def _write(folder: Path, members: Sequence[Member], sums: Sequence[Tensor], predicted: int) -> None:
+    """Writes the importance of matrices: one file for each, and the index."""
     files = {
         member.module: f"importance-{hashlib.sha256(member.module.encode()).hexdigest()[:16]}.safetensors"
         for member in members
@@ -122,7 +127,6 @@ def collect_importance(
             folder / files[member.module], {"importance": (oriented / predicted).contiguous()}, bank=folder.parent
         )
     write_json(folder / IMPORTANCE, ImportanceFile(files=files).model_dump())
-    return StatisticsFolder(folder)
 
 
 def _surprise(model: PreTrainedModel, tokens: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from itertools import pairwise
 
 import numpy as np
 import optuna
-from scipy.stats import norm
 
 from paredown.search.neighbours.byte_moves import Move, Moves
 from paredown.search.neighbours.structures import Structures
@@ -19,7 +18,7 @@ from paredown.search.solver.solver import Losses
 from paredown.search.surrogate.acquisition import expected_gain, expected_improvement
 from paredown.search.surrogate.features import Basis
 from paredown.search.surrogate.gaussian_process import Surrogate
-from paredown.search.surrogate.rung_correction import on_whole_set
+from paredown.search.surrogate.rung_correction import likeliest
 from paredown.search.trial import Record
 from paredown.space.plan import Plan
 
@@ -58,12 +57,6 @@ FEWEST = 8
 
 MARGIN = 0.1
 """Distance of the hypervolume's reference point above the largest log loss of the front."""
-
-LIKELY = 0.2
-"""Least probability of beating the best plan at which a plan is promoted from its rung to the whole search set."""
-
-WAITING = 64
-"""Most trials that a promotion considers, on lower rungs and on the whole search set each: the latest ones."""
 
 
 @samplers.register("frontier")
@@ -273,22 +266,16 @@ class _Round:
         return list(found.values())
 
     def _promoted(self) -> Proposal | None:
-        """The plan on a lower rung likeliest to beat the best plan; None if its probability is below `LIKELY`."""
+        """The plan on a lower rung likeliest to beat the best plan, if it is likely enough."""
         done = {record.plan for record in self.whole} | self.failed
-        waiting = [record for record in self.history if not record.whole and record.plan not in done][-WAITING:]
+        waiting = [record for record in self.history if not record.whole and record.plan not in done]
         if not waiting or not self._fitting:
             return None
-        logs, spreads = on_whole_set([*self.whole[-WAITING:], *waiting])
-        logs, spreads = logs[-len(waiting) :], spreads[-len(waiting) :]
-        likely = norm.cdf((np.log(min(record.loss for record in self._fitting)) - logs) / np.maximum(spreads, 1e-9))
-        chosen = int(likely.argmax())
-        if likely[chosen] < LIKELY:
+        found = likeliest(self.whole, waiting, min(record.loss for record in self._fitting))
+        if found is None:
             return None
-        return Proposal(
-            plan=waiting[chosen].plan,
-            label="promoted to the full search set",
-            predicted_loss=float(np.exp(logs[chosen])),
-        )
+        record, loss = found
+        return Proposal(plan=record.plan, label="promoted to the full search set", predicted_loss=loss)
 
     def _again(self) -> Proposal:
         """The solver's plan at the budget, proposed again if no new plan is found."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from paredown.search.trial import Record
 
@@ -17,6 +18,12 @@ SPREAD = 0.1
 
 REFERENCES = 64
 """Most whole trials, the latest, that calibrate a rung against the whole set."""
+
+LIKELY = 0.2
+"""Least probability of beating the best plan at which a plan is promoted from its rung to the whole search set."""
+
+WAITING = 64
+"""Most trials that a promotion considers, on lower rungs and on the whole search set each: the latest ones."""
 
 
 def on_whole_set(records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -45,6 +52,23 @@ def on_whole_set(records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArra
             shift, spreads[index] = ratios[len(record.sequences)]
             logs[index] = np.log(max(sum(record.sequences), 1e-300)) + shift
     return logs, spreads
+
+
+def likeliest(whole: Sequence[Record], waiting: Sequence[Record], best: float) -> tuple[Record, float] | None:
+    """The trial on a lower rung likeliest to beat a loss on the whole set, and its expected loss there.
+
+    None if its probability is below `LIKELY`.
+
+    Args:
+        whole: Trials on the whole set; at least one.
+        waiting: Trials on lower rungs; at least one.
+        best: The loss to beat.
+    """
+    waiting = waiting[-WAITING:]
+    logs, spreads = (values[-len(waiting) :] for values in on_whole_set([*whole[-WAITING:], *waiting]))
+    likely = norm.cdf((np.log(best) - logs) / np.maximum(spreads, 1e-9))
+    chosen = int(likely.argmax())
+    return (waiting[chosen], float(np.exp(logs[chosen]))) if likely[chosen] >= LIKELY else None
 
 
 def _ratio(whole: Sequence[Record], count: int) -> tuple[float, float]:

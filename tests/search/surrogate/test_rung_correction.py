@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from paredown.search.surrogate.rung_correction import LEAST, SPREAD, on_whole_set
+from paredown.search.surrogate.rung_correction import LEAST, SPREAD, likeliest, on_whole_set
 from paredown.search.trial import Record
 from paredown.space.plan import Plan
 from shared import toys
@@ -41,3 +41,15 @@ def test_the_spread_is_that_of_the_whole_trials() -> None:
     assert spreads[-1] == pytest.approx(np.std(ratios, ddof=1))
     _, few = on_whole_set([*whole[: LEAST - 1], record(90, (1.0, 1.0), whole=False)])
     assert few[-1] == SPREAD
+
+
+def test_the_likeliest_to_beat_the_best_is_promoted() -> None:
+    """The lowest on its rung, with the loss that it is expected to have; nobody if all are far behind."""
+    whole = [record(i, (scale, scale * 2.0), whole=True) for i, scale in enumerate((1.0, 2.0, 3.0, 4.0, 5.0))]
+    best = min(one.loss for one in whole)
+    waiting = [record(10 + i, (share,), whole=False) for i, share in enumerate((3.0, 0.5, 2.0))]
+    found = likeliest(whole, waiting, best)
+    assert found is not None
+    assert found[0].number == 11
+    assert found[1] == pytest.approx(best / 2)
+    assert likeliest(whole, waiting[::2], best) is None

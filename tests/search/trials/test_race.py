@@ -52,8 +52,8 @@ def run(
 ) -> Race:
     """Trials in a database, as a process that was just started runs them."""
     log = TrialLog(path, with_latency=timed)
-    speed = (2.0, 0.5) if timed else None
-    race = Race(log, QUESTION, sampler, list(seeds), world or World(), lambda plan: speed)  # type: ignore[call-overload]
+    pace = (2.0, 0.5) if timed else None
+    race = Race(log, QUESTION, sampler, list(seeds), world or World(), lambda plan: pace)  # type: ignore[call-overload]
     race.run(trials=trials, finished=lambda record: None)
     return race
 
