@@ -23,7 +23,7 @@ from paredown.deploy.verify import check_stored
 from paredown.space.errors import CheckpointError, VerificationError
 from paredown.space.tensors import TensorSpec, total_bytes
 from shared import pico as families
-from tests.deploy.test_deploy import applied, file_of, plan_of, tokens
+from shared.written import applied, file_of, plan_of, tokens
 
 Folder = Callable[[str], Path]
 TYPES = (
