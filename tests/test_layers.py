@@ -8,7 +8,9 @@ import pkgutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,14 +18,64 @@ import pytest
 import paredown
 from shared import ROOT
 
-MAY_IMPORT = {
+PACKAGES = ("space", "compressors", "evaluators", "search", "deploy", "interface")
+LOWER = {"space", "compressors", "evaluators"}
+
+ROOMS: dict[str, set[str]] = {
     "space": set(),
     "compressors": {"space"},
+    "compressors/numerics": {"space"},
+    "compressors/tensor_files": {"space"},
+    "compressors/rounding": {"space", "compressors/numerics"},
+    "compressors/pruning": {"space", "compressors/numerics"},
+    "compressors/original": {"space", "compressors/tensor_files"},
+    "compressors/calibration": {"space", "compressors/original", "compressors/tensor_files"},
+    "compressors/bank": {"space", "compressors/calibration", "compressors/original", "compressors/tensor_files"},
+    "compressors/methods": {
+        "space", "compressors/bank", "compressors/numerics", "compressors/pruning", "compressors/rounding"
+    },
+    "compressors/model": {
+        "space", "compressors/bank", "compressors/calibration", "compressors/methods", "compressors/numerics",
+        "compressors/original", "compressors/tensor_files",
+    },
     "evaluators": {"space", "compressors"},
-    "search": {"space", "compressors", "evaluators"},
-    "deploy": {"space", "compressors", "evaluators"},
-    "interface": {"space", "compressors", "evaluators", "search", "deploy"},
-}
+    "search": set(),
+    "search/pareto": LOWER,
+    "search/trial": LOWER | {"search/pareto"},
+    "search/solver": LOWER,
+    "search/surrogate": LOWER | {"search/pareto", "search/solver", "search/trial"},
+    "search/neighbours": LOWER | {"search/solver"},
+    "search/samplers": LOWER | {
+        "search/neighbours", "search/pareto", "search/solver", "search/surrogate", "search/trial"
+    },
+    "search/sensitivity": LOWER | {"search/solver"},
+    "search/outcome": LOWER | {"search/pareto", "search/trial"},
+    "search/trials": LOWER | {"search/outcome", "search/samplers", "search/solver", "search/trial"},
+    "search/report": LOWER | {
+        "search/outcome", "search/pareto", "search/sensitivity", "search/trial", "search/trials"
+    },
+    "search/workbench": LOWER | {"search/outcome"},
+    "search/finalists": LOWER | {"search/outcome", "search/trial", "search/trials", "search/workbench"},
+    "search/cost": LOWER | {
+        "search/finalists", "search/samplers", "search/sensitivity", "search/solver", "search/trials",
+        "search/workbench",
+    },
+    "search/study": LOWER | {
+        "search/cost", "search/finalists", "search/neighbours", "search/outcome", "search/samplers",
+        "search/sensitivity", "search/solver", "search/surrogate", "search/trial", "search/trials", "search/workbench",
+    },
+    "search/workers": LOWER,
+    "deploy": LOWER,
+    "interface": LOWER | {"search", "deploy"},
+}  # fmt: skip
+"""The rooms that each room may import, beside itself. A folder without a line belongs to the room that it lies in."""
+
+STARTS = {"compressors/bank/fill_worker.py": "compressors/methods"}
+"""Programs that are started on their own, each with the room that it imports to register what is there."""
+
+FOR_ALL = {"space/errors.py", "space/registry.py"}
+"""Modules that every room may import."""
+
 ONLY_IN = {
     "ray": lambda path: path == "search/workers/ray.py",
     "optuna": lambda path: path == "search/trials/race.py" or path.startswith("search/samplers/"),
@@ -38,7 +90,7 @@ ONLY_IN = {
 
 
 def sources() -> Iterator[tuple[str, Path]]:
-    for package in MAY_IMPORT:
+    for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             yield path.relative_to(ROOT).as_posix(), path
 
@@ -62,20 +114,48 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
 
 
+def module_of(name: str) -> str:
+    """Full name of the module in a file."""
+    parts = name.removesuffix(".py").removesuffix("/__init__").split("/")
+    return ".".join(["paredown", *parts[parts[0] == "interface" :]])
+
+
+FILES = {module_of(name): name for name, _ in sources()}
+"""The file of each module."""
+
+
+def ours(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and file of every module of ours that a file imports."""
+    for line, name in imported(path):
+        while name not in FILES and "." in name:
+            name = name.rpartition(".")[0]
+        if name in FILES:
+            yield line, FILES[name]
+
+
+def room_of(name: str) -> str:
+    """The room of a file: the longest line of the table that it lies under."""
+    return max((room for room in ROOMS if f"{name.removesuffix('.py')}/".startswith(f"{room}/")), key=len)
+
+
 def test_imports_go_one_way() -> None:
-    """space <- compressors <- evaluators <- {search, deploy} <- interface; absolute throughout."""
+    """As the table says; absolute throughout."""
     faults = []
     for name, path in sources():
-        package = name.split("/")[0]
-        for line, module in imported(path):
-            parts = module.split(".")
-            if module.startswith("."):
-                faults.append(f"{name}:{line}: relative import {module}")
-            elif parts[0] == "paredown":
-                other = parts[1] if len(parts) > 1 and parts[1] in MAY_IMPORT else "interface"
-                if other != package and other not in MAY_IMPORT[package]:
-                    faults.append(f"{name}:{line}: {package} imports {module}")
+        room = room_of(name)
+        for line, other in ours(path):
+            target = room_of(other)
+            allowed = target == room or any(f"{target}/".startswith(f"{each}/") for each in ROOMS[room])
+            if not allowed and other not in FOR_ALL and STARTS.get(name) != target:
+                faults.append(f"{name}:{line}: {room} imports {other}")
+        faults += [f"{name}:{line}: relative import {module}" for line, module in imported(path) if module[0] == "."]
     assert not faults, "\n".join(faults)
+
+
+def test_no_circle_of_rooms_or_modules() -> None:
+    """Neither the table nor the modules lead back to where they start; imports inside functions count."""
+    TopologicalSorter({room: {each for each in others if each != room} for room, others in ROOMS.items()}).prepare()
+    TopologicalSorter({name: {other for _, other in ours(path)} - {name} for name, path in sources()}).prepare()
 
 
 def test_big_third_parties_have_one_door() -> None:
@@ -126,3 +206,89 @@ def test_modules_are_imported_under_their_full_names(folder: str, tmp_path: Path
         [sys.executable, "-c", program], cwd=place, env=environment, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "Solver True"
+
+
+MOST = {"files of a folder": 14, "lines": 300, "lines of a function": 60, "methods": 12, "fields": 12, "columns": 120}
+"""Upper bounds."""
+
+EXCEPTIONS = {
+    "space/study_file.py StudyFile fields": "a file that people write has as many keys as there are questions",
+    "scripts/train_demo_model.py main lines of a function": "how the embedded model was trained, as it was run",
+}
+"""What may exceed its bound, each with its reason."""
+
+PENDING = {
+    "compressors/model/planned_model.py PlannedModel fields",
+    "compressors/original/find_sites.py walk lines of a function",
+    "deploy/apply.py apply_plan lines of a function",
+    "search/finalists/finalists.py decide lines of a function",
+    "search/outcome/outcome.py Outcome fields",
+    "search/outcome/plan_files.py measured_file lines of a function",
+    "search/report/report.py lines",
+    "search/study/session.py Session fields",
+    "search/study/session.py lines",
+    "search/surrogate/gaussian_process.py Surrogate fields",
+    "search/trial.py Record fields",
+    "search/trials/race.py lines",
+    "search/workbench/workbench.py Workbench fields",
+    "search/workbench/workbench.py Workbench methods",
+    "space/choice.py Choice methods",
+    "tests/search/finalists/test_finalists.py lines",
+}
+"""What is being split; nothing may be added."""
+
+
+def sizes() -> Iterator[tuple[str, str, int]]:
+    """Of everything that has a bound: its name, what is counted, and the count."""
+    folders: Counter[str] = Counter()
+    for top in (*PACKAGES, "benchmarks", "docs/generate", "scripts", "tests"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            name, text = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+            folders[name.rpartition("/")[0]] += 1
+            yield name, "lines", text.count("\n")
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef):
+                    yield f"{name} {node.name}", "lines of a function", (node.end_lineno or 0) - node.lineno + 1
+                elif isinstance(node, ast.ClassDef):
+                    yield f"{name} {node.name}", "fields", len(fields_of(node))
+                    methods = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name[0] != "_"]
+                    yield f"{name} {node.name}", "methods", len(methods)
+    yield from ((folder, "files of a folder", count) for folder, count in folders.items())
+
+
+def fields_of(node: ast.ClassDef) -> set[str]:
+    """What a class annotates in its body, and what its methods set on ``self``; private fields too."""
+    annotated = {
+        each.target.id for each in node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
+    }
+    return annotated | {
+        each.attr
+        for each in ast.walk(node)
+        if isinstance(each, ast.Attribute)
+        and isinstance(each.ctx, ast.Store)
+        and isinstance(each.value, ast.Name)
+        and each.value.id == "self"
+    }
+
+
+def test_everything_fits_a_screen() -> None:
+    """Folders, files, functions and classes; the exceptions are few, each with its reason, and each is needed."""
+    large = {f"{name} {what}": count for name, what, count in sizes() if count > MOST[what]}
+    assert set(large) - EXCEPTIONS.keys() - PENDING == set(), large
+    assert EXCEPTIONS.keys() <= set(large)
+    assert len(EXCEPTIONS) <= 1 + 5  # study files, and five more
+
+
+def test_no_line_is_too_long() -> None:
+    """Pages, too, outside tables; ruff checks Python."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "studies").rglob("*.md")]
+    faults = [
+        f"{page.relative_to(ROOT)}:{number}"
+        for page in pages
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > MOST["columns"] and line[0] != "|"
+    ]
+    assert pages and not faults, "\n".join(faults)
+    ruff = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]
+    assert ruff["line-length"] == MOST["columns"]
+    assert "E" in ruff["lint"]["select"] and "E501" not in ruff["lint"].get("ignore", [])
