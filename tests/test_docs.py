@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import runpy
@@ -205,3 +206,32 @@ def test_the_keys_of_a_study_are_those_that_it_takes() -> None:
     assert {key.split(".")[0] for key in listed} == set(StudyFile.model_fields)
     assert listed["model"] == "required"
     assert listed["tokens.search"] == str(StudyFile(model="m").tokens.search)
+
+
+def defined(tree: ast.AST, prefix: str = "") -> Iterator[str]:
+    """Names of the functions, classes and methods of a module; methods after their class and a dot."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield prefix + node.name
+            if isinstance(node, ast.ClassDef):
+                yield from defined(node, f"{prefix}{node.name}.")
+
+
+def test_the_tour_leads_to_what_exists() -> None:
+    """Every function of the tour is in the file that it names; it has about ten stops, in order."""
+    page = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
+    stops = re.findall(r"^## (\d+)\. ", page, re.MULTILINE)
+    assert stops == [str(number + 1) for number in range(len(stops))] and 8 <= len(stops) <= 12
+    links = re.findall(r"\[`([\w.]+)`\]\(\.\./([\w/]+\.py)\)", page)
+    assert len(links) == page.count("](") >= 20
+    for name, file in links:
+        assert name in set(defined(ast.parse((ROOT / file).read_text(encoding="utf-8")))), f"{file} has no {name}"
+
+
+def test_every_path_in_the_pages_exists() -> None:
+    """A file that moved takes its mentions along; capitals such as NAME stand for what a reader fills in."""
+    tops = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] not in "._")
+    for page in PAGES:
+        for path in re.findall(rf"(?<![\w./-])(?:{tops})/[\w./-]*\w", page.read_text(encoding="utf-8")):
+            if not path.startswith("runs/") and not re.search(r"[A-Z]{3}", path):
+                assert (ROOT / path).exists(), f"{page.name}: {path}"
