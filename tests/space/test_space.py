@@ -1,4 +1,4 @@
-"""Rules of a study file: which choices a site may not take."""
+"""The search space: which choices a site may take, by the rules of a study file."""
 
 from __future__ import annotations
 
