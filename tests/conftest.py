@@ -45,3 +45,8 @@ def pico(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def inventory(pico: Callable[[str], Path]) -> Callable[[str], Inventory]:
     """The inventory of a pico model by name."""
     return cache(lambda name: inventory_of(pico(name)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of whole studies, which lie at the top, come first: two processes that share the files end together."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)

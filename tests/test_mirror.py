@@ -61,7 +61,6 @@ ELSEWHERE = {
     "tests/search/cost/test_writes.py": (
         "compressors/tensor_files/record_names.py", "search/cost/speed.py", "search/finalists/checks.py",
     ),
-    "tests/search/finalists/test_finalists.py": ("search/finalists/missing.py", "search/finalists/scored.py"),
     "tests/search/finalists/test_measurements.py": ("search/finalists/rebuild.py",),
     "tests/search/report/test_report.py": (
         "search/outcome/outcome.py", "search/report/pictures.py", "search/report/rendering.py",
@@ -82,7 +81,9 @@ ELSEWHERE = {
     "tests/search/solver/test_completion_bound.py": ("search/solver/partial_sums.py",),
     "tests/search/solver/test_refusal.py": ("search/study/impossible_budget.py",),
     "tests/search/solver/test_solver.py": ("search/solver/integer_program.py",),
-    "tests/search/study/test_schedule.py": ("search/study/limit.py", "search/study/session.py"),
+    "tests/search/study/test_schedule.py": (
+        "search/finalists/missing.py", "search/finalists/scored.py", "search/study/limit.py", "search/study/session.py",
+    ),
     "tests/search/surrogate/test_gaussian_process.py": ("search/surrogate/features.py",),
     "tests/search/trials/test_race.py": ("search/trial.py", "space/system/locks.py"),
     "tests/space/system/test_child.py": ("space/system/interruption.py",),
