@@ -74,7 +74,7 @@ def test_three_draws_tell_the_spread_of_their_mean() -> None:
 
 
 def test_the_interval_of_a_ratio_covers_the_truth() -> None:
-    """In about 95 of 100 worlds, of which forty are tried.
+    """The interval covers the truth in about 95 of 100 worlds, of which forty are tried.
 
     Pairing keeps it far narrower than the spread of the documents.
     """

@@ -57,10 +57,7 @@ def test_the_original_is_no_distance_from_itself(pico: Folder, name: str) -> Non
 
 @pytest.mark.parametrize("name", families.CAUSAL_NAMES)
 def test_the_divergence_is_what_its_definition_says(pico: Folder, name: str) -> None:
-    """Sum over each document's tokens of p log(p / q), each sequence by itself without padding.
-
-    Perplexity beside it.
-    """
+    """Sum of p log(p / q) over each document's tokens, each sequence alone and unpadded; with the perplexity."""
     model, student, data = load_original(pico(name)), damaged(pico(name)), sequences()
     found = Teacher(model, data, causal=True).measure(student)
     totals, tokens, surprise = np.zeros(3), np.zeros(3), 0.0

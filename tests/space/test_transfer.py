@@ -61,7 +61,7 @@ def test_a_model_of_the_same_names_and_shapes_takes_the_plan_unchanged(plan: Pla
 def test_depth_is_kept(blocks: int, others: int) -> None:
     """The nearest middle of a block comes first; deeper blocks take no shallower ones; both ends meet.
 
-    As many blocks are themselves.
+    With equally many blocks, each is matched to itself.
     """
     nearest = [by_depth(block, blocks, others)[0] for block in range(blocks)]
     for block, chosen in enumerate(nearest):
@@ -80,7 +80,7 @@ def test_depth_is_kept(blocks: int, others: int) -> None:
 def test_the_same_share_goes(data: st.DataObject) -> None:
     """As many as the share asks for, each once, none farther from those that went than one that stays.
 
-    Of as many blocks the same.
+    With equally many blocks, they are the same ones.
     """
     others, blocks = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
     gone = data.draw(st.sets(st.integers(0, others - 1), max_size=others))
@@ -153,10 +153,7 @@ def test_a_block_that_stays_learns_nothing_from_one_that_went() -> None:
 
 
 def test_what_does_not_fit_becomes_what_is_nearest() -> None:
-    """172 columns hold no groups of 64: of the same method the option of the nearest bytes a weight.
-
-    Ranks keep their share.
-    """
+    """172 columns hold no groups of 64: the option of nearest bytes per weight is taken; ranks keep their share."""
     down, up, query = (f"model.layers.1.{name}" for name in ("mlp.down_proj", "mlp.up_proj", "self_attn.q_proj"))
     wanted = parse_choice("quantize bits=4 group_size=64 algorithm=gptq")
     lowrank = parse_choice("lowrank rank=16 then quantize bits=8 group_size=16")

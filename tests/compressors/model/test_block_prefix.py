@@ -43,9 +43,9 @@ def planned_model(folder: Path, bank: Path, *, streamed: bool) -> PlannedModel:
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "bert", "qwen2"])
 def test_losses_are_those_of_the_whole_model(pico: Folder, tmp_path: Path, name: str, streamed: bool) -> None:
-    """Whatever changes in the block where it starts or after it, a drop too; no block before it runs.
+    """The result is right whatever changes in the first block or after it, drops included, in any order of blocks.
 
-    In any order of blocks.
+    No block before it runs.
     """
     planned = planned_model(pico(name), tmp_path, streamed=streamed)
     inventory = planned.inventory

@@ -67,10 +67,7 @@ def test_products_are_those_of_the_whole() -> None:
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
 def test_all_parts_meet_before_a_module_runs(pico: Folder, tmp_path: Path, name: str, streamed: bool) -> None:
-    """In the order of the model, with the inputs of all.
-
-    The states are those of one pass of the whole, whoever computes.
-    """
+    """Blocks run in the model's order on the inputs of all plans; the states are those of a pass of the whole model."""
     planned = planned_model(pico(name), tmp_path, streamed=streamed)
     inventory = planned.inventory
     names = [m.module for s in inventory.leaves if s.kind == "linear" and s.block is not None for m in s.members]

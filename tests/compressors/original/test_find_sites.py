@@ -73,9 +73,9 @@ STRUCTURE = {
 
 @pytest.mark.parametrize("name", families.PICO_NAMES)
 def test_what_is_known_of_attentions_and_networks(name: str, inventory: Get) -> None:
-    """In each block an attention, a network, the block, in this order.
+    """Each block has an attention, a network and the block itself, in this order.
 
-    Norms of pre-norm families, heads where they are apart.
+    Pre-norm families have norms, and separate heads are named.
     """
     found = inventory(name)
     assert [site.kind for site in found.parents] == ["attention", "ffn", "block"] * families.LAYERS

@@ -37,9 +37,9 @@ def changed(source: Path, target: Path, change: Callable[[dict[str, Tensor]], ob
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", families.PICO_NAMES)
 def test_weights_are_those_of_the_loaded_model(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
-    """Every name, once, in the same order; as stored, and bit by bit the same in float32.
+    """Every name once, in the same order, as stored, and bit by bit the same in float32.
 
-    Also in another process, and in shards.
+    The same holds in another process, and for shards.
     """
     whole = families.save(name, tmp_path / "whole", dtype)
     families.build(name).to(dtype).save_pretrained(tmp_path / "shards", max_shard_size="20KB")
@@ -136,10 +136,7 @@ def test_a_tensor_that_is_not_aligned_is_read(pico: Folder, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", families.PICO_NAMES)
 def test_memory_decides_what_is_loaded(pico: Folder, name: str) -> None:
-    """With a byte less than the weights take in float32 nothing of them is.
-
-    Nothing is computed with what is not there.
-    """
+    """With one byte less than the weights take in float32, none are loaded, and nothing computes without them."""
     config = config_of(pico(name))
     size = sum(4 * tensor.numel() for tensor in load_original(pico(name)).parameters())
     model, parameters = open_original(pico(name), config, size)

@@ -39,10 +39,7 @@ def origin(folder: Path, bank: Path | None = None) -> Origin:
 def test_what_changes_numbers_is_named_and_what_does_not_is_left_out(
     pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key of the configuration, its default written out or left out, a library, the weights.
-
-    Not who wrote the file, or where.
-    """
+    """A key of the configuration, a library and the weights count; who wrote the file, or where, does not."""
     model = pico("llama")
     first = origin(model)
     rope = {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}
@@ -89,9 +86,9 @@ def test_calibrated_records_follow_the_origin_and_data_free_ones_the_weights(
 def test_weights_are_read_once_as_long_as_their_files_stay(
     pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Size, time and inode say so.
+    """Size, time and inode tell whether a file changed.
 
-    What was written since is read again, also where its size and its time are those of before.
+    A file written since is read again, even if its size and time are the old ones.
     """
     model = edited(pico("llama"), tmp_path / "model")
     file = model / "model.safetensors"

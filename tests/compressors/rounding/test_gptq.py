@@ -95,10 +95,7 @@ def test_the_output_error_falls_with_each_algorithm(bits: int, symmetric: bool, 
 @pytest.mark.parametrize("algorithm", CALIBRATED)
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_uncorrelated_inputs_leave_nothing_to_make_up_for(algorithm: str, symmetric: bool) -> None:
-    """Where the Hessian is the identity GPTQ is rounding to nearest on fitted scales.
-
-    Coordinate descent is no worse.
-    """
+    """Where the Hessian is the identity, GPTQ rounds to nearest on fitted scales; coordinate descent is no worse."""
     grid, weight = Grid(bits=3, group=16, symmetric=symmetric), normal((8, 64))
     statistics = Statistics(second_moment=torch.eye(64))
     rounded, searched = (roundings[name].round(weight, grid, statistics) for name in (algorithm, "search"))

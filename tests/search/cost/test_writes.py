@@ -65,7 +65,7 @@ def test_a_search_writes_what_was_said(pico: Callable[[str], Path], tmp_path: Pa
 def test_plans_that_no_text_calibrates_are_written_once(pico: Callable[[str], Path], tmp_path: Path) -> None:
     """Where the budget allows 8 bits, no finalist is compressed again, and one draw is read.
 
-    Lazily less is written than eagerly.
+    A lazy bank writes less than an eager one.
     """
     study = paredown.StudyFile.read(commands.write_study(tmp_path, pico("llama")))
     space = survey(study)[1]

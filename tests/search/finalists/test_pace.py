@@ -29,9 +29,9 @@ def test_a_set_costs_its_tokens_and_the_originals_pass_once() -> None:
 
 
 def test_measurements_teach_and_are_not_expected_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version compressed again is the pass and what compressing took.
+    """A version compressed again costs the pass and the time of compressing.
 
-    Before the first, a multiple of the calibration texts'.
+    Before the first one, it counts as a multiple of the calibration texts' pass.
     """
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

@@ -57,10 +57,7 @@ def test_structure_stays_while_the_budget_allows_it() -> None:
 
 
 def test_what_changes_cost() -> None:
-    """Half of a site's bytes cost seven times them, and what is spent on strangeness.
-
-    A drop where there was none much more.
-    """
+    """Half of a site's bytes cost seven times as much, plus what is spent on strangeness; a new drop costs far more."""
     inventory = SPACE.inventory
     plan = Plan.of(
         inventory, {s.name: parse_choice("quantize bits=4" if s.kind == "linear" else "keep") for s in inventory.leaves}

@@ -100,10 +100,7 @@ def test_no_gain_is_admitted(llama: Inventory, tmp_path: Path) -> None:
 
 
 def test_what_compressing_in_order_brought_is_told(llama: Inventory, tmp_path: Path) -> None:
-    """For each finalist both losses, the change, and which version is kept.
-
-    How many draws stand behind the interval.
-    """
+    """For each finalist: both losses, the change, the version that is kept, and the draws behind the interval."""
     outcome = make_study(tmp_path, llama)
     held_out = {number: replace(finding, draws=3) for number, finding in outcome.held_out.items()}
     refits = {0: Refit(alone=0.1, in_order=0.08), 1: Refit(alone=0.2, in_order=0.21)}

@@ -59,7 +59,7 @@ def history(request: pytest.FixtureRequest) -> list[Record]:
 
 
 def test_offspring_are_measured_in_steps(history: list[Record]) -> None:
-    """All on an eighth, the best four of them on half, the best two of those on all.
+    """All plans are measured on an eighth, the best four on half, the best two of those on all.
 
     The best of these and their parent is next.
     """

@@ -76,9 +76,9 @@ def test_it_follows_from_seed_number_and_history(records: list[Record]) -> None:
 
 
 def test_it_says_what_it_expects_to_gain(records: list[Record]) -> None:
-    """Of a new plan for the budget, less as more is known.
+    """The gain of a new plan for the budget shrinks as more is known.
 
-    Nothing where there is nothing to compare with, or along the front.
+    There is none without a plan to compare with, or along the front.
     """
     sampler = samplers["frontier"](QUESTION)
     gains = [sampler.propose(trial(n), records[:n]).expected_gain for n in range(40)]

@@ -38,10 +38,7 @@ def bench(pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.mark.parametrize("name", list(samplers))
 def test_a_study_runs_and_resumes(bench: Workbench, tmp_path: Path, name: str) -> None:
-    """The passes of six plans of the space, each measured on a real model, on all sequences or fewer.
-
-    Half of them after a new start.
-    """
+    """The passes of six plans, measured on a real model, on all sequences or fewer; half of them after a restart."""
     losses = toys.losses_of(bench.space)
     budget = bench.space.inventory.original_bytes // 2
     sequences = len(bench.sequences["search"])

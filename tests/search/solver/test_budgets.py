@@ -67,9 +67,9 @@ def random_budget(generator: np.random.Generator, space: Space) -> str:
 
 
 def test_five_hundred_random_budgets_are_never_overrun() -> None:
-    """Under other losses each twenty-five; a budget below the smallest plan is refused, any other met.
+    """A budget below the smallest plan is refused, any other is met; each twenty-five have other losses.
 
-    A uniform plan that is said to fit fits.
+    A uniform plan that is said to fit does fit.
     """
     generator = np.random.default_rng(0)
     met = 0

@@ -37,7 +37,7 @@ numbers = st.lists(st.sampled_from([0, 0, 1, 2, 3, 50]), min_size=len(FREE.varia
 shares = st.floats(0, 1)
 OUTCOME = Outcome(
     state="finished", model="toy", architecture="Toy", target="paredown", metric="kl", original_bytes=1, parameters=1,
-    budget="1B",     budget_bytes=int(SIZES.max()), original_perplexity=None, records=(),
+    budget="1B", budget_bytes=int(SIZES.max()), original_perplexity=None, records=(),
 )  # fmt: skip
 
 

@@ -193,10 +193,7 @@ def test_the_clock_stops_before_the_deadline(tmp_path: Path, monkeypatch: pytest
 
 
 def test_trials_leave_time_to_the_steps_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What these need is asked before each trial, as it may grow with what was measured.
-
-    Without a limit nobody asks.
-    """
+    """The time still needed is asked before each trial, since it may grow; without a limit it is not asked."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 

@@ -25,10 +25,7 @@ def eligible(space: Space) -> list[Site]:
 @pytest.mark.parametrize("target", ["paredown", "transformers"])
 @pytest.mark.parametrize("name", families.PICO_NAMES)
 def test_one_choice_at_all_eligible_linear_layers(inventory: Inventories, name: str, target: str) -> None:
-    """The same bits everywhere; one group size, or whole channels where it does not divide.
-
-    Plans that the target runs.
-    """
+    """The same bits everywhere, in one group size, or whole channels where it does not divide; the target runs all."""
     space = Space.build(inventory(name), targets[target])
     plans = uniform_plans(space, space.inventory.original_bytes // 2)
     assert len({plan.plan for plan in plans}) == len(plans)

@@ -100,10 +100,7 @@ def test_a_sweep_may_take_its_texts_in_parts(
 
 
 def test_autoscheme_takes_the_gradient_at_the_compressed_weights(pico: Folder, tmp_path: Path, records: Path) -> None:
-    """All linear sites under one option at once.
-
-    A weight's gradient of each sequence's mean likelihood times what the option changed.
-    """
+    """All linear sites under one option at once: gradient of each sequence's mean likelihood times the change."""
     space, planned = prepared(pico("llama"), tmp_path, records=records)
     losses = estimated("autoscheme", evidence_of(space, planned))
     pairs = [(site, choice) for site, choice in fisher.swept(space) if getattr(choice, "bits", 0) in (2, 4)]
