@@ -235,7 +235,7 @@ PENDING = {
     "space/choice.py Choice methods",
     "tests/search/finalists/test_finalists.py lines",
 }
-"""What is being split; nothing may be added."""
+"""What is being split at the moment; the list ends with that."""
 
 
 def sizes() -> Iterator[tuple[str, str, int]]:
@@ -275,7 +275,7 @@ def test_everything_fits_a_screen() -> None:
     """Folders, files, functions and classes; the exceptions are few, each with its reason, and each is needed."""
     large = {f"{name} {what}": count for name, what, count in sizes() if count > MOST[what]}
     assert set(large) - EXCEPTIONS.keys() - PENDING == set(), large
-    assert EXCEPTIONS.keys() <= set(large)
+    assert EXCEPTIONS.keys() | PENDING <= set(large), "what fits by now has no line here any more"
     assert len(EXCEPTIONS) <= 1 + 5  # study files, and five more
 
 
