@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,8 +101,7 @@ class Bank:
     def decoded(self, site: Site, choice: Choice) -> Tensors:
         """The float32 parameters that a site computes with under a choice; do not modify them."""
         if choice == KEEP:
-            names = [f"{m.module}.{part}" for m in site.members for part in ("weight", "bias")]
-            return {name: self.parameters[name].float() for name in names if name in self.parameters}
+            return self.originals(f"{m.module}.{part}" for m in site.members for part in ("weight", "bias"))
         key = (site.name, choice)
         if key in self._decoded:
             self._decoded.move_to_end(key)
@@ -116,6 +115,15 @@ class Bank:
             _, oldest = self._decoded.popitem(last=False)
             self._free += _bytes(oldest)
         return decoded
+
+    def originals(self, names: Iterable[str]) -> Tensors:
+        """Those of the original's parameters that exist, in float32; do not modify them."""
+        return {name: self.parameters[name].float() for name in names if name in self.parameters}
+
+    def replacement(self, site: Site, choice: Choice) -> Tensors:
+        """Every parameter of a site under a choice; what a structured choice does not store is the original's."""
+        decoded = self.decoded(site, choice)
+        return self.decoded(site, KEEP) | decoded if site.structured else decoded
 
     def store(self, site: Site, choice: Choice, tensors: Tensors) -> None:
         """Writes tensors that were compressed elsewhere as the record of a site under a choice.

@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from paredown.compressors.model.planned_model import PlannedModel
-from paredown.compressors.original.find_sites import blocks_of
 from paredown.space.plan import Plan
 
 
@@ -30,8 +29,7 @@ class Prefix:
     def __init__(self, planned: PlannedModel, run: Callable[[], object]) -> None:
         planned.swap(Plan())
         self._planned, self._run = planned, run
-        self._name, blocks = blocks_of(planned.model)
-        self._originals = list(blocks)
+        self._name, self._originals = planned.modules.prefix, planned.modules.blocks
         self._outputs: list[Any] = []
         self.block, self.blocks = 0, len(self._originals)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -116,12 +116,12 @@ def run_in_parts(
     meetings = dict(meetings)
     walk = _Walk(len(chosen), workers)
     hooks = [module.register_forward_pre_hook(walk.wait) for module in meetings]
-    if planned.streamed:  # no part enters a block while another is in the previous one
-        hooks += [block.register_forward_pre_hook(walk.wait, prepend=True) for block in planned.blocks]
-        meetings |= dict.fromkeys(planned.blocks, lambda _: None)
+    if planned.stream:  # no part enters a block while another is in the previous one
+        hooks += [block.register_forward_pre_hook(walk.wait, prepend=True) for block in planned.modules.blocks]
+        meetings |= dict.fromkeys(planned.modules.blocks, lambda _: None)
     causal = planned.inventory.causal
     try:
-        with planned.side_by_side(len(chosen)):
+        with planned.stream.side_by_side(len(chosen)) if planned.stream else nullcontext():
             return walk.run(
                 lambda i: run_base(planned.model, tokens[chosen[i]], mask[chosen[i]], causal=causal), meetings
             )

@@ -66,7 +66,7 @@ def original_inputs(planned: PlannedModel, tokens: Tensor, mask: Tensor, folder:
     names = [member.module for site in planned.inventory.leaves if site.kind == "linear" for member in site.members]
     with one_thread():
         states = run_in_parts(
-            planned, tokens, mask, {planned.module(name): partial(write, name) for name in names}, workers
+            planned, tokens, mask, {planned.modules[name]: partial(write, name) for name in names}, workers
         )
         for name in names:  # the head is outside the base model: it reads the final states
             if name not in files:

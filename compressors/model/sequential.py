@@ -126,7 +126,7 @@ class _Refit:
                 job = _Job(site=site, member=member, choice=choice)
                 groups.setdefault(files.get(member.module, member.module), []).append(job)
         meetings = {
-            self.planned.module(job.member.module): partial(self._meet, jobs)
+            self.planned.modules[job.member.module]: partial(self._meet, jobs)
             for jobs in groups.values()
             for job in jobs
         }
@@ -165,7 +165,7 @@ class _Refit:
         return statistics.only(job.choice.needs)
 
     def _keep(self, job: _Job, tensors: Tensors, decoded: Tensor) -> None:
-        parameter: Tensor = self.planned.module(job.member.module).weight  # type: ignore[assignment]
+        parameter: Tensor = self.planned.modules[job.member.module].weight  # type: ignore[assignment]
         parameter.data = decoded
         self.found[job.member.module] = tensors
         self.done.add(job.member.module)

@@ -204,7 +204,7 @@ class Evidence:
 
     def _traces(self, part: Sequences, sites: Sequence[Site], loss: Loss, plan: Plan) -> dict[str, Trace]:
         self.planned.swap(plan)
-        modules = {member.module: self.planned.module(member.module) for site in sites for member in site.members}
+        modules = {member.module: self.planned.modules[member.module] for site in sites for member in site.members}
         return traces(self.planned.model, modules, part.tokens, part.mask, loss, causal=self.space.inventory.causal)
 
 

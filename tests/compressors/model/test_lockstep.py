@@ -84,14 +84,16 @@ def test_all_parts_meet_before_a_module_runs(pico: Folder, tmp_path: Path, name:
     for workers in (1, 3):
         met.clear()
         found.append(
-            run_in_parts(planned, TOKENS * MASK, MASK, {planned.module(n): meeting(n) for n in names}, workers)
+            run_in_parts(planned, TOKENS * MASK, MASK, {planned.modules[n]: meeting(n) for n in names}, workers)
         )
         assert met == [(name, TOKENS.numel()) for name in names]
     assert len(found[0]) == len(parts_of(TOKENS)) == 4
     assert torch.allclose(torch.cat(found[0])[MASK.bool()], whole[MASK.bool()], atol=1e-4)
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
-    assert not any(module._forward_pre_hooks for module in map(planned.module, names))
-    assert all(is_placeholder(parameter) == streamed for block in planned.blocks for parameter in block.parameters())
+    assert not any(module._forward_pre_hooks for module in (planned.modules[name] for name in names))
+    assert all(
+        is_placeholder(parameter) == streamed for block in planned.modules.blocks for parameter in block.parameters()
+    )
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -99,7 +101,7 @@ def test_all_parts_meet_before_a_module_runs(pico: Folder, tmp_path: Path, name:
 def test_no_thread_is_left_after_an_error(pico: Folder, tmp_path: Path, streamed: bool, where: str) -> None:
     """Neither when a meeting fails nor when a part does; the next pass is as any other."""
     planned = planned_model(pico("llama"), tmp_path, streamed=streamed)
-    module = planned.module(DOWN["llama"])
+    module = planned.modules[DOWN["llama"]]
     expected = run_in_parts(planned, TOKENS, MASK, {}, 2)
     before = threading.active_count()
 
@@ -112,7 +114,9 @@ def test_no_thread_is_left_after_an_error(pico: Folder, tmp_path: Path, streamed
     assert threading.active_count() == before
     if hook:
         hook.remove()
-    assert all(is_placeholder(parameter) == streamed for block in planned.blocks for parameter in block.parameters())
+    assert all(
+        is_placeholder(parameter) == streamed for block in planned.modules.blocks for parameter in block.parameters()
+    )
     found = run_in_parts(planned, TOKENS, MASK, {}, 2)
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
@@ -120,7 +124,7 @@ def test_no_thread_is_left_after_an_error(pico: Folder, tmp_path: Path, streamed
 def test_parts_that_take_different_ways_are_refused(pico: Folder, tmp_path: Path) -> None:
     """As texts might that different experts read."""
     planned = planned_model(pico("llama"), tmp_path, streamed=False)
-    down, attention = planned.module(DOWN["llama"]), planned.module("model.layers.0.self_attn")
+    down, attention = planned.modules[DOWN["llama"]], planned.modules["model.layers.0.self_attn"]
     seen: list[int] = []
     hook = attention.register_forward_pre_hook(
         lambda *_: seen.append(1) or (down(torch.zeros(1, 64)) and None if len(seen) == 1 else None)
@@ -130,7 +134,7 @@ def test_parts_that_take_different_ways_are_refused(pico: Folder, tmp_path: Path
             planned,
             TOKENS,
             MASK,
-            {down: lambda _: None, planned.module("model.layers.0.self_attn.o_proj"): lambda _: None},
+            {down: lambda _: None, planned.modules["model.layers.0.self_attn.o_proj"]: lambda _: None},
             2,
         )
     hook.remove()

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
-from paredown.compressors.bank.bank import Bank
 from paredown.compressors.bank.encoding import norm_names
 from paredown.compressors.calibration.collect import collect
 from paredown.compressors.model.planned_model import PlannedModel
-from paredown.compressors.original.checkpoint import config_of, is_placeholder, load_original, parameters_of
-from paredown.compressors.original.find_sites import blocks_of, inventory_of
-from paredown.compressors.original.lazy_weights import Weights, open_original
+from paredown.compressors.original.checkpoint import load_original, parameters_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import encoded
 from paredown.deploy.verify import scored_model
@@ -27,27 +23,9 @@ from paredown.space.choice import Choice, parse_choice
 from paredown.space.plan import Plan
 from paredown.space.site import Site
 from shared import strategies
+from shared.planned import NAMES, TOKENS, Folder, planned_model, states, streamed_model
 
-Folder = Callable[[str], Path]
-NAMES = ("llama", "gpt2", "opt", "bert", "qwen2")
 METHODS = {"ffn": "prune-neurons sparsity=0.5", "attention": "prune-heads sparsity=0.5"}
-TOKENS = torch.randint(2, 128, (2, 20), generator=torch.Generator().manual_seed(0))
-
-
-def planned_model(folder: Path, bank: Path) -> PlannedModel:
-    model = load_original(folder)
-    parameters = {name: tensor.detach() for name, tensor in parameters_of(model).items()}
-    return PlannedModel(model, inventory_of(folder), Bank(bank, parameters))
-
-
-def streamed_model(folder: Path, bank: Path) -> PlannedModel:
-    model, weights = open_original(folder, config_of(folder), memory_bytes=1)
-    return PlannedModel(model, inventory_of(folder), Bank(bank, weights, cache_bytes=0))
-
-
-@torch.no_grad()
-def states(planned: PlannedModel) -> Tensor:
-    return verify_process.states(planned.model, TOKENS, causal=planned.inventory.causal)
 
 
 @torch.no_grad()
@@ -189,7 +167,7 @@ def test_a_swap_that_was_interrupted_is_not_taken_for_whole(
     )
     before = Plan.of(inventory, {networks[0].name: awq})
     after = Plan.of(inventory, {**dict.fromkeys(networks[0].covers, four), "model.layers.1": parse_choice("drop")})
-    put, expected = planned._put, []
+    put, expected = planned.modules.put, []
     for plan in (before, after):
         planned.swap(plan)
         expected.append(states(planned))
@@ -205,75 +183,8 @@ def test_a_swap_that_was_interrupted_is_not_taken_for_whole(
                 put({name: value})
 
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
-            patch.setattr(planned, "_put", some)
+            patch.setattr(planned.modules, "put", some)
             planned.swap(after)
         for plan, wanted in ((Plan(), original), (after, expected[1]), (before, expected[0])):
             planned.swap(plan)
             assert torch.equal(states(planned), wanted), stop
-
-
-def blocks(planned: PlannedModel) -> list[Tensor]:
-    return [parameter for block in blocks_of(planned.model)[1] for parameter in block.parameters()]
-
-
-def fail(*_: object) -> None:
-    raise ValueError("stopped")
-
-
-def test_a_streamed_block_has_weights_only_while_it_runs(pico: Folder, tmp_path: Path) -> None:
-    """One block at a time; after an error, too, nothing is left in place, and the next pass is as any other."""
-    planned = streamed_model(pico("llama"), tmp_path)
-    assert planned.streamed and isinstance(planned.bank.parameters, Weights)
-    expected = states(planned_model(pico("llama"), tmp_path))
-    seen = []
-
-    def count(*_: object) -> None:
-        seen.append([any(not is_placeholder(p) for p in block.parameters()) for block in blocks_of(planned.model)[1]])
-
-    networks = [block.get_submodule("mlp") for block in blocks_of(planned.model)[1]]
-    hooks = [network.register_forward_hook(count) for network in networks]
-    assert torch.equal(states(planned), expected)
-    assert seen == [[True, False], [False, True]]
-    assert all(map(is_placeholder, blocks(planned)))
-    failing = blocks_of(planned.model)[1][1].mlp.register_forward_pre_hook(fail)  # type: ignore[operator,union-attr]
-    with pytest.raises(ValueError, match="stopped"):
-        states(planned)
-    assert all(map(is_placeholder, blocks(planned)))
-    for hook in (failing, *hooks):
-        hook.remove()
-    assert torch.equal(states(planned), expected)
-
-
-def test_streamed_blocks_take_the_same_memory_one_after_the_other(pico: Folder, tmp_path: Path) -> None:
-    """Of whatever kind the passes are; a gradient, which needs all blocks at once, is NaN."""
-    planned = streamed_model(pico("llama"), tmp_path)
-    places: list[set[int]] = []
-
-    def note(block: nn.Module, *_: object) -> None:
-        places.append({parameter.data_ptr() for parameter in block.parameters() if parameter.dim() == 2})
-
-    blocks = blocks_of(planned.model)[1]
-    hooks = [block.get_submodule("mlp").register_forward_hook(partial(note, block)) for block in blocks]
-    states(planned)
-    for hook in hooks:
-        hook.remove()
-    assert len(places) == 2 and len(places[0]) == 7 and places[0] == places[1]
-    failing = blocks_of(planned.model)[1][0].mlp.register_forward_pre_hook(fail)  # type: ignore[operator,union-attr]
-    with torch.inference_mode(), pytest.raises(ValueError, match="stopped"):
-        planned.model(input_ids=TOKENS)
-    failing.remove()
-    states(planned)  # writes where the other kind of pass has left its memory
-    embedded = torch.randn(1, 5, planned.model.config.hidden_size, requires_grad=True)
-    planned.model(inputs_embeds=embedded).logits.sum().backward()
-    assert embedded.grad is not None and embedded.grad.isnan().all()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_statistics_of_a_streamed_model_are_the_same(pico: Folder, tmp_path: Path, name: str) -> None:
-    found = []
-    for make, place in ((planned_model, "resident"), (streamed_model, "streamed")):
-        planned = make(pico(name), tmp_path)
-        collect(planned.model, planned.inventory, TOKENS, torch.ones_like(TOKENS), tmp_path / place)
-        found.append({path.name: path.read_bytes() for path in (tmp_path / place).iterdir()})
-    assert found[0] == found[1]
-    assert len(found[0]) > 2

@@ -176,7 +176,7 @@ def test_a_streamed_model_gives_the_same_records(pico: Folder, tmp_path: Path, n
             inventory_of(pico(name)),
             Bank(root, parameters, None, "test", cache_bytes=0 if streamed else 1 << 20),
         )
-        assert planned.streamed == streamed
+        assert bool(planned.stream) == streamed
         planned.bank.statistics = collect(planned.model, planned.inventory, TOKENS * MASK, MASK, root / "statistics")
         network = next(site for site in planned.inventory.parents if site.kind == "ffn" and site.block == 0)
         others = {

@@ -179,7 +179,7 @@ def test_a_streamed_model_drops_alike(three: Folder, tmp_path: Path, name: str) 
     found = []
     for memory in (1 << 40, 1):
         planned = prepared(three(name), tmp_path / str(memory), "paredown", memory)
-        assert planned.streamed == (memory == 1)
+        assert bool(planned.stream) == (memory == 1)
         plan = plan_without(planned.inventory, ("block", 1))
         found.append(records(plan, ordered(planned, plan, tmp_path / "work"), planned.inventory))
     assert found[0] == found[1]
@@ -188,10 +188,10 @@ def test_a_streamed_model_drops_alike(three: Folder, tmp_path: Path, name: str) 
 def test_a_module_keeps_its_name_under_every_plan(three: Folder, tmp_path: Path) -> None:
     """Also where the model itself counts its blocks afresh; who renames a module of a dropped block is told."""
     planned = prepared(three("llama"), tmp_path / "bank", "paredown")
-    modules = [planned.module(f"model.layers.{block}.mlp.down_proj") for block in range(3)]
+    modules = [planned.modules[f"model.layers.{block}.mlp.down_proj"] for block in range(3)]
     assert modules == [planned.model.get_submodule(f"model.layers.{block}.mlp.down_proj") for block in range(3)]
     planned.swap(plan_without(planned.inventory, ("block", 0)))
-    assert modules == [planned.module(f"model.layers.{block}.mlp.down_proj") for block in range(3)]
+    assert modules == [planned.modules[f"model.layers.{block}.mlp.down_proj"] for block in range(3)]
     assert planned.model.get_submodule("model.layers.0.mlp.down_proj") is modules[1]
     rename = renumbering(planned.inventory, (0,))
     assert rename("model.layers.2.mlp.down_proj") == "model.layers.1.mlp.down_proj"

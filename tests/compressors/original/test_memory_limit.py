@@ -52,7 +52,7 @@ def test_a_streamed_study_measures_the_same(pico: Folder, tmp_path: Path, name: 
     """Losses of any plan, bit by bit; records of the bank are shared."""
     resident = Workbench(study(pico(name), tmp_path), tmp_path / "bank", 1)
     streamed = Workbench(study(pico(name), tmp_path, memory="1KB"), tmp_path / "bank", 1)
-    assert streamed.planned.streamed and not resident.planned.streamed
+    assert streamed.planned.stream and not resident.planned.stream
     inventory = resident.space.inventory
     gptq = {
         site.name: parse_choice("quantize bits=3 algorithm=gptq") for site in inventory.leaves if site.kind == "linear"
