@@ -9,7 +9,8 @@ import pytest
 
 from paredown.search.pareto import lower_left
 from paredown.search.surrogate.features import Basis
-from paredown.search.surrogate.gaussian_process import WIDTHS, Surrogate, latest
+from paredown.search.surrogate.gaussian_process import Surrogate
+from paredown.search.surrogate.prior import WIDTHS
 from paredown.search.trial import Record
 from paredown.space.plan import Plan
 from shared import toys
@@ -142,7 +143,7 @@ def test_draws_agree_with_the_predicted_spread() -> None:
     spread = surrogate.predict([plan for plan, _ in others]).spread
     assert len(others) > 6
     assert (logs.std(1) < 1.4 * spread).all()
-    assert (logs.std(1) ** 2 > 0.5 * (spread**2 - surrogate.widths["remainder"] ** 2)).all()
+    assert (logs.std(1) ** 2 > 0.5 * (spread**2 - surrogate.prior.widths["remainder"] ** 2)).all()
 
 
 def test_what_was_measured_is_less_uncertain() -> None:
@@ -189,14 +190,3 @@ def test_lower_rungs_count_as_what_they_would_be_on_the_whole_set() -> None:
     ]
     fresh = measured(60, seed=4)
     assert np.abs(errors(Surrogate(Basis(SPACE.inventory, LOSSES), [*whole, *half]), fresh)).mean() < 0.05
-
-
-def test_the_trials_that_it_learns_from_are_bounded() -> None:
-    """The front stays, and the newest."""
-    records = [toys.record_of(SPACE, PLANS[i % len(PLANS)], 1.0 + (i * 7919 % 1000) / 1000, i) for i in range(300)]
-    kept = latest(records, 100)
-    assert len(kept) == 100
-    least = min(records, key=lambda record: (record.loss, record.size_bytes))
-    assert least in kept
-    assert records[-1] in kept
-    assert [record.number for record in kept] == sorted(record.number for record in kept)
