@@ -97,46 +97,14 @@ def walk(
     states, which do not depend on them.
     """
     prefix, blocks = blocks_of(model)
-    parameters = parameters_of(model)
     layout = {
         name: TensorSpec(stored[name].dtype if name in stored else default, tuple(p.shape))
-        for name, p in parameters.items()
+        for name, p in parameters_of(model).items()
     }
-    names = {id(p): name for name, p in parameters.items()}
-    owned: set[str] = set()
-    leaves: list[Site] = []
-    matrices: dict[str, Member] = {}
     causal = model.get_output_embeddings() is not None and "MaskedLM" not in type(model).__name__
-    behind = False
+    matrices = _matrices(model, layout, None if causal else prefix)
+    owned = {name for member in matrices.values() for name in (f"{member.module}.weight", f"{member.module}.bias")}
     embedding = model.get_input_embeddings()
-    for name, module in model.named_modules():
-        within = name.startswith(f"{prefix}.")
-        behind = behind or within
-        if not isinstance(module, (nn.Linear, Conv1D)) and module is not embedding:
-            continue
-        if behind and not within and not causal:
-            continue
-        weight = f"{name}.weight"
-        if weight not in layout or len(layout[weight].shape) != 2:
-            continue  # tied to an earlier matrix
-        bias = layout.get(f"{name}.bias")
-        transposed = isinstance(module, Conv1D)
-        rows, columns = layout[weight].shape
-        tied = tuple(
-            other
-            for other, twin in model.named_modules()
-            if other != name and names.get(id(getattr(twin, "weight", None))) == weight
-        )
-        matrices[name] = Member(
-            module=name,
-            shape=(columns, rows) if transposed else (rows, columns),
-            dtype=layout[weight].dtype,
-            class_name=type(module).__name__,
-            transposed=transposed,
-            bias=bias,
-            tied=tied,
-        )
-        owned.update({weight} | ({f"{name}.bias"} if bias else set()))
     leaves = _leaves(
         matrices, prefix, embedding_name=next((n for n, m in model.named_modules() if m is embedding), None), ties=ties
     )
@@ -156,6 +124,43 @@ def walk(
         rest={name: spec for name, spec in layout.items() if name not in owned},
         causal=causal,
     )
+
+
+def _matrices(model: PreTrainedModel, layout: Mapping[str, TensorSpec], last: str | None) -> dict[str, Member]:
+    """Linear layers and the input embedding by module name, each stored matrix once.
+
+    Args:
+        model: The model.
+        layout: Its parameters.
+        last: Name of the list of blocks, if layers after it are left out.
+    """
+    names = {id(parameter): name for name, parameter in parameters_of(model).items()}
+    found: dict[str, Member] = {}
+    behind = False
+    for name, module in model.named_modules():
+        within = last is not None and name.startswith(f"{last}.")
+        behind = behind or within
+        if not isinstance(module, (nn.Linear, Conv1D)) and module is not model.get_input_embeddings():
+            continue
+        weight = f"{name}.weight"
+        if (behind and not within) or weight not in layout or len(layout[weight].shape) != 2:
+            continue  # after the blocks, or tied to an earlier matrix
+        transposed = isinstance(module, Conv1D)
+        rows, columns = layout[weight].shape
+        found[name] = Member(
+            module=name,
+            shape=(columns, rows) if transposed else (rows, columns),
+            dtype=layout[weight].dtype,
+            class_name=type(module).__name__,
+            transposed=transposed,
+            bias=layout.get(f"{name}.bias"),
+            tied=tuple(
+                other
+                for other, twin in model.named_modules()
+                if other != name and names.get(id(getattr(twin, "weight", None))) == weight
+            ),
+        )
+    return found
 
 
 def _structured(
