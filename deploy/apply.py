@@ -107,14 +107,7 @@ def apply_plan(
     config = config_of(source)
     inventory = inventory_of(source, config, targets[plan_file.target].ties)
     plan = plan_file.plan_for(inventory)
-    predicted = plan.size_bytes(inventory)
-    if config_sha256(source) == plan_file.base_model.config_sha256 and predicted != plan_file.size_bytes:
-        raise VerificationError(
-            f"the plan file says {plan_file.size_bytes} bytes, but its choices take {predicted}; "
-            f"set size_bytes to {predicted}"
-        )
-    reduced_config(config, inventory, plan.dropped(inventory))
-    check_places(config, inventory, plan)
+    _check_plan(plan_file, source, config, inventory, plan)
     check_folder(out)
     if out.resolve() == source.resolve():
         raise OutputError(f"{out} is the original; choose another folder")
@@ -129,7 +122,7 @@ def apply_plan(
         applied = Applied(
             folder=out,
             size_bytes=size,
-            predicted_bytes=predicted,
+            predicted_bytes=plan.size_bytes(inventory),
             original_bytes=inventory.original_bytes,
             header_bytes=header,
             other_texts=other_texts,
@@ -137,6 +130,23 @@ def apply_plan(
         )
         _write_beside(folder, source, plan_file.model_copy(update={"records": records}), inventory, applied)
     return applied
+
+
+def _check_plan(plan_file: PlanFile, source: Path, config: Any, inventory: Inventory, plan: Plan) -> None:
+    """Checks a plan against the original, before any weight is read.
+
+    Raises:
+        PlanError: If the architecture cannot run without the blocks that the plan drops.
+        VerificationError: If the plan file was made on this model and states other bytes than its choices take.
+    """
+    predicted = plan.size_bytes(inventory)
+    if config_sha256(source) == plan_file.base_model.config_sha256 and predicted != plan_file.size_bytes:
+        raise VerificationError(
+            f"the plan file says {plan_file.size_bytes} bytes, but its choices take {predicted}; "
+            f"set size_bytes to {predicted}"
+        )
+    reduced_config(config, inventory, plan.dropped(inventory))
+    check_places(config, inventory, plan)
 
 
 def encoded(
