@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 from paredown.compressors.tensor_files.mapped_safetensors import read_tensors
 from paredown.compressors.tensor_files.record_names import ABOUT, described
 from paredown.space.errors import OutputError
-from paredown.space.system.temporary import temporary_folder
+from paredown.space.system.temporary import replaced_file
 
 DIGEST = "sha256"
 """Metadata key of the digest."""
@@ -42,12 +41,8 @@ def write_tensors(
     """
     described_as = json.dumps({**(about or {}), DIGEST: tensors_sha256(tensors)})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(bank or path.parent) as folder:
-            save_file(dict(tensors), folder / path.name, {ABOUT: described_as})
-            with (folder / path.name).open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(folder / path.name, path)
+        with replaced_file(path, bank) as new:
+            save_file(dict(tensors), new, {ABOUT: described_as})
     except (OSError, SafetensorError) as error:
         place = bank or path.parent
         raise OutputError(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from paredown.space.errors import OutputError, ParedownError, StudyError
-from paredown.space.system.temporary import UNFINISHED, temporary_folder
+from paredown.space.system.temporary import UNFINISHED, replaced_file
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -198,19 +197,14 @@ def reason_of(error: Exception) -> str:
 
 
 def write_atomically(path: Path, text: str | bytes) -> None:
-    """Writes a temporary file, syncs it and renames it: a reader sees the whole old file or the whole new one.
+    """Writes a file through `replaced_file`: a reader sees the whole old file or the whole new one.
 
     Raises:
         OutputError: If the folder cannot be written or the disk is full; the old file is unchanged.
     """
     data = text.encode() if isinstance(text, str) else text
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(path.parent, f".{path.name}{UNFINISHED}") as folder:
-            with (folder / "new").open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(folder / "new", path)
+        with replaced_file(path, prefix=f".{path.name}{UNFINISHED}") as new:
+            new.write_bytes(data)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from None

@@ -1,4 +1,7 @@
-"""Temporary folders that their process locks, so that leftovers of a killed process can be recognised and removed."""
+"""Temporary folders that their process locks, so that leftovers of a killed process can be recognised and removed.
+
+What must appear whole or not at all is written into one, and then moved.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,30 @@ def system_folder(purpose: str) -> Iterator[Path]:
     """A temporary folder in the system's place for them; leftovers of killed processes with this purpose go first."""
     with temporary_folder(Path(tempfile.gettempdir()), f"paredown-{purpose}{UNFINISHED}") as folder:
         yield folder
+
+
+@contextmanager
+def replaced_file(path: Path, parent: Path | None = None, prefix: str = UNFINISHED) -> Iterator[Path]:
+    """Where to write a new file, which replaces ``path`` after the block.
+
+    The new file is synced before it is renamed: a reader, or a killed process, leaves the whole old file or the whole
+    new one. If the block fails, the old file stays.
+
+    Args:
+        path: The file; its folder is created.
+        parent: Existing folder for the temporary folder; the file's by default.
+        prefix: Start of the temporary folder's name.
+
+    Raises:
+        OSError: If a folder cannot be written or the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(parent or path.parent, prefix) as folder:
+        new = folder / path.name
+        yield new
+        with new.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(new, path)
 
 
 def remove_abandoned(parent: Path, prefix: str = "") -> None:

@@ -109,7 +109,7 @@ def test_a_record_appears_whole_or_not_at_all(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("paredown.compressors.tensor_files.tensor_file.os.replace", killed)
+        patch.setattr("paredown.space.system.temporary.os.replace", killed)
         bank.tensors(site, CHOICE)
     assert not bank.holds(site, CHOICE)
     assert equal(bank.tensors(site, CHOICE), encode_site(site, CHOICE, bank.parameters))

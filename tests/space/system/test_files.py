@@ -131,7 +131,7 @@ def test_a_full_disk_leaves_the_old_file(call: str, tmp_path: Path, monkeypatch:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(f"paredown.space.system.files.os.{call}", full)
+    monkeypatch.setattr(f"paredown.space.system.temporary.os.{call}", full)
     with pytest.raises(OutputError, match="cannot write .*file.txt: No space left on device; free some space"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
@@ -165,7 +165,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("paredown.space.system.files.os.fsync", interrupted)
+    monkeypatch.setattr("paredown.space.system.temporary.os.fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_atomically(tmp_path / "file.txt", "new")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file.txt", "old")]

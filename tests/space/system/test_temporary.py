@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from paredown.space.system.temporary import UNKNOWN_SECONDS, abandoned, temporary_folder
+from paredown.space.system.temporary import UNKNOWN_SECONDS, abandoned, replaced_file, temporary_folder
 
 OWNER = """
 import sys
@@ -80,3 +80,18 @@ def test_a_folder_that_is_taken_for_abandoned_is_made_again(tmp_path: Path, monk
         assert taken
         assert folder.is_dir()
         assert list(abandoned(tmp_path)) == []
+
+
+def test_a_file_is_replaced_only_by_a_finished_one(tmp_path: Path) -> None:
+    """Written elsewhere on the same disk, if told so; an error in between leaves the old file and nothing beside it."""
+    path, place = tmp_path / "a" / "file.txt", tmp_path / "place"
+    place.mkdir()
+    with replaced_file(path, place) as new:
+        assert new.parent.parent == place
+        new.write_text("old")
+        assert not path.exists()
+    with pytest.raises(ValueError, match="stopped"), replaced_file(path) as new:
+        new.write_text("half")
+        raise ValueError("stopped")
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path] and not list(place.iterdir())
