@@ -142,15 +142,42 @@ def read_json(path: Path, kind: type[T], error: type[ParedownError], remedy: str
     Raises:
         ParedownError: Of class ``error``, if the file cannot be read or is damaged; one line.
     """
+
+    def build(content: Any) -> T:
+        return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+
+    return read_stored(path, build, remedy, error, sealed=sealed)
+
+
+def read_stored(
+    path: Path,
+    build: Callable[[Any], T],
+    remedy: str,
+    error: type[ParedownError] = StudyError,
+    *,
+    sealed: bool = False,
+) -> T:
+    """A value built from a JSON file of ours.
+
+    Args:
+        path: The file.
+        build: Builds the value from the parsed content. An exception in `DAMAGE` means that the file is damaged.
+        remedy: What the error message tells the reader to do.
+        error: Class of the error for a file that is damaged or missing.
+        sealed: Whether the digest that `write_json` adds is required. A digest that is present is always checked.
+
+    Raises:
+        ParedownError: Of class ``error``, if the file cannot be read or is damaged; one line.
+    """
     try:
         content = json.loads(path.read_bytes())
         digest = content.pop(DIGEST, None) if isinstance(content, dict) else None
         if (sealed or digest is not None) and digest != _digest(content):
             raise ValueError("its content is not what was written")
-        return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+        return build(content)
     except OSError as fault:
         raise error(f"{path} cannot be read ({fault.strerror}); {remedy}") from None
-    except (ValueError, RecursionError) as fault:
+    except DAMAGE as fault:
         raise error(f"{path} is damaged ({reason_of(fault)}); {remedy}") from None
 
 
@@ -165,25 +192,6 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def read_stored(path: Path, build: Callable[[Any], T], remedy: str) -> T:
-    """A value built from a JSON file that a search wrote.
-
-    Args:
-        path: The file.
-        build: Builds the value from the parsed content. An exception in `DAMAGE` means that the file is damaged.
-        remedy: What the error message tells the reader to do.
-
-    Raises:
-        StudyError: If the file cannot be read or is damaged.
-    """
-    try:
-        return build(json.loads(path.read_bytes()))
-    except OSError as error:
-        raise StudyError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
-    except DAMAGE as error:
-        raise StudyError(f"{path} is damaged ({reason_of(error)}); {remedy}") from None
 
 
 def reason_of(error: Exception) -> str:
