@@ -14,9 +14,8 @@ from safetensors.torch import load_file, save_file
 from paredown.compressors.calibration.collect import collect
 from paredown.compressors.calibration.statistics_folder import StatisticsFolder
 from paredown.compressors.numerics.group_removal import surgery
-from paredown.compressors.numerics.hessian import hessian
+from paredown.compressors.numerics.hessian import hessian, inverse_factor
 from paredown.compressors.original.weights_digest import Digests
-from paredown.compressors.rounding.gptq import inverse_factor
 from paredown.search.sensitivity.measurement_cache import Facts
 from paredown.search.sensitivity.sensitivity import stored_losses
 from paredown.search.sensitivity.stored import read_sensitivity
@@ -24,7 +23,6 @@ from paredown.search.study.select import select_plan
 from paredown.space.choice import parse_choice
 from paredown.space.errors import DamagedError, EvaluationError, StudyError
 from paredown.space.site import Inventory
-from paredown.space.statistics import Statistics
 from paredown.space.system.files import read_json, write_json
 from shared.estimated import SEQUENCES, evidence_of, prepared
 from shared.made_study import make_study
@@ -170,9 +168,8 @@ def test_a_matrix_that_is_no_second_moment_is_refused(spoil: str) -> None:
     else:
         column = 4 if spoil == "elsewhere" else 3
         moment[3, column] = moment[column, 3] = -1e6 if spoil == "negative" else float("nan")
-    statistics = Statistics(second_moment=moment)
     with pytest.raises(EvaluationError, match="statistics are damaged; remove the "):
-        inverse_factor(statistics)
+        inverse_factor(moment)
     with pytest.raises(EvaluationError, match="the statistics are damaged"):
         surgery(torch.ones(8, 32), moment, 1, 16)
     if spoil != "indefinite":

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from paredown.compressors.numerics.bit_packing import pack, packed_columns, unpack
 from paredown.compressors.numerics.coordinate_descent import swept
-from paredown.compressors.numerics.hessian import BLOCK, factor_of_inverse, hessian
+from paredown.compressors.numerics.hessian import BLOCK, cholesky_of_inverse, hessian
 from paredown.compressors.numerics.vector_codebook import fitted_codebook, k_means, least
 from paredown.space.choice import Choice, Part, Shape, methods
 from paredown.space.site import Kind, Member
@@ -120,7 +120,7 @@ class VectorQuantize(Choice):
         """Codebook by k-means on a sample of the runs, and indices from one pass that passes errors on."""
         import torch
 
-        factor = factor_of_inverse(curvature.double()).float()
+        factor = cholesky_of_inverse(curvature.double()).float()
         runs = len(factor) // self.dimensions
         corners = factor.view(runs, self.dimensions, runs, self.dimensions).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
         metrics = torch.linalg.inv(corners)

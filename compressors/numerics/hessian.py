@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 DAMPING = 0.01
 """Damping added to the diagonal of the second moment, as a share of the diagonal's mean."""
 
+MOST_DAMPING = 100.0
+"""Upper bound on the damping, as a share of the mean diagonal; a valid second moment needs far less."""
+
 BLOCK = 128
 """Columns that are processed before their errors are propagated to all later columns [columns]."""
 
@@ -33,7 +36,25 @@ def hessian(moment: Tensor, damping: float = DAMPING) -> Tensor:
     return moment / mean + damping * torch.eye(len(moment)) if mean > 0 else torch.eye(len(moment))
 
 
-def factor_of_inverse(hessian: Tensor) -> Tensor:
+def inverse_factor(moment: Tensor) -> Tensor:
+    """Upper triangular ``U`` such that ``U' U`` is the inverse of the `hessian` of a second moment; float32.
+
+    The damping is the least multiple of `DAMPING` by a power of ten that makes the Hessian positive definite.
+
+    Raises:
+        EvaluationError: If even `MOST_DAMPING` does not: the matrix is not a second moment.
+    """
+    damping = DAMPING
+    while True:
+        try:
+            return cholesky_of_inverse(hessian(moment, damping))
+        except EvaluationError:
+            damping *= 10
+            if damping > MOST_DAMPING:
+                raise
+
+
+def cholesky_of_inverse(hessian: Tensor) -> Tensor:
     """Upper triangular ``U`` such that ``U' U`` is the inverse of a positive definite matrix; same dtype as the matrix.
 
     Raises:

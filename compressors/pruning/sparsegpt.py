@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paredown.compressors.numerics.hessian import BLOCK, DAMPING, factor_of_inverse
+from paredown.compressors.numerics.hessian import BLOCK, inverse_factor
 from paredown.compressors.pruning.pattern import Criterion, Pattern, Pruned, criteria, highest
 from paredown.space.statistics import Statistics
 
@@ -28,7 +28,9 @@ def sparsegpt(weight: Tensor, pattern: Pattern, statistics: Statistics) -> Prune
     """
     import torch
 
-    factor = inverse_factor(statistics)
+    if "sparsegpt" not in statistics.derived:  # other choices of the matrix share it
+        statistics.derived["sparsegpt"] = inverse_factor(statistics["second_moment"])
+    factor: Tensor = statistics.derived["sparsegpt"]
     spread = factor.diagonal()
     rows, columns = weight.shape
     weight = weight.clone()
@@ -49,23 +51,6 @@ def sparsegpt(weight: Tensor, pattern: Pattern, statistics: Statistics) -> Prune
             weight[:, j + 1 : stop] -= error[:, None] * factor[j, j + 1 : stop]
         weight[:, stop:] -= errors @ factor[start:stop, stop:]
     return Pruned(mask=mask, weight=weight)
-
-
-def inverse_factor(statistics: Statistics) -> Tensor:
-    """The upper Cholesky factor U of the inverse of the damped second moment, ``U.T @ U``; float32.
-
-    Cached with the statistics for other choices.
-    """
-    import torch
-
-    key = "sparsegpt.inverse_factor"
-    if key not in statistics.derived:
-        hessian = statistics["second_moment"].double()
-        size = len(hessian)
-        damped = hessian + torch.eye(size, dtype=torch.float64) * (DAMPING * hessian.diagonal().mean()).clamp(min=1e-12)
-        statistics.derived[key] = factor_of_inverse(damped).float()
-    factor: Tensor = statistics.derived[key]
-    return factor
 
 
 criteria.register("sparsegpt")(Criterion(prune=sparsegpt, needs=frozenset({"second_moment"})))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from paredown.compressors.numerics.coordinate_descent import swept
 from paredown.compressors.numerics.hessian import hessian
-from paredown.compressors.rounding.gptq import by_column, gptq, inverse_factor
+from paredown.compressors.rounding.gptq import by_column, gptq, ordered_factor
 from paredown.compressors.rounding.grid import Grid, Rounded, Rounding, codes_of, roundings, stored
 from paredown.space.statistics import Statistics
 
@@ -37,7 +37,7 @@ def coordinate_descent(weight: Tensor, grid: Grid, statistics: Statistics) -> Ro
         once.
     """
     start = gptq(weight, grid, statistics)
-    order, _ = inverse_factor(statistics)
+    order, _ = ordered_factor(statistics)
     curvature = hessian(statistics["second_moment"])
     codes, scale, zero = start.codes, start.scale.unsqueeze(-1), start.zero.unsqueeze(-1)
     for _ in range(ROUNDS):

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paredown.compressors.numerics.hessian import BLOCK, DAMPING, factor_of_inverse, hessian
+from paredown.compressors.numerics.hessian import BLOCK, inverse_factor
 from paredown.compressors.rounding.grid import Grid, Rounded, Rounding, codes_of, roundings
 from paredown.compressors.rounding.range_search import fitted_grid
-from paredown.space.errors import EvaluationError
 from paredown.space.statistics import Statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-MOST_DAMPING = 100.0
-"""Upper bound on the damping, as a share of the mean diagonal; a valid second moment needs far less."""
 
 
 def gptq(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
@@ -29,7 +24,7 @@ def gptq(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
         Frantar et al., 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", arXiv
         2210.17323, algorithm 1; order and static groups as in its authors' code.
     """
-    order, factor = inverse_factor(statistics)
+    order, factor = ordered_factor(statistics)
     importance = weight.new_empty(len(order))
     importance[order] = 1 / factor.square().sum(0)
     scale, zero = fitted_grid(weight.view(len(weight), -1, grid.group), grid, importance.view(1, -1, grid.group))
@@ -37,34 +32,18 @@ def gptq(weight: Tensor, grid: Grid, statistics: Statistics) -> Rounded:
     return Rounded(codes=codes, scale=scale.squeeze(-1), zero=zero.squeeze(-1))
 
 
-def inverse_factor(statistics: Statistics) -> tuple[Tensor, Tensor]:
-    """Columns by falling second moment, and the inverse Hessian's factor in that order.
+def ordered_factor(statistics: Statistics) -> tuple[Tensor, Tensor]:
+    """Columns by falling second moment, and `inverse_factor` in that order.
 
-    The factor is the upper triangular ``U`` where ``U' U`` is the inverse Hessian. Both are cached with the statistics:
+    Both are cached with the statistics:
     all bit-widths of a matrix, and all matrices that read the same inputs, share them.
     """
     if "gptq" not in statistics.derived:
         moment = statistics["second_moment"]
         order = moment.diagonal().argsort(descending=True, stable=True)
-        statistics.derived["gptq"] = order, _damped_factor(moment[order][:, order])
+        statistics.derived["gptq"] = order, inverse_factor(moment[order][:, order])
     found: tuple[Tensor, Tensor] = statistics.derived["gptq"]
     return found
-
-
-def _damped_factor(moment: Tensor) -> Tensor:
-    """The factor with the least damping that makes the Hessian positive definite in float32.
-
-    Raises:
-        EvaluationError: If even `MOST_DAMPING` does not: the matrix is not a second moment.
-    """
-    damping = DAMPING
-    while True:
-        try:
-            return factor_of_inverse(hessian(moment, damping))
-        except EvaluationError:
-            damping *= 10
-            if damping > MOST_DAMPING:
-                raise
 
 
 def compensated_codes(weight: Tensor, scale: Tensor, zero: Tensor, grid: Grid, order: Tensor, factor: Tensor) -> Tensor:
@@ -76,7 +55,7 @@ def compensated_codes(weight: Tensor, scale: Tensor, zero: Tensor, grid: Grid, o
         zero: Shape ``(rows, groups, 1)``.
         grid: The grid.
         order: Order in which the columns are rounded.
-        factor: Inverse factor in that order, from `inverse_factor`.
+        factor: Inverse factor in that order, from `ordered_factor`.
     """
     import torch
 

@@ -10,7 +10,7 @@ from typing import Any
 from paredown.space.choice import Choice
 from paredown.space.site import Site
 
-VERSION = 8
+VERSION = 9
 """Version of the records.
 
 Raised whenever a method's numbers or the form of a record change, so that old records are no longer found."""

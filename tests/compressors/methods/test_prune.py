@@ -172,9 +172,9 @@ def test_one_factor_serves_all_choices_of_a_matrix() -> None:
     statistics = statistics_of((4, 32))
     before = statistics["second_moment"].clone()
     first = pruned(text("sparsegpt"), normal((4, 32)), statistics)
-    kept = statistics.derived["sparsegpt.inverse_factor"]
+    kept = statistics.derived["sparsegpt"]
     assert torch.equal(first, pruned(text("sparsegpt"), normal((4, 32)), statistics))
-    assert statistics.derived["sparsegpt.inverse_factor"] is kept
+    assert statistics.derived["sparsegpt"] is kept
     assert torch.equal(statistics["second_moment"], before)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from paredown.compressors.bank.encoding import decode_matrix, decode_site, encode_matrix, encode_site
 from paredown.compressors.numerics.bit_packing import unpack
-from paredown.compressors.rounding.gptq import gptq, inverse_factor
+from paredown.compressors.rounding.gptq import gptq, ordered_factor
 from paredown.compressors.rounding.grid import Grid, Rounded, roundings
 from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError
@@ -168,7 +168,7 @@ def test_the_factor_is_shared() -> None:
     It is made once for all choices and matrices of one input.
     """
     statistics = moment_of(inputs_of(40))
-    order, factor = inverse_factor(statistics)
+    order, factor = ordered_factor(statistics)
     moment = statistics["second_moment"].double()
     damped = moment / moment.diagonal().mean() + 0.01 * torch.eye(40, dtype=torch.float64)
     torch.testing.assert_close(
@@ -176,7 +176,7 @@ def test_the_factor_is_shared() -> None:
     )
     assert (moment.diagonal()[order].diff() <= 0).all()
     encode_matrix(parse_choice("quantize bits=3 algorithm=gptq"), normal((4, 40)), "float32", statistics)
-    assert inverse_factor(statistics)[1] is factor
+    assert ordered_factor(statistics)[1] is factor
     kept = encode_matrix(parse_choice("quantize bits=2 algorithm=gptq"), normal((4, 40)), "float32", statistics)
     fresh = encode_matrix(
         parse_choice("quantize bits=2 algorithm=gptq"), normal((4, 40)), "float32", moment_of(inputs_of(40))
