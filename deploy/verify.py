@@ -181,9 +181,9 @@ def _fresh_process(
     with system_folder("verify") as work:
         save_file({"input_ids": inputs}, work / "inputs.safetensors")
         program = Path(verify_process.__file__)  # run by path: neither the package nor its folder is on sys.path
-        command = child.command(program, str(folder.absolute()), str(work), target, "causal" if causal else "encoder")
+        arguments = [str(folder.absolute()), str(work), target, "causal" if causal else "encoder"]
         environment = {"OMP_NUM_THREADS": "1"} | os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-        run = child.finished(command, environment)
+        run = child.finished(program, *arguments, environment=environment)
         if run.returncode:
             reason = next(
                 (line for line in reversed(run.stderr.strip().splitlines()) if line.strip()),

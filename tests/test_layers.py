@@ -80,9 +80,7 @@ ONLY_IN = {
     "ray": lambda path: path == "search/workers/ray.py",
     "optuna": lambda path: path == "search/trials/race.py" or path.startswith("search/samplers/"),
     "optuna_dashboard": lambda path: path.startswith("interface/"),
-    "subprocess": lambda path: (
-        path in ("space/system/child.py", "compressors/bank/fill.py")
-    ),  # what is started elsewhere could outlive us
+    "subprocess": lambda path: path == "space/system/child.py",  # what is started elsewhere could outlive us
     "typer": lambda path: path.startswith("interface/cli/"),
     "torch": lambda path: not path.startswith("space/"),
     "transformers": lambda path: not path.startswith("space/"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +21,6 @@ PATIENCE_SECONDS = 5.0
 """Time that `fill` works alone before it starts other processes [s].
 
 Shorter fills finish sooner alone: another process takes longer to import torch and transformers."""
-
-LONGEST_END_SECONDS = 5.0
-"""Time that a process has to end after SIGTERM before it is killed [s]."""
 
 STOP_SECONDS = 0.2
 """Longest wait between two checks for a requested stop while other processes work [s]."""
@@ -165,43 +161,28 @@ def _together(
 
 
 @contextmanager
-def _workers(count: int, setup: object) -> Iterator[dict[Connection, subprocess.Popen[bytes]]]:
-    """Starts compressing processes and yields them by connection; ends them when the context closes for any reason.
-
-    Each has its own process group, so that Ctrl+C reaches this process alone. If this process is killed, they end by
-    themselves.
-    """
+def _workers(count: int, setup: object) -> Iterator[dict[Connection, child.Child]]:
+    """Starts compressing processes and yields them by connection; ends them when the context closes for any reason."""
     program = Path(__file__).with_name("fill_worker.py")
     one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
-    workers: dict[Connection, subprocess.Popen[bytes]] = {}
+    workers: dict[Connection, child.Child] = {}
     try:
         for _ in range(count):
             ours, theirs = Pipe()
             with theirs:
                 number = theirs.fileno()
-                workers[ours] = subprocess.Popen(
-                    child.command(program, str(number)),
-                    pass_fds=[number],
-                    env=os.environ | one_thread,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    process_group=0,
+                workers[ours] = child.started(
+                    program, str(number), environment=os.environ | one_thread, handles=[number]
                 )
             ours.send(setup)
         yield workers
     finally:
-        for connection, process in workers.items():
+        for connection in workers:
             connection.close()
-            process.terminate()
-        for process in workers.values():
-            try:
-                process.wait(LONGEST_END_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        child.end(workers.values())
 
 
-def _death(process: subprocess.Popen[bytes], jobs: Sequence[Job]) -> WorkerError:
+def _death(process: child.Child, jobs: Sequence[Job]) -> WorkerError:
     code = process.wait()
     how = f"killed by signal {-code}, probably out of memory" if code < 0 else f"exit code {code}"
     return WorkerError(f"a worker process died while {_where(jobs)} ({how}); {REMEDY}")

@@ -13,17 +13,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 WATCH_SECONDS = 0.2
 """Interval at which a child checks its parent, and `finished` checks for a stop request [s]."""
+
+LONGEST_END_SECONDS = 5.0
+"""Time that a child has to end after SIGTERM before it is killed [s]."""
 
 PR_SET_PDEATHSIG = 1
 """Option of Linux's prctl: the signal that the process gets when its parent dies.
 
 SIGKILL also ends a process that cannot run Python code at that moment.
 """
+
+Child = subprocess.Popen[str]
 
 
 def command(program: Path, *arguments: str) -> list[str]:
@@ -34,24 +39,58 @@ def command(program: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-W", "ignore", __file__, str(os.getpid()), str(program), *arguments]
 
 
-def finished(arguments: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs a child to its end; its exit code and output.
+def started(
+    program: Path, *arguments: str, environment: Mapping[str, str], handles: Sequence[int] = (), piped: bool = False
+) -> Child:
+    """A child that runs a Python file, in a process group of its own: Ctrl+C reaches this process alone.
 
-    The child has its own process group, so Ctrl+C reaches this process alone.
+    Args:
+        program: The file.
+        arguments: Its arguments.
+        environment: Its environment variables.
+        handles: File descriptors that it inherits.
+        piped: Whether its output and errors are piped; else its output is discarded, and its errors go where ours do.
+    """
+    return subprocess.Popen(
+        command(program, *arguments),
+        env=environment,
+        pass_fds=handles,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if piped else subprocess.DEVNULL,
+        stderr=subprocess.PIPE if piped else None,
+        text=True,
+        process_group=0,
+    )
+
+
+def end(children: Iterable[Child]) -> None:
+    """Ends children: SIGTERM, then SIGKILL for those that live on after `LONGEST_END_SECONDS`."""
+    children = list(children)
+    for process in children:
+        process.terminate()
+    for process in children:
+        try:
+            process.wait(LONGEST_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def finished(program: Path, *arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs a child to its end; its exit code and output.
 
     Raises:
         Stopped: If a stop is requested before the child ends; the child is killed.
     """
     from paredown.space.system.interruption import stop_if_asked
 
-    pipe = subprocess.PIPE
-    with subprocess.Popen(arguments, env=environment, text=True, process_group=0, stdout=pipe, stderr=pipe) as process:
+    with started(program, *arguments, environment=environment, piped=True) as process:
         try:
             while True:
                 stop_if_asked()
                 try:
                     output, errors = process.communicate(timeout=WATCH_SECONDS)
-                    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+                    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
                 except subprocess.TimeoutExpired:
                     continue
         except BaseException:

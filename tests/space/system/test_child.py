@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -66,7 +67,7 @@ def test_it_dies_with_its_parent(platform: str, tmp_path: Path) -> None:
 
 def test_what_it_wrote_and_its_exit_code_are_told(tmp_path: Path) -> None:
     """Both streams, and arguments as they were given."""
-    found = child.finished(child.command(program(tmp_path, SLOW), "0.3", "a b"), os.environ)
+    found = child.finished(program(tmp_path, SLOW), "0.3", "a b", environment=os.environ)
     assert (found.returncode, found.stdout, found.stderr) == (7, "0.3 a b\n", "no\n")
 
 
@@ -76,5 +77,22 @@ def test_it_is_killed_where_a_stop_is_asked_for(tmp_path: Path, monkeypatch: pyt
     threading.Timer(0.5, interruption.ask_to_stop).start()
     begun = time.monotonic()
     with pytest.raises(Stopped):
-        child.finished(child.command(program(tmp_path, SLOW), "60"), os.environ)
+        child.finished(program(tmp_path, SLOW), "60", environment=os.environ)
     assert time.monotonic() - begun < 10
+
+
+def test_children_that_ignore_a_polite_end_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others end by themselves; all are buried afterwards."""
+    monkeypatch.setattr(child, "LONGEST_END_SECONDS", 0.5)
+    begun = tmp_path / "begun"
+    deaf = "import pathlib, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    stubborn = child.started(
+        program(tmp_path, f"{deaf}pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"),
+        str(begun),
+        environment=os.environ,
+    )
+    while not begun.exists():
+        time.sleep(0.01)
+    meek = child.started(program(tmp_path, SLOW), "600", environment=os.environ)
+    child.end([stubborn, meek])
+    assert (stubborn.returncode, meek.returncode) == (-signal.SIGKILL, -signal.SIGTERM)
