@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -30,30 +31,11 @@ class Part:
     statistics: Statistics = NO_STATISTICS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Structure:
-    """The matrices of a feed-forward network or an attention, before or after its structure is changed.
-
-    Attributes:
-        matrices: One per member, in the members' order; ``(out_features, in_features)``, float32.
-        biases: One per member; None for a member without a bias.
-        statistics: One per member.
-        rest: Other tensors by name. Before the change: the tensors of `Site.norm`. After it: those that absorbed a
-            scale.
-    """
-
-    matrices: Sequence[Tensor]
-    biases: Sequence[Tensor | None]
-    statistics: Sequence[Statistics]
-    rest: Mapping[str, Tensor] = field(default_factory=dict)
-
-
 class Choice(BaseModel):
-    """A method with its knobs. Each subclass is one method, and its fields are the knobs.
+    """A method with its knobs: a value. Each subclass is one method, and its fields are the knobs.
 
-    A method turns a matrix into tensors of its *own* (codes, indices) and dense *parts* (factors, kept values).
-    ``then`` compresses each part further; without it the parts are stored unchanged. Byte counts, files and the bank
-    are derived from this for every method and composition.
+    A method is a `MatrixChoice`, which stores each matrix in another form, or a `StructureChoice`, which changes the
+    matrices of a site together. ``then`` compresses further what remains.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -90,23 +72,14 @@ class Choice(BaseModel):
         return value if value is None or isinstance(value, Choice) else parse_choice(value)
 
     @classmethod
-    def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
-        """Choices of this method in the default space of a matrix."""
-        return ()
-
-    @classmethod
     def site_offers(cls, site: Site) -> Sequence[Choice]:
         """Choices of this method in the default space of a site."""
-        return cls.offers(site.members[-1], site.kind) if site.members else ()
+        return ()
 
     @classmethod
     def examples(cls) -> Sequence[Choice]:
         """Choices that the documentation shows for a method that offers none by default."""
         return () if any(knob.is_required() for knob in cls.model_fields.values()) else (cls(),)
-
-    def fault(self, shape: Shape) -> str | None:
-        """Why a matrix of this shape cannot take the choice, with the remedy; None if it can."""
-        return None
 
     def canonical(self, shape: Shape) -> Choice:
         """Canonical form of the choice among those that are equivalent for this shape."""
@@ -115,14 +88,6 @@ class Choice(BaseModel):
     def supports(self, site: Site, target: Target) -> str | None:
         """Why the target cannot run the choice at this site; None if it can."""
         return None if target.name == "paredown" else f"{self.method} runs with target paredown only"
-
-    def own(self, shape: Shape, dtype: str) -> Layout:
-        """Specs of the method's own tensors for a matrix of this shape; pure."""
-        return {}
-
-    def parts(self, shape: Shape) -> Mapping[str, Shape]:
-        """Shapes of the dense parts that remain of a matrix of this shape; pure."""
-        return {}
 
     @property
     def uses(self) -> frozenset[Statistic]:
@@ -154,39 +119,6 @@ class Choice(BaseModel):
     def storage_only(self) -> bool:
         """Whether this step saves bytes on disk only: no runtime computes faster with it."""
         return False
-
-    def encode(
-        self, weight: Tensor, statistics: Statistics = NO_STATISTICS
-    ) -> tuple[dict[str, Tensor], dict[str, Part]]:
-        """Own tensors and dense parts of a float32 matrix ``(out_features, in_features)``; not modified.
-
-        Args:
-            weight: The matrix.
-            statistics: Statistics of the matrix, at least those in ``needs``.
-        """
-        return {}, {}
-
-    def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        """The float32 matrix that the layer computes with."""
-        raise PlanError(f"{self.method} leaves no matrix to decode")
-
-    def shapes(self, site: Site) -> Sequence[Shape]:
-        """Shapes of the matrices that remain of a site's members, in order; empty if the site is removed. Pure."""
-        return [member.shape for member in site.members]
-
-    def site_fault(self, site: Site) -> str | None:
-        """Why an ``ffn`` or ``attention`` site cannot take the choice, with the remedy; None if it can."""
-        return None
-
-    def restructure(self, site: Site, original: Structure) -> Structure:
-        """An ``ffn`` or ``attention`` site after its structure is changed, before ``then`` compresses it.
-
-        Args:
-            site: The site.
-            original: Matrices of the site's members: first those that make the neurons or heads, last the one that
-                reads them. ``rest`` holds the norm, whose scale the result may change. Not modified.
-        """
-        raise PlanError(f"{self.method} does not change the structure of a site")
 
     @property
     def knobs(self) -> dict[str, Any]:
@@ -223,11 +155,56 @@ class Choice(BaseModel):
             raise PlanError(f"{cls.method}: {faults} (its knobs: {known})") from None
 
 
+class MatrixChoice(Choice):
+    """A method that turns a matrix into tensors of its *own* (codes, indices) and dense *parts* (factors, kept values).
+
+    ``then`` compresses each part further; without it the parts are stored unchanged. Byte counts, files and the bank
+    are derived from this for every method and composition.
+    """
+
+    @classmethod
+    def site_offers(cls, site: Site) -> Sequence[Choice]:
+        """What the method offers for the last matrix of a site."""
+        return cls.offers(site.members[-1], site.kind) if site.members else ()
+
+    @classmethod
+    def offers(cls, member: Member, kind: Kind) -> Sequence[Choice]:
+        """Choices of this method in the default space of a matrix."""
+        return ()
+
+    def fault(self, shape: Shape) -> str | None:
+        """Why a matrix of this shape cannot take the choice, with the remedy; None if it can."""
+        return None
+
+    def own(self, shape: Shape, dtype: str) -> Layout:
+        """Specs of the method's own tensors for a matrix of this shape; pure."""
+        return {}
+
+    def parts(self, shape: Shape) -> Mapping[str, Shape]:
+        """Shapes of the dense parts that remain of a matrix of this shape; pure."""
+        return {}
+
+    @abstractmethod
+    def encode(
+        self, weight: Tensor, statistics: Statistics = NO_STATISTICS
+    ) -> tuple[dict[str, Tensor], dict[str, Part]]:
+        """Own tensors and dense parts of a float32 matrix ``(out_features, in_features)``; not modified.
+
+        Args:
+            weight: The matrix.
+            statistics: Statistics of the matrix, at least those in ``needs``.
+        """
+
+    @abstractmethod
+    def decode(self, own: Mapping[str, Tensor], parts: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """The float32 matrix that the layer computes with."""
+
+
 methods: Registry[type[Choice]] = Registry("method", package="paredown.compressors.methods")
 
 
 @methods.register("keep")
-class Keep(Choice):
+class Keep(MatrixChoice):
     """The matrix as the original stores it."""
 
     method: ClassVar[str] = "keep"
@@ -262,6 +239,19 @@ class Keep(Choice):
 
 
 KEEP = Keep()
+
+
+def matrix_choice(choice: Choice) -> MatrixChoice:
+    """The choice, which must be one that a matrix takes.
+
+    Raises:
+        PlanError: If it changes the structure of a site instead.
+    """
+    if not isinstance(choice, MatrixChoice):
+        raise PlanError(
+            f"{choice.method} leaves no matrix to store; it is for {' and '.join(sorted(choice.kinds))} sites"
+        )
+    return choice
 
 
 def parse_choice(value: str | Mapping[str, Any]) -> Choice:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from paredown.space.choice import KEEP, Choice, Shape
+from paredown.space.choice import KEEP, Choice, Shape, matrix_choice
 from paredown.space.site import Member, Site
+from paredown.space.structure_choice import StructureChoice
 from paredown.space.targets.target import Target
 from paredown.space.tensors import TensorSpec
 
 
 def matrix_layout(choice: Choice, shape: Shape, dtype: str) -> dict[str, TensorSpec]:
     """Tensors that store a matrix under a choice; bytes are counted from them, and files hold exactly these."""
-    layout = dict(choice.own(shape, dtype))
-    for name, part in choice.parts(shape).items():
+    step = matrix_choice(choice)
+    layout = dict(step.own(shape, dtype))
+    for name, part in step.parts(shape).items():
         if choice.then:
             prefix = f"{name}." if name != "weight" else ""
             layout |= {prefix + key: spec for key, spec in matrix_layout(choice.then, part, dtype).items()}
@@ -22,15 +24,16 @@ def matrix_layout(choice: Choice, shape: Shape, dtype: str) -> dict[str, TensorS
 
 def matrix_fault(choice: Choice, shape: Shape) -> str | None:
     """Why a matrix of this shape cannot take the choice or its ``then``, with the remedy; None if it can."""
-    if fault := choice.fault(shape):
+    step = matrix_choice(choice)
+    if fault := step.fault(shape):
         return fault
     if choice.then is None:
         return None
-    if not choice.parts(shape):
+    if not step.parts(shape):
         return f"{choice.method} leaves no dense part for 'then {choice.then}'; leave the 'then' out"
     if "linear" not in choice.then.kinds:
         return f"'{choice.then.method}' cannot follow '{choice.method}'"
-    return next((fault for part in choice.parts(shape).values() if (fault := matrix_fault(choice.then, part))), None)
+    return next((fault for part in step.parts(shape).values() if (fault := matrix_fault(choice.then, part))), None)
 
 
 def inner(site: Site, choice: Choice) -> Choice:
@@ -53,11 +56,13 @@ def site_layout(site: Site, choice: Choice) -> dict[str, TensorSpec]:
 
 def leaves_out(site: Site, choice: Choice) -> bool:
     """Whether a choice removes a site entirely."""
-    return choice != KEEP and site.kind in choice.kinds and not choice.shapes(site)
+    return isinstance(choice, StructureChoice) and site.kind in choice.kinds and not choice.shapes(site)
 
 
 def choice_members(site: Site, choice: Choice) -> list[tuple[Member, Shape]]:
     """Members that remain of a site under a choice, each with its remaining shape."""
+    if not isinstance(choice, StructureChoice):
+        return [(member, member.shape) for member in site.members]
     return list(zip(site.members, shapes, strict=True)) if (shapes := choice.shapes(site)) else []
 
 
@@ -69,7 +74,7 @@ def site_fault(site: Site, choice: Choice, target: Target) -> str | None:
         )
     if reason := next((reason for step in choice.steps if (reason := step.supports(site, target))), None):
         return reason
-    if fault := choice.site_fault(site):
+    if isinstance(choice, StructureChoice) and (fault := choice.site_fault(site)):
         return f"{site.name}: {fault}"
     members = choice_members(site, choice)
     if not members and choice.then:

@@ -7,17 +7,18 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from paredown.space.choice import Choice, Shape, Structure
+from paredown.space.choice import Choice, Shape, matrix_choice
 from paredown.space.layouts import choice_members, inner
 from paredown.space.site import Member, Site
 from paredown.space.statistics import NO_STATISTICS, Statistics, StatisticsOf
+from paredown.space.structure_choice import Structure, StructureChoice
 
 Tensors = dict[str, Tensor]
 
 
 def encode_matrix(choice: Choice, weight: Tensor, dtype: str, statistics: Statistics = NO_STATISTICS) -> Tensors:
     """The tensors that store a float32 matrix under a choice, named as in `matrix_layout`."""
-    own, parts = choice.encode(weight, statistics)
+    own, parts = matrix_choice(choice).encode(weight, statistics)
     tensors = dict(own)
     for name, part in parts.items():
         if choice.then:
@@ -31,15 +32,16 @@ def encode_matrix(choice: Choice, weight: Tensor, dtype: str, statistics: Statis
 
 def decode_matrix(choice: Choice, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
     """The float32 matrix that stored tensors decode to; shape ``(out_features, in_features)``."""
+    step = matrix_choice(choice)
     parts: Tensors = {}
-    for name, part in choice.parts(shape).items():
+    for name, part in step.parts(shape).items():
         if choice.then:
             prefix = f"{name}." if name != "weight" else ""
             stored = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
             parts[name] = decode_matrix(choice.then, stored, part)
         else:
             parts[name] = tensors[name].float()
-    return choice.decode(tensors, parts, shape)
+    return step.decode(tensors, parts, shape)
 
 
 def encode_site(
@@ -64,7 +66,7 @@ def encode_site(
     matrices = [_matrix(member, parameters) for member in site.members]
     biases = [parameters[f"{member.module}.bias"].float() if member.bias else None for member in site.members]
     tensors: Tensors = {}
-    if site.structured:
+    if isinstance(choice, StructureChoice):
         rest = {name: parameters[name].float() for name in norm_names(site) if name in parameters}
         changed = choice.restructure(site, Structure(matrices=matrices, biases=biases, statistics=known, rest=rest))
         matrices, biases, known = list(changed.matrices), list(changed.biases), list(changed.statistics)

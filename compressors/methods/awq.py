@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from paredown.compressors.numerics.group_removal import rounded
-from paredown.space.choice import KEEP, Choice, Structure, methods
+from paredown.space.choice import KEEP, Choice, methods
 from paredown.space.site import Kind, Site
 from paredown.space.statistics import Statistic, Statistics
+from paredown.space.structure_choice import Structure, StructureChoice
 from paredown.space.targets.target import Target
 from paredown.space.tensors import ITEM_BYTES
 
@@ -25,7 +26,7 @@ SMALLEST = 1e-4
 
 
 @methods.register("awq")
-class Awq(Choice):
+class Awq(StructureChoice):
     """Scales input channels by a power of their mean magnitude and inverts it upstream; the output is unchanged.
 
     The scales of matrices that read a norm are folded into the norm. Those of the last matrix are folded into the rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from paredown.space.choice import Choice, Part, Shape, methods
+from paredown.space.choice import Choice, MatrixChoice, Part, Shape, methods
 from paredown.space.site import Kind, Member, Site
 from paredown.space.statistics import NO_STATISTICS, Statistics
 from paredown.space.targets.target import Target
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @methods.register("cast")
-class Cast(Choice):
+class Cast(MatrixChoice):
     """The matrix in bfloat16."""
 
     method: ClassVar[str] = "cast"

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from paredown.compressors.numerics.bit_packing import pack, packed_columns, unpack
 from paredown.compressors.numerics.scalar_codebook import codebook_of
-from paredown.space.choice import Choice, Part, Shape, methods
+from paredown.space.choice import Choice, MatrixChoice, Part, Shape, methods
 from paredown.space.site import Kind, Member
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
 from paredown.space.tensors import Layout, TensorSpec
@@ -26,7 +26,7 @@ STATISTICS: dict[str, frozenset[Statistic]] = {
 
 
 @methods.register("cluster")
-class Cluster(Choice):
+class Cluster(MatrixChoice):
     """Each weight is replaced by the nearest of ``clusters`` k-means values; each row has its own scale.
 
     ``weighting`` sets the weight of each squared error: 1 (``none``), the mean square of the weight's input

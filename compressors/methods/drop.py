@@ -7,11 +7,12 @@ from typing import ClassVar
 
 from paredown.space.choice import Choice, Shape, methods
 from paredown.space.site import Kind, Site
+from paredown.space.structure_choice import StructureChoice
 from paredown.space.targets.target import Target
 
 
 @methods.register("drop")
-class Drop(Choice):
+class Drop(StructureChoice):
     """Removes the block, or its attention or feed-forward network alone; the residual stream bypasses it."""
 
     method: ClassVar[str] = "drop"

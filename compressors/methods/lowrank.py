@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from paredown.space.choice import Choice, Part, Shape, methods
+from paredown.space.choice import Choice, MatrixChoice, Part, Shape, methods
 from paredown.space.site import Kind, Member
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
 
@@ -26,7 +26,7 @@ Directions that calibration did not see are then approximated as by plain SVD.
 """
 
 
-class Factored(Choice):
+class Factored(MatrixChoice):
     """Base of the methods with two factors: their rank and how they are computed."""
 
     rank: int | None = Field(default=None, ge=1, description="inner dimension of the two factors")

@@ -10,14 +10,14 @@ from pydantic import Field, field_validator
 from paredown.compressors.methods.cast import Cast
 from paredown.compressors.methods.lowrank import Factored
 from paredown.compressors.methods.quantize import Quantize
-from paredown.space.choice import KEEP, Choice, Part, Shape, methods
+from paredown.space.choice import KEEP, Choice, MatrixChoice, Part, Shape, methods
 from paredown.space.statistics import NO_STATISTICS, Statistics
 from paredown.space.tensors import Layout
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FACTORS: Mapping[int, Choice] = {16: Cast(), 8: Quantize(bits=8)}
+FACTORS: Mapping[int, MatrixChoice] = {16: Cast(), 8: Quantize(bits=8)}
 """Choice that stores the factors, by bits."""
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 import paredown.compressors.pruning  # noqa: F401 - registers the algorithms
 from paredown.compressors.numerics.bit_packing import pack, packed_columns, unpack
 from paredown.compressors.pruning.pattern import Pattern, criteria
-from paredown.space.choice import Choice, Part, Shape, methods
+from paredown.space.choice import Choice, MatrixChoice, Part, Shape, methods
 from paredown.space.site import Kind, Member
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
 from paredown.space.tensors import Layout, TensorSpec
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @methods.register("prune")
-class Prune(Choice):
+class Prune(MatrixChoice):
     """Keeps the most important weights, equally many in each row, and stores their values and positions.
 
     ``magnitude`` keeps the largest weights, ``wanda`` those that contribute most to the output. ``sparsegpt`` keeps

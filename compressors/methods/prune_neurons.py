@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from paredown.compressors.numerics.group_removal import Narrowing, rounded, strongest
-from paredown.space.choice import Choice, Shape, Structure, methods
+from paredown.space.choice import Choice, Shape, methods
 from paredown.space.site import Kind, Site
 from paredown.space.statistics import Statistics
+from paredown.space.structure_choice import Structure
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 import paredown.compressors.rounding  # noqa: F401 - registers the algorithms
 from paredown.compressors.numerics.bit_packing import pack, packed_columns, unpack
 from paredown.compressors.rounding.grid import Grid, roundings
-from paredown.space.choice import Choice, Part, Shape, methods
+from paredown.space.choice import Choice, MatrixChoice, Part, Shape, methods
 from paredown.space.site import Kind, Member, Site
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
 from paredown.space.targets.target import Target
@@ -32,7 +32,7 @@ The input of an embedding is a token id, so its choices are data-free.
 
 
 @methods.register("quantize")
-class Quantize(Choice):
+class Quantize(MatrixChoice):
     """Weights rounded to integers of ``bits``, with a bfloat16 scale per group.
 
     Four algorithms need no calibration. ``search`` tries a few clipping ranges per group, refines each by least squares

@@ -11,7 +11,7 @@ from paredown.compressors.numerics.bit_packing import pack, packed_columns, unpa
 from paredown.compressors.numerics.coordinate_descent import swept
 from paredown.compressors.numerics.hessian import BLOCK, cholesky_of_inverse, hessian
 from paredown.compressors.numerics.vector_codebook import fitted_codebook, k_means, least
-from paredown.space.choice import Choice, Part, Shape, methods
+from paredown.space.choice import Choice, MatrixChoice, Part, Shape, methods
 from paredown.space.site import Kind, Member
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
 from paredown.space.tensors import Layout, TensorSpec
@@ -30,7 +30,7 @@ ROUNDS = 3
 
 
 @methods.register("vector-quantize")
-class VectorQuantize(Choice):
+class VectorQuantize(MatrixChoice):
     """Each run of neighbouring weights in a row becomes one of ``centroids`` vectors; each row has its own scale.
 
     The codebook is found by k-means, weighted by the cost of an error in the outputs. Runs are then coded from the one

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from paredown.compressors.numerics.hessian import no_moment
-from paredown.space.choice import Choice, Shape, Structure
+from paredown.space.choice import Shape
 from paredown.space.statistics import Statistic, Statistics
+from paredown.space.structure_choice import Structure, StructureChoice
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ SHARE = 32
 """Each round removes one in this many of the remaining groups (at least one), then refits the others."""
 
 
-class Narrowing(Choice):
+class Narrowing(StructureChoice):
     """A method that removes groups of rows from the matrices that make them, and the columns that read them.
 
     Source:

@@ -10,7 +10,7 @@ import torch
 
 from paredown.compressors.bank.bank import one_thread
 from paredown.search.cost.writes import input_widths
-from paredown.space.choice import KEEP, Choice
+from paredown.space.choice import KEEP, Choice, MatrixChoice
 from paredown.space.site import Inventory, Site
 from paredown.space.statistics import Statistics
 
@@ -91,7 +91,7 @@ def bank_seconds(pairs: Mapping[tuple[str, Choice], Site], flops_per_second: flo
     )
     for key, choice in examples.items():
         step = choice.then if choice.then and "linear" not in choice.kinds else choice
-        if step != KEEP and step.fault((PIECE, PIECE)) is None:
+        if isinstance(step, MatrixChoice) and step != KEEP and step.fault((PIECE, PIECE)) is None:
             each = _timed(lambda step=step: step.encode(piece, known.only(step.needs)), 2)  # type: ignore[misc]
             seconds += each * weights[key] / piece.numel()
     return seconds

@@ -76,9 +76,9 @@ def offered(kind: str) -> list[Choice]:
     offers = [
         choice
         for name in methods
+        if kind in methods[name].kinds
         for member in members
         for choice in methods[name].offers(member, kind)
-        if kind in methods[name].kinds
     ]
     return list(dict.fromkeys([*offers, *map(parse_choice, COMPOSITIONS if kind == "linear" else ())]))
 

@@ -10,11 +10,12 @@ import torch
 
 from paredown.compressors.bank.encoding import decode_site, encode_site
 from paredown.compressors.methods.awq import folded, power
-from paredown.space.choice import Structure, parse_choice
+from paredown.space.choice import parse_choice
 from paredown.space.layouts import site_fault
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 from paredown.space.statistics import Statistics
+from paredown.space.structure_choice import Structure
 from paredown.space.targets.target import targets
 from paredown.space.tensors import TensorSpec
 from shared import structured
