@@ -11,7 +11,6 @@ import paredown  # noqa: F401 - registers the methods
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
-from paredown.space.tensors import total_bytes
 
 
 def problem_parser(text: str | None) -> argparse.ArgumentParser:
@@ -46,6 +45,5 @@ def budget_of(space: Space, bits: float) -> str:
     linear = [site for site in space.inventory.leaves if site.kind == "linear"]
     weights = sum(member.parameters for site in linear for member in site.members)
     others = [site for site in space.inventory.leaves if site.kind != "linear"]
-    fixed = total_bytes(space.inventory.rest) + sum(total_bytes(site.rest) for site in space.inventory.parents)
-    fixed += sum(min(space.sizes(site)) for site in others)
+    fixed = space.inventory.rest_bytes + sum(min(space.sizes(site)) for site in others)
     return f"{fixed + int(bits * weights / 8)}B"

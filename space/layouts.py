@@ -6,7 +6,7 @@ from paredown.space.choice import KEEP, Choice, Shape, matrix_choice
 from paredown.space.site import Member, Site
 from paredown.space.structure_choice import StructureChoice
 from paredown.space.targets.target import Target
-from paredown.space.tensors import TensorSpec
+from paredown.space.tensors import TensorSpec, total_bytes
 
 
 def matrix_layout(choice: Choice, shape: Shape, dtype: str) -> dict[str, TensorSpec]:
@@ -52,6 +52,11 @@ def site_layout(site: Site, choice: Choice) -> dict[str, TensorSpec]:
         if member.bias:
             layout[f"{member.module}.bias"] = TensorSpec(member.bias.dtype, (shape[0],))
     return layout
+
+
+def site_bytes(site: Site, choice: Choice) -> int:
+    """Bytes of the tensors that store a site under a choice."""
+    return total_bytes(site_layout(site, choice))
 
 
 def leaves_out(site: Site, choice: Choice) -> bool:

@@ -84,6 +84,11 @@ class Site:
         """Whether the site is an ``ffn`` or an ``attention``, whose matrices form one structure."""
         return self.kind in ("ffn", "attention")
 
+    @property
+    def rest_bytes(self) -> int:
+        """Bytes of a block's own tensors, which dropping it frees; 0 for other sites."""
+        return total_bytes(self.rest)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
@@ -127,6 +132,11 @@ class Inventory:
     def original_bytes(self) -> int:
         """Tensor bytes of the original as stored; tied tensors count once."""
         return total_bytes(self.original_layout())
+
+    @property
+    def rest_bytes(self) -> int:
+        """Bytes of the tensors that belong to no leaf; dropping a block frees its own."""
+        return total_bytes(self.rest) + sum(site.rest_bytes for site in self.sites)
 
     def budget_bytes(self, budget: str) -> int:
         """Largest number of tensor bytes that a budget such as ``45%`` or ``4.25bpw`` allows for this model.

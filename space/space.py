@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from paredown.space.choice import KEEP, Choice, methods, parse_choice
 from paredown.space.errors import StudyError
-from paredown.space.layouts import site_fault, site_layout
+from paredown.space.layouts import site_bytes, site_fault
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 from paredown.space.study_file import AtLeast, ChoiceText, Override, SpaceFile
 from paredown.space.targets.target import Target
-from paredown.space.tensors import total_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +94,7 @@ class Space:
 
     def sizes(self, site: Site) -> list[int]:
         """Stored bytes of the site under each of its options."""
-        return [total_bytes(site_layout(site, choice)) for choice in self.options[site.name]]
+        return [site_bytes(site, choice) for choice in self.options[site.name]]
 
     def allows(self, plan: Plan) -> bool:
         """Whether every choice of the plan is an option, and the plan leaves out at most `max_drops`."""
@@ -154,7 +153,7 @@ def _held(
     if not least:
         return choices
     weights = sum(member.parameters for leaf in leaves for member in leaf.members)
-    found = {choice: 8 * total_bytes(site_layout(site, choice)) / weights for choice in choices}
+    found = {choice: 8 * site_bytes(site, choice) / weights for choice in choices}
     held = tuple(choice for choice, bits in found.items() if bits >= least)
     if site.is_leaf and not held:
         most = max(found.values())

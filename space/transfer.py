@@ -8,7 +8,7 @@ from functools import cached_property
 
 from paredown.space.choice import KEEP, Choice, Shape
 from paredown.space.errors import PlanError
-from paredown.space.layouts import leaves_out, matrix_layout, site_fault, site_layout
+from paredown.space.layouts import leaves_out, matrix_layout, site_bytes, site_fault
 from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile
 from paredown.space.site import Inventory, Member, Site, modules_of
@@ -114,7 +114,7 @@ class _Transfer:
                 found[site.name] = choice
         known = [(site, choice) for site, choice in Plan.of(inventory, found).decided(inventory) if site not in unknown]
         weights = sum(_weights(site, self.space.inventory) for site, _ in known)
-        mean = sum(total_bytes(site_layout(site, choice)) for site, choice in known) / max(weights, 1)
+        mean = sum(site_bytes(site, choice) for site, choice in known) / max(weights, 1)
         return Plan.of(
             inventory, found | {site.name: self._nearest(site, self.space.options[site.name], mean) for site in unknown}
         )
@@ -292,7 +292,7 @@ def _weights(site: Site, inventory: Inventory) -> int:
 
 
 def _per_weight(site: Site, choice: Choice) -> float:
-    return total_bytes(site_layout(site, choice)) / sum(member.parameters for member in site.members)
+    return site_bytes(site, choice) / sum(member.parameters for member in site.members)
 
 
 def _matrix_per_weight(member: Member, choice: Choice, shape: Shape) -> float:

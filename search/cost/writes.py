@@ -15,12 +15,12 @@ from paredown.search.sensitivity.lazy_choices import data_free, is_lazy, narrowe
 from paredown.search.solver.solver import Solver
 from paredown.search.trials.uniform import UniformPlan, uniform_plans
 from paredown.space.choice import KEEP, Choice
-from paredown.space.layouts import site_layout
+from paredown.space.layouts import site_bytes, site_layout
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Member, Site
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
-from paredown.space.tensors import TensorSpec, total_bytes
+from paredown.space.tensors import TensorSpec
 
 COMPARED = 2
 """Plans compared on the held-out set; the solver's plan is nearly always the search's best, so it adds no third."""
@@ -159,7 +159,7 @@ def _guessed(space: Space) -> dict[tuple[str, Choice], float]:
 
     def guess(site: Site, choice: Choice) -> float:
         weights = sum(member.parameters for member in site.members)
-        bits = 8 * total_bytes(site_layout(site, choice)) / weights
+        bits = 8 * site_bytes(site, choice) / weights
         return 0.0 if choice == KEEP else weights * 4.0**-bits * (0.5 if choice.needs else 1.0)
 
     return {

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 from paredown.search.solver.solver import Solver
 from paredown.space.choice import KEEP, Choice
-from paredown.space.layouts import site_layout
+from paredown.space.layouts import site_bytes
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, Site
 from paredown.space.space import Space
-from paredown.space.tensors import total_bytes
 
 STEEPNESS = 3
 """Exponent of the loss model: a site's loss falls with this power of its bytes. 3 bits lose 2.4 times as much as 4."""
@@ -81,7 +80,7 @@ def _strangeness(choice: Choice, before: Choice | None) -> float:
 
 def stored_bytes(site: Site, choice: Choice) -> int:
     """Bytes of a site under a choice; a block's norms are subtracted, since a dropped block frees them."""
-    return total_bytes(site_layout(site, choice)) - (total_bytes(site.rest) if site.kind == "block" else 0)
+    return site_bytes(site, choice) - site.rest_bytes
 
 
 def signature(choice: Choice) -> tuple[str, ...]:

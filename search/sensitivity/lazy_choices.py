@@ -9,12 +9,11 @@ import numpy as np
 
 from paredown.search.solver.solver import Solver
 from paredown.space.choice import KEEP, Choice
-from paredown.space.layouts import site_fault, site_layout
+from paredown.space.layouts import site_bytes, site_fault
 from paredown.space.plan import Plan
 from paredown.space.site import Site
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
-from paredown.space.tensors import total_bytes
 
 LARGE_PARAMETERS = 10**9
 """Number of parameters above which compressing every calibrated choice takes too much time and disk."""
@@ -83,4 +82,4 @@ def _spent(site: Site, plan: Plan, space: Space) -> int | None:
 
 
 def _size(site: Site, choice: Choice) -> int:
-    return total_bytes(site_layout(site, choice)) if choice != KEEP or site.is_leaf else 0
+    return site_bytes(site, choice) if choice != KEEP or site.is_leaf else 0

@@ -17,7 +17,6 @@ from paredown.space.errors import BudgetError, EvaluationError, StudyError
 from paredown.space.layouts import leaves_out
 from paredown.space.plan import Plan
 from paredown.space.space import Space
-from paredown.space.tensors import total_bytes
 
 Losses = Mapping[tuple[str, Choice], float]
 """Predicted loss of every (site, choice) of a space."""
@@ -48,11 +47,10 @@ class Solver:
         self.variables = [(site.name, choice) for site in inventory.sites for choice in space.options[site.name]]
         sizes: list[float] = []
         for site in inventory.sites:
-            released = total_bytes(site.rest) if site.kind == "block" else 0
-            sizes += [size - released for size in space.sizes(site)]
+            sizes += [size - site.rest_bytes for size in space.sizes(site)]
         self.sizes = np.array(sizes)
         self._sizes = dict(zip(self.variables, map(int, sizes), strict=True))
-        self.fixed = total_bytes(inventory.rest) + sum(total_bytes(site.rest) for site in inventory.parents)
+        self.fixed = inventory.rest_bytes
         names = [limit.name for limit in self.limits]
         if len({*names, "size_bytes"}) <= len(names):
             raise StudyError(f"two limits have one name ({', '.join(['size_bytes', *names])}); name each once")

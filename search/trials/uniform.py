@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paredown.space.choice import KEEP, Choice, methods
-from paredown.space.layouts import site_fault, site_layout
+from paredown.space.layouts import site_bytes, site_fault
 from paredown.space.plan import Plan
 from paredown.space.site import Site
 from paredown.space.space import Space
-from paredown.space.tensors import total_bytes
 
 BITS = (8, 6, 5, 4, 3, 2)
 GROUPS = (64, 32, 128)
@@ -88,8 +87,8 @@ def _allowed(wanted: Choice, options: Sequence[Choice]) -> bool:
 
 
 def _nearest(site: Site, wanted: Choice, options: Sequence[Choice]) -> Choice:
-    size = total_bytes(site_layout(site, wanted))
-    return min(options, key=lambda option: (abs(total_bytes(site_layout(site, option)) - size), str(option)))
+    size = site_bytes(site, wanted)
+    return min(options, key=lambda option: (abs(site_bytes(site, option) - size), str(option)))
 
 
 def _embedding_choices(site: Site, options: Sequence[Choice]) -> list[Choice]:

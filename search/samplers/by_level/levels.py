@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 
 from paredown.search.solver.solver import Losses
 from paredown.space.choice import KEEP, Choice
-from paredown.space.layouts import leaves_out, site_layout
+from paredown.space.layouts import leaves_out, site_bytes
 from paredown.space.plan import Plan
 from paredown.space.site import Site
 from paredown.space.space import Space
-from paredown.space.tensors import total_bytes
 
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -48,12 +47,11 @@ class Levels:
         self._left_out = np.zeros_like(self.sizes, dtype=bool)
         for place, (site, choices) in enumerate(zip(self.sites, self.choices, strict=True)):
             size = dict(zip(space.options[site.name], space.sizes(site), strict=True))
-            released = total_bytes(site.rest) if site.kind == "block" else 0
             for level, choice in enumerate(choices):
                 if site.is_leaf or choice != KEEP:
-                    self.sizes[place, level] = size[choice] - released
+                    self.sizes[place, level] = size[choice] - site.rest_bytes
                     self._left_out[place, level] = leaves_out(site, choice)
-        self._fixed = total_bytes(inventory.rest) + sum(total_bytes(site.rest) for site in inventory.parents)
+        self._fixed = inventory.rest_bytes
         self._is_block = np.array([site.kind == "block" for site in self.sites])
         self.covers = np.array([[_overrules(over, site) for site in self.sites] for over in self.sites]).reshape(
             len(self.sites), -1
@@ -83,7 +81,7 @@ class Levels:
                 levels[place] = self.choices[place].index(choice)
             else:
                 options = [option for option in self.choices[place] if site.is_leaf or option != KEEP]
-                size = total_bytes(site_layout(site, choice))
+                size = site_bytes(site, choice)
                 levels[place] = int(np.argmin(np.abs(self.sizes[place, : len(options)] - size)))
         acts = self.is_leaf & (self.top > 0) & [site.name in decided for site in self.sites]
         height = float((levels[acts] / self.top[acts]).mean()) if acts.any() else 1.0
