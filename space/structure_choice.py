@@ -34,7 +34,7 @@ class Structure:
 
 
 class StructureChoice(Choice):
-    """A method that changes the matrices of a site together, or removes the site; ``then`` compresses each that is left.
+    """A method that changes the matrices of a site together, or removes the site; ``then`` compresses what is left.
 
     Byte counts are derived from the shapes that remain.
     """
