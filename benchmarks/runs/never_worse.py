@@ -140,9 +140,12 @@ def read(path: Path) -> list[Pair]:
     """The saved pairs; empty if the file does not exist."""
     lists = ("before", "after", "half_widths")
     stored: list[Mapping[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
-    return [
-        Pair(**{key: tuple(value) if key in lists and value else value for key, value in row.items()}) for row in stored
-    ]
+
+    def pair(row: Mapping[str, Any]) -> Pair:
+        values: dict[str, Any] = {name: tuple(row[name]) if row[name] else row[name] for name in lists}
+        return Pair(**{**row, **values})
+
+    return [pair(row) for row in stored]
 
 
 def faults(pairs: list[Pair]) -> list[str]:

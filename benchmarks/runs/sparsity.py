@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from typing import Any
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def prune(sparsity: float, algorithm: str) -> Choice:
 
 def study(options: argparse.Namespace, seed: int, algorithm: str) -> StudyFile:
     """The study: prune choices for every matrix of the blocks; the embedding is kept."""
-    offered = ["keep", *(str(prune(sparsity, algorithm)) for sparsity in GRID)]
+    offered: list[str | dict[str, Any]] = ["keep", *(str(prune(sparsity, algorithm)) for sparsity in GRID)]
     space = SpaceFile(
         choices={"linear": offered, "embedding": ["keep"], "ffn": [], "attention": [], "block": []}, max_drops=0
     )
