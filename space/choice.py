@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from paredown.space.errors import PlanError
-from paredown.space.registry import Registry
 from paredown.space.site import Kind, Member, Site
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
+from paredown.space.system.registry import Registry
 from paredown.space.targets.target import Target
 from paredown.space.tensors import Layout
 

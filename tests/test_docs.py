@@ -24,9 +24,9 @@ from paredown.compressors.rounding.grid import Rounding, roundings
 from paredown.space.choice import MatrixChoice, methods, parse_choice
 from paredown.space.layouts import matrix_layout
 from paredown.space.plan_file import PlanFile
-from paredown.space.registry import Registry
 from paredown.space.statistics import Statistics
 from paredown.space.study_file import StudyFile
+from paredown.space.system.registry import Registry
 from paredown.space.targets.target import targets
 from shared import ROOT
 

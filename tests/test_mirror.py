@@ -84,7 +84,7 @@ ELSEWHERE = {
     "tests/search/study/test_schedule.py": (
         "search/finalists/missing.py", "search/finalists/scored.py", "search/study/limit.py", "search/study/session.py",
     ),
-    "tests/search/surrogate/test_gaussian_process.py": ("search/surrogate/features.py",),
+    "tests/search/surrogate/test_gaussian_process.py": ("search/surrogate/prior.py", "search/surrogate/features.py",),
     "tests/search/trials/test_race.py": ("search/trial.py", "space/system/locks.py"),
     "tests/space/system/test_child.py": ("space/system/interruption.py",),
     "tests/space/test_plan.py": ("space/tensors.py",),

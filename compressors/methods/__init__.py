@@ -4,6 +4,6 @@ A method file declares knobs, bytes and supported targets, and imports torch onl
 tensors, so that a plan can be read, checked and diffed without it.
 """
 
-from paredown.space.registry import import_folder
+from paredown.space.system.registry import import_folder
 
 import_folder(__name__, list(__path__))

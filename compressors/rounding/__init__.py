@@ -3,6 +3,6 @@
 Like the methods, these files import torch only inside the functions that touch tensors.
 """
 
-from paredown.space.registry import import_folder
+from paredown.space.system.registry import import_folder
 
 import_folder(__name__, list(__path__))

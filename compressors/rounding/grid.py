@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from paredown.space.registry import Registry
 from paredown.space.statistics import Statistic, Statistics
+from paredown.space.system.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor

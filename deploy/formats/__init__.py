@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from paredown.space.plan import Plan
-from paredown.space.registry import Registry, import_folder
 from paredown.space.site import Inventory
+from paredown.space.system.registry import Registry, import_folder
 
 
 class Format(Protocol):

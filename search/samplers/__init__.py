@@ -11,9 +11,9 @@ import optuna
 from paredown.search.solver.solver import Losses, Solver
 from paredown.search.trial import Record
 from paredown.space.plan import Plan
-from paredown.space.registry import Registry, import_folder
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
+from paredown.space.system.registry import Registry, import_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

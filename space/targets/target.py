@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paredown.space.registry import Registry
+from paredown.space.system.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

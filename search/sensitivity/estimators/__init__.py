@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from paredown.search.sensitivity.measurements import SEQUENCES, Evidence, Pair, Sensitivity
 from paredown.space.choice import KEEP, Choice
-from paredown.space.registry import Registry, import_folder
 from paredown.space.site import Site
 from paredown.space.space import Space
+from paredown.space.system.registry import Registry, import_folder
 
 REFERENCE_BITS = 3
 """Bit-width that the reference choice of a linear site is nearest to [bits]."""

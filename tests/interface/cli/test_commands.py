@@ -169,16 +169,6 @@ def test_a_misspelt_key_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert all(line.startswith("paredown: ") for line in result.stderr.splitlines())
 
 
-def test_the_bank_is_not_the_study_folder(
-    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Else a search would wait for its own lock."""
-    out = tmp_path / "out"
-    assert call(monkeypatch, "search", workshop / "study.yaml", "--out", out, "--bank", f"{out}/../out") == 2
-    assert "cannot be both --out and --bank; leave out --bank" in capsys.readouterr().err.splitlines()[-1]
-    assert not out.exists()
-
-
 def test_an_impossible_budget(
     workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

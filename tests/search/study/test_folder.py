@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from paredown.cli.progress import Silent
 from paredown.search.report.verdict import summary_lines
 from paredown.search.study.folder import finished, keep_environment, moved_aside, same_study
+from paredown.search.study.session import Session
 from paredown.space.errors import OutputError, StudyError
 from paredown.space.site import Inventory
 from paredown.space.study_file import StudyFile
@@ -105,3 +107,12 @@ def test_the_current_folder_is_not_moved(place: str, tmp_path: Path, monkeypatch
     with pytest.raises(OutputError, match="it holds the current folder; run the command from outside of it"):
         moved_aside(Path(place))
     assert (tmp_path / "below").is_dir()
+
+
+def test_a_bank_is_not_the_study_folder(tmp_path: Path) -> None:
+    """Else a search would wait for its own lock."""
+    out = tmp_path / "out"
+    session = Session(StudyFile(model="m"), out, Silent(), bank=tmp_path / "bank" / ".." / "out")
+    with pytest.raises(StudyError, match="cannot be both --out and --bank; leave out --bank"):
+        session.run()
+    assert not out.exists()

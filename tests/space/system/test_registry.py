@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from paredown.space.errors import ParedownError, UnknownNameError
-from paredown.space.registry import Registry
+from paredown.space.system.registry import Registry
 
 
 def filled() -> Registry[int]:
