@@ -21,7 +21,8 @@ from paredown.search.solver.solver import Solver
 from paredown.search.study.select import learnt
 from paredown.search.trial import Record
 from paredown.search.trials.first_plans import seed_plans
-from paredown.search.trials.race import Race, TrialLog
+from paredown.search.trials.race import Race
+from paredown.search.trials.trial_log import TrialLog
 from paredown.search.trials.uniform import uniform_plans
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.plan import Plan

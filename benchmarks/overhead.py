@@ -16,7 +16,8 @@ from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.sensitivity.sensitivity import estimated
 from paredown.search.solver.solver import Solver
 from paredown.search.trial import Record
-from paredown.search.trials.race import Race, TrialLog
+from paredown.search.trials.race import Race
+from paredown.search.trials.trial_log import TrialLog
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan

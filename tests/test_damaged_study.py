@@ -14,7 +14,7 @@ import pytest
 from paredown.search.outcome.outcome import Comparison, Finding, Outcome, Refit, Survival
 from paredown.search.study.folder import finished
 from paredown.search.study.select import select_plan
-from paredown.search.trials.race import TrialLog
+from paredown.search.trials.trial_log import TrialLog
 from paredown.space.errors import StudyError
 from paredown.space.site import Inventory
 from paredown.space.study_file import StudyFile

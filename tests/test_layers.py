@@ -78,7 +78,7 @@ FOR_ALL = {"space/errors.py", "space/system/registry.py"}
 
 ONLY_IN = {
     "ray": lambda path: path == "search/workers/ray.py",
-    "optuna": lambda path: path == "search/trials/race.py" or path.startswith("search/samplers/"),
+    "optuna": lambda path: path.startswith(("search/trials/", "search/samplers/")),
     "optuna_dashboard": lambda path: path.startswith("interface/"),
     "subprocess": lambda path: path == "space/system/child.py",  # what is started elsewhere could outlive us
     "typer": lambda path: path.startswith("interface/cli/"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,23 @@ from paredown.search.outcome.outcome import Outcome, stored_outcome
 from paredown.space.errors import OutputError, StudyError
 from paredown.space.study_file import StudyFile
 from paredown.space.system.files import write_atomically
+from paredown.space.system.locks import held
 from paredown.space.system.temporary import remove_abandoned
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Locks a study folder for this process.
+
+    Raises:
+        StudyError: If another process holds it.
+        OutputError: If the folder cannot be written.
+    """
+    with held(
+        folder,
+        StudyError(f"another search runs in {folder}; wait for it, stop it, or choose another folder with --out"),
+    ):
+        yield
 
 
 def tidy(folder: Path) -> None:

@@ -30,14 +30,15 @@ from paredown.search.sensitivity.lazy_choices import data_free, is_lazy, narrowe
 from paredown.search.sensitivity.sensitivity import Sensitivity, stored_losses
 from paredown.search.solver.limits import decode_limit
 from paredown.search.solver.solver import Solver
-from paredown.search.study.folder import finished, keep_environment, moved_aside, same_study, tidy
+from paredown.search.study.folder import finished, keep_environment, locked, moved_aside, same_study, tidy
 from paredown.search.study.impossible_budget import refuse_impossible
 from paredown.search.study.limit import check_limit
 from paredown.search.study.schedule import Schedule
 from paredown.search.trial import Record, best_within
 from paredown.search.trials.clock import Clock, OutOfTime
 from paredown.search.trials.first_plans import first_plans, seed_plans
-from paredown.search.trials.race import Race, TrialLog, locked
+from paredown.search.trials.race import Race
+from paredown.search.trials.trial_log import TrialLog
 from paredown.search.trials.uniform import uniform_plans
 from paredown.search.workbench import inputs as study_inputs
 from paredown.search.workbench.environment import environment

@@ -18,7 +18,7 @@ from optuna_dashboard import wsgi
 
 from paredown.dashboard_server import HOST, Guard, _Quiet, _Server, serve
 from paredown.search.trials.database import database_url
-from paredown.search.trials.race import TrialLog
+from paredown.search.trials.trial_log import TrialLog
 from paredown.space.errors import StudyError
 from shared.commands import command, environment
 

@@ -13,7 +13,8 @@ from paredown.evaluators.quality import Quality
 from paredown.search.samplers import Proposal, Question, Warm, samplers
 from paredown.search.samplers.optuna_samplers import by_role
 from paredown.search.solver.solver import Solver
-from paredown.search.trials.race import Race, TrialLog
+from paredown.search.trials.race import Race
+from paredown.search.trials.trial_log import TrialLog
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.choice import parse_choice
 from paredown.space.plan import Plan

@@ -13,7 +13,8 @@ from optuna.trial import Trial
 from paredown.evaluators.quality import Quality
 from paredown.search.samplers import Proposal, optuna_samplers, samplers
 from paredown.search.trial import Record
-from paredown.search.trials.race import ATTRIBUTE, Race, TrialLog
+from paredown.search.trials.race import Race
+from paredown.search.trials.trial_log import ATTRIBUTE, TrialLog
 from paredown.space.plan import Plan
 from shared import toys
 

@@ -11,7 +11,7 @@ import pytest
 
 from paredown.cli.progress import Silent
 from paredown.search.report.verdict import summary_lines
-from paredown.search.study.folder import finished, keep_environment, moved_aside, same_study
+from paredown.search.study.folder import finished, keep_environment, locked, moved_aside, same_study
 from paredown.search.study.session import Session
 from paredown.space.errors import OutputError, StudyError
 from paredown.space.site import Inventory
@@ -116,3 +116,17 @@ def test_a_bank_is_not_the_study_folder(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="cannot be both --out and --bank; leave out --bank"):
         session.run()
     assert not out.exists()
+
+
+def test_one_search_at_a_time_holds_a_folder(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / "study"),
+        pytest.raises(StudyError, match="another search runs in"),
+        locked(tmp_path / "study"),
+    ):
+        pass
+    with locked(tmp_path / "study"):
+        pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"), locked(tmp_path / "file"):
+        pass

@@ -22,7 +22,8 @@ from paredown.search.study.limit import check_limit
 from paredown.search.study.session import Session
 from paredown.search.trial import Record
 from paredown.search.trials.clock import Clock
-from paredown.search.trials.race import Race, TrialLog
+from paredown.search.trials.race import Race
+from paredown.search.trials.trial_log import TrialLog
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan
 from paredown.space.study_file import StudyFile

@@ -15,7 +15,8 @@ from paredown.question import with_an_end
 from paredown.search.samplers import Proposal, Question
 from paredown.search.trial import Record
 from paredown.search.trials.patience import PLAIN, PROPOSALS, Patience, paired_error
-from paredown.search.trials.race import Race, TrialLog
+from paredown.search.trials.race import Race
+from paredown.search.trials.trial_log import TrialLog
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan
 from paredown.space.study_file import StudyFile

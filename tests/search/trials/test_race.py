@@ -14,8 +14,9 @@ from paredown.evaluators.quality import Quality
 from paredown.search.samplers import Proposal
 from paredown.search.trial import Record
 from paredown.search.trials.clock import Clock
-from paredown.search.trials.race import MOST_FAILURES, Race, TrialLog, locked
-from paredown.space.errors import EvaluationError, OutputError, StudyError
+from paredown.search.trials.race import MOST_FAILURES, Race
+from paredown.search.trials.trial_log import TrialLog
+from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
 from shared import toys
 
@@ -101,14 +102,6 @@ def test_nothing_finished_is_measured_again(tmp_path: Path) -> None:
     assert content(race) == content(run(tmp_path / "study.db", 8, stop_at(0)))  # nothing left to measure
 
 
-def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
-    race = run(tmp_path / "study.db", 4, timed=True)
-    assert TrialLog(tmp_path / "study.db", with_latency=True).records() == list(race.history.values())
-    assert [trial.values for trial in race.log.study.trials] == [
-        [r.size_bytes, r.loss, 2.0] for r in race.history.values()
-    ]
-
-
 def test_a_value_that_is_not_finite_fails_its_trial_alone(tmp_path: Path) -> None:
     """The study goes on, and the failed plan is on no front."""
     world = World(lambda turn: EvaluationError("kl is nan; the plan is left out") if turn == 1 else None)
@@ -165,16 +158,6 @@ def test_the_same_plan_is_measured_once(tmp_path: Path) -> None:
     assert race.history[2].loss == race.history[0].loss
 
 
-def test_what_exceeds_the_budget_is_marked_infeasible(tmp_path: Path) -> None:
-    """As Optuna keeps it, and as its dashboard reads it."""
-    race = run(tmp_path / "study.db", 4)
-    for trial, record in zip(race.log.study.trials, race.history.values(), strict=True):
-        excess = record.size_bytes - QUESTION.budget_bytes
-        assert trial.system_attrs["constraints"] == [excess]
-        assert trial.constraints["budget"] == excess
-    assert race.history[0].size_bytes > QUESTION.budget_bytes > race.history[1].size_bytes
-
-
 def test_the_clock_stops_before_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No trial is begun that would end after it, judged by the longest so far."""
     now = [0.0]
@@ -229,22 +212,3 @@ def test_everyone_is_told_of_every_trial(tmp_path: Path) -> None:
     race.run(trials=3, finished=told.append)
     assert told == list(race.history.values())
     assert all(math.isfinite(record.seconds) for record in told)
-
-
-def test_one_search_at_a_time_holds_a_folder(tmp_path: Path) -> None:
-    with (
-        locked(tmp_path / "study"),
-        pytest.raises(StudyError, match="another search runs in"),
-        locked(tmp_path / "study"),
-    ):
-        pass
-    with locked(tmp_path / "study"):
-        pass
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot write"), locked(tmp_path / "file"):
-        pass
-
-
-def test_a_database_that_cannot_be_written_says_so(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="to resume"):
-        TrialLog(tmp_path / "missing" / "study.db", with_latency=False)
