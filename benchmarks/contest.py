@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.known_front import best_points
 from paredown.evaluators.quality import Quality
-from paredown.search.samplers import Proposal, Question
+from paredown.search.samplers import Problem, Proposal
 from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.sensitivity.sensitivity import estimated
 from paredown.search.solver.solver import Solver
@@ -139,10 +139,10 @@ class Contest:
         self._fresh: dict[tuple[Plan, str], Quality] = {}
         self._seconds = 0.0
 
-    def question(self, task: Task) -> Question:
-        """The sampler's question for a task."""
+    def problem(self, task: Task) -> Problem:
+        """The sampler's problem for a task."""
         study = self.bench.question.model_copy(update={"budget": task.budget, "seed": task.seed, "focus": task.focus})
-        return Question.of(study, self.solver, self.losses, len(self.bench.sequences["search"]))
+        return Problem.of(study, self.solver, self.losses, len(self.bench.sequences["search"]))
 
     def run(self, task: Task) -> Run:
         """The run of an engine on a task; read from the folder if it is there."""
@@ -157,7 +157,7 @@ class Contest:
     def solved(self, budget: str) -> Record:
         """The solver's plan for a budget under the sensitivities, measured; no engine is charged for it."""
         proposal = seed_plans(
-            self.question(Task(engine="solver", evaluations=0, focus="budget", budget=budget, seed=0))
+            self.problem(Task(engine="solver", evaluations=0, focus="budget", budget=budget, seed=0))
         )[0]
         quality = self.measure(proposal.plan, None)
         return Record.of(
@@ -192,22 +192,22 @@ class Contest:
         return self._measured[plan, sequences]
 
     def _run(self, task: Task) -> Run:
-        question = self.question(task)
+        problem = self.problem(task)
         sampler, seeded = task.engine.removesuffix(WARM), task.engine in SEEDED
         seeds: list[tuple[str, Proposal]] = []
         if task.engine.endswith(WARM):
-            uniform = uniform_plans(self.bench.space, question.budget_bytes)
+            uniform = uniform_plans(self.bench.space, problem.budget_bytes)
             self.bench.fill_bank([each.plan for each in uniform])
             seeds = [("uniform", Proposal(plan=each.plan, label=each.label)) for each in uniform]
         elif seeded:
-            seeds = [("solver", proposal) for proposal in seed_plans(question)][: None if task.focus == "front" else 1]
+            seeds = [("solver", proposal) for proposal in seed_plans(problem)][: None if task.focus == "front" else 1]
         begun = self.sensitivity_cost if seeded else 0.0
         records: list[Record] = []
         spent: list[float] = []
         self._seconds = 0.0
         with tempfile.TemporaryDirectory() as folder:
             log = TrialLog(Path(folder) / "study.db", with_latency=False)
-            race = Race(log, question, sampler, seeds, self.measure, lambda plan: None)
+            race = Race(log, problem, sampler, seeds, self.measure, lambda plan: None)
 
             def finished(record: Record) -> None:
                 records.append(record)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from paredown.evaluators.quality import Quality
-from paredown.search.samplers import Proposal, Question
+from paredown.search.samplers import Problem, Proposal
 from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.sensitivity.sensitivity import estimated
 from paredown.search.solver.solver import Solver
@@ -74,16 +74,16 @@ class Clock:
         return wrapped
 
 
-def prepared(study: StudyFile, folder: Path) -> tuple[Workbench, Question]:
-    """Workbench and question of a study at process start: bank and sensitivities exist, nothing is decoded yet."""
+def prepared(study: StudyFile, folder: Path) -> tuple[Workbench, Problem]:
+    """Workbench and problem of a study at process start: bank and sensitivities exist, nothing is decoded yet."""
     first = Workbench(study, folder / "bank")
     first.fill_bank()
     losses = estimated(study.sensitivity, Evidence(first.space, first.planned, first.bank, first.sequences["search"]))
-    question = Question.of(study, Solver(first.space), losses, len(first.sequences["search"]))
-    return Workbench(study, folder / "bank"), question
+    problem = Problem.of(study, Solver(first.space), losses, len(first.sequences["search"]))
+    return Workbench(study, folder / "bank"), problem
 
 
-def measure_overhead(bench: Workbench, question: Question, folder: Path, trials: int) -> Overhead:
+def measure_overhead(bench: Workbench, problem: Problem, folder: Path, trials: int) -> Overhead:
     """Runs real trials on a real database.
 
     The first trial is the solver's plan and is not counted. Trials that change few sites follow, then one that changes
@@ -91,17 +91,17 @@ def measure_overhead(bench: Workbench, question: Question, folder: Path, trials:
 
     Args:
         bench: Workbench of a prepared study; its latency is timed too unless that is off.
-        question: The question that samplers answer.
+        problem: The problem that samplers answer.
         folder: Folder for the database.
         trials: Number of trials that change few sites.
     """
     generator = np.random.default_rng(0)
-    plans = [question.solver.solve(question.losses, question.budget_bytes)]
+    plans = [problem.solver.solve(problem.losses, problem.budget_bytes)]
     for _ in range(trials):
         plans.append(moved(bench.space, plans[-1], int(generator.integers(1, FEW + 1)), generator))
     plans.append(moved(bench.space, plans[-1], len(bench.space.inventory.sites), generator))
     clock = Clock()
-    race = _run(bench, question, folder, plans, clock)
+    race = _run(bench, problem, folder, plans, clock)
     seconds = {name: values[1:] for name, values in clock.spent.items()}  # the first trial warms all caches
     return Overhead(seconds=seconds, proposals=_proposal_seconds(race))
 
@@ -121,7 +121,7 @@ def moved(space: Space, plan: Plan, sites: int, generator: np.random.Generator) 
     return Plan.of(space.inventory, choices)
 
 
-def _run(bench: Workbench, question: Question, folder: Path, plans: Sequence[Plan], clock: Clock) -> Race:
+def _run(bench: Workbench, problem: Problem, folder: Path, plans: Sequence[Plan], clock: Clock) -> Race:
     """Measures the plans as a search does; the clock gets one entry per trial for each part and for the whole trial."""
     table = bench.latency_table(folder / "latency.json", plans) if bench.question.latency == "measure" else None
     log = TrialLog(folder / "study.db", with_latency=table is not None)
@@ -138,7 +138,7 @@ def _run(bench: Workbench, question: Question, folder: Path, plans: Sequence[Pla
         return table.predict(bench.space.inventory, plan) if table else None
 
     seeds = [("benchmark", Proposal(plan=plan, label="benchmark")) for plan in plans]
-    race = Race(log, question, "frontier", seeds, measure, clock.timed("latency", latency))
+    race = Race(log, problem, "frontier", seeds, measure, clock.timed("latency", latency))
     ends = [time.perf_counter()]
 
     def finished(record: Record) -> None:

@@ -21,7 +21,7 @@ import optuna
 from benchmarks.runs.solver import inventory, losses
 
 from paredown.search.neighbours.byte_moves import Moves
-from paredown.search.samplers import Question
+from paredown.search.samplers import Problem
 from paredown.search.samplers.frontier import FrontierSampler
 from paredown.search.solver.solver import Losses, Solver
 from paredown.search.trial import Record
@@ -77,7 +77,7 @@ def measured(space: Space, count: int, focus: str) -> str:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     study = optuna.create_study(directions=["minimize", "minimize"])
     sampler = FrontierSampler(
-        Question(space=space, solver=solver, losses=found, budget_bytes=budget, seed=0, focus=focus)
+        Problem(space=space, solver=solver, losses=found, budget_bytes=budget, seed=0, focus=focus)
     )
     seconds = []
     for _ in range(1 + PROPOSALS):

@@ -17,7 +17,7 @@ from paredown.space.system.registry import Registry, import_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Problem:
     """The problem that a sampler works on.
 
     Attributes:
@@ -39,8 +39,8 @@ class Question:
     focus: str = "budget"
 
     @classmethod
-    def of(cls, study: StudyFile, solver: Solver, losses: Losses, sequences: int) -> Question:
-        """The question of a study file."""
+    def of(cls, study: StudyFile, solver: Solver, losses: Losses, sequences: int) -> Problem:
+        """The problem of a study file."""
         space = solver.space
         budget = space.inventory.budget_bytes(study.budget)
         return cls(
@@ -99,6 +99,6 @@ class Warm(Sampler, Protocol):
         ...
 
 
-samplers: Registry[Callable[[Question], Sampler]] = Registry("sampler")
+samplers: Registry[Callable[[Problem], Sampler]] = Registry("sampler")
 
 import_folder(__name__, list(__path__))

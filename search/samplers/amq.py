@@ -9,7 +9,7 @@ import optuna
 from numpy.typing import NDArray
 
 from paredown.search.pareto import pareto_front
-from paredown.search.samplers import Proposal, Question, samplers
+from paredown.search.samplers import Problem, Proposal, samplers
 from paredown.search.samplers.by_level.levels import Integers, Levels
 from paredown.search.samplers.by_level.loss_history import Measured
 from paredown.search.samplers.by_level.nsga2 import evolved
@@ -74,11 +74,11 @@ class AmqSampler:
         search/problem.py, scripts/amq_search.sh.
     """
 
-    def __init__(self, question: Question) -> None:
-        self.question = question
-        self.levels = Levels(question.space, question.losses)
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.levels = Levels(problem.space, problem.losses)
         self.lowest = self._pruned()
-        self.most = min(2 * question.budget_bytes, max(question.space.inventory.original_bytes, question.budget_bytes))
+        self.most = min(2 * problem.budget_bytes, max(problem.space.inventory.original_bytes, problem.budget_bytes))
         self._measured = Measured()
         self._batch: tuple[list[Record], list[Plan]] | None = None
 
@@ -95,7 +95,7 @@ class AmqSampler:
             mine = {record.number for record in own[: INITIAL + done * BATCH]}
             archive = [r for r in history if r.whole and (r.origin != "amq" or r.number in mine)]
             if self._batch is None or self._batch[0] != archive:
-                self._batch = archive, self._next(archive, np.random.default_rng([self.question.seed, 1, done]))
+                self._batch = archive, self._next(archive, np.random.default_rng([self.problem.seed, 1, done]))
             for plan in self._batch[1]:
                 if plan not in self._measured:
                     return Proposal(plan=plan, label=f"batch {done + 1}")
@@ -109,7 +109,7 @@ class AmqSampler:
             plan = self.levels.plan(vector)
             if plan not in self._measured and self.levels.bytes_of(vector) <= self.most:
                 return Proposal(plan=plan, label=f"uniform at level {level}")
-        generator = np.random.default_rng([self.question.seed, 0, number])
+        generator = np.random.default_rng([self.problem.seed, 0, number])
         for _ in range(TRIES):
             vector = self._random(generator)
             plan = self.levels.plan(vector)
@@ -160,14 +160,14 @@ class AmqSampler:
     def _faults(self, vectors: Integers) -> Floats:
         """Constraint violation of each vector, ``(n,)``: bytes and drops above their limits; 0 if feasible."""
         excess = np.maximum(0, self.levels.bytes_of(vectors) / self.most - 1)
-        return np.asarray(excess + np.maximum(0, self.levels.drops(vectors) - self.question.space.max_drops))
+        return np.asarray(excess + np.maximum(0, self.levels.drops(vectors) - self.problem.space.max_drops))
 
     def _pruned(self) -> Integers:
         """Lowest allowed level of each site, ``(sites,)``: 1 at sensitive sites, otherwise 0.
 
         If the budget cannot be met, sites get their level 0 back, the least sensitive first.
         """
-        levels, losses = self.levels, self.question.losses
+        levels, losses = self.levels, self.problem.losses
         sensitivity = np.array(
             [losses[s.name, c[0]] if s.is_leaf else 0.0 for s, c in zip(levels.sites, levels.choices, strict=True)]
         )
@@ -175,7 +175,7 @@ class AmqSampler:
         limit = THRESHOLD * np.median(sensitivity[several]) if several.sum() >= MANY else np.inf
         lowest = np.where(several & (sensitivity > limit), 1, 0)
         for place in np.argsort(sensitivity, kind="stable"):
-            if levels.bytes_of(np.where(levels.is_leaf, lowest, levels.top)) <= self.question.budget_bytes:
+            if levels.bytes_of(np.where(levels.is_leaf, lowest, levels.top)) <= self.problem.budget_bytes:
                 break
             lowest[place] = 0
         return lowest

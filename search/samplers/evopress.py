@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import optuna
 
-from paredown.search.samplers import Proposal, Question, samplers
+from paredown.search.samplers import Problem, Proposal, samplers
 from paredown.search.samplers.by_level.levels import Integers, Levels
 from paredown.search.samplers.by_level.loss_history import Measured
 from paredown.search.samplers.by_level.mutation import Mutation
@@ -70,7 +70,7 @@ class EvoPressSampler:
 
     Args:
         start: The first parent: ``uniform`` or ``solver``.
-        question: The problem.
+        problem: The problem.
 
     Source:
         Sieberling, Kuznedelev, Kurtic, Alistarh, 2025, "EvoPress: Accurate Dynamic Model Compression via Evolutionary
@@ -78,11 +78,11 @@ class EvoPressSampler:
         (``--group_rule none``), evo_drop_quant_search.py, scripts/run_quant_search.sh.
     """
 
-    def __init__(self, start: str, question: Question) -> None:
-        self.question, self.start = question, start
-        self.levels = Levels(question.space, question.losses)
-        self.mutation = Mutation(self.levels, question.budget_bytes)
-        rungs = [math.ceil(question.sequences * share) for share in SHARES]
+    def __init__(self, start: str, problem: Problem) -> None:
+        self.problem, self.start = problem, start
+        self.levels = Levels(problem.space, problem.losses)
+        self.mutation = Mutation(self.levels, problem.budget_bytes)
+        rungs = [math.ceil(problem.sequences * share) for share in SHARES]
         self.steps = dict(zip(rungs, SURVIVORS, strict=True))  # for equal rungs the last one holds
         self._restart()
 
@@ -113,10 +113,10 @@ class EvoPressSampler:
                 )
             generation = self._next(generation.number + 1, chosen)
         self._generation = generation
-        return Proposal(plan=generation.parent or self.question.solver.smallest(), label="nothing new to try")
+        return Proposal(plan=generation.parent or self.problem.solver.smallest(), label="nothing new to try")
 
     def _is_whole(self, rung: int) -> bool:
-        return rung >= self.question.sequences
+        return rung >= self.problem.sequences
 
     def _selected(self, generation: Generation) -> tuple[Plan, int]:
         """A plan that still has to be measured and its rung [sequences]; once all are, the next parent and 0."""
@@ -141,21 +141,21 @@ class EvoPressSampler:
         A ``solver`` start has the solver's plan as parent. A ``uniform`` start has the best measured uniform plan as
         parent, and offspring that are uniform except for sites lowered to fit the budget.
         """
-        question = self.question
+        problem = self.problem
         if self.start == "solver":
-            return self._next(0, question.solver.solve(question.losses, question.budget_bytes))
-        uniform = [r for r in history if r.origin == "uniform" and r.whole and r.size_bytes <= question.budget_bytes]
-        fitting = [record for record in uniform if question.space.allows(record.plan)]
+            return self._next(0, problem.solver.solve(problem.losses, problem.budget_bytes))
+        uniform = [r for r in history if r.origin == "uniform" and r.whole and r.size_bytes <= problem.budget_bytes]
+        fitting = [record for record in uniform if problem.space.allows(record.plan)]
         parent = min(fitting, key=lambda record: (record.loss, record.number), default=None)
-        generator = np.random.default_rng([question.seed, 0])
+        generator = np.random.default_rng([problem.seed, 0])
         plans = self._distinct(lambda: self.mutation.rounded(generator))
         return Generation(
-            number=0, parent=parent.plan if parent else None, offspring=plans or (question.solver.smallest(),)
+            number=0, parent=parent.plan if parent else None, offspring=plans or (problem.solver.smallest(),)
         )
 
     def _next(self, number: int, parent: Plan) -> Generation:
         self._tried.add(parent)
-        generator = np.random.default_rng([self.question.seed, number])
+        generator = np.random.default_rng([self.problem.seed, number])
         levels = self.levels.vector(parent)
         return Generation(
             number=number, parent=parent, offspring=self._distinct(lambda: self.mutation.mutated(levels, generator))

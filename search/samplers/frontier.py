@@ -13,7 +13,7 @@ import optuna
 from paredown.search.neighbours.byte_moves import Move, Moves
 from paredown.search.neighbours.structures import Structures
 from paredown.search.pareto import improvements, lower_left
-from paredown.search.samplers import Proposal, Question, samplers
+from paredown.search.samplers import Problem, Proposal, samplers
 from paredown.search.solver.solver import Losses
 from paredown.search.surrogate.acquisition import expected_gain, expected_improvement
 from paredown.search.surrogate.features import Basis
@@ -72,29 +72,29 @@ class FrontierSampler:
     rung while there are new ones; if all candidates at the budget were measured, the front is next.
     """
 
-    def __init__(self, question: Question) -> None:
-        self.question = question
-        self.basis = Basis(question.space.inventory, question.losses)
-        self.structures = Structures(question.solver)
-        self.smallest = question.solver.size_bytes(question.solver.smallest())
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.basis = Basis(problem.space.inventory, problem.losses)
+        self.structures = Structures(problem.solver)
+        self.smallest = problem.solver.size_bytes(problem.solver.smallest())
         self._allowed: dict[Plan, bool] = {}
 
     def propose(
         self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
     ) -> Proposal:
         """A new plan, or a plan of a lower rung that is promoted to the whole search set."""
-        round_ = _Round(self, history, failed, np.random.default_rng([self.question.seed, trial.number]))
-        return round_.along_the_front() if self.question.focus == "front" else round_.at_the_budget()
+        round_ = _Round(self, history, failed, np.random.default_rng([self.problem.seed, trial.number]))
+        return round_.along_the_front() if self.problem.focus == "front" else round_.at_the_budget()
 
     def allows(self, plan: Plan) -> bool:
         """Whether a measured plan lies in the space and keeps to all limits except the budget; cached."""
         if plan not in self._allowed:
-            self._allowed[plan] = self.question.space.allows(plan) and self.keeps_to_limits(plan)
+            self._allowed[plan] = self.problem.space.allows(plan) and self.keeps_to_limits(plan)
         return self._allowed[plan]
 
     def keeps_to_limits(self, plan: Plan) -> bool:
         """Whether a plan keeps to all limits except the budget."""
-        return all(limit.allows(plan, self.question.space.inventory) for limit in self.question.solver.limits)
+        return all(limit.allows(plan, self.problem.space.inventory) for limit in self.problem.solver.limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,7 @@ class _Round:
         """The proposal of greatest expected improvement within the budget."""
         if promoted := self._promoted():
             return promoted
-        budget, fitting = self.question.budget_bytes, sorted(self._fitting, key=lambda r: (r.loss, r.number))
+        budget, fitting = self.problem.budget_bytes, sorted(self._fitting, key=lambda r: (r.loss, r.number))
         solved = [self._solved(budget, mean=True), *(self._solved(budget, mean=False) for _ in range(self._few(DRAWS)))]
         solved += self._restructured(fitting[:PARENTS], [budget] * self._structures)
         parents = {candidate.plan: candidate.size_bytes for candidate in solved[:1]}
@@ -133,7 +133,7 @@ class _Round:
         best = np.log(fitting[0].loss) if fitting else float(prediction.mean.max())
         gains = expected_improvement(prediction, best)
         chosen = int(gains.argmax())
-        rung = round(RUNG * self.question.sequences) if self.question.sequences >= FEWEST and fitting else None
+        rung = round(RUNG * self.problem.sequences) if self.problem.sequences >= FEWEST and fitting else None
         gain = float(gains[chosen]) if fitting else None
         return self._proposal(candidates[chosen], float(prediction.mean[chosen]), rung, gain)
 
@@ -159,9 +159,9 @@ class _Round:
         return self._proposal(candidates[chosen], float(prediction.mean[chosen]), None, self._nothing)
 
     @property
-    def question(self) -> Question:
-        """The sampler's question."""
-        return self.sampler.question
+    def problem(self) -> Problem:
+        """The sampler's problem."""
+        return self.sampler.problem
 
     @cached_property
     def whole(self) -> list[Record]:
@@ -181,7 +181,7 @@ class _Round:
     @cached_property
     def moves(self) -> Moves:
         """Moves within the space, whose losses are predicted by the posterior mean."""
-        return Moves(self.question.solver, self.expected)
+        return Moves(self.problem.solver, self.expected)
 
     @cached_property
     def _front(self) -> list[Record]:
@@ -192,7 +192,7 @@ class _Round:
     @cached_property
     def _fitting(self) -> list[Record]:
         """Trials on the whole search set within the budget and all limits."""
-        small = [record for record in self.whole if record.size_bytes <= self.question.budget_bytes and record.loss > 0]
+        small = [record for record in self.whole if record.size_bytes <= self.problem.budget_bytes and record.loss > 0]
         return [record for record in small if self.sampler.keeps_to_limits(record.plan)]
 
     @cached_property
@@ -208,9 +208,9 @@ class _Round:
 
     def _solved(self, budget: int, *, mean: bool) -> _Candidate:
         losses = self.expected(budget) if mean else self.surrogate.draw(self.generator, budget)
-        plan = self.question.solver.solve(losses, budget)
+        plan = self.problem.solver.solve(losses, budget)
         label = "solved under the posterior mean" if mean else "solved under a posterior sample"
-        return _Candidate(plan=plan, label=label, size_bytes=self.question.solver.size_bytes(plan))
+        return _Candidate(plan=plan, label=label, size_bytes=self.problem.solver.size_bytes(plan))
 
     def _within_steps(self) -> list[_Candidate]:
         """New plans that the solver finds within the steps of the front of largest area in bytes and log loss."""
@@ -247,7 +247,7 @@ class _Round:
                 parent = near[int(self.generator.integers(len(near)))]
                 structure = structures.near(self.generator, structures.of(parent.plan))
                 if plan := structures.solved(structure, self.expected(budget), budget):
-                    size = self.question.solver.size_bytes(plan)
+                    size = self.problem.solver.size_bytes(plan)
                     found.append(_Candidate(plan=plan, label="neighbouring structure", size_bytes=size))
         return found
 
@@ -279,8 +279,8 @@ class _Round:
 
     def _again(self) -> Proposal:
         """The solver's plan at the budget, proposed again if no new plan is found."""
-        budget = self.question.budget_bytes
-        plan = self.question.solver.solve(self.expected(budget), budget)
+        budget = self.problem.budget_bytes
+        plan = self.problem.solver.solve(self.expected(budget), budget)
         predicted = self.surrogate.predicted_loss(plan)
         return Proposal(plan=plan, label="solved again", predicted_loss=predicted, expected_gain=self._nothing)
 
@@ -290,7 +290,7 @@ class _Round:
 
         A hypervolume gain has another unit, so it is never given here.
         """
-        return None if self.question.focus == "front" else 0.0
+        return None if self.problem.focus == "front" else 0.0
 
     def _proposal(self, candidate: _Candidate, log_loss: float, sequences: int | None, gain: float | None) -> Proposal:
         plan, label, loss = candidate.plan, candidate.label, float(np.exp(log_loss))

@@ -10,7 +10,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
-from paredown.search.samplers import Proposal, Question, samplers
+from paredown.search.samplers import Problem, Proposal, samplers
 from paredown.search.trial import Record
 from paredown.space.choice import KEEP, Choice
 from paredown.space.layouts import leaves_out, site_layout
@@ -40,13 +40,13 @@ class OptunaSampler:
     Args:
         make: Returns an Optuna sampler for a seed.
         group: Returns the sites that share each parameter.
-        question: The problem.
+        problem: The problem.
     """
 
-    def __init__(self, make: Maker, group: Callable[[Space], Groups], question: Question) -> None:
+    def __init__(self, make: Maker, group: Callable[[Space], Groups], problem: Problem) -> None:
         self._make = make
-        self.question = question
-        space = question.space
+        self.problem = problem
+        space = problem.space
         self._groups = group(space)
         self._options = {
             name: {str(c): c for site in sites for c in _options(site, space)} for name, sites in self._groups.items()
@@ -57,7 +57,7 @@ class OptunaSampler:
 
     def seeded(self, trial: optuna.Trial, plan: Plan) -> None:
         """Enters a plan's parameters into a trial; a choice that is not an option becomes the one nearest in bytes."""
-        decided = {site.name: choice for site, choice in plan.decided(self.question.space.inventory)}
+        decided = {site.name: choice for site, choice in plan.decided(self.problem.space.inventory)}
         values = {}
         for name, sites in self._groups.items():
             options = list(self._options[name].values())
@@ -69,7 +69,7 @@ class OptunaSampler:
         self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
     ) -> Proposal:
         """The plan that Optuna suggests; drops above the limit are undone, the last one first."""
-        space, inventory = self.question.space, self.question.space.inventory
+        space, inventory = self.problem.space, self.problem.space.inventory
         chosen = dict(self._fixed)
         for name, choice in self._suggested(trial).items():
             for site in self._groups[name]:
@@ -120,7 +120,7 @@ class OptunaSampler:
                 sampler.get_parent_population(study, generation)
 
     def _seed(self, number: int) -> int:
-        return self.question.seed * 1_000_003 + number
+        return self.problem.seed * 1_000_003 + number
 
 
 def by_site(space: Space) -> Groups:

@@ -25,7 +25,7 @@ from paredown.search.finalists.scored import scored_records
 from paredown.search.outcome.outcome import Outcome, Provisional, stored_outcome
 from paredown.search.outcome.plan_files import publish, unmeasured_file
 from paredown.search.outcome.progress import Progress
-from paredown.search.samplers import Proposal, Question
+from paredown.search.samplers import Problem, Proposal
 from paredown.search.sensitivity.lazy_choices import data_free, is_lazy, narrowed
 from paredown.search.sensitivity.sensitivity import Sensitivity, stored_losses
 from paredown.search.solver.limits import decode_limit
@@ -167,8 +167,8 @@ class Session:
 
     def _solve(self) -> None:
         """Solves for the seed plans and offers the one for the budget."""
-        self.asked = Question.of(self.question, self.solver, self.losses, len(self.bench.sequences["search"]))
-        self.solved = seed_plans(self.asked, [plan.size_bytes for plan in self.uniform])
+        self.problem = Problem.of(self.question, self.solver, self.losses, len(self.bench.sequences["search"]))
+        self.solved = seed_plans(self.problem, [plan.size_bytes for plan in self.uniform])
         if found := self._offer("solver", self.solved[0]):
             what = f"{found.size_bytes:,} bytes, predicted loss {found.predicted_loss:.3g}, not measured yet"
             self.progress.say(f"the solver's plan can be applied now: {self.folder / 'best' / 'plan.yaml'}, {what}")
@@ -331,7 +331,7 @@ class Session:
     def _race(self) -> Race:
         seeds = first_plans(self.solved, self.uniform, self.budget_bytes)
         log = TrialLog(self.folder / "study.db", with_latency=self.latency is not None)
-        return Race(log, self.asked, self.question.sampler, seeds, self.schedule.measure_rung, self._predicted_times)
+        return Race(log, self.problem, self.question.sampler, seeds, self.schedule.measure_rung, self._predicted_times)
 
     def _predicted_times(self, plan: Plan) -> tuple[float | None, float] | None:
         inventory = self.bench.space.inventory

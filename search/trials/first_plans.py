@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from paredown.search.samplers import Proposal, Question
+from paredown.search.samplers import Problem, Proposal
 from paredown.search.solver.refusal import refusal
 from paredown.search.trials.uniform import UniformPlan
 
@@ -17,32 +17,32 @@ SPACING = 1.06
 """Least ratio of consecutive budgets along the front."""
 
 
-def seed_plans(question: Question, sizes: Sequence[int] = ()) -> list[Proposal]:
+def seed_plans(problem: Problem, sizes: Sequence[int] = ()) -> list[Proposal]:
     """The solver's plans under the sensitivities: at the budget, then along the whole front.
 
     Args:
-        question: Space, losses and budget.
+        problem: Space, losses and budget.
         sizes: Bytes of the plans to compare with; the solver solves at these sizes too.
 
     Raises:
         BudgetError: If no plan meets the budget.
     """
-    inventory = question.space.inventory
-    smallest = question.solver.smallest().size_bytes(inventory)
-    if question.budget_bytes < smallest:
-        raise refusal(question.budget_bytes, smallest, inventory.original_bytes)
-    top = min(2 * question.budget_bytes, inventory.original_bytes)
+    inventory = problem.space.inventory
+    smallest = problem.solver.smallest().size_bytes(inventory)
+    if problem.budget_bytes < smallest:
+        raise refusal(problem.budget_bytes, smallest, inventory.original_bytes)
+    top = min(2 * problem.budget_bytes, inventory.original_bytes)
     wanted = sorted([*sizes, *np.geomspace(smallest, max(top, smallest), POINTS).astype(int).tolist()])
-    budgets = [question.budget_bytes]
+    budgets = [problem.budget_bytes]
     for budget in wanted:
         if budget >= smallest and (len(budgets) == 1 or budget > SPACING * budgets[-1]):
             budgets.append(budget)
-    plans = question.solver.front(question.losses, budgets)
+    plans = problem.solver.front(problem.losses, budgets)
     return [
         Proposal(
             plan=plan,
             label="solver at the budget" if i == 0 else "solver along the front",
-            predicted_loss=sum(question.losses[site.name, choice] for site, choice in plan.decided(inventory)),
+            predicted_loss=sum(problem.losses[site.name, choice] for site, choice in plan.decided(inventory)),
         )
         for i, plan in enumerate(plans)
     ]

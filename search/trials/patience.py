@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paredown.search.samplers import Question
+from paredown.search.samplers import Problem
 from paredown.search.trial import Record
 
 PROPOSALS = 16
@@ -26,12 +26,12 @@ class Patience:
 
     Attributes:
         asked: ``auto``, or the number of trials without a better plan, in whole ones.
-        question: The question that the trials answer.
+        problem: The problem that the trials answer.
         first: Number of the first trial that the sampler proposes; the trials before it are always measured.
     """
 
     asked: str | int
-    question: Question
+    problem: Problem
     first: int
 
     def ended(self, history: Sequence[Record], failed: Collection[int] = ()) -> str:
@@ -69,7 +69,7 @@ class Patience:
         errors = []
         for record in latest:
             rival = next((other for other in fitting if other.plan != record.plan), None)
-            errors += [paired_error(record.sequences, rival.sequences, self.question.sequences)] if rival else []
+            errors += [paired_error(record.sequences, rival.sequences, self.problem.sequences)] if rival else []
         gain, error = sum(record.expected_gain or 0.0 for record in latest), float(np.mean(errors)) if errors else 0.0
         if len(errors) < PROPOSALS or gain >= error:
             return ""
@@ -85,29 +85,29 @@ class Patience:
             if self._fits(record) and self._is_better(record, marks):
                 marks.append(record)
         last = max([self.first - 1, *(mark.number for mark in marks[-1:])])
-        spent = sum(record.share_of(self.question.sequences) for record in history if record.number > last)
+        spent = sum(record.share_of(self.problem.sequences) for record in history if record.number > last)
         return spent + sum(number > last for number in failed)
 
     def _is_better(self, record: Record, marks: Sequence[Record]) -> bool:
         """Whether a trial is significantly better than all ``marks``, or with ``focus: front`` than those no larger."""
-        front = self.question.focus == "front"
+        front = self.problem.focus == "front"
         rivals = [mark for mark in marks if not front or mark.size_bytes <= record.size_bytes]
         best = min(rivals, key=lambda mark: mark.loss, default=None)
         if best is None:
             return True
-        error = paired_error(record.sequences, best.sequences, self.question.sequences)
+        error = paired_error(record.sequences, best.sequences, self.problem.sequences)
         return record.loss < best.loss and float(np.log(best.loss / record.loss)) > error
 
     def _fits(self, record: Record) -> bool:
         """Whether a trial can be the answer: measured on the whole search set and within all limits."""
-        question = self.question
+        problem = self.problem
         if (
             not record.whole
             or record.loss <= 0
-            or (question.focus == "budget" and record.size_bytes > question.budget_bytes)
+            or (problem.focus == "budget" and record.size_bytes > problem.budget_bytes)
         ):
             return False
-        return all(limit.allows(record.plan, question.space.inventory) for limit in question.solver.limits)
+        return all(limit.allows(record.plan, problem.space.inventory) for limit in problem.solver.limits)
 
 
 def paired_error(ours: Sequence[float], theirs: Sequence[float], sequences: int) -> float:

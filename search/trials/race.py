@@ -12,7 +12,7 @@ import optuna
 
 from paredown.evaluators.door import memory_faults
 from paredown.evaluators.quality import Quality
-from paredown.search.samplers import Proposal, Question, Sampler, Warm, samplers
+from paredown.search.samplers import Problem, Proposal, Sampler, Warm, samplers
 from paredown.search.trial import Record
 from paredown.search.trials.clock import Clock
 from paredown.search.trials.patience import Patience
@@ -36,7 +36,7 @@ class Race:
 
     Args:
         log: Trial database.
-        question: The question that samplers answer.
+        problem: The problem that samplers answer.
         sampler: Name of the sampler.
         seeds: Plans to measure first, each with its origin.
         measure: Measures a plan on the search set.
@@ -49,15 +49,15 @@ class Race:
     def __init__(
         self,
         log: TrialLog,
-        question: Question,
+        problem: Problem,
         sampler: str,
         seeds: Sequence[tuple[str, Proposal]],
         measure: Measure,
         latency: Latency,
     ) -> None:
-        self.log, self.question, self.seeds = log, question, seeds
+        self.log, self.problem, self.seeds = log, problem, seeds
         self.origin = sampler
-        self.sampler: Sampler = samplers[sampler](question)
+        self.sampler: Sampler = samplers[sampler](problem)
         self.measure, self.latency = measure, latency
         self.history = {record.number: record for record in log.records()}
         self.failed = log.failed()
@@ -112,10 +112,10 @@ class Race:
                     ) from None
             else:
                 failures = 0
-                self.log.tell(trial, record, self.question.budget_bytes)
+                self.log.tell(trial, record, self.problem.budget_bytes)
                 self.history[record.number] = record
                 self._seconds += record.seconds
-                self._shares += record.share_of(self.question.sequences)
+                self._shares += record.share_of(self.problem.sequences)
                 finished(record)
             longest = max(longest, time.monotonic() - started)
 
@@ -127,7 +127,7 @@ class Race:
     @property
     def spent(self) -> float:
         """Cost of all trials so far, in trials on the whole search set; a failed trial counts as a whole one."""
-        return len(self.failed) + sum(record.share_of(self.question.sequences) for record in self.history.values())
+        return len(self.failed) + sum(record.share_of(self.problem.sequences) for record in self.history.values())
 
     @property
     def trial_seconds(self) -> float:
@@ -142,7 +142,7 @@ class Race:
         return min(left)
 
     def _patience(self, asked: str | int) -> Patience:
-        return Patience(asked=asked, question=self.question, first=len(self.seeds))
+        return Patience(asked=asked, problem=self.problem, first=len(self.seeds))
 
     def _is_out_of(self, patience: str | int) -> bool:
         if patience != "off":
@@ -164,7 +164,7 @@ class Race:
 
     def _evaluate(self, number: int, origin: str, proposal: Proposal, started: float) -> Record:
         plan = proposal.plan
-        rung = proposal.sequences if (proposal.sequences or self.question.sequences) < self.question.sequences else None
+        rung = proposal.sequences if (proposal.sequences or self.problem.sequences) < self.problem.sequences else None
         same = next(
             (record for record in self.history.values() if record.plan == plan and record.whole and rung is None), None
         )
@@ -176,4 +176,4 @@ class Race:
         known |= {"decode_ms": decode_ms, "prefill_ms": prefill_ms, "seconds": time.monotonic() - started}
         if isinstance(found, Record):
             return replace(found, **known)
-        return Record.of(plan, found, self.question.space.inventory, whole=rung is None, **known)
+        return Record.of(plan, found, self.problem.space.inventory, whole=rung is None, **known)

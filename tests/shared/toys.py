@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from paredown.evaluators.quality import Quality
-from paredown.search.samplers import Question
+from paredown.search.samplers import Problem
 from paredown.search.solver.solver import Solver
 from paredown.search.trial import Record
 from paredown.space.choice import KEEP, Choice
@@ -68,10 +68,10 @@ def losses_of(space: Space, seed: int = 0) -> dict[tuple[str, Choice], float]:
     return losses
 
 
-def question_of(space: Space, *, share: float = 0.4, seed: int = 0) -> Question:
-    """A question with made-up sensitivities and a budget of so great a share of the original."""
+def problem_of(space: Space, *, share: float = 0.4, seed: int = 0) -> Problem:
+    """A problem with made-up sensitivities and a budget of so great a share of the original."""
     budget = int(space.inventory.original_bytes * share)
-    return Question(space=space, solver=Solver(space), losses=losses_of(space, seed), budget_bytes=budget, seed=seed)
+    return Problem(space=space, solver=Solver(space), losses=losses_of(space, seed), budget_bytes=budget, seed=seed)
 
 
 def sum_of(space: Space, plan: Plan, losses: Losses) -> float:

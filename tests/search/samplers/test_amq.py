@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from paredown.search.pareto import hypervolume
-from paredown.search.samplers import Question, samplers
+from paredown.search.samplers import Problem, samplers
 from paredown.search.samplers.amq import BATCH, INITIAL, AmqSampler, spread
 from paredown.search.trial import Record
 from paredown.space.plan import Plan
@@ -20,8 +20,8 @@ from shared import toys
 
 BITS = [f"quantize bits={bits}" for bits in (2, 3, 4, 8)]
 SPACE = toys.toy_space(max_drops=0, choices={"linear": BITS, "ffn": ["keep"], "block": ["keep"]})
-QUESTION = toys.question_of(SPACE, share=0.35)
-JOINT = toys.question_of(toys.toy_space(blocks=3, choices={"linear": BITS}), share=0.3)
+PROBLEM = toys.problem_of(SPACE, share=0.35)
+JOINT = toys.problem_of(toys.toy_space(blocks=3, choices={"linear": BITS}), share=0.3)
 
 
 def trial(number: int) -> optuna.Trial:
@@ -29,19 +29,17 @@ def trial(number: int) -> optuna.Trial:
     return cast(optuna.Trial, optuna.trial.FixedTrial({}, number))
 
 
-def measured(question: Question, plan: Plan, number: int, origin: str = "amq", label: str = "") -> Record:
-    loss = toys.sum_of(question.space, plan, question.losses) ** 1.2 + 1e-3
-    return replace(toys.record_of(question.space, plan, loss, number), origin=origin, label=label)
+def measured(problem: Problem, plan: Plan, number: int, origin: str = "amq", label: str = "") -> Record:
+    loss = toys.sum_of(problem.space, plan, problem.losses) ** 1.2 + 1e-3
+    return replace(toys.record_of(problem.space, plan, loss, number), origin=origin, label=label)
 
 
-def searched(
-    question: Question, length: int, propose: Callable[[int, list[Record]], Plan] | None = None
-) -> list[Record]:
-    sampler, history = samplers["amq"](question), list[Record]()
+def searched(problem: Problem, length: int, propose: Callable[[int, list[Record]], Plan] | None = None) -> list[Record]:
+    sampler, history = samplers["amq"](problem), list[Record]()
     while len(history) < length:
         asked = sampler.propose(trial(len(history)), history)
         plan = propose(len(history), history) if propose else asked.plan
-        history.append(measured(question, plan, len(history), label=asked.label))
+        history.append(measured(problem, plan, len(history), label=asked.label))
     return history
 
 
@@ -93,8 +91,8 @@ def test_a_plan_that_fails_is_replaced_within_its_batch(history: list[Record]) -
 def test_it_finds_more_of_the_front_than_random_plans_do() -> None:
     """Of all that there is, on a space that can be listed."""
     plans = toys.all_plans(SPACE)
-    everything = [measured(QUESTION, plan, number) for number, plan in enumerate(plans)]
-    corner = (2.0 * QUESTION.budget_bytes, 1.0)
+    everything = [measured(PROBLEM, plan, number) for number, plan in enumerate(plans)]
+    corner = (2.0 * PROBLEM.budget_bytes, 1.0)
 
     def share(records: Sequence[Record]) -> float:
         volume, whole = (
@@ -104,7 +102,7 @@ def test_it_finds_more_of_the_front_than_random_plans_do() -> None:
 
     generator = np.random.default_rng(0)
     drawn = [everything[place] for place in generator.choice(len(plans), 50, replace=False)]
-    found = share(searched(QUESTION, 50))
+    found = share(searched(PROBLEM, 50))
     assert found > 0.97
     assert found > share(drawn) + 0.05
 
@@ -112,16 +110,16 @@ def test_it_finds_more_of_the_front_than_random_plans_do() -> None:
 def test_the_seeds_of_a_study_are_known() -> None:
     """The surrogate goes through them, and none is proposed again."""
     plans = [
-        QUESTION.solver.solve(QUESTION.losses, budget)
-        for budget in np.linspace(QUESTION.budget_bytes, 2 * QUESTION.budget_bytes, 5).astype(int)
+        PROBLEM.solver.solve(PROBLEM.losses, budget)
+        for budget in np.linspace(PROBLEM.budget_bytes, 2 * PROBLEM.budget_bytes, 5).astype(int)
     ]
-    seeds = [measured(QUESTION, plan, number, "solver") for number, plan in enumerate(dict.fromkeys(plans))]
-    sampler, history = samplers["amq"](QUESTION), list(seeds)
+    seeds = [measured(PROBLEM, plan, number, "solver") for number, plan in enumerate(dict.fromkeys(plans))]
+    sampler, history = samplers["amq"](PROBLEM), list(seeds)
     for number in range(len(seeds), len(seeds) + INITIAL + BATCH):
         asked = sampler.propose(trial(number), history)
         assert asked.plan not in {record.plan for record in history}
-        history.append(measured(QUESTION, asked.plan, number))
-    cold = searched(QUESTION, INITIAL + BATCH)
+        history.append(measured(PROBLEM, asked.plan, number))
+    cold = searched(PROBLEM, INITIAL + BATCH)
     assert [r.plan for r in history[-BATCH:]] != [r.plan for r in cold[-BATCH:]]
 
 
@@ -137,14 +135,14 @@ def test_sensitive_sites_do_without_their_lowest_level() -> None:
             for name, options in space.options.items()
             for place, c in enumerate(options)
         }
-        question = replace(toys.question_of(space, share=0.5), losses=losses)
-        sampler = AmqSampler(question)
+        problem = replace(toys.problem_of(space, share=0.5), losses=losses)
+        sampler = AmqSampler(problem)
         lowest = {site.name: low for site, low in zip(sampler.levels.sites, sampler.lowest, strict=True) if low}
         assert lowest == ({leaves[3]: 1} if blocks == 6 else {})
         taken = {str(sampler.propose(trial(number), []).plan[leaves[3]]) for number in range(20)}
         assert ("quantize bits=2" in taken) == (blocks == 4)
-        smallest = question.solver.smallest().size_bytes(space.inventory)
-        assert not AmqSampler(replace(question, budget_bytes=smallest)).lowest.any()
+        smallest = problem.solver.smallest().size_bytes(space.inventory)
+        assert not AmqSampler(replace(problem, budget_bytes=smallest)).lowest.any()
 
 
 def test_the_subset_evens_the_front() -> None:

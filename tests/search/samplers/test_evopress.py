@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 import pytest
 
-from paredown.search.samplers import Question, samplers
+from paredown.search.samplers import Problem, samplers
 from paredown.search.samplers.evopress import OFFSPRING, SURVIVORS
 from paredown.search.trial import Record, best_within
 from paredown.space.plan import Plan
@@ -18,7 +18,7 @@ from shared import toys
 
 BITS = [f"quantize bits={bits}" for bits in (2, 3, 4, 6, 8)]
 SPACE = toys.toy_space(blocks=4, max_drops=1, choices={"linear": BITS})
-QUESTION = replace(toys.question_of(SPACE, share=0.3), sequences=16)
+PROBLEM = replace(toys.problem_of(SPACE, share=0.3), sequences=16)
 NAMES = ["evopress", "evopress-solver"]
 World = Callable[[Plan], Sequence[float]]
 
@@ -32,7 +32,7 @@ def world(plan: Plan) -> Sequence[float]:
     """Loss of each sequence: no two see a site alike."""
     return [
         sum(
-            QUESTION.losses[s.name, c] * (1 + 0.5 * np.sin(place * 7 + len(s.name) + ord(s.name[-1])))
+            PROBLEM.losses[s.name, c] * (1 + 0.5 * np.sin(place * 7 + len(s.name) + ord(s.name[-1])))
             for s, c in plan.decided(SPACE.inventory)
         )
         for place in range(16)
@@ -45,8 +45,8 @@ def measured(plan: Plan, number: int, name: str, count: int | None, label: str =
     return replace(record, origin=name, label=label, sequences=sums, whole=count is None)
 
 
-def evolved(name: str, length: int, records: Sequence[Record] = (), question: Question = QUESTION) -> list[Record]:
-    sampler, history = samplers[name](question), list(records)
+def evolved(name: str, length: int, records: Sequence[Record] = (), problem: Problem = PROBLEM) -> list[Record]:
+    sampler, history = samplers[name](problem), list(records)
     while len(history) < length:
         asked = sampler.propose(trial(len(history)), history)
         history.append(measured(asked.plan, len(history), name, asked.sequences, asked.label))
@@ -93,7 +93,7 @@ def test_each_generation_descends_from_the_best_so_far(history: list[Record]) ->
 
 
 def test_every_plan_is_allowed_and_within_the_budget(history: list[Record]) -> None:
-    assert all(SPACE.allows(record.plan) and record.size_bytes <= QUESTION.budget_bytes for record in history)
+    assert all(SPACE.allows(record.plan) and record.size_bytes <= PROBLEM.budget_bytes for record in history)
     assert len({(record.plan, len(record.sequences)) for record in history}) == len(history)
 
 
@@ -102,15 +102,15 @@ def test_a_sampler_made_anew_goes_on_alike(name: str) -> None:
     """At every step of the funnel; another seed does not."""
     whole = evolved(name, 60)
     for cut in (1, 7, 17, 21, 23, 40, 59):
-        asked = samplers[name](QUESTION).propose(trial(cut), whole[:cut])
+        asked = samplers[name](PROBLEM).propose(trial(cut), whole[:cut])
         assert (asked.plan, asked.label) == (whole[cut].plan, whole[cut].label)
-    other = evolved(name, 60, question=replace(QUESTION, seed=1))
+    other = evolved(name, 60, problem=replace(PROBLEM, seed=1))
     assert [r.plan for r in other] != [r.plan for r in whole]
 
 
 def test_an_other_history_is_read_from_its_beginning() -> None:
     """What a sampler was asked before does not matter."""
-    sampler = samplers["evopress"](QUESTION)
+    sampler = samplers["evopress"](PROBLEM)
     whole = evolved("evopress", 50)
     for cut in (49, 3, 30):
         assert sampler.propose(trial(cut), whole[:cut]).plan == whole[cut].plan
@@ -121,8 +121,8 @@ def test_evolution_gains(name: str) -> None:
     """On what it was started from, within few generations, and ends near the best plan that there is."""
     found = evolved(name, 250)
     first = next(record for record in found if record.whole)
-    best = best_within([record for record in found if record.whole], QUESTION.budget_bytes)
-    bound = toys.sum_of(SPACE, QUESTION.solver.solve(QUESTION.losses, QUESTION.budget_bytes), QUESTION.losses)
+    best = best_within([record for record in found if record.whole], PROBLEM.budget_bytes)
+    bound = toys.sum_of(SPACE, PROBLEM.solver.solve(PROBLEM.losses, PROBLEM.budget_bytes), PROBLEM.losses)
     assert best is not None and best.loss < first.loss
     assert best.loss < 1.3 * bound
 
@@ -133,7 +133,7 @@ def test_it_starts_from_the_best_uniform_plan_that_fits() -> None:
     What exceeds the budget or is no uniform plan is no start.
     """
     plans = [
-        QUESTION.solver.solve(QUESTION.losses, budget) for budget in (QUESTION.budget_bytes, 3 * QUESTION.budget_bytes)
+        PROBLEM.solver.solve(PROBLEM.losses, budget) for budget in (PROBLEM.budget_bytes, 3 * PROBLEM.budget_bytes)
     ]
     seeds = [measured(plan, number, "uniform", None) for number, plan in enumerate(plans)]
     history = evolved("evopress", 40, seeds)
@@ -141,7 +141,7 @@ def test_it_starts_from_the_best_uniform_plan_that_fits() -> None:
     assert first.plan not in plans
     assert (
         min(
-            (r for r in history[: first.number] if r.whole and r.size_bytes <= QUESTION.budget_bytes),
+            (r for r in history[: first.number] if r.whole and r.size_bytes <= PROBLEM.budget_bytes),
             key=lambda r: r.loss,
         )
         == seeds[0]
@@ -152,7 +152,7 @@ def test_it_starts_from_the_best_uniform_plan_that_fits() -> None:
 
 def test_what_failed_is_taken_for_the_worst() -> None:
     """And not asked for again."""
-    sampler, history, failed = samplers["evopress"](QUESTION), list[Record](), frozenset[Plan]()
+    sampler, history, failed = samplers["evopress"](PROBLEM), list[Record](), frozenset[Plan]()
     for number in range(80):
         asked = sampler.propose(trial(number), history, failed)
         assert asked.plan not in failed
@@ -167,9 +167,9 @@ def test_a_space_without_a_second_plan_is_searched_to_its_end() -> None:
     space = toys.toy_space(
         max_drops=0, choices={"linear": ["keep"], "embedding": ["keep"], "ffn": ["keep"], "block": ["keep"]}
     )
-    question = toys.question_of(space, share=1.0)
+    problem = toys.problem_of(space, share=1.0)
     for name in NAMES:
-        sampler = samplers[name](question)
+        sampler = samplers[name](problem)
         only = sampler.propose(trial(0), [])
         assert only.sequences is None
         record = toys.record_of(space, only.plan, 1.0)

@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import norm
 
 from paredown.search.pareto import hypervolume
-from paredown.search.samplers import Proposal, Question, samplers
+from paredown.search.samplers import Problem, Proposal, samplers
 from paredown.search.solver.solver import Losses, Solver
 from paredown.search.surrogate.gaussian_process import Surrogate
 from paredown.search.trial import Record
@@ -22,7 +22,7 @@ from paredown.space.plan import Plan
 from shared import toys
 
 SPACE = toys.toy_space(blocks=3, choices={"linear": [f"quantize bits={bits}" for bits in (2, 3, 4, 6, 8)]})
-QUESTION = toys.question_of(SPACE, share=0.35)
+PROBLEM = toys.problem_of(SPACE, share=0.35)
 
 
 def trial(number: int) -> optuna.Trial:
@@ -33,12 +33,12 @@ def trial(number: int) -> optuna.Trial:
 def truth(seed: int = 2) -> toys.Losses:
     """A world that is not what was predicted."""
     generator = np.random.default_rng(seed)
-    return {pair: loss * generator.lognormal(0, 0.6) for pair, loss in QUESTION.losses.items()}
+    return {pair: loss * generator.lognormal(0, 0.6) for pair, loss in PROBLEM.losses.items()}
 
 
-def history(length: int, *, question: Question = QUESTION, seeds: Sequence[Plan] = ()) -> list[Record]:
+def history(length: int, *, problem: Problem = PROBLEM, seeds: Sequence[Plan] = ()) -> list[Record]:
     """Trials of the plans that are proposed; the sequences of a plan lose unequally."""
-    sampler, true = samplers["frontier"](question), truth()
+    sampler, true = samplers["frontier"](problem), truth()
     records: list[Record] = []
     for number in range(length):
         proposal = (
@@ -46,10 +46,10 @@ def history(length: int, *, question: Question = QUESTION, seeds: Sequence[Plan]
         )
         loss = toys.sum_of(SPACE, proposal.plan, true) + 1e-4
         generator = np.random.default_rng(len(str(proposal.plan)))
-        parts = loss * generator.lognormal(0, 0.1, question.sequences)
+        parts = loss * generator.lognormal(0, 0.1, problem.sequences)
         read = tuple(parts[: proposal.sequences].tolist())
         record = toys.record_of(SPACE, proposal.plan, float(np.mean(read)), number)
-        records.append(replace(record, sequences=read, whole=len(read) == question.sequences))
+        records.append(replace(record, sequences=read, whole=len(read) == problem.sequences))
     return records
 
 
@@ -68,7 +68,7 @@ def test_it_follows_from_seed_number_and_history(records: list[Record]) -> None:
 
     def proposals(seed: int) -> list[Proposal]:
         return [
-            samplers["frontier"](replace(QUESTION, seed=seed)).propose(trial(n), records[:n]) for n in range(0, 40, 5)
+            samplers["frontier"](replace(PROBLEM, seed=seed)).propose(trial(n), records[:n]) for n in range(0, 40, 5)
         ]
 
     assert proposals(0) == proposals(0) != proposals(1)
@@ -80,30 +80,30 @@ def test_it_says_what_it_expects_to_gain(records: list[Record]) -> None:
 
     There is none without a plan to compare with, or along the front.
     """
-    sampler = samplers["frontier"](QUESTION)
+    sampler = samplers["frontier"](PROBLEM)
     gains = [sampler.propose(trial(n), records[:n]).expected_gain for n in range(40)]
     assert gains[0] is None
     told = [gain for gain in gains[1:] if gain is not None]
     assert len(told) == 39
     assert min(told) >= 0
     assert np.mean(told[-10:]) < np.mean(told[:10])
-    front = samplers["frontier"](replace(QUESTION, focus="front"))
+    front = samplers["frontier"](replace(PROBLEM, focus="front"))
     assert all(front.propose(trial(n), records[:n]).expected_gain is None for n in range(0, 40, 10))
 
 
 def test_all_effort_goes_to_the_budget(records: list[Record]) -> None:
     """As long as there is something new, and the plans found are better than the first."""
     sizes = np.array([record.size_bytes for record in records[:12]])
-    assert (sizes <= QUESTION.budget_bytes).all()
-    assert sizes.min() > 0.7 * QUESTION.budget_bytes
+    assert (sizes <= PROBLEM.budget_bytes).all()
+    assert sizes.min() > 0.7 * PROBLEM.budget_bytes
     assert min(record.loss for record in records) < records[0].loss
 
 
 def test_the_whole_front_is_covered() -> None:
     """Better than by as many random plans."""
-    question = replace(QUESTION, focus="front")
-    ends = [QUESTION.solver.smallest(), QUESTION.solver.solve(QUESTION.losses, SPACE.inventory.original_bytes)]
-    found = history(30, question=question, seeds=ends)
+    problem = replace(PROBLEM, focus="front")
+    ends = [PROBLEM.solver.smallest(), PROBLEM.solver.solve(PROBLEM.losses, SPACE.inventory.original_bytes)]
+    found = history(30, problem=problem, seeds=ends)
     generator = np.random.default_rng(0)
     corner = (float(max(r.size_bytes for r in found)) + 1, float(np.log(max(r.loss for r in found))) + 1)
 
@@ -112,7 +112,7 @@ def test_the_whole_front_is_covered() -> None:
 
     budgets = generator.uniform(ends[0].size_bytes(SPACE.inventory), corner[0], 30).astype(int).tolist()
     drawn = [
-        QUESTION.solver.solve({pair: generator.lognormal() for pair in QUESTION.losses}, budget) for budget in budgets
+        PROBLEM.solver.solve({pair: generator.lognormal() for pair in PROBLEM.losses}, budget) for budget in budgets
     ]
     random = [toys.record_of(SPACE, plan, toys.sum_of(SPACE, plan, truth()) + 1e-4) for plan in [*ends, *drawn]]
     assert volume(found) > 1.1 * volume(random)
@@ -121,18 +121,18 @@ def test_the_whole_front_is_covered() -> None:
 
 def test_the_largest_steps_of_the_front_are_filled() -> None:
     """What is solved for under the mean lies within a step that leaves more room below it than most."""
-    question = replace(QUESTION, focus="front")
+    problem = replace(PROBLEM, focus="front")
     budgets = np.geomspace(
-        question.solver.size_bytes(question.solver.smallest()), SPACE.inventory.original_bytes, 60
+        problem.solver.size_bytes(problem.solver.smallest()), SPACE.inventory.original_bytes, 60
     ).astype(int)
-    plans = question.solver.front(truth(), budgets.tolist())
+    plans = problem.solver.front(truth(), budgets.tolist())
     records = [toys.record_of(SPACE, plan, toys.sum_of(SPACE, plan, truth()) + 1e-4, n) for n, plan in enumerate(plans)]
     steps = sorted(
         pairwise(records),
         key=lambda step: (step[0].size_bytes - step[1].size_bytes) * np.log(step[0].loss / step[1].loss),
     )
     large = [(lower.size_bytes, upper.size_bytes) for lower, upper in steps[: len(steps) // 2]]
-    sampler = samplers["frontier"](question)
+    sampler = samplers["frontier"](problem)
     found = [sampler.propose(trial(len(records) + n), records) for n in range(30)]
     sizes = [
         proposal.plan.size_bytes(SPACE.inventory)
@@ -163,22 +163,22 @@ def test_the_solver_is_given_the_losses_of_its_budget(records: list[Record], mon
     monkeypatch.setattr(Surrogate, "expected", lambda self, size: noted(expected(self, size), size))
     monkeypatch.setattr(Surrogate, "draw", lambda self, generator, size: noted(draw(self, generator, size), size))
     monkeypatch.setattr(Solver, "solve", solving)
-    samplers["frontier"](replace(QUESTION, focus="front")).propose(trial(40), records)
+    samplers["frontier"](replace(PROBLEM, focus="front")).propose(trial(40), records)
     assert len({budget for budget, _ in solved}) > 4
     assert all(budget == size for budget, size in solved)
 
 
 def test_a_plan_climbs_the_rungs() -> None:
     """Candidates are measured on a quarter of the sequences; those that may be the best, on all of them."""
-    question = replace(QUESTION, sequences=16)
-    found = history(40, question=question)
+    problem = replace(PROBLEM, sequences=16)
+    found = history(40, problem=problem)
     short = [record for record in found if not record.whole]
     whole = [record for record in found if record.whole]
     assert {len(record.sequences) for record in short} == {4}
     assert len(whole) < len(short)
     promoted = [record for record in whole if any(record.plan == other.plan for other in short)]
     assert promoted
-    climb = samplers["frontier"](question).propose(trial(promoted[0].number), found[: promoted[0].number])
+    climb = samplers["frontier"](problem).propose(trial(promoted[0].number), found[: promoted[0].number])
     assert (climb.plan, climb.expected_gain) == (promoted[0].plan, None)  # that was said when the plan was new
     assert min(record.loss for record in promoted) < 1.1 * min(record.loss for record in found)
     assert len({(record.plan, record.whole) for record in found}) == len(found)
@@ -190,8 +190,8 @@ def test_a_plan_climbs_if_it_is_likely_enough_to_be_better(chance: float, climbs
 
     What the rung tells of the whole set scatters as it does among plans that were measured on both.
     """
-    question = replace(QUESTION, sequences=16)
-    plans = question.solver.front(truth(), (np.linspace(0.6, 1.0, 30) * question.budget_bytes).astype(int).tolist())
+    problem = replace(PROBLEM, sequences=16)
+    plans = problem.solver.front(truth(), (np.linspace(0.6, 1.0, 30) * problem.budget_bytes).astype(int).tolist())
     scatter = np.tile([0.1, -0.1], 4)
     records = []
     for number, (plan, shift) in enumerate(zip(plans, scatter, strict=False)):
@@ -201,13 +201,13 @@ def test_a_plan_climbs_if_it_is_likely_enough_to_be_better(chance: float, climbs
     log_loss = np.log(min(record.loss for record in records)) - np.std(ratios, ddof=1) * norm.ppf(chance)
     part = float(np.exp(log_loss - np.mean(ratios))) / 4
     low = replace(toys.record_of(SPACE, plans[len(records)], part, len(records)), sequences=(part,) * 4, whole=False)
-    proposal = samplers["frontier"](question).propose(trial(len(records) + 1), [*records, low])
+    proposal = samplers["frontier"](problem).propose(trial(len(records) + 1), [*records, low])
     assert (proposal.plan == low.plan) == climbs
 
 
 def test_an_exhausted_space_says_so() -> None:
     """Where every plan was measured, the best is solved again."""
     space = toys.toy_space(max_drops=0, choices={"linear": ["keep"], "ffn": ["keep"], "block": ["keep"]})
-    question = toys.question_of(space, share=1.0)
+    problem = toys.problem_of(space, share=1.0)
     measured = [toys.record_of(space, plan, 1.0, i) for i, plan in enumerate(toys.all_plans(space))]
-    assert samplers["frontier"](question).propose(trial(9), measured).label == "solved again"
+    assert samplers["frontier"](problem).propose(trial(9), measured).label == "solved again"

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from paredown.evaluators.quality import Quality
-from paredown.search.samplers import Proposal, Question, Warm, samplers
+from paredown.search.samplers import Problem, Proposal, Warm, samplers
 from paredown.search.samplers.optuna_samplers import by_role
 from paredown.search.solver.solver import Solver
 from paredown.search.trials.race import Race
@@ -43,13 +43,13 @@ def test_a_study_runs_and_resumes(bench: Workbench, tmp_path: Path, name: str) -
     losses = toys.losses_of(bench.space)
     budget = bench.space.inventory.original_bytes // 2
     sequences = len(bench.sequences["search"])
-    question = Question(
+    problem = Problem(
         space=bench.space, solver=Solver(bench.space), losses=losses, budget_bytes=budget, seed=1, sequences=sequences
     )
     for trials in (3, 6):
         race = Race(
             TrialLog(tmp_path / "study.db", with_latency=False),
-            question,
+            problem,
             name,
             [],
             bench.measure_rung,
@@ -73,35 +73,35 @@ def test_a_study_runs_and_resumes(bench: Workbench, tmp_path: Path, name: str) -
 def test_no_more_is_dropped_than_may_be(tmp_path: Path, name: str) -> None:
     """Blocks and feed-forward networks counted together, in every plan that is proposed; and pins stay."""
     space = toys.toy_space(blocks=4, max_drops=1, choices={"embedding": ["quantize bits=8"], "ffn": ["drop"]})
-    question = replace(toys.question_of(space, share=0.3), sequences=8)
+    problem = replace(toys.problem_of(space, share=0.3), sequences=8)
 
     def measure(plan: Plan, sequences: int | None) -> Quality:
-        loss = 1e-3 + toys.sum_of(space, plan, question.losses)
+        loss = 1e-3 + toys.sum_of(space, plan, problem.losses)
         return replace(toys.quality_of(loss), sequences=(loss,) * (sequences or 8))
 
-    race = Race(TrialLog(tmp_path / "study.db", with_latency=False), question, name, [], measure, lambda plan: None)
+    race = Race(TrialLog(tmp_path / "study.db", with_latency=False), problem, name, [], measure, lambda plan: None)
     race.run(trials=12, finished=lambda record: None)
     assert all(space.allows(record.plan) for record in race.history.values())
     assert max(str(record.plan).count(": drop") for record in race.history.values()) == 1
 
 
-WARM = [name for name in samplers if isinstance(samplers[name](toys.question_of(toys.toy_space())), Warm)]
+WARM = [name for name in samplers if isinstance(samplers[name](toys.problem_of(toys.toy_space())), Warm)]
 
 
 @pytest.mark.parametrize("name", WARM)
 def test_what_is_measured_first_is_known_to_optuna(tmp_path: Path, name: str) -> None:
     """Its parameters are those that make the same plan; where a choice is no option, the one of the nearest bytes."""
     space = toys.toy_space(blocks=3)
-    question = toys.question_of(space, share=0.4)
+    problem = toys.problem_of(space, share=0.4)
     foreign = Plan.of(
         space.inventory,
         {site.name: parse_choice("quantize bits=3") for site in space.inventory.leaves if site.kind == "linear"},
     )
-    plans = [question.solver.smallest(), Plan(), foreign]
+    plans = [problem.solver.smallest(), Plan(), foreign]
     seeds = [("solver", Proposal(plan=plan, label="seed")) for plan in plans]
     race = Race(
         TrialLog(tmp_path / "study.db", with_latency=False),
-        question,
+        problem,
         name,
         seeds,
         lambda plan, _: toys.quality_of(0.1),
@@ -122,12 +122,12 @@ def test_what_is_measured_first_is_known_to_optuna(tmp_path: Path, name: str) ->
 def test_a_population_descends_from_what_was_measured_first(tmp_path: Path) -> None:
     """Cold, the first generation is drawn at random; seeds that fill it are its parents."""
     space = toys.toy_space(blocks=2, max_drops=0, choices={"ffn": ["keep"], "block": ["keep"]})
-    question = toys.question_of(space, share=0.4)
-    plan = question.solver.solve(question.losses, question.budget_bytes)
+    problem = toys.problem_of(space, share=0.4)
+    plan = problem.solver.solve(problem.losses, problem.budget_bytes)
     seeds = [("solver", Proposal(plan=plan, label="seed"))] * 20
     race = Race(
         TrialLog(tmp_path / "study.db", with_latency=False),
-        question,
+        problem,
         "nsga2",
         seeds,
         lambda plan, _: toys.quality_of(0.1),

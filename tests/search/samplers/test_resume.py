@@ -19,10 +19,10 @@ from paredown.space.plan import Plan
 from shared import toys
 
 SPACE = toys.toy_space()
-QUESTION = toys.question_of(SPACE)
+PROBLEM = toys.problem_of(SPACE)
 SEEDS = [
     ("uniform", Proposal(plan=Plan(), label="all kept")),
-    ("solver", Proposal(plan=QUESTION.solver.smallest(), label="smallest")),
+    ("solver", Proposal(plan=PROBLEM.solver.smallest(), label="smallest")),
 ]
 TRIALS = 16
 
@@ -43,7 +43,7 @@ class Killed(BaseException):
 
 def measured(plan: Plan) -> float:
     """A loss that is not the sum of the sensitivities, so that samplers learn something."""
-    return 1e-3 + toys.sum_of(SPACE, plan, QUESTION.losses) ** 1.3
+    return 1e-3 + toys.sum_of(SPACE, plan, PROBLEM.losses) ** 1.3
 
 
 def run(path: Path, sampler: str) -> TrialLog:
@@ -52,7 +52,7 @@ def run(path: Path, sampler: str) -> TrialLog:
     def measure(plan: Plan, sequences: int | None) -> Quality:
         return toys.quality_of(measured(plan))
 
-    race = Race(TrialLog(path, with_latency=False), QUESTION, sampler, SEEDS, measure, lambda plan: None)
+    race = Race(TrialLog(path, with_latency=False), PROBLEM, sampler, SEEDS, measure, lambda plan: None)
     race.run(trials=TRIALS, finished=lambda record: None)
     return race.log
 

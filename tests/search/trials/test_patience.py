@@ -12,7 +12,7 @@ import pytest
 
 from paredown.evaluators.quality import Quality
 from paredown.question import with_an_end
-from paredown.search.samplers import Proposal, Question
+from paredown.search.samplers import Problem, Proposal
 from paredown.search.trial import Record
 from paredown.search.trials.patience import PLAIN, PROPOSALS, Patience, paired_error
 from paredown.search.trials.race import Race
@@ -23,7 +23,7 @@ from paredown.space.study_file import StudyFile
 from shared import toys
 
 SPACE = toys.toy_space(blocks=3, choices={"linear": [f"quantize bits={bits}" for bits in (2, 3, 4, 6, 8)]})
-QUESTION = replace(toys.question_of(SPACE, share=0.4), sequences=16)
+PROBLEM = replace(toys.problem_of(SPACE, share=0.4), sequences=16)
 PLANS = list(itertools.islice((plan for plan in toys.all_plans(toys.toy_space())), 200))
 
 
@@ -39,11 +39,11 @@ def trial(
 def ended(
     asked: str | int,
     history: Sequence[Record],
-    question: Question = QUESTION,
+    problem: Problem = PROBLEM,
     first: int = 1,
     failed: Sequence[int] = (),
 ) -> bool:
-    return bool(Patience(asked=asked, question=question, first=first).ended(history, failed))
+    return bool(Patience(asked=asked, problem=problem, first=first).ended(history, failed))
 
 
 def test_the_paired_error_is_the_spread_of_the_log_ratio() -> None:
@@ -124,10 +124,10 @@ def test_only_what_is_better_beyond_the_error_counts() -> None:
 
 def test_what_does_not_fit_is_no_better_plan() -> None:
     """Nor a rival; along the front any plan counts that beats all that are no larger."""
-    budget = QUESTION.budget_bytes
+    budget = PROBLEM.budget_bytes
     larger = [trial(0, 1.0), trial(1, 2.0), trial(2, 0.5, size=budget + 1), trial(3, 2.0)]
     assert ended(3, larger)
-    front = replace(QUESTION, focus="front")
+    front = replace(PROBLEM, focus="front")
     assert not ended(3, larger, front)
     assert not ended(3, [*larger, trial(4, 0.8, size=2), trial(5, 2.0)], front)
     assert ended(3, [*larger, trial(4, 0.6, size=budget + 2), trial(5, 0.7, size=budget + 1)], front)
@@ -144,15 +144,15 @@ class Noisy:
             raise KeyboardInterrupt
         self.asked += 1
         generator = np.random.default_rng(sum(map(ord, str(plan))))
-        parts = (0.01 + toys.sum_of(SPACE, plan, QUESTION.losses)) * generator.lognormal(0, 0.2, 16)[:sequences]
+        parts = (0.01 + toys.sum_of(SPACE, plan, PROBLEM.losses)) * generator.lognormal(0, 0.2, 16)[:sequences]
         quality = toys.quality_of(float(parts.mean()))
         return replace(quality, sequences=tuple(parts.tolist()))
 
 
 def searched(path: Path, patience: str | int, stop: int | None = None) -> Race:
-    solved = Proposal(plan=QUESTION.solver.solve(QUESTION.losses, QUESTION.budget_bytes), label="")
-    seeds = [("solver", solved), ("uniform", Proposal(plan=QUESTION.solver.smallest(), label=""))]
-    race = Race(TrialLog(path, with_latency=False), QUESTION, "frontier", seeds, Noisy(stop), lambda plan: None)
+    solved = Proposal(plan=PROBLEM.solver.solve(PROBLEM.losses, PROBLEM.budget_bytes), label="")
+    seeds = [("solver", solved), ("uniform", Proposal(plan=PROBLEM.solver.smallest(), label=""))]
+    race = Race(TrialLog(path, with_latency=False), PROBLEM, "frontier", seeds, Noisy(stop), lambda plan: None)
     race.run(trials=60, finished=lambda record: None, patience=patience)
     return race
 

@@ -21,10 +21,10 @@ from paredown.space.plan import Plan
 from shared import toys
 
 SPACE = toys.toy_space()
-QUESTION = toys.question_of(SPACE)
+PROBLEM = toys.problem_of(SPACE)
 SEEDS = [
     ("uniform", Proposal(plan=Plan(), label="all kept")),
-    ("solver", Proposal(plan=QUESTION.solver.smallest(), label="smallest")),
+    ("solver", Proposal(plan=PROBLEM.solver.smallest(), label="smallest")),
 ]
 
 
@@ -39,7 +39,7 @@ class World:
         self.asked.append(plan)
         if fault := self.fault(len(self.asked) - 1):
             raise fault
-        return toys.quality_of(1e-3 + toys.sum_of(SPACE, plan, QUESTION.losses))
+        return toys.quality_of(1e-3 + toys.sum_of(SPACE, plan, PROBLEM.losses))
 
 
 def run(
@@ -54,7 +54,7 @@ def run(
     """Trials in a database, as a process that was just started runs them."""
     log = TrialLog(path, with_latency=timed)
     pace = (2.0, 0.5) if timed else None
-    race = Race(log, QUESTION, sampler, list(seeds), world or World(), lambda plan: pace)  # type: ignore[call-overload]
+    race = Race(log, PROBLEM, sampler, list(seeds), world or World(), lambda plan: pace)  # type: ignore[call-overload]
     race.run(trials=trials, finished=lambda record: None)
     return race
 
@@ -121,11 +121,11 @@ def test_a_plan_that_failed_is_not_proposed_again(tmp_path: Path) -> None:
             bad.add(plan)
             tried.append(plan)
             raise EvaluationError("kl is nan")
-        return toys.quality_of(1e-3 + toys.sum_of(SPACE, plan, QUESTION.losses))
+        return toys.quality_of(1e-3 + toys.sum_of(SPACE, plan, PROBLEM.losses))
 
     tried: list[Plan] = []
     race = Race(
-        TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, measure, lambda plan: None
+        TrialLog(tmp_path / "study.db", with_latency=False), PROBLEM, "frontier", SEEDS, measure, lambda plan: None
     )
     race.run(trials=12, finished=lambda record: None)
     assert len(tried) == 1
@@ -168,7 +168,7 @@ def test_the_clock_stops_before_the_deadline(tmp_path: Path, monkeypatch: pytest
         return toys.quality_of(0.1 + len(race.history))
 
     race = Race(
-        TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, measure, lambda plan: None
+        TrialLog(tmp_path / "study.db", with_latency=False), PROBLEM, "frontier", SEEDS, measure, lambda plan: None
     )
     race.run(trials=None, clock=Clock(ends=35.0), finished=lambda record: None)
     assert now[0] == 30.0
@@ -185,7 +185,7 @@ def test_trials_leave_time_to_the_steps_after_them(tmp_path: Path, monkeypatch: 
         return toys.quality_of(0.1 + len(race.history))
 
     race = Race(
-        TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, measure, lambda plan: None
+        TrialLog(tmp_path / "study.db", with_latency=False), PROBLEM, "frontier", SEEDS, measure, lambda plan: None
     )
     race.run(
         trials=None, clock=Clock(ends=100.0), reserved=lambda: 12.0 * len(race.history), finished=lambda record: None
@@ -207,7 +207,7 @@ def test_what_is_left_is_what_was_not_read(tmp_path: Path) -> None:
 def test_everyone_is_told_of_every_trial(tmp_path: Path) -> None:
     told: list[Record] = []
     race = Race(
-        TrialLog(tmp_path / "study.db", with_latency=False), QUESTION, "frontier", SEEDS, World(), lambda plan: None
+        TrialLog(tmp_path / "study.db", with_latency=False), PROBLEM, "frontier", SEEDS, World(), lambda plan: None
     )
     race.run(trials=3, finished=told.append)
     assert told == list(race.history.values())

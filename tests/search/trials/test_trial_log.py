@@ -8,7 +8,7 @@ import pytest
 
 from paredown.search.trials.trial_log import TrialLog
 from paredown.space.errors import OutputError
-from tests.search.trials.test_race import QUESTION, run
+from tests.search.trials.test_race import PROBLEM, run
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -23,10 +23,10 @@ def test_what_exceeds_the_budget_is_marked_infeasible(tmp_path: Path) -> None:
     """As Optuna keeps it, and as its dashboard reads it."""
     race = run(tmp_path / "study.db", 4)
     for trial, record in zip(race.log.study.trials, race.history.values(), strict=True):
-        excess = record.size_bytes - QUESTION.budget_bytes
+        excess = record.size_bytes - PROBLEM.budget_bytes
         assert trial.system_attrs["constraints"] == [excess]
         assert trial.constraints["budget"] == excess
-    assert race.history[0].size_bytes > QUESTION.budget_bytes > race.history[1].size_bytes
+    assert race.history[0].size_bytes > PROBLEM.budget_bytes > race.history[1].size_bytes
 
 
 def test_a_database_that_cannot_be_written_says_so(tmp_path: Path) -> None:
