@@ -163,9 +163,9 @@ def status(folder: str | Path) -> Outcome:
     Raises:
         StudyError: If no trial is finished yet.
     """
-    from paredown.search.outcome.outcome import Outcome
+    from paredown.search.outcome.front_file import read_front_file
 
-    return Outcome.read(expanded(folder))
+    return read_front_file(expanded(folder))
 
 
 def report(folder: str | Path) -> Path:

@@ -101,7 +101,7 @@ def transfer_plan(
     file = _written(outcome, task.reference, _provenance(plan_file, source, measured.tokens, anew))
     file.write(path)
     inventory = task.space.inventory
-    searched = outcome[outcome.searched].plan if outcome.searched is not None else task.plan
+    searched = outcome.trials[outcome.decision.searched].plan if outcome.decision.searched is not None else task.plan
     return Transferred(
         path=path,
         plan_file=file,
@@ -236,15 +236,19 @@ def _written(outcome: Outcome, reference: BaseModelReference, known: dict[str, A
     from paredown.search.outcome.plan_files import measured_file
 
     if outcome.best is None:
-        raise BudgetError(f"no measured plan is within {outcome.budget_bytes:,} bytes; raise --budget")
+        raise BudgetError(f"no measured plan is within {outcome.question.budget_bytes:,} bytes; raise --budget")
     file = measured_file(outcome, outcome.best, reference)
     provenance = {key: value for key, value in file.provenance.items() if key not in ("study", "trial", "origin")}
     update: dict[str, Any] = {
         "provenance": {"origin": "uniform" if outcome.best.origin == "uniform" else "transfer", **known, **provenance}
     }
-    against = outcome.comparisons.get("uniform")
-    if against and outcome.searched is not None and outcome.best.origin == "uniform":
-        quality = outcome.held_out[outcome.searched].mean
-        compared = {"size_bytes": outcome[outcome.searched].size_bytes, "quality": quality, "ratio": against.mean}
+    against = outcome.decision.comparisons.get("uniform")
+    if against and outcome.decision.searched is not None and outcome.best.origin == "uniform":
+        quality = outcome.decision.held_out[outcome.decision.searched].mean
+        compared = {
+            "size_bytes": outcome.trials[outcome.decision.searched].size_bytes,
+            "quality": quality,
+            "ratio": against.mean,
+        }
         update["compared_with"] = {"transferred": {**compared, "ratio_ci95": [against.low, against.high]}}
     return file.model_copy(update=update)

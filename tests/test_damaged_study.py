@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from paredown.search.outcome.outcome import Comparison, Finding, Outcome, Refit, Survival
-from paredown.search.study.folder import finished
 from paredown.search.study.select import select_plan
 from paredown.search.trials.trial_log import TrialLog
 from paredown.space.errors import StudyError
 from paredown.space.site import Inventory
-from paredown.space.study_file import StudyFile
 from shared.commands import call
 from shared.made_study import make_study
 from tests.search.trials.test_race import SEEDS, content, run
@@ -29,88 +24,6 @@ def made(inventory: Callable[[str], Inventory], tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("made")
     make_study(folder, inventory("llama"))
     return folder
-
-
-def broken_fronts(text: str) -> Iterator[str]:
-    """Contents of ``front.json`` that no search wrote."""
-    content = json.loads(text)
-    record = content["records"][0]
-
-    def changed(**changes: Any) -> str:
-        return json.dumps({**content, **changes})
-
-    yield from ("", text[:-200], "\0" * 50, "null", "[]", "3", "[" * 100_000)
-    yield from (
-        json.dumps({key: value for key, value in content.items() if key != left})
-        for left in ("records", "state", "budget_bytes")
-    )
-    yield from (
-        changed(winner=999),
-        changed(winner="none"),
-        changed(metric="joy"),
-        changed(state="happy"),
-        changed(original_bytes=0),
-    )
-    yield from (
-        changed(budget_bytes="many"),
-        changed(held_out={"0": {"mean": 1}}),
-        changed(held_out={}),
-        changed(selection={"x": {}}),
-    )
-    yield from (
-        changed(comparisons=[1]),
-        changed(timed={"0": {}}),
-        changed(survival={"number": 1}),
-        changed(records=[None]),
-    )
-    yield from (changed(calibration={"data": "x"}), changed(records=[{**record, "loss": "low"}]), changed(records={}))
-    yield from (
-        changed(records=[{**record, "choices": {"site": {"method": "magic"}}}]),
-        changed(records=[{**record, "choices": [1]}]),
-    )
-    yield changed(records=[{key: value for key, value in record.items() if key != "size_bytes"}])
-
-
-def test_a_damaged_front_is_refused_in_one_line(
-    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """By every command that reads it, with the remedy; a search takes the study for unfinished and writes it again."""
-    path = made / "front.json"
-    text = path.read_text()
-    asked = StudyFile(model="m", trials=1)
-    for broken in broken_fronts(text):
-        path.write_text(broken)
-        with pytest.raises(StudyError, match=r"front.json is damaged \(.+\); run the search again") as caught:
-            Outcome.read(made)
-        assert "\n" not in str(caught.value)
-        assert finished(made, asked) is None
-    for command in (["status", made], ["report", made], ["select", made, "--budget", "40%"]):
-        assert call(monkeypatch, *command) == 2
-        said = capsys.readouterr().err
-        assert said.startswith("paredown: ")
-        assert said.count("\n") == 1
-    path.write_text(text)
-
-
-def test_an_outcome_comes_back_as_it_was(inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
-    """Every number of it, those that are no numbers included."""
-    from dataclasses import replace
-
-    outcome = make_study(tmp_path, inventory("llama"))
-    comparison = Comparison(number=next(iter(outcome.held_out)), mean=0.1 + 0.2, low=1 / 3, high=5e-324)
-    whole = replace(
-        outcome,
-        refits={0: Refit(alone=0.1, in_order=0.3)},
-        survival=Survival(number=0, search=comparison, fresh=comparison),
-        selection={0: Finding(mean=1e300, low=0.0, high=float("inf"), documents=3, perplexity=None, draws=2)},
-        timed={"original": {"decode_ms": None, "decode_iqr": None, "prefill_ms": 1 / 7, "prefill_iqr": 0.0}},
-        records=tuple(replace(record, sequences=(1 / 3, 2.0), decode_ms=1 / 9) for record in outcome.records),
-        patience=40,
-        prices={"size_bytes": 1e-9},
-        environment={"cores": 2, "torch": "2"},
-    )
-    whole.write(tmp_path)
-    assert Outcome.read(tmp_path) == whole
 
 
 def spoilt(path: Path, statement: str) -> bytes:

@@ -162,8 +162,8 @@ def test_other_families_go_all_the_way(pico: Folder, tmp_path: Path, name: str) 
     outcome = paredown.find_plan(
         study(pico(name), tmp_path, trials=6, tokens={**TOKENS, "sequence_length": 48}), tmp_path / "study"
     )
-    assert outcome.metric == ("kl" if name == "gpt2" else "relative-error")
-    assert outcome.best and outcome.best.size_bytes <= outcome.budget_bytes
+    assert outcome.question.metric == ("kl" if name == "gpt2" else "relative-error")
+    assert outcome.best and outcome.best.size_bytes <= outcome.question.budget_bytes
     applied, verified = paredown.apply(tmp_path / "study" / "best" / "plan.yaml", pico(name), tmp_path / "small")
     assert applied.size_bytes == outcome.best.size_bytes
     assert verified and verified.difference < 1e-4

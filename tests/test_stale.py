@@ -87,7 +87,7 @@ def study(finished: Study, tmp_path: Path) -> Iterator[Study]:
 
 
 def losses(outcome: Outcome) -> list[tuple[int, float]]:
-    return [(record.number, record.loss) for record in outcome.records]
+    return [(record.number, record.loss) for record in outcome.trials.measured]
 
 
 def test_a_changed_configuration_is_named_and_refused(study: Study) -> None:
@@ -146,8 +146,8 @@ def test_adopted_changes_are_recorded_and_the_trials_stay(study: Study) -> None:
         more, _ = study.search()
     finally:
         study.question["trials"] = 3
-    assert losses(more)[: len(outcome.records)] == losses(outcome)
-    assert len(more.records) > len(outcome.records)
+    assert losses(more)[: len(outcome.trials.measured)] == losses(outcome)
+    assert len(more.trials.measured) > len(outcome.trials.measured)
     (adopted,) = json.loads((study.out / "inputs.json").read_text())["adopted"]
     assert adopted["changes"] == ["rms_norm_eps 1e-06 -> 1e-05"]
 
@@ -283,6 +283,6 @@ def test_a_search_notices_damage_in_its_bank(study: Study) -> None:
     (study.out / "bank.json").write_text("[3")
     outcome, said = study.search()
     assert losses(outcome) == losses(study.outcome)
-    assert outcome.winner == study.outcome.winner
+    assert outcome.decision.winner == study.outcome.decision.winner
     for what in ("the record of", "what it held is measured again"):
         assert any(what in line for line in said), said

@@ -170,12 +170,12 @@ def search_and_apply(model: Path, out: Path, trials: int, cap: int) -> None:
         "space": SPACE,
     }
     outcome = paredown.find_plan(study, out / "study", workers=1)
-    if outcome.winner is None:
+    if outcome.decision.winner is None:
         raise SystemExit("the search ended without a winner")
-    steps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in outcome.seconds.items())
+    steps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in outcome.circumstances.seconds.items())
     print(f"  {steps}", flush=True)
     applied, _ = paredown.apply(out / "study" / "best" / "plan.yaml", model, out / "applied", check=False)
-    print(f"  searched: {len(outcome.records)} trials, {len(outcome.refits)} plans compressed in order; "
+    print(f"  searched: {len(outcome.trials.measured)} trials, {len(outcome.decision.refits)} plans compressed in order; "
           f"applied: {applied.size_bytes:,} tensor bytes, {applied.predicted_bytes:,} predicted")  # fmt: skip
     if applied.size_bytes != applied.predicted_bytes:
         raise SystemExit("the written bytes differ from the predicted bytes")

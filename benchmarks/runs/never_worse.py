@@ -31,7 +31,8 @@ from paredown.cli.progress import Silent
 from paredown.evaluators.comparison import ratio
 from paredown.evaluators.sequences import Sequences
 from paredown.search.finalists.rebuild import Version, rebuilder
-from paredown.search.outcome.outcome import Comparison, Outcome
+from paredown.search.outcome.decision import Comparison
+from paredown.search.outcome.outcome import Outcome
 from paredown.search.workbench.environment import environment
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.study_file import SpaceFile, StudyFile, Tokens
@@ -91,16 +92,17 @@ def measured(study: StudyFile, folder: Path, bank: Path) -> Pair:
     seconds = time.monotonic() - started
     assert outcome.best is not None  # a budget below the smallest plan is refused before any trial
     after = None
-    if outcome.uniform is not None and outcome.winner != outcome.uniform:
+    if outcome.decision.uniform is not None and outcome.decision.winner != outcome.decision.uniform:
         after = elsewhere(study, outcome, bank)
     return Pair(
         budget=study.budget,
         seed=study.seed,
-        overrun=outcome.best.size_bytes - outcome.budget_bytes,
-        before=spread(outcome.comparisons.get("uniform")),
+        overrun=outcome.best.size_bytes - outcome.question.budget_bytes,
+        before=spread(outcome.decision.comparisons.get("uniform")),
         after=after,
-        half_widths=tuple((found.high - found.low) / (2 * found.mean) for found in outcome.held_out.values()),
-        proposed=sum(record.origin == study.sampler for record in outcome.records) + outcome.stopped_early,
+        half_widths=tuple((found.high - found.low) / (2 * found.mean) for found in outcome.decision.held_out.values()),
+        proposed=sum(record.origin == study.sampler for record in outcome.trials.measured)
+        + outcome.trials.stopped_early,
         seconds=seconds,
     )
 
@@ -113,10 +115,12 @@ def elsewhere(study: StudyFile, outcome: Outcome, bank: Path) -> tuple[float, fl
         Workbench(study.model_copy(update={"tokens": tokens}), bank),
     )
     bench.sequences["held-out"] = others(bench.sequences["held-out"], held.documents)
-    assert outcome.best is not None and outcome.uniform is not None
+    assert outcome.best is not None and outcome.decision.uniform is not None
     with rebuilder(bench) as rebuild:
-        pair = [outcome.best, outcome[outcome.uniform]]
-        ours, theirs = (rebuild.measure(r.plan, "held-out", Version(in_order=outcome.in_order(r))) for r in pair)
+        pair = [outcome.best, outcome.trials[outcome.decision.uniform]]
+        ours, theirs = (
+            rebuild.measure(r.plan, "held-out", Version(in_order=outcome.decision.in_order(r))) for r in pair
+        )
     found = ratio(ours, theirs, seed=study.seed)
     return found.low, found.mean, found.high
 

@@ -78,9 +78,9 @@ def fine_tuned(model: str, text: Path, minutes: float, rate: float, out: Path) -
 
 def draws_of(outcome: Outcome, number: int, bench: Workbench) -> list[Quality]:
     """Held-out quality of a trial's plan, in the version that its outcome chose, for each calibration draw."""
-    record = outcome[number]
+    record = outcome.trials[number]
     with rebuilder(bench) as rebuild:
-        versions = [Version(in_order=outcome.in_order(record), draw=draw) for draw in range(DRAWS)]
+        versions = [Version(in_order=outcome.decision.in_order(record), draw=draw) for draw in range(DRAWS)]
         return [rebuild.measure(record.plan, "held-out", version) for version in versions]
 
 
@@ -91,9 +91,11 @@ def tokens_of(outcome: Outcome, tokens: Tokens, folder: Path) -> int:
         tokens.calibration
         + stored.forward_tokens
         + 2 * stored.backward_tokens
-        + round(tokens.search * (1 + outcome.spent))
+        + round(tokens.search * (1 + outcome.trials.spent))
     )
-    return before + tokens_of_checks(tokens, len(outcome.selection), len(outcome.held_out), calibrated=True)
+    return before + tokens_of_checks(
+        tokens, len(outcome.decision.selection), len(outcome.decision.held_out), calibrated=True
+    )
 
 
 def table(rows: Sequence[tuple[str, int, list[Quality], int | None]], seed: int) -> None:
@@ -147,20 +149,23 @@ def main() -> None:
     how = "by name" if moved.by_name else "by relative depth and role"
     print(
         f"carried over {how}: {moved.before_bytes:,} bytes, "
-        f"{moved.repaired} sites changed to fit {moved.outcome.budget_bytes:,}"
+        f"{moved.repaired} sites changed to fit {moved.outcome.question.budget_bytes:,}"
     )
     folder = options.out / f"search-{options.trials}"
-    anew = question.model_copy(update={"budget": f"{moved.outcome.budget_bytes}B", "patience": "off"})
+    anew = question.model_copy(update={"budget": f"{moved.outcome.question.budget_bytes}B", "patience": "off"})
     outcome = Session(anew, folder, Silent(), bank).run()
     bench = Workbench(anew, bank)
+    anew_tokens = tokens_of(outcome, tokens, folder)
     rivals: list[tuple[str, Outcome, int | None, int | None]] = [
-        ("best uniform plan", moved.outcome, moved.outcome.uniform, None),
-        ("transferred", plain.outcome, plain.outcome.searched, plain.tokens),
-        (f"transferred, {options.moves} moves measured", moved.outcome, moved.outcome.searched, moved.tokens),
-        (f"new search, {options.trials} trials", outcome, outcome.searched, tokens_of(outcome, tokens, folder)),
+        ("best uniform plan", moved.outcome, moved.outcome.decision.uniform, None),
+        ("transferred", plain.outcome, plain.outcome.decision.searched, plain.tokens),
+        (f"transferred, {options.moves} moves measured", moved.outcome, moved.outcome.decision.searched, moved.tokens),
+        (f"new search, {options.trials} trials", outcome, outcome.decision.searched, anew_tokens),
     ]
     measured = [
-        (name, its[n].size_bytes, draws_of(its, n, bench), read) for name, its, n, read in rivals if n is not None
+        (name, its.trials[n].size_bytes, draws_of(its, n, bench), read)
+        for name, its, n, read in rivals
+        if n is not None
     ]
     table(measured, options.seed)
 

@@ -94,7 +94,7 @@ def rows(study: StudyFile, bits: int, folder: Path, bank: Path, limits: tuple[fl
     inventory = bench.space.inventory
     uniform = uniform_plan(bench.space, bits, 64, parse_choice(EMBEDDING))
     outcome = Session(study.model_copy(update={"budget": f"{uniform.size_bytes}B"}), folder, Silent(), bank).run()
-    best = outcome.best if outcome.searched is None else outcome[outcome.searched]
+    best = outcome.best if outcome.decision.searched is None else outcome.trials[outcome.decision.searched]
     if best is None:
         raise SystemExit(f"{folder}: no trial fits {uniform.size_bytes} bytes; give more --trials")
     draws = range(DRAWS if bench.is_calibrated(uniform.plan) else 1)
@@ -111,7 +111,7 @@ def rows(study: StudyFile, bits: int, folder: Path, bank: Path, limits: tuple[fl
 
         yield row(f"uniform {uniform.label}, sequential", uniform.plan, plain)
         yield row(f"uniform {uniform.label}, corrected", uniform.plan, corrected)
-        yield against(f"winner ({best.label})", best.plan, in_order=outcome.in_order(best), limit=limits[0])
+        yield against(f"winner ({best.label})", best.plan, in_order=outcome.decision.in_order(best), limit=limits[0])
         smaller = learnt_plan(bench, outcome, folder, int(FEWER * uniform.size_bytes))
         yield against(f"solved for {100 * (1 - FEWER):.0f} % fewer bytes", smaller, in_order=True, limit=limits[1])
         first = FIRST_VERSION / f"first-version-{bits}-bit.yaml"
@@ -137,7 +137,7 @@ def sequential(bench: Workbench, plan: Plan, draws: range) -> list[Quality]:
 def learnt_plan(bench: Workbench, outcome: Outcome, folder: Path, budget_bytes: int) -> Plan:
     """The solver's plan for another budget, under the losses that the trials taught."""
     losses = read_losses(read_sensitivity(folder / SENSITIVITY))
-    return learnt(Solver(bench.space), losses, outcome.records, budget_bytes)[0]
+    return learnt(Solver(bench.space), losses, outcome.trials.measured, budget_bytes)[0]
 
 
 def data_free_choices(study: StudyFile) -> dict[Kind, list[ChoiceText]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paredown.search.outcome.outcome import METRICS
+from paredown.search.outcome.question import METRICS
 
 if TYPE_CHECKING:
     from paredown.compressors.bank.contents import Cleaning, Holdings
@@ -129,8 +129,8 @@ def of_transfer(found: Transferred) -> list[str]:
     times = found.anew_tokens / max(found.tokens, 1)
     anew = f"a new search ({found.anew_trials} trials) would read {found.anew_tokens:,}, {times:.1f} times as many"
     return [
-        f"wrote {found.path}: {size:,} bytes ({100 * size / outcome.original_bytes:.1f}%), "
-        f"within the budget of {outcome.budget_bytes:,}",
+        f"wrote {found.path}: {size:,} bytes ({100 * size / outcome.question.original_bytes:.1f}%), "
+        f"within the budget of {outcome.question.budget_bytes:,}",
         f"the plan of {found.made_for} was carried over {how} ({found.before_bytes:,} bytes){fitted}{moved}",
         _of_gain(outcome),
         f"forward passes read {found.tokens:,} tokens in {duration(found.seconds)}; {anew}",
@@ -139,20 +139,24 @@ def of_transfer(found: Transferred) -> list[str]:
 
 def _of_gain(outcome: Outcome) -> str:
     """Line that compares a transferred plan with the best uniform plan."""
-    name, unit = METRICS[outcome.metric]
-    if outcome.searched is None:
+    name, unit = METRICS[outcome.question.metric]
+    if outcome.decision.searched is None:
         return "the transferred plan gives no finite predictions on this model: the uniform plan was written"
-    loss = f"held-out {name} of the transferred plan: {outcome.held_out[outcome.searched].mean:.4g} {unit}".rstrip()
-    against = outcome.comparisons.get("uniform")
-    if against is None or outcome.uniform is None:
+    loss = f"held-out {name} of the transferred plan: {outcome.decision.held_out[outcome.decision.searched].mean:.4g} {unit}".rstrip()
+    against = outcome.decision.comparisons.get("uniform")
+    if against is None or outcome.decision.uniform is None:
         return f"{loss}; no other uniform plan within the budget to compare with"
     spread = (
         f"95% interval {against.low:.3f} to {against.high:.3f} "
-        f"over {outcome.held_out[outcome.searched].documents} documents"
+        f"over {outcome.decision.held_out[outcome.decision.searched].documents} documents"
     )
-    ratio = f"{against.mean:.3f} of the best uniform plan's ({outcome[outcome.uniform].label}), {spread}"
+    ratio = (
+        f"{against.mean:.3f} of the best uniform plan's ({outcome.trials[outcome.decision.uniform].label}), {spread}"
+    )
     return (
-        f"{loss}, {ratio}" if outcome.gains else f"{loss}, {ratio}; no significant gain: the uniform plan was written"
+        f"{loss}, {ratio}"
+        if outcome.decision.gains
+        else f"{loss}, {ratio}; no significant gain: the uniform plan was written"
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from paredown.evaluators.quality import Quality
 from paredown.search.finalists.pace import Measure, Measurement
 from paredown.search.finalists.rebuild import Version
-from paredown.search.outcome.outcome import Refit
+from paredown.search.outcome.decision import Refit
 from paredown.search.trial import Record
 from paredown.search.trials.clock import Clock
 from paredown.space.errors import EvaluationError

@@ -41,10 +41,8 @@ def unmeasured_rival(outcome: Outcome, of: int) -> Outcome:
         outcome: Outcome with its winner.
         of: Number of plans that every study measures first.
     """
-    if (
-        outcome.uniform is not None
-        or outcome.unguarded
-        or len(outcome.records) + outcome.stopped_early + outcome.failed >= of
-    ):
+    decision = outcome.decision
+    if decision.uniform is not None or decision.unguarded or outcome.trials.count >= of:
         return outcome
-    return replace(outcome, unguarded="the trials ended before a uniform plan within the budget was measured")
+    unguarded = "the trials ended before a uniform plan within the budget was measured"
+    return replace(outcome, decision=replace(decision, unguarded=unguarded))

@@ -12,7 +12,7 @@ from paredown.space.plan_file import Records
 
 def scored_records(bench: Workbench, outcome: Outcome, record: Record) -> Records:
     """Digests of the records that scored a trial's plan (in order, if that won); what the bank lacks is left out."""
-    bank = ordered_bank(bench.bank, record.plan) if outcome.in_order(record) else bench.bank
+    bank = ordered_bank(bench.bank, record.plan) if outcome.decision.in_order(record) else bench.bank
     decided = [
         (site, choice)
         for site, choice in record.plan.decided(bench.space.inventory)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from paredown.search.outcome.front_file import write_front_file
 from paredown.search.outcome.outcome import Outcome, Provisional
 from paredown.search.trial import Record
 from paredown.space.errors import OutputError, PlanError
@@ -19,9 +20,9 @@ UNITS = {"kl": "nats/token", "relative-error": "share of the squared norm of the
 
 def calibration_of(outcome: Outcome, plan: Plan, *, in_order: bool) -> Calibration | None:
     """Texts that a plan was compressed with; None if no choice of the plan is calibrated."""
-    if not outcome.calibration or not any(choice.needs for _, choice in plan.entries):
+    if not outcome.circumstances.calibration or not any(choice.needs for _, choice in plan.entries):
         return None
-    return Calibration(**outcome.calibration, in_order=in_order)
+    return Calibration(**outcome.circumstances.calibration, in_order=in_order)
 
 
 def plan_file(plan: Plan, reference: BaseModelReference, target: str, size_bytes: int, **known: Any) -> PlanFile:
@@ -54,7 +55,7 @@ def publish(
     """
     publish_plans(outcome, reference, folder, records_of)
     reports(outcome, folder)
-    outcome.write(folder)
+    write_front_file(outcome, folder)
 
 
 def publish_plans(
@@ -68,7 +69,7 @@ def publish_plans(
             measured_file(outcome, outcome.best, reference, records_of(outcome.best)),
             scored=finished,
         )
-    wanted = {f"{record.number:04d}": record for record in outcome.front}
+    wanted = {f"{record.number:04d}": record for record in outcome.trials.front}
     for name, record in wanted.items():
         path = folder / "front" / name / PLAN
         if outcome.state != "searching" or not path.is_file():  # a trial's file is constant while the search runs
@@ -119,20 +120,20 @@ def _remove(folder: Path) -> None:
 def unmeasured_file(outcome: Outcome, provisional: Provisional, plan: Plan, reference: BaseModelReference) -> PlanFile:
     """Plan file of a plan that can be applied before the first trial; its loss is predicted or unknown."""
     quality = {
-        "metric": outcome.metric,
-        "unit": UNITS[outcome.metric],
+        "metric": outcome.question.metric,
+        "unit": UNITS[outcome.question.metric],
         "measured_on": "predicted",
         "mean": provisional.predicted_loss,
     }
     return plan_file(
         plan,
         reference,
-        outcome.target,
+        outcome.question.target,
         provisional.size_bytes,
         calibration=calibration_of(outcome, plan, in_order=False),
         quality=quality
         if provisional.predicted_loss is not None
-        else {"metric": outcome.metric, "measured_on": "nothing"},
+        else {"metric": outcome.question.metric, "measured_on": "nothing"},
         compared_with={"unguarded": "not measured yet"},
         provenance=_provenance(outcome, provisional.origin),
     )
@@ -142,8 +143,8 @@ def measured_file(
     outcome: Outcome, record: Record, reference: BaseModelReference, records: Records | None = None
 ) -> PlanFile:
     """Plan file of a trial, with its quality from the most trustworthy set: held-out, else selection, else search."""
-    held_out, selection = outcome.held_out.get(record.number), outcome.selection.get(record.number)
-    quality: dict[str, Any] = {"metric": outcome.metric, "unit": UNITS[outcome.metric]}
+    held_out, selection = outcome.decision.held_out.get(record.number), outcome.decision.selection.get(record.number)
+    quality: dict[str, Any] = {"metric": outcome.question.metric, "unit": UNITS[outcome.question.metric]}
     finding = held_out or selection
     if finding:
         name = "held-out" if held_out else "selection"
@@ -162,21 +163,25 @@ def measured_file(
             "standard_error": record.standard_error,
             "perplexity": record.perplexity,
         }
-    quality["data_sha256"] = outcome.data_sha256.get(name)
+    quality["data_sha256"] = outcome.circumstances.data_sha256.get(name)
     compared: dict[str, Any] | None = None
-    if (against := outcome.comparisons.get("uniform")) and record.number == outcome.searched:
-        other = outcome[against.number]
+    if (against := outcome.decision.comparisons.get("uniform")) and record.number == outcome.decision.searched:
+        other = outcome.trials[against.number]
         compared = {
             "uniform": {
                 "choice": other.label,
                 "size_bytes": other.size_bytes,
-                "quality": outcome.held_out[other.number].mean,
+                "quality": outcome.decision.held_out[other.number].mean,
                 "ratio": against.mean,
                 "ratio_ci95": [against.low, against.high],
             }
         }
-    if outcome.unguarded and record.number == outcome.winner:
-        compared = {"unguarded": outcome.unguarded, "to_complete": outcome.completion, **(compared or {})}
+    if outcome.decision.unguarded and record.number == outcome.decision.winner:
+        compared = {
+            "unguarded": outcome.decision.unguarded,
+            "to_complete": outcome.decision.completion,
+            **(compared or {}),
+        }
     latency: dict[str, dict[str, Any]] | None = None
     predicted = {"decode": record.decode_ms, "prefill": record.prefill_ms}
     if known := {name: value for name, value in predicted.items() if value is not None}:
@@ -186,14 +191,14 @@ def measured_file(
             latency[name] |= {
                 "measured": timed[f"{name}_ms"],
                 "iqr": timed[f"{name}_iqr"],
-                "device": outcome.environment.get("cpu"),
+                "device": outcome.circumstances.environment.get("cpu"),
             }
     return plan_file(
         record.plan,
         reference,
-        outcome.target,
+        outcome.question.target,
         record.size_bytes,
-        calibration=calibration_of(outcome, record.plan, in_order=outcome.in_order(record)),
+        calibration=calibration_of(outcome, record.plan, in_order=outcome.decision.in_order(record)),
         records=records,
         quality=quality,
         latency=latency,
@@ -203,9 +208,9 @@ def measured_file(
 
 
 def _provenance(outcome: Outcome, origin: str, **known: Any) -> dict[str, Any]:
-    made = {"study": outcome.model, **known, "origin": origin, "seed": outcome.seed}
+    made = {"study": outcome.question.model, **known, "origin": origin, "seed": outcome.question.seed}
     return made | {
-        key: outcome.environment[key]
+        key: outcome.circumstances.environment[key]
         for key in ("paredown", "torch", "transformers", "cpu")
-        if key in outcome.environment
+        if key in outcome.circumstances.environment
     }

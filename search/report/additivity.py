@@ -72,7 +72,7 @@ def additivity(outcome: Outcome, folder: Path) -> Additivity | None:
         return None
     losses = read_losses(stored)
     plans = []
-    for record in outcome.records:
+    for record in outcome.trials.measured:
         pairs = [(site.name, choice) for site, choice in record.plan.decided(inventory)]
         if all(pair in losses or pair[1] == KEEP for pair in pairs):
             plans.append((record, sum(losses.get(pair, 0.0) for pair in pairs)))
@@ -106,7 +106,7 @@ def additivity_section(outcome: Outcome, folder: Path) -> Section:
         [
             f"{record.number}",
             f"{record.size_bytes:,}",
-            f"{100 * record.size_bytes / outcome.original_bytes:.1f} %",
+            f"{100 * record.size_bytes / outcome.question.original_bytes:.1f} %",
             f"{predicted:.4g}",
             f"{record.loss:.4g}",
             f"{record.loss / predicted:.2f}",

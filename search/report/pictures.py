@@ -47,7 +47,7 @@ def draw_front(outcome: Outcome, path: Path) -> None:
     """Draws all trials by size and loss on the search set, with the budget, the uniform plans and the winner."""
     figure = new_figure(9.5, 5.8)
     axes = figure.add_subplot()
-    unit, name = byte_unit(max(outcome.original_bytes, 1))
+    unit, name = byte_unit(max(outcome.question.original_bytes, 1))
 
     def place(records: Sequence[Record]) -> tuple[list[float], list[float]]:
         return [r.size_bytes / unit for r in records], [max(r.loss, LOWEST) for r in records]
@@ -59,13 +59,19 @@ def draw_front(outcome: Outcome, path: Path) -> None:
             else {"color": BLUE}
         )
 
-    uniform = [r for r in outcome.records if r.origin == "uniform"]
-    others = [r for r in outcome.records if r.origin != "uniform"]
-    norm = time_scale(outcome.records)
-    bars = [1.96 * r.standard_error if np.isfinite(r.standard_error) else 0.0 for r in outcome.records]
-    lower = [min(bar, 0.999 * max(r.loss, LOWEST)) for bar, r in zip(bars, outcome.records, strict=True)]
+    uniform = [r for r in outcome.trials.measured if r.origin == "uniform"]
+    others = [r for r in outcome.trials.measured if r.origin != "uniform"]
+    norm = time_scale(outcome.trials.measured)
+    bars = [1.96 * r.standard_error if np.isfinite(r.standard_error) else 0.0 for r in outcome.trials.measured]
+    lower = [min(bar, 0.999 * max(r.loss, LOWEST)) for bar, r in zip(bars, outcome.trials.measured, strict=True)]
     axes.errorbar(
-        *place(outcome.records), yerr=[lower, bars], fmt="none", ecolor=GRAY, elinewidth=0.8, alpha=0.7, zorder=1
+        *place(outcome.trials.measured),
+        yerr=[lower, bars],
+        fmt="none",
+        ecolor=GRAY,
+        elinewidth=0.8,
+        alpha=0.7,
+        zorder=1,
     )
     dots = axes.scatter(*place(others), **colours(others), s=26, linewidths=0, zorder=3, label="searched plans")
     inside = colours(uniform) if norm else {"facecolors": "white"}
@@ -75,27 +81,31 @@ def draw_front(outcome: Outcome, path: Path) -> None:
     if norm:
         figure.colorbar(dots, ax=axes, label="decoding, predicted [ms/token]", pad=0.02)
     line: dict[str, Any] = {"color": BLUE, "linewidth": 1.3, "alpha": 0.6, "zorder": 2}
-    axes.step(*place(size_front(outcome.records)), where="post", label="front of size and loss", **line)
+    axes.step(*place(size_front(outcome.trials.measured)), where="post", label="front of size and loss", **line)
     axes.axvline(
-        outcome.budget_bytes / unit, color=RED, linestyle="--", linewidth=1.2, label=f"budget {outcome.budget}"
+        outcome.question.budget_bytes / unit,
+        color=RED,
+        linestyle="--",
+        linewidth=1.2,
+        label=f"budget {outcome.question.budget}",
     )
-    shown = [r.size_bytes for r in outcome.records]
-    if shown and outcome.original_bytes < 1.4 * max(shown):
-        axes.axvline(outcome.original_bytes / unit, color=INK, linestyle=":", linewidth=1.2, label="original")
+    shown = [r.size_bytes for r in outcome.trials.measured]
+    if shown and outcome.question.original_bytes < 1.4 * max(shown):
+        axes.axvline(outcome.question.original_bytes / unit, color=INK, linestyle=":", linewidth=1.2, label="original")
     if best := outcome.best:
-        label = f"{'winner' if outcome.winner is not None else 'best so far'} (trial {best.number})"
+        label = f"{'winner' if outcome.decision.winner is not None else 'best so far'} (trial {best.number})"
         axes.scatter(
             *place([best]), s=230, marker="*", color=RED, edgecolors="white", linewidths=0.9, zorder=5, label=label
         )
     axes.set_yscale("log")
     axes.set_xlabel(
-        f"size of the written tensors [{name}]; the original has {outcome.original_bytes / unit:,.3g} {name}"
+        f"size of the written tensors [{name}]; the original has {outcome.question.original_bytes / unit:,.3g} {name}"
     )
-    axes.set_ylabel(AXES[outcome.metric])
-    name = Path(outcome.model).name
+    axes.set_ylabel(AXES[outcome.question.metric])
+    name = Path(outcome.question.model).name
     title = (
-        f"{shortened(name)}, target {outcome.target}: "
-        f"{len(outcome.records)} measured plans, search set, bars: 95 % interval"
+        f"{shortened(name)}, target {outcome.question.target}: "
+        f"{len(outcome.trials.measured)} measured plans, search set, bars: 95 % interval"
     )
     axes.set_title(title, loc="left", parse_math=False)  # a model's name may contain dollar signs
     finish(figure, axes, path)
@@ -130,9 +140,7 @@ def draw_choices(outcome: Outcome, inventory: Inventory, path: Path) -> None:
     cells: dict[tuple[str, int | None], tuple[float, str]] = {}
     for site in inventory.leaves:
         cells[role(site), site.block] = cell(site, best.plan, decided, inventory)
-    title = (
-        f"{'Winner' if outcome.winner is not None else 'Best so far'}: trial {best.number}, {best.size_bytes:,} bytes"
-    )
+    title = f"{'Winner' if outcome.decision.winner is not None else 'Best so far'}: trial {best.number}, {best.size_bytes:,} bytes"
     draw_map(cells, path, title=title, label="stored bits per original weight", colours="YlGnBu", logarithmic=False)
 
 
@@ -148,7 +156,14 @@ def draw_sensitivity(
             value = max(losses[site.name, choice], LOWEST)
             cells[role(site), site.block] = (float(np.log10(value)), f"{short(choice)}\n{value:.1e}")
     title = "Sensitivity: predicted loss of each site compressed alone, near 3 bits (search set)"
-    draw_map(cells, path, title=title, label=f"log10 of the {AXES[outcome.metric]}", colours="OrRd", logarithmic=True)
+    draw_map(
+        cells,
+        path,
+        title=title,
+        label=f"log10 of the {AXES[outcome.question.metric]}",
+        colours="OrRd",
+        logarithmic=True,
+    )
 
 
 def role(site: Site) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from paredown.search.outcome.outcome import METRICS, Comparison, Finding, Outcome
+from paredown.search.outcome.decision import Comparison, Finding
+from paredown.search.outcome.outcome import Outcome
+from paredown.search.outcome.question import METRICS
 from paredown.search.report import pictures
 from paredown.search.report.additivity import additivity_section
 from paredown.search.report.rendering import Section, Table, as_html, as_markdown
@@ -60,14 +62,15 @@ def write_report(outcome: Outcome, folder: Path, *, draw: bool = True) -> None:
     Raises:
         OutputError: If the folder cannot be written.
     """
-    if outcome.records:
+    if outcome.trials.measured:
         write_trials(outcome, folder / "trials.csv")
-    if draw and outcome.records:
+    if draw and outcome.trials.measured:
         draw_pictures(outcome, folder)
-    title, sections = f"{outcome.model} at {outcome.budget}", sections_of(outcome, folder)
+    title, sections = f"{outcome.question.model} at {outcome.question.budget}", sections_of(outcome, folder)
     write_atomically(folder / "report.md", as_markdown(title, sections))
     write_atomically(
-        folder / "report.html", as_html(title, sections, folder, f"paredown {outcome.environment.get('paredown', '')}")
+        folder / "report.html",
+        as_html(title, sections, folder, f"paredown {outcome.circumstances.environment.get('paredown', '')}"),
     )
 
 
@@ -75,18 +78,18 @@ def write_trials(outcome: Outcome, path: Path) -> None:
     """Writes all measured trials as a CSV table, one row each."""
     import pandas as pd
 
-    front = {record.number for record in outcome.front}
+    front = {record.number for record in outcome.trials.front}
     rows = [
         {
             **{
                 key: value for key, value in record.to_mapping().items() if key not in ("choices", "sequences", "whole")
             },
-            "share_of_original": record.size_bytes / outcome.original_bytes,
-            "within_budget": outcome.allows(record),
+            "share_of_original": record.size_bytes / outcome.question.original_bytes,
+            "within_budget": outcome.question.allows(record),
             "on_front": record.number in front,
             "choices": "; ".join(f"{site}: {choice}" for site, choice in record.plan.entries),
         }
-        for record in outcome.records
+        for record in outcome.trials.measured
     ]
     write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
 
@@ -118,20 +121,20 @@ def sections_of(outcome: Outcome, folder: Path) -> list[Section]:
             Section(title="Where the loss was measured", paragraphs=_curse(outcome), table=_sets(outcome, outcome.best))
         )
     sections.append(survival_section(outcome))
-    if outcome.comparisons:
+    if outcome.decision.comparisons:
         sections.append(
             Section(title="Against plans made without a search", paragraphs=_guard(outcome), table=_compared(outcome))
         )
-    if outcome.refits:
+    if outcome.decision.refits:
         sections.append(Section(title="Compressed in order", paragraphs=_refit_words(outcome), table=_refits(outcome)))
     sections.append(_pictured("The layers", pictures.CHOICES, folder, _storage(outcome)))
     started = _pictured("What the search started from", pictures.SENSITIVITY, folder)
     sections.append(replace(started, table=_blocks(folder)))
     sections.append(additivity_section(outcome, folder))
     flattered = "These losses are on the search set, which chose these plans, so they are slightly optimistic."
-    if outcome.records:
+    if outcome.trials.measured:
         sections.append(Section(title="Plans on the front", paragraphs=[flattered], table=_front(outcome)))
-    if outcome.timed or any(record.decode_ms is not None for record in outcome.records):
+    if outcome.timed or any(record.decode_ms is not None for record in outcome.trials.measured):
         told = "Times on the front are predicted from timed layers. Only plans that ran end to end have measured times."
         sections.append(Section(title="Speed", paragraphs=[told], table=_timed(outcome) if outcome.timed else None))
     sections.append(Section(title="How it was made", table=_circumstances(outcome)))
@@ -146,19 +149,25 @@ def _pictured(title: str, picture: str, folder: Path, paragraphs: Sequence[str] 
 
 def _facts(outcome: Outcome) -> Table:
     rows = [
-        ["model", f"{outcome.model} ({outcome.architecture}, {outcome.parameters:,} parameters)"],
-        ["target", outcome.target],
+        [
+            "model",
+            f"{outcome.question.model} ({outcome.question.architecture}, {outcome.question.parameters:,} parameters)",
+        ],
+        ["target", outcome.question.target],
         [
             "budget",
-            f"{outcome.budget} = {outcome.budget_bytes:,} tensor bytes; the original has {outcome.original_bytes:,}",
+            f"{outcome.question.budget} = {outcome.question.budget_bytes:,} tensor bytes; the original has {outcome.question.original_bytes:,}",
         ],
-        ["state", f"{outcome.state}; {counts(outcome)}; seed {outcome.seed}"],
-        ["loss", f"{METRICS[outcome.metric][0]} [{METRICS[outcome.metric][1] or 'share'}]; lower is better"],
+        ["state", f"{outcome.state}; {counts(outcome)}; seed {outcome.question.seed}"],
+        [
+            "loss",
+            f"{METRICS[outcome.question.metric][0]} [{METRICS[outcome.question.metric][1] or 'share'}]; lower is better",
+        ],
     ]
-    if outcome.max_decode_ms is not None:
-        rows.append(["decode at most", f"{outcome.max_decode_ms:g} ms/token, predicted from timed layers"])
-    if outcome.original_perplexity is not None:
-        rows.append(["perplexity of the original", f"{outcome.original_perplexity:.4g} on the search set"])
+    if outcome.question.max_decode_ms is not None:
+        rows.append(["decode at most", f"{outcome.question.max_decode_ms:g} ms/token, predicted from timed layers"])
+    if outcome.trials.original_perplexity is not None:
+        rows.append(["perplexity of the original", f"{outcome.trials.original_perplexity:.4g} on the search set"])
     return ["", ""], rows
 
 
@@ -170,7 +179,7 @@ def _curse(outcome: Outcome) -> list[str]:
     )
     return (
         [text]
-        if outcome.selection
+        if outcome.decision.selection
         else ["Only the search set was read so far, and it chose this plan: its loss there is optimistic."]
     )
 
@@ -185,7 +194,7 @@ def _sets(outcome: Outcome, best: Record) -> Table:
             _perplexity(best),
         ]
     ]
-    for name, findings in (("selection", outcome.selection), ("held-out", outcome.held_out)):
+    for name, findings in (("selection", outcome.decision.selection), ("held-out", outcome.decision.held_out)):
         if finding := findings.get(best.number):
             rows.append(
                 [
@@ -206,7 +215,7 @@ def _perplexity(of: Record | Finding) -> str:
 
 
 def _guard(outcome: Outcome) -> list[str]:
-    if outcome.gains is False:
+    if outcome.decision.gains is False:
         return [
             "No significant gain: the 95 % interval of the ratio to the best uniform plan within the budget is not "
             "below 1, so that uniform plan is the winner."
@@ -243,17 +252,19 @@ def _refit_words(outcome: Outcome) -> list[str]:
         "compressed in order: each matrix on the inputs that the compressed matrices before it give, which corrects "
         "for their errors. The version with the lower loss on the selection set is kept."
     )
-    draws = max((finding.draws for finding in outcome.held_out.values()), default=1)
+    draws = max((finding.draws for finding in outcome.decision.held_out.values()), default=1)
     more = f" For the held-out set they were rebuilt from {draws} calibration draws; its intervals cover both."
     return [told + (more if draws > 1 else "")]
 
 
 def _refits(outcome: Outcome) -> Table:
     rows = []
-    for number, refit in sorted(outcome.refits.items(), key=lambda item: min(item[1].alone, item[1].in_order)):
+    for number, refit in sorted(outcome.decision.refits.items(), key=lambda item: min(item[1].alone, item[1].in_order)):
         kept = "in order" if refit.gains else "independently"
         gain = f"{100 * (refit.in_order / refit.alone - 1):+.1f} %" if refit.alone > 0 else ""
-        rows.append([f"{number}: {outcome[number].label}", f"{refit.alone:.4g}", f"{refit.in_order:.4g}", gain, kept])
+        rows.append(
+            [f"{number}: {outcome.trials[number].label}", f"{refit.alone:.4g}", f"{refit.in_order:.4g}", gain, kept]
+        )
     return ["trial", "independently", "in order", "change", "kept"], rows
 
 
@@ -261,15 +272,15 @@ def _compared(outcome: Outcome) -> Table:
     names = {"uniform": "best uniform plan within the budget", "solver": "solver's plan, before any trial"}
 
     def row(name: str, comparison: Comparison) -> list[str]:
-        other = outcome[comparison.number]
-        finding = outcome.held_out.get(other.number)
+        other = outcome.trials[comparison.number]
+        finding = outcome.decision.held_out.get(other.number)
         mean = f"{finding.mean:.4g}" if finding else ""
         ratio = f"{comparison.mean:.3f} ({comparison.low:.3f} to {comparison.high:.3f})"
         return [f"{names.get(name, name)}: {other.label} (trial {other.number})", f"{other.size_bytes:,}", mean, ratio]
 
-    rows = [row(name, comparison) for name, comparison in outcome.comparisons.items()]
-    if outcome.searched is not None and (finding := outcome.held_out.get(outcome.searched)):
-        ours = outcome[outcome.searched]
+    rows = [row(name, comparison) for name, comparison in outcome.decision.comparisons.items()]
+    if outcome.decision.searched is not None and (finding := outcome.decision.held_out.get(outcome.decision.searched)):
+        ours = outcome.trials[outcome.decision.searched]
         rows.insert(
             0,
             [f"search's best: {ours.label} (trial {ours.number})", f"{ours.size_bytes:,}", f"{finding.mean:.4g}", "1"],
@@ -291,7 +302,7 @@ def _storage(outcome: Outcome) -> list[str]:
 
 
 def _front(outcome: Outcome) -> Table:
-    timed = any(record.decode_ms is not None for record in outcome.front)
+    timed = any(record.decode_ms is not None for record in outcome.trials.front)
     head = [
         "trial",
         "bytes",
@@ -302,13 +313,13 @@ def _front(outcome: Outcome) -> Table:
         *(["decode, predicted [ms/token]"] if timed else []),
     ]
     rows = []
-    for record in outcome.front:
-        mark = " (winner)" if record.number == outcome.winner else ""
+    for record in outcome.trials.front:
+        mark = " (winner)" if record.number == outcome.decision.winner else ""
         spread = f"{record.loss:.4g} ± {1.96 * record.standard_error:.1g}"
         row = [
             f"{record.number}{mark}",
             f"{record.size_bytes:,}",
-            f"{100 * record.size_bytes / outcome.original_bytes:.1f} %",
+            f"{100 * record.size_bytes / outcome.question.original_bytes:.1f} %",
             spread,
         ]
         row += [_perplexity(record), f"{record.origin}: {record.label}"]
@@ -328,7 +339,9 @@ def _timed(outcome: Outcome) -> Table:
 
 
 def _circumstances(outcome: Outcome) -> Table:
-    seconds = [[step, f"{spent:.0f} s"] for step, spent in outcome.seconds.items()]
-    environment = [[str(key), str(value)] for key, value in outcome.environment.items()]
-    fingerprints = [[f"{name} texts, sha256", digest[:16]] for name, digest in outcome.data_sha256.items()]
+    seconds = [[step, f"{spent:.0f} s"] for step, spent in outcome.circumstances.seconds.items()]
+    environment = [[str(key), str(value)] for key, value in outcome.circumstances.environment.items()]
+    fingerprints = [
+        [f"{name} texts, sha256", digest[:16]] for name, digest in outcome.circumstances.data_sha256.items()
+    ]
     return ["step, version or text", ""], [*seconds, *environment, *fingerprints]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paredown.search.outcome.outcome import METRICS, Finding, Outcome, Provisional
+from paredown.search.outcome.decision import Finding
+from paredown.search.outcome.outcome import Outcome, Provisional
+from paredown.search.outcome.question import METRICS
 from paredown.search.report.winners_curse import luck_words
 from paredown.search.trial import Record
 from paredown.search.trials.counts import plans_measured, worth
@@ -16,29 +18,31 @@ def verdict(outcome: Outcome) -> str:
     if outcome.provisional:
         return provisional_words(outcome, outcome.provisional)
     if best is None:
-        return f"No measured plan is within the budget of {outcome.budget_bytes:,} bytes yet."
-    share = f"{best.size_bytes:,} bytes, {100 * best.size_bytes / outcome.original_bytes:.1f} % of the original"
-    if outcome.state != "finished" or outcome.winner is None:
+        return f"No measured plan is within the budget of {outcome.question.budget_bytes:,} bytes yet."
+    share = (
+        f"{best.size_bytes:,} bytes, {100 * best.size_bytes / outcome.question.original_bytes:.1f} % of the original"
+    )
+    if outcome.state != "finished" or outcome.decision.winner is None:
         loss = loss_text(outcome, best)
         return (
             f"The best plan so far is trial {best.number} ({share}): {loss} on the search set; "
             "the winner is not chosen yet."
         )
-    comparison = outcome.comparisons.get("uniform")
-    if comparison is None and outcome.unguarded:
-        return f"The winner is trial {best.number} ({share}), unguarded: {outcome.unguarded}."
+    comparison = outcome.decision.comparisons.get("uniform")
+    if comparison is None and outcome.decision.unguarded:
+        return f"The winner is trial {best.number} ({share}), unguarded: {outcome.decision.unguarded}."
     if comparison is None:
         where = (
             "no other uniform plan is within the budget"
-            if outcome.uniform is None
+            if outcome.decision.uniform is None
             else "the search's best is the uniform plan itself"
         )
-        if outcome.winner == outcome.uniform and outcome.searched is None:
+        if outcome.decision.winner == outcome.decision.uniform and outcome.decision.searched is None:
             where = "no searched plan is within the budget"
         return f"The winner is trial {best.number} ({share}); {where}, so there is no comparison with a uniform plan."
     spread = f"95 % interval {comparison.low:.3f} to {comparison.high:.3f} over {documents(outcome)}"
     interval = f"{comparison.mean:.3f} of the best uniform plan's, {spread}"
-    if outcome.gains:
+    if outcome.decision.gains:
         return f"The winner is trial {best.number} ({share}). Its held-out loss is {interval}.{against_solver(outcome)}"
     return (
         f"No significant gain: the uniform plan wins (trial {best.number}, {share}). "
@@ -48,7 +52,9 @@ def verdict(outcome: Outcome) -> str:
 
 def provisional_words(outcome: Outcome, plan: Provisional) -> str:
     """One sentence on the plan that can be applied before the first trial."""
-    share = f"{plan.size_bytes:,} bytes, {100 * plan.size_bytes / outcome.original_bytes:.1f} % of the original"
+    share = (
+        f"{plan.size_bytes:,} bytes, {100 * plan.size_bytes / outcome.question.original_bytes:.1f} % of the original"
+    )
     if plan.predicted_loss is None:
         return (
             f"No plan was measured yet. The plan is the largest uniform plan within the budget ({plan.label}; {share})."
@@ -61,20 +67,26 @@ def provisional_words(outcome: Outcome, plan: Provisional) -> str:
 
 def early_words(outcome: Outcome) -> list[str]:
     """Sentences on why patience ended the trials, and on what there was no time for."""
-    words = [f"The trials ended early, after {worth(outcome.spent)}: {outcome.ended}."] if outcome.ended else []
-    words += [f"The choice is weak: {outcome.unselected}."] if outcome.unselected else []
-    if outcome.unguarded:
-        words.append(f"The plan is unguarded: {outcome.unguarded}.")
-    return words + ([f"To complete it with more time: {outcome.completion}"] if outcome.completion else [])
+    words = (
+        [f"The trials ended early, after {worth(outcome.trials.spent)}: {outcome.trials.ended}."]
+        if outcome.trials.ended
+        else []
+    )
+    words += [f"The choice is weak: {outcome.decision.unselected}."] if outcome.decision.unselected else []
+    if outcome.decision.unguarded:
+        words.append(f"The plan is unguarded: {outcome.decision.unguarded}.")
+    return words + (
+        [f"To complete it with more time: {outcome.decision.completion}"] if outcome.decision.completion else []
+    )
 
 
 def against_solver(outcome: Outcome) -> str:
     """One sentence on whether the trials improved on the solver's first plan; empty without a comparison."""
-    if outcome.searched is not None and outcome[outcome.searched].origin == "solver":
+    if outcome.decision.searched is not None and outcome.trials[outcome.decision.searched].origin == "solver":
         return " It is the solver's initial plan: no trial beat it significantly on the selection set." + luck_words(
             outcome
         )
-    comparison = outcome.comparisons.get("solver")
+    comparison = outcome.decision.comparisons.get("solver")
     if comparison is None:
         return ""
     spread = f"{comparison.mean:.3f} of that plan's loss, {comparison.low:.3f} to {comparison.high:.3f}"
@@ -85,8 +97,11 @@ def against_solver(outcome: Outcome) -> str:
 
 def price_words(outcome: Outcome) -> list[str]:
     """One sentence on what 1 % more of each budget would buy; empty where the prices are unknown."""
-    solved = next((record.predicted_loss for record in outcome.records if record.origin == "solver"), None)
-    budgets = {"size_bytes": ("bytes", outcome.budget_bytes), "decode_ms": ("decode time", outcome.max_decode_ms)}
+    solved = next((record.predicted_loss for record in outcome.trials.measured if record.origin == "solver"), None)
+    budgets = {
+        "size_bytes": ("bytes", outcome.question.budget_bytes),
+        "decode_ms": ("decode time", outcome.question.max_decode_ms),
+    }
     bought = {
         budgets[name][0]: price * (budgets[name][1] or 0) for name, price in outcome.prices.items() if name in budgets
     }
@@ -100,25 +115,25 @@ def price_words(outcome: Outcome) -> list[str]:
 
 def documents(outcome: Outcome) -> str:
     """The number of held-out documents behind the interval, in words."""
-    finding = next(iter(outcome.held_out.values()), None)
+    finding = next(iter(outcome.decision.held_out.values()), None)
     return f"{finding.documents} documents" if finding else "documents"
 
 
 def loss_text(outcome: Outcome, record: Record) -> str:
     """A trial's loss on the search set, with unit and 95 % interval."""
-    name, unit = METRICS[outcome.metric]
+    name, unit = METRICS[outcome.question.metric]
     return f"{name} {record.loss:.4g} ± {1.96 * record.standard_error:.1g} {unit}".rstrip()
 
 
 def summary_lines(outcome: Outcome, folder: Path) -> list[str]:
     """Lines for ``paredown status`` and for the end of a search."""
     lines = [
-        f"{outcome.model}, target {outcome.target}, budget {outcome.budget} = {outcome.budget_bytes:,} bytes: "
-        f"{outcome.state}, {counts(outcome)}, {len(outcome.front)} on the front",
+        f"{outcome.question.model}, target {outcome.question.target}, budget {outcome.question.budget} = {outcome.question.budget_bytes:,} bytes: "
+        f"{outcome.state}, {counts(outcome)}, {len(outcome.trials.front)} on the front",
         verdict(outcome),
         *early_words(outcome),
     ]
-    if (best := outcome.best) and (finding := outcome.held_out.get(best.number)):
+    if (best := outcome.best) and (finding := outcome.decision.held_out.get(best.number)):
         lines.append(f"held-out {finding_text(outcome, finding)}")
     if outcome.best or outcome.provisional:
         lines.append(f"plan: {folder / 'best' / 'plan.yaml'}; report: {folder / 'report.html'}")
@@ -127,12 +142,12 @@ def summary_lines(outcome: Outcome, folder: Path) -> list[str]:
 
 def counts(outcome: Outcome) -> str:
     """Tokens read, and the numbers of plans measured, stopped early, and failed."""
-    return f"{worth(outcome.spent)}: {plans_measured(len(outcome.records), outcome.stopped_early, outcome.failed)}"
+    return f"{worth(outcome.trials.spent)}: {plans_measured(len(outcome.trials.measured), outcome.trials.stopped_early, outcome.trials.failed)}"
 
 
 def finding_text(outcome: Outcome, finding: Finding) -> str:
     """A measurement on fresh texts, in words."""
-    name, unit = METRICS[outcome.metric]
+    name, unit = METRICS[outcome.question.metric]
     perplexity = f"; perplexity {finding.perplexity:.4g}" if finding.perplexity is not None else ""
     value = f"{name} {finding.mean:.4g} {unit}".rstrip()
     return (

@@ -9,13 +9,13 @@ from paredown.search.trial import Record
 
 def survival_words(outcome: Outcome) -> str:
     """Sentence that says how much of the gain survived; empty without a comparison."""
-    found = outcome.survival
+    found = outcome.decision.survival
     if found is None:
         return ""
     gained, left = 100 * (1 - found.search.mean), 100 * (1 - found.fresh.mean)
     spread = f"95 % interval {100 * (1 - found.fresh.high):.1f} to {100 * (1 - found.fresh.low):.1f} %"
     told = f"The trials gained {gained:.1f} % over the solver's first plan on the search set, which chose among "
-    told += f"{len(outcome.records) + outcome.stopped_early} plans; {left:.1f} % are left on fresh texts ({spread})"
+    told += f"{len(outcome.trials.measured) + outcome.trials.stopped_early} plans; {left:.1f} % are left on fresh texts ({spread})"
     if left <= 0:
         return f"{told}: none of the gain survived."
     return f"{told}: " + (
@@ -25,18 +25,20 @@ def survival_words(outcome: Outcome) -> str:
 
 def luck_words(outcome: Outcome) -> str:
     """The same sentence if the gain is significant on the search set but not on fresh texts; otherwise empty."""
-    found = outcome.survival
+    found = outcome.decision.survival
     return f" {survival_words(outcome)}" if found and found.search.high < 1 <= found.fresh.high else ""
 
 
 def survival_section(outcome: Outcome) -> Section:
     """The finalists' losses on both sets, each compressed as the trials had it."""
     title = "The search set against fresh texts"
-    finalists = [record for record in outcome.records if record.number in outcome.selection]
+    finalists = [record for record in outcome.trials.measured if record.number in outcome.decision.selection]
     if not finalists:
         return Section(title=title)
     fresh = {record.number: _alone(outcome, record) for record in finalists}
-    solver = next((record for record in finalists if record.origin == "solver" and outcome.allows(record)), None)
+    solver = next(
+        (record for record in finalists if record.origin == "solver" and outcome.question.allows(record)), None
+    )
     rows = []
     for record in sorted(finalists, key=lambda record: (record.loss, record.number)):
         row = [f"{record.number}: {record.label}", f"{record.loss:.4g}", f"{fresh[record.number]:.4g}"]
@@ -61,5 +63,5 @@ def survival_section(outcome: Outcome) -> Section:
 
 
 def _alone(outcome: Outcome, record: Record) -> float:
-    refit = outcome.refits.get(record.number)
-    return refit.alone if refit else outcome.selection[record.number].mean
+    refit = outcome.decision.refits.get(record.number)
+    return refit.alone if refit else outcome.decision.selection[record.number].mean

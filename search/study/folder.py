@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from paredown.search.finalists.measurements import MEASUREMENTS
-from paredown.search.outcome.outcome import Outcome, stored_outcome
+from paredown.search.outcome.front_file import stored_outcome
+from paredown.search.outcome.outcome import Outcome
 from paredown.space.errors import OutputError, StudyError
 from paredown.space.study_file import StudyFile
 from paredown.space.system.files import write_atomically
@@ -102,7 +103,7 @@ def finished(folder: Path, question: StudyFile) -> Outcome | None:
     outcome = stored_outcome(folder)
     if outcome is None:
         return None
-    counted = question.trials is not None and outcome.spent >= question.trials
-    waited = bool(outcome.ended) and outcome.patience == question.patience
-    chosen = outcome.state == "finished" and not outcome.unselected and not outcome.unguarded
+    counted = question.trials is not None and outcome.trials.spent >= question.trials
+    waited = bool(outcome.trials.ended) and outcome.question.patience == question.patience
+    chosen = outcome.state == "finished" and outcome.decision.is_complete
     return outcome if chosen and (counted or waited) else None

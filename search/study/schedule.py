@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from paredown.evaluators.door import memory_faults
 from paredown.evaluators.quality import Quality
 from paredown.search.finalists.checks import DRAWS
-from paredown.search.finalists.finalists import decide, measurements
+from paredown.search.finalists.decide import decide
+from paredown.search.finalists.finalists import measurements
 from paredown.search.finalists.measurements import Measurements
 from paredown.search.finalists.pace import Measurement, Pace
 from paredown.search.finalists.rebuild import Version, rebuilder
@@ -108,4 +110,5 @@ class Schedule:
                 with memory_faults():
                     return self.stored.measure(make, plan, name, version)
 
-            return decide(outcome, measure, self.bench.is_calibrated, step, clock, self.seconds)
+            decision = decide(outcome, measure, self.bench.is_calibrated, step, clock, self.seconds)
+        return replace(outcome, decision=decision)

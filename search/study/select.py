@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from paredown.search.outcome.front_file import read_front_file
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.outcome.plan_files import UNITS, calibration_of, measured_file, plan_file
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
@@ -62,7 +63,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
         BudgetError: If no plan meets the budget; the smallest plan was written.
     """
     asked = Budget.parse(budget)
-    outcome = Outcome.read(folder)
+    outcome = read_front_file(folder)
     question = StudyFile.read(folder / "study.yaml")
     inventory: Inventory = read_stored(folder / "inventory.json", TypeAdapter(Inventory).validate_python, AGAIN)
     losses = read_losses(read_sensitivity(folder / SENSITIVITY))
@@ -76,16 +77,18 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     path = out or folder / "select" / f"{asked.text.replace(' ', '').replace('%', 'percent')}.yaml"
     allowed = inventory.budget_bytes(budget)
     refuse_impossible(solver, allowed, reference, path)
-    plan, predicted = learnt(solver, losses, outcome.records, allowed)
+    plan, predicted = learnt(solver, losses, outcome.trials.measured, allowed)
     if predicted is None:
         raise StudyError(f"{folder}/sensitivity.json does not fit the study's space; run the search again to resume it")
-    record = next((record for record in outcome.records if record.plan == plan), None)
+    record = next((record for record in outcome.trials.measured if record.plan == plan), None)
     file = plan_file(
         plan,
         reference,
         question.target,
         plan.size_bytes(inventory),
-        calibration=calibration_of(outcome, plan, in_order=any(refit.gains for refit in outcome.refits.values())),
+        calibration=calibration_of(
+            outcome, plan, in_order=any(refit.gains for refit in outcome.decision.refits.values())
+        ),
         quality=_quality(outcome, predicted, record, reference),
         provenance=_provenance(outcome, plan, record, asked.text),
     )
@@ -97,7 +100,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
         original_bytes=inventory.original_bytes,
         predicted_loss=predicted,
         measured=record,
-        alternative=best_within(outcome.records, allowed, question.max_decode_ms),
+        alternative=best_within(outcome.trials.measured, allowed, question.max_decode_ms),
     )
 
 
@@ -125,24 +128,28 @@ def _quality(
     outcome: Outcome, predicted: float, record: Record | None, reference: BaseModelReference
 ) -> dict[str, Any]:
     quality: dict[str, Any] = {
-        "metric": outcome.metric,
-        "unit": UNITS[outcome.metric],
+        "metric": outcome.question.metric,
+        "unit": UNITS[outcome.question.metric],
         "measured_on": "predicted",
         "mean": predicted,
     }
-    quality["trials"] = len(outcome.records)
+    quality["trials"] = len(outcome.trials.measured)
     if record:
         quality["measured"] = measured_file(outcome, record, reference).quality
     return quality
 
 
 def _provenance(outcome: Outcome, plan: Plan, record: Record | None, budget: str) -> dict[str, Any]:
-    known = {key: outcome.environment[key] for key in ("paredown", "numpy", "scipy") if key in outcome.environment}
+    known = {
+        key: outcome.circumstances.environment[key]
+        for key in ("paredown", "numpy", "scipy")
+        if key in outcome.circumstances.environment
+    }
     return {
-        "study": outcome.model,
+        "study": outcome.question.model,
         "origin": "select",
         "budget": budget,
-        "seed": outcome.seed,
+        "seed": outcome.question.seed,
         **({"trial": record.number} if record else {}),
         **known,
     }

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter
 
@@ -18,13 +18,15 @@ from paredown.compressors.calibration.statistics_folder import again_if_damaged
 from paredown.compressors.original.checkpoint import config_of
 from paredown.evaluators.latency import REMEDY, LatencyTable, deployed_plan, timing_seconds
 from paredown.search.cost.admission import check_study
-from paredown.search.finalists.finalists import time_deployed
+from paredown.search.finalists.deployed_times import time_deployed
 from paredown.search.finalists.measurements import MEASUREMENTS, Measurements
 from paredown.search.finalists.missing import UNMEASURED, completion, unmeasured_rival
 from paredown.search.finalists.scored import scored_records
-from paredown.search.outcome.outcome import Outcome, Provisional, stored_outcome
+from paredown.search.outcome.front_file import stored_outcome
+from paredown.search.outcome.outcome import Outcome, Provisional, Trials
 from paredown.search.outcome.plan_files import publish, unmeasured_file
 from paredown.search.outcome.progress import Progress
+from paredown.search.outcome.question import Question
 from paredown.search.samplers import Problem, Proposal
 from paredown.search.sensitivity.lazy_choices import data_free, is_lazy, narrowed
 from paredown.search.sensitivity.sensitivity import Sensitivity, stored_losses
@@ -176,7 +178,7 @@ class Session:
     def _offer(self, origin: str, proposal: Proposal) -> Provisional | None:
         """Writes a plan that can be applied; None if a trial was already measured."""
         before = stored_outcome(self.folder)
-        if before.records if before else (self.folder / "study.db").is_file():
+        if before.trials.measured if before else (self.folder / "study.db").is_file():
             return None
         size = proposal.plan.size_bytes(self.bench.space.inventory)
         found = Provisional(
@@ -195,11 +197,15 @@ class Session:
         if before is None and (self.folder / "study.db").is_file():  # front.json is damaged, but the trials are there
             raise StudyError(f"the limit came before {self.folder}/front.json was rewritten; give a longer --timeout")
         outcome = before or self._outcome()
-        if not outcome.records:
+        if not outcome.trials.measured:
             self.progress.say("the limit came before the first trial: the plan was not measured")
-            outcome = replace(outcome, unguarded=UNMEASURED, seconds=dict(self.seconds))
+            outcome = replace(
+                outcome,
+                decision=replace(outcome.decision, unguarded=UNMEASURED),
+                circumstances=replace(outcome.circumstances, seconds=dict(self.seconds)),
+            )
         command = completion(self.question, self.folder, self.bank_folder)
-        outcome = replace(outcome, state="stopped", completion=command)
+        outcome = replace(outcome, state="stopped", decision=replace(outcome.decision, completion=command))
         self._publish(outcome)
         return outcome
 
@@ -309,12 +315,12 @@ class Session:
         self._publish(self._outcome(race))
         started = time.monotonic()
         outcome = unmeasured_rival(self.schedule.decided(self._outcome(race, state="finished")), of=len(race.seeds))
-        if outcome.unguarded or outcome.unselected:
+        if not outcome.decision.is_complete:
             command = completion(
                 self.question, self.folder, self.bank_folder, self.schedule.after(outcome), len(race.seeds)
             )
-            outcome = replace(outcome, completion=command)
-        if self.latency and outcome.winner is not None:
+            outcome = replace(outcome, decision=replace(outcome.decision, completion=command))
+        if self.latency and outcome.decision.winner is not None:
             if self.clock.has(self.schedule.timing):
                 at_once = self.bench.deployed_at_once
                 timed = time_deployed(outcome, self.bench.deployed, at_once, self.progress.step, self.progress.say)
@@ -323,7 +329,9 @@ class Session:
                 self.progress.say("no time was left to time the deployed models: only predicted times are reported")
         self._keep_time("finalists", started)
         outcome = replace(
-            outcome, seconds=dict(self.seconds), prices=self.solver.prices(self.losses, self.budget_bytes)
+            outcome,
+            circumstances=replace(outcome.circumstances, seconds=dict(self.seconds)),
+            prices=self.solver.prices(self.losses, self.budget_bytes),
         )
         self._publish(outcome)
         return outcome
@@ -341,19 +349,16 @@ class Session:
             else None
         )
 
-    def _outcome(self, race: Race | None = None, *, state: str = "searching", **known: Any) -> Outcome:
-        if race:
-            known |= {"records": tuple(race.measured), "stopped_early": len(race.history) - len(race.measured)}
-            known |= {"failed": len(race.failed), "spent": race.spent, "ended": race.ended}
-        return self.bench.outcome(
+    def _outcome(
+        self, race: Race | None = None, *, state: str = "searching", provisional: Provisional | None = None
+    ) -> Outcome:
+        latency = self.latency.model_dump(exclude={"kernels"}) if self.latency else None
+        return Outcome(
             state=state,
-            budget_bytes=self.budget_bytes,
-            original_perplexity=self.original_perplexity,
-            patience=self.question.patience,
-            latency=self.latency.model_dump(exclude={"kernels"}) if self.latency else None,
-            seconds=dict(self.seconds),
-            max_decode_ms=self.question.max_decode_ms,
-            **({"records": ()} | known),
+            question=Question.of(self.question, self.bench.space.inventory, self.budget_bytes),
+            trials=replace(race.trials if race else Trials(), original_perplexity=self.original_perplexity),
+            circumstances=self.bench.circumstances(latency=latency, seconds=dict(self.seconds)),
+            provisional=provisional,
         )
 
     def _publish(self, outcome: Outcome) -> None:

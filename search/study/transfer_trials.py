@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paredown.search.cost.cost import tokens_of_checks
-from paredown.search.finalists.finalists import UNIFORM, decide
+from paredown.search.finalists.decide import decide
+from paredown.search.finalists.finalists import UNIFORM
 from paredown.search.finalists.rebuild import rebuilder
 from paredown.search.neighbours.byte_moves import Moves
 from paredown.search.neighbours.repair import nearby, stored_bytes
-from paredown.search.outcome.outcome import Outcome
+from paredown.search.outcome.outcome import Outcome, Trials
+from paredown.search.outcome.question import Question
 from paredown.search.sensitivity.measurement_cache import facts_of
 from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.solver.solver import Losses, Solver
@@ -101,14 +103,14 @@ class Transfer:
             raise EvaluationError(
                 "neither the plan nor a uniform one gives finite predictions on this model; run a new search"
             )
-        outcome = replace(self._outcome(), records=tuple(self._promising()))
+        outcome = self._outcome()
         with rebuilder(self.bench) as rebuild:
-            outcome = decide(outcome, rebuild.measure, self.bench.is_calibrated, self.progress.step)
-        calibrated = any(self.bench.is_calibrated(record.plan) for record in outcome.records)
+            decision = decide(outcome, rebuild.measure, self.bench.is_calibrated, self.progress.step)
+        calibrated = any(self.bench.is_calibrated(record.plan) for record in outcome.trials.measured)
         tokens = self.bench.question.tokens
         read = tokens.calibration + self._alone_tokens + tokens.search * (1 + self.passes)
-        checks = tokens_of_checks(tokens, len(outcome.selection), len(outcome.held_out), calibrated=calibrated)
-        return Measured(outcome=outcome, tokens=round(read) + checks)
+        checks = tokens_of_checks(tokens, len(decision.selection), len(decision.held_out), calibrated=calibrated)
+        return Measured(outcome=replace(outcome, decision=decision), tokens=round(read) + checks)
 
     def _promising(self) -> list[Record]:
         """The plan, the best move if it is better on the search set, and the uniform plans."""
@@ -224,7 +226,9 @@ class Transfer:
         return losses
 
     def _outcome(self) -> Outcome:
-        records, budget = tuple(self.records), self.budget_bytes
-        return self.bench.outcome(
-            state="finished", budget_bytes=budget, original_perplexity=None, records=records, spent=self.passes
+        return Outcome(
+            state="finished",
+            question=Question.of(self.bench.question, self.space.inventory, self.budget_bytes),
+            trials=Trials(measured=tuple(self._promising()), spent=self.passes),
+            circumstances=self.bench.circumstances(),
         )

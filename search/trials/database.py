@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from paredown.search.outcome.outcome import FILE
+from paredown.search.outcome.front_file import FILE
 from paredown.space.errors import StudyError
 
 

@@ -12,6 +12,7 @@ import optuna
 
 from paredown.evaluators.door import memory_faults
 from paredown.evaluators.quality import Quality
+from paredown.search.outcome.outcome import Trials
 from paredown.search.samplers import Problem, Proposal, Sampler, Warm, samplers
 from paredown.search.trial import Record
 from paredown.search.trials.clock import Clock
@@ -123,6 +124,18 @@ class Race:
     def measured(self) -> list[Record]:
         """Trials measured on the whole search set, by number."""
         return [record for record in self._known if record.whole]
+
+    @property
+    def trials(self) -> Trials:
+        """The trials so far, as an outcome holds them."""
+        measured = self.measured
+        return Trials(
+            measured=tuple(measured),
+            stopped_early=len(self.history) - len(measured),
+            failed=len(self.failed),
+            spent=self.spent,
+            ended=self.ended,
+        )
 
     @property
     def spent(self) -> float:

@@ -24,7 +24,7 @@ from paredown.compressors.original.origin import Origin, cpu_name
 from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table
 from paredown.evaluators.quality import Quality, Teacher
 from paredown.evaluators.sequences import Sequences
-from paredown.search.outcome.outcome import Outcome
+from paredown.search.outcome.outcome import Circumstances
 from paredown.search.workbench.deployed import check_deployed, deployed_bytes, deployed_dtype
 from paredown.search.workbench.environment import environment
 from paredown.search.workbench.inputs import Inputs
@@ -193,22 +193,13 @@ class Workbench:
         """Fingerprints of the sequences, by set."""
         return {name: part.sha256() for name, part in self.sequences.items()}
 
-    def outcome(self, **measured: Any) -> Outcome:
-        """Outcome with what the workbench knows of the study, and the given attributes."""
-        question, inventory = self.question, self.space.inventory
-        return Outcome(
-            model=question.model,
-            architecture=inventory.architecture,
-            target=question.target,
-            metric="kl" if inventory.causal else "relative-error",
-            original_bytes=inventory.original_bytes,
-            parameters=inventory.parameters,
-            budget=question.budget,
+    def circumstances(self, **known: Any) -> Circumstances:
+        """Texts, versions and machine of the study, and the given attributes."""
+        return Circumstances(
             calibration=self.calibration_texts,
             data_sha256=dict(self.texts_sha256),
             environment=environment(),
-            seed=question.seed,
-            **measured,
+            **known,
         )
 
     def name_records(self, path: Path) -> None:

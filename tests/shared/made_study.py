@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
-from paredown.search.outcome.outcome import Comparison, Finding, Outcome
+from paredown.search.outcome.decision import Comparison, Decision, Finding
+from paredown.search.outcome.front_file import write_front_file
+from paredown.search.outcome.outcome import Circumstances, Outcome, Trials
 from paredown.search.outcome.plan_files import publish_plans
+from paredown.search.outcome.question import Question
 from paredown.search.sensitivity.stored import SensitivityFile
 from paredown.search.solver.solver import Solver
 from paredown.search.trial import Record
@@ -80,26 +86,20 @@ def make_study(
     rival = min(fitting, key=lambda r: r.loss)
     found = {record.number: finding_of(record) for record in (best, rival)}
     comparison = Comparison(number=rival.number, mean=ratio, low=ratio * 0.9, high=ratio * 1.1)
-    finished = state == "finished"
+    decision = Decision(
+        selection=found,
+        held_out=found,
+        winner=best.number if comparison.high < 1 else rival.number,
+        uniform=rival.number,
+        searched=best.number,
+        comparisons={"uniform": comparison},
+    )
     outcome = Outcome(
         state=state,
-        model="models/made",
-        architecture=inventory.architecture,
-        target=question.target,
-        metric="kl",
-        original_bytes=inventory.original_bytes,
-        parameters=inventory.parameters,
-        budget=budget,
-        budget_bytes=allowed,
-        original_perplexity=4.0,
-        records=tuple(records),
-        selection=found if finished else {},
-        held_out=found if finished else {},
-        winner=(best.number if comparison.high < 1 else rival.number) if finished else None,
-        uniform=rival.number if finished else None,
-        searched=best.number if finished else None,
-        comparisons={"uniform": comparison} if finished else {},
-        environment={"paredown": "0.1.0"},
+        question=replace(Question.of(question, inventory, allowed), patience="off"),
+        trials=Trials(measured=tuple(records), original_perplexity=4.0),
+        decision=decision if state == "finished" else Decision(),
+        circumstances=Circumstances(environment={"paredown": "0.1.0"}),
     )
     question.write(folder / "study.yaml")
     (folder / "inventory.json").write_bytes(TypeAdapter(Inventory).dump_json(inventory))
@@ -108,7 +108,7 @@ def make_study(
         key="made", estimator="", forward_tokens=0, backward_tokens=0, losses=rows, angular_distances=[]
     )
     write_json(folder / "sensitivity.json", known.model_dump())
-    outcome.write(folder)
+    write_front_file(outcome, folder)
     reference = BaseModelReference(
         name="models/made",
         architecture=inventory.architecture,
@@ -116,4 +116,30 @@ def make_study(
         shapes_sha256=inventory.shapes_sha256(),
     )
     publish_plans(outcome, reference, folder)
+    return outcome
+
+
+def outcome_of(records: Sequence[Record], budget_bytes: int | None = None) -> Outcome:
+    """A finished search of a toy without a decision; the budget fits the largest plan unless given."""
+    most = max(record.size_bytes for record in records) if budget_bytes is None else budget_bytes
+    question = Question(
+        model="toy",
+        architecture="Toy",
+        target="paredown",
+        metric="kl",
+        original_bytes=most,
+        parameters=1,
+        budget="1B",
+        budget_bytes=most,
+    )
+    return Outcome(state="finished", question=question, trials=Trials(measured=tuple(records)))
+
+
+def changed(outcome: Outcome, **values: Any) -> Outcome:
+    """The outcome with other values, each in the part that has a field of this name."""
+    for part in ("question", "trials", "decision", "circumstances"):
+        before = getattr(outcome, part)
+        mine = {name: values.pop(name) for name in [*values] if name in before.__slots__}
+        outcome = replace(outcome, **{part: replace(before, **mine)})
+    assert not values
     return outcome

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from paredown.search.outcome.outcome import FILE, Outcome
+from paredown.search.outcome.front_file import FILE, read_front_file
+from paredown.search.outcome.outcome import Outcome
 from paredown.search.outcome.plan_files import publish, publish_plans
 from paredown.space.errors import OutputError
 from paredown.space.plan_file import BaseModelReference, PlanFile, Records
 from paredown.space.site import Inventory
-from shared.made_study import make_study
+from shared.made_study import changed, make_study
 
 
 @pytest.fixture
@@ -31,24 +31,24 @@ def names(folder: Path) -> set[str]:
 
 def without(outcome: Outcome, number: int) -> Outcome:
     """The outcome as if a trial had never been."""
-    return replace(outcome, records=tuple(record for record in outcome.records if record.number != number))
+    return changed(outcome, measured=tuple(record for record in outcome.trials.measured if record.number != number))
 
 
 def test_plans_that_left_the_front_are_removed(llama: Inventory, tmp_path: Path) -> None:
     """Also a folder that a killed search had made and not filled."""
     outcome = make_study(tmp_path, llama, state="searching")
-    left = outcome.front[-1].number
+    left = outcome.trials.front[-1].number
     assert f"{left:04d}" in names(tmp_path)
     (tmp_path / "front" / "12345").mkdir()
     later = without(outcome, left)
     publish_plans(later, reference_in(tmp_path), tmp_path)
-    assert names(tmp_path) == {f"{record.number:04d}" for record in later.front}
+    assert names(tmp_path) == {f"{record.number:04d}" for record in later.trials.front}
 
 
 def test_what_others_put_into_front_stays(llama: Inventory, tmp_path: Path) -> None:
     """Files, folders, links, and a folder of ours that somebody put something into; they break nothing."""
     outcome = make_study(tmp_path, llama, state="searching")
-    left = f"{outcome.front[-1].number:04d}"
+    left = f"{outcome.trials.front[-1].number:04d}"
     front = tmp_path / "front"
     (front / ".DS_Store").write_text("")
     (front / "notes.txt").write_text("mine")
@@ -61,7 +61,7 @@ def test_what_others_put_into_front_stays(llama: Inventory, tmp_path: Path) -> N
     (front / "0055").symlink_to(tmp_path / "elsewhere")
     (front / left / "notes.txt").write_text("mine")
     before = {path: path.read_bytes() for path in front.rglob("*") if path.is_file()}
-    publish_plans(without(outcome, outcome.front[-1].number), reference_in(tmp_path), tmp_path)
+    publish_plans(without(outcome, outcome.trials.front[-1].number), reference_in(tmp_path), tmp_path)
     assert {path: path.read_bytes() for path in front.rglob("*") if path.is_file()} == before
     assert (front / "0055").is_symlink()
     assert (tmp_path / "elsewhere").is_dir()
@@ -70,9 +70,9 @@ def test_what_others_put_into_front_stays(llama: Inventory, tmp_path: Path) -> N
 def test_a_plan_of_another_database_is_overwritten(llama: Inventory, tmp_path: Path) -> None:
     """A trial's number says nothing where the trials were begun again; what is the same already is not written."""
     outcome = make_study(tmp_path, llama)
-    path = tmp_path / "front" / f"{outcome.front[0].number:04d}" / "plan.yaml"
+    path = tmp_path / "front" / f"{outcome.trials.front[0].number:04d}" / "plan.yaml"
     right = path.read_text()
-    path.write_text((tmp_path / "front" / f"{outcome.front[-1].number:04d}" / "plan.yaml").read_text())
+    path.write_text((tmp_path / "front" / f"{outcome.trials.front[-1].number:04d}" / "plan.yaml").read_text())
     best = (tmp_path / "best" / "plan.yaml").stat().st_ino
     publish_plans(outcome, reference_in(tmp_path), tmp_path)
     assert path.read_text() == right
@@ -94,7 +94,7 @@ def test_the_mark_comes_last(llama: Inventory, tmp_path: Path) -> None:
 
     with pytest.raises(OutputError, match="the disk is full"):
         publish(final, reference, tmp_path, full, lambda record: None)
-    assert Outcome.read(tmp_path) == searching
+    assert read_front_file(tmp_path) == searching
     publish(final, reference, tmp_path, lambda outcome, folder: None, lambda record: None)
     assert (tmp_path / FILE).read_bytes() == (tmp_path / "other" / FILE).read_bytes()
 
@@ -116,6 +116,6 @@ def test_what_was_scored_stays_when_a_finished_study_is_published_again(llama: I
     publish_plans(outcome, reference, tmp_path, lambda record: None)
     publish_plans(outcome, reference, tmp_path, lambda record: records("1" * 16))
     assert PlanFile.read(best).records == records("0" * 16)
-    other = next(record for record in outcome.records if record.plan != outcome.best.plan)
-    publish_plans(replace(outcome, winner=other.number), reference, tmp_path, lambda record: records("1" * 16))
+    other = next(record for record in outcome.trials.measured if record.plan != outcome.best.plan)
+    publish_plans(changed(outcome, winner=other.number), reference, tmp_path, lambda record: records("1" * 16))
     assert PlanFile.read(best).records == records("1" * 16)

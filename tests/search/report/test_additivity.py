@@ -15,7 +15,7 @@ from paredown.space.choice import KEEP, parse_choice
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory
 from paredown.space.system.files import write_json
-from shared.made_study import make_study
+from shared.made_study import changed, make_study
 
 
 def test_the_ratio_of_measured_and_predicted_is_told_along_the_front(
@@ -32,7 +32,9 @@ def test_the_ratio_of_measured_and_predicted_is_told_along_the_front(
     found = additivity(outcome, tmp_path)
     assert found is not None
     known = [
-        r for r in outcome.records if all(c == KEEP or (s.name, str(c)) in losses for s, c in r.plan.decided(llama))
+        r
+        for r in outcome.trials.measured
+        if all(c == KEEP or (s.name, str(c)) in losses for s, c in r.plan.decided(llama))
     ]
     assert [record for record, _ in found.plans] == known
     for record, predicted in found.plans:
@@ -44,7 +46,9 @@ def test_the_ratio_of_measured_and_predicted_is_told_along_the_front(
         assert not any(other.size_bytes < record.size_bytes and other.loss < record.loss for other in known)
         assert record.loss == pytest.approx(1.2 * predicted + 1e-4)
     strange = Plan.of(llama, {llama.leaves[1].name: parse_choice("quantize bits=2 group_size=2")})
-    more = replace(outcome, records=(*outcome.records, replace(outcome.records[0], plan=strange, number=99)))
+    more = changed(
+        outcome, measured=(*outcome.trials.measured, replace(outcome.trials.measured[0], plan=strange, number=99))
+    )
     assert (again := additivity(more, tmp_path)) is not None and again.plans == found.plans
 
 
@@ -70,7 +74,7 @@ def test_the_report_says_it_in_one_line(inventory: Callable[[str], Inventory], t
     assert section.table is not None
     for row in section.table[1]:
         assert float(row[5]) == pytest.approx(1.2 + 1e-4 / float(row[3]), abs=0.01)
-    few = replace(outcome, records=outcome.records[:1])
+    few = changed(outcome, measured=outcome.trials.measured[:1])
     assert len(additivity_section(few, tmp_path).paragraphs) == 1
     path.unlink()
     assert not additivity_section(outcome, tmp_path).paragraphs

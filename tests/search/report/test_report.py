@@ -13,7 +13,7 @@ import pytest
 from matplotlib.axes import Axes
 from scipy.stats import norm
 
-from paredown.search.outcome.outcome import Refit
+from paredown.search.outcome.decision import Decision, Refit
 from paredown.search.report import pictures
 from paredown.search.report.pictures import draw_front, save, short
 from paredown.search.report.report import Reports, write_report
@@ -22,7 +22,7 @@ from paredown.search.sensitivity.stored import read_sensitivity
 from paredown.space.choice import parse_choice
 from paredown.space.site import Inventory
 from paredown.space.system.files import write_json
-from shared.made_study import make_study
+from shared.made_study import changed, make_study
 
 PICTURES = {"front.png", "choices.png", "sensitivity.png"}
 
@@ -45,8 +45,8 @@ def test_everything_is_written_and_self_contained(llama: Inventory, tmp_path: Pa
     assert page.count("data:image/png;base64,") == 3
     assert not re.search(r'(src|href)="(?!data:)', page)
     table = pd.read_csv(tmp_path / "trials.csv")
-    assert list(table["number"]) == [record.number for record in outcome.records]
-    assert list(table["size_bytes"]) == [record.size_bytes for record in outcome.records]
+    assert list(table["number"]) == [record.number for record in outcome.trials.measured]
+    assert list(table["size_bytes"]) == [record.size_bytes for record in outcome.trials.measured]
     assert table["within_budget"].any()
 
 
@@ -66,7 +66,9 @@ def test_a_gain_is_stated_with_its_interval(llama: Inventory, tmp_path: Path) ->
 def test_spreads_are_intervals_of_95_percent(llama: Inventory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The interval of a normal mean is in the table of sets, the front, the early verdict and the picture."""
     made = make_study(tmp_path, llama)
-    outcome = replace(made, records=tuple(replace(record, standard_error=0.1 * record.loss) for record in made.records))
+    outcome = changed(
+        made, measured=tuple(replace(record, standard_error=0.1 * record.loss) for record in made.trials.measured)
+    )
     best, reach = outcome.best, 0.1 * float(norm.ppf(0.975))
     assert best is not None
     write_report(outcome, tmp_path, draw=False)
@@ -75,24 +77,24 @@ def test_spreads_are_intervals_of_95_percent(llama: Inventory, tmp_path: Path, m
     assert row is not None
     ends = best.loss * np.array([1, 1 - reach, 1 + reach])
     assert [float(number) for number in row.groups()] == pytest.approx(ends, rel=2e-3)
-    for record in outcome.front:
+    for record in outcome.trials.front:
         assert f"| {record.loss:.4g} ± {reach * record.loss:.1g} |" in text
     assert f"± {reach * best.loss:.1g} nats/token on the search set" in verdict(
-        replace(outcome, state="searching", winner=None)
+        replace(outcome, state="searching", decision=Decision())
     )
     drawn: list[Axes] = []
     monkeypatch.setattr("paredown.search.report.pictures.finish", lambda figure, axes, path: drawn.append(axes))
     draw_front(outcome, tmp_path / "front.png")
     bars = drawn[0].containers[0].lines[2][0].get_segments()  # type: ignore[attr-defined]  # of an ErrorbarContainer
     assert [bar[1][1] for bar in bars] == pytest.approx(
-        [record.loss * (1 + reach) for record in outcome.records], rel=2e-3
+        [record.loss * (1 + reach) for record in outcome.trials.measured], rel=2e-3
     )
 
 
 def test_no_gain_is_admitted(llama: Inventory, tmp_path: Path) -> None:
     """Where the interval reaches one, the report says that the uniform plan wins."""
     outcome = make_study(tmp_path, llama, ratio=0.95)
-    assert outcome.winner == outcome.uniform
+    assert outcome.decision.winner == outcome.decision.uniform
     write_report(outcome, tmp_path, draw=False)
     for name in ("report.md", "report.html"):
         assert "No significant gain: the uniform plan wins" in (tmp_path / name).read_text()
@@ -102,9 +104,9 @@ def test_no_gain_is_admitted(llama: Inventory, tmp_path: Path) -> None:
 def test_what_compressing_in_order_brought_is_told(llama: Inventory, tmp_path: Path) -> None:
     """For each finalist: both losses, the change, the version that is kept, and the draws behind the interval."""
     outcome = make_study(tmp_path, llama)
-    held_out = {number: replace(finding, draws=3) for number, finding in outcome.held_out.items()}
+    held_out = {number: replace(finding, draws=3) for number, finding in outcome.decision.held_out.items()}
     refits = {0: Refit(alone=0.1, in_order=0.08), 1: Refit(alone=0.2, in_order=0.21)}
-    write_report(replace(outcome, refits=refits, held_out=held_out), tmp_path, draw=False)
+    write_report(changed(outcome, refits=refits, held_out=held_out), tmp_path, draw=False)
     text = (tmp_path / "report.md").read_text()
     assert "| 0.1 | 0.08 | -20.0 % | in order |" in text
     assert "| 0.2 | 0.21 | +5.0 % | independently |" in text
@@ -144,8 +146,8 @@ def test_storage_only_savings_are_labelled(llama: Inventory, tmp_path: Path) -> 
             {name: parse_choice("cast") for name in entries if name in {s.name for s in llama.leaves}}
             | {site.name: parse_choice(text)},
         )
-        records = tuple(replace(record, plan=plan) if record == best else record for record in outcome.records)
-        write_report(replace(outcome, records=records), tmp_path, draw=False)
+        records = tuple(replace(record, plan=plan) if record == best else record for record in outcome.trials.measured)
+        write_report(changed(outcome, measured=records), tmp_path, draw=False)
         assert ("Storage only (cluster)" in (tmp_path / "report.md").read_text()) == (method == "cluster")
 
 
@@ -153,7 +155,7 @@ def test_storage_only_savings_are_labelled(llama: Inventory, tmp_path: Path) -> 
 def test_from_the_first_trial_on(count: int, llama: Inventory, tmp_path: Path) -> None:
     """One trial is enough for every file, in words that do not call it the winner."""
     outcome = make_study(tmp_path, llama, state="searching")
-    outcome = replace(outcome, records=outcome.records[:count])
+    outcome = changed(outcome, measured=outcome.trials.measured[:count])
     write_report(outcome, tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "The best plan so far is trial 0" in text
@@ -164,7 +166,7 @@ def test_from_the_first_trial_on(count: int, llama: Inventory, tmp_path: Path) -
 def test_nothing_within_the_budget_yet(llama: Inventory, tmp_path: Path) -> None:
     """Trials that all exceed the budget are shown, and none is recommended."""
     outcome = make_study(tmp_path, llama, state="searching")
-    outcome = replace(outcome, budget_bytes=1)
+    outcome = changed(outcome, budget_bytes=1)
     write_report(outcome, tmp_path)
     assert "No measured plan is within the budget of 1 bytes yet." in (tmp_path / "report.md").read_text()
 
@@ -172,13 +174,15 @@ def test_nothing_within_the_budget_yet(llama: Inventory, tmp_path: Path) -> None
 def test_latency_and_zero_losses_can_be_drawn(llama: Inventory, tmp_path: Path) -> None:
     """A loss of zero has a place on the logarithmic axis; times colour the plans and have their own section."""
     outcome = make_study(tmp_path, llama)
-    records = tuple(replace(record, decode_ms=1.0 + record.number, prefill_ms=0.1) for record in outcome.records)
+    records = tuple(
+        replace(record, decode_ms=1.0 + record.number, prefill_ms=0.1) for record in outcome.trials.measured
+    )
     records = (replace(records[0], loss=0.0, standard_error=float("nan")), *records[1:])
     timed = {
         "original": {"decode_ms": 2.0, "decode_iqr": 0.1, "prefill_ms": 0.2, "prefill_iqr": 0.01},
         "0": {"decode_ms": None, "decode_iqr": None, "prefill_ms": 0.2, "prefill_iqr": 0.01},  # of an encoder
     }
-    outcome = replace(outcome, records=records, timed=timed)
+    outcome = changed(replace(outcome, timed=timed), measured=records)
     draw_front(outcome, tmp_path / "front.png")
     write_report(outcome, tmp_path, draw=False)
     assert "measured end to end" in (tmp_path / "report.md").read_text()
@@ -189,7 +193,7 @@ def test_any_name_of_a_model_can_be_drawn(
     name: str, llama: Inventory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is no formula, and leaves the axes their room."""
-    outcome = replace(make_study(tmp_path, llama), model=f"models/{name}")
+    outcome = changed(make_study(tmp_path, llama), model=f"models/{name}")
     drawn: list[str] = []
     monkeypatch.setattr(
         pictures,

@@ -16,7 +16,6 @@ import paredown
 from paredown.evaluators import timing
 from paredown.evaluators.latency import LatencyTable, deployed_plan
 from paredown.search.finalists.finalists import Finalists
-from paredown.search.outcome.outcome import Outcome
 from paredown.search.report.verdict import price_words
 from paredown.search.solver.limits import Limit, decode_limit
 from paredown.search.solver.solver import Solver
@@ -28,6 +27,7 @@ from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
 from paredown.space.targets.target import targets
 from shared import toys
+from shared.made_study import changed, outcome_of
 
 SPACE = toys.toy_space(max_drops=1)
 FREE = Solver(SPACE)
@@ -35,10 +35,7 @@ PLANS = toys.all_plans(SPACE)
 SIZES = np.array([plan.size_bytes(SPACE.inventory) for plan in PLANS])
 numbers = st.lists(st.sampled_from([0, 0, 1, 2, 3, 50]), min_size=len(FREE.variables), max_size=len(FREE.variables))
 shares = st.floats(0, 1)
-OUTCOME = Outcome(
-    state="finished", model="toy", architecture="Toy", target="paredown", metric="kl", original_bytes=1, parameters=1,
-    budget="1B", budget_bytes=int(SIZES.max()), original_perplexity=None, records=(),
-)  # fmt: skip
+OUTCOME = outcome_of((), budget_bytes=int(SIZES.max()))
 
 
 def limit_of(values: list[int], most: float, name: str = "kv_bytes_per_token", fixed: float = 0.0) -> Limit:
@@ -166,7 +163,7 @@ def test_the_report_says_what_one_percent_more_would_buy() -> None:
     plans = solver.front(losses, [budget, int(1.01 * budget)])
     before, after = (toys.sum_of(space, plan, losses) for plan in plans)
     record = replace(toys.record_of(space, plans[0], 1.0), origin="solver", predicted_loss=before)
-    known = replace(OUTCOME, records=(record,), budget_bytes=budget)
+    known = changed(OUTCOME, measured=(record,), budget_bytes=budget)
     (told,) = price_words(replace(known, prices=solver.prices(losses, budget)))
     found = re.fullmatch(
         r"At this budget 1 % more bytes would buy about ([0-9.]+) % less loss, as the search predicted .*", told
@@ -220,10 +217,10 @@ def test_what_is_slower_than_it_may_be_is_neither_the_best_nor_a_finalist() -> N
     """A trial whose time is not known is not taken for fast either."""
     made = [toys.record_of(SPACE, plan, 1.0 + number, number) for number, plan in enumerate(PLANS[:4])]
     records = [replace(record, decode_ms=time) for record, time in zip(made, (None, 3.1, 3.0, 1.0), strict=True)]
-    outcome = replace(OUTCOME, records=tuple(records), max_decode_ms=3.0)
+    outcome = changed(OUTCOME, measured=tuple(records), max_decode_ms=3.0)
     assert outcome.best == records[2]
     assert list(Finalists.of(outcome).searched) == records[2:]
-    assert replace(outcome, max_decode_ms=None).best == records[0]
+    assert changed(outcome, max_decode_ms=None).best == records[0]
 
 
 def test_a_limit_on_times_that_nobody_knows_is_refused() -> None:
@@ -264,8 +261,8 @@ def test_a_study_keeps_to_it(pico: Callable[[str], Path], tmp_path: Path, monkey
     )
     found = paredown.find_plan({**question, "max_decode_ms": most}, tmp_path / "study", workers=1)
     assert found.best and found.best.decode_ms is not None and found.best.decode_ms <= most
-    solved = [record.decode_ms or 0 for record in found.records if record.origin == "solver"]
-    assert solved and max(solved) <= most < max(record.decode_ms or 0 for record in found.records)
+    solved = [record.decode_ms or 0 for record in found.trials.measured if record.origin == "solver"]
+    assert solved and max(solved) <= most < max(record.decode_ms or 0 for record in found.trials.measured)
     assert f"{most:g} ms/token, predicted from timed layers" in (tmp_path / "study" / "report.md").read_text()
     with pytest.raises(BudgetError, match="no plan meets decode_ms .*: the least that the space offers is"):
         paredown.find_plan(

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from paredown.cli.progress import Silent
+from paredown.search.outcome.front_file import write_front_file
 from paredown.search.report.verdict import summary_lines
 from paredown.search.study.folder import finished, keep_environment, locked, moved_aside, same_study
 from paredown.search.study.session import Session
 from paredown.space.errors import OutputError, StudyError
 from paredown.space.site import Inventory
 from paredown.space.study_file import StudyFile
-from shared.made_study import make_study
+from shared.made_study import changed, make_study
 
 
 @pytest.mark.parametrize(
@@ -44,13 +45,13 @@ def test_a_study_is_finished_when_nothing_is_left_to_measure(
 
     Who reads it is told why it ended.
     """
-    made = replace(
+    made = changed(
         make_study(tmp_path, inventory("llama")), spent=spent, ended=ended, patience="auto" if ended else "off"
     )
-    made.write(tmp_path)
+    write_front_file(made, tmp_path)
     question = StudyFile.model_validate({"model": "m", **asked})
     assert finished(tmp_path, question) == (made if is_finished else None)
-    replace(made, state="searching").write(tmp_path)
+    write_front_file(replace(made, state="searching"), tmp_path)
     assert finished(tmp_path, question) is None
     assert finished(tmp_path / "empty", question) is None
     assert any(

@@ -113,20 +113,20 @@ def test_the_solvers_plan_can_be_applied_before_the_first_trial(
     outcome, progress, folder = through
     (plan,) = progress.plans
     assert [word in progress.said[0] for word in ("best/plan.yaml", "not measured yet")] == [True, True]
-    assert (plan["quality"]["measured_on"], plan["size_bytes"]) == ("predicted", outcome.records[0].size_bytes)
-    assert plan["quality"]["mean"] == pytest.approx(outcome.records[0].predicted_loss)
+    assert (plan["quality"]["measured_on"], plan["size_bytes"]) == ("predicted", outcome.trials.measured[0].size_bytes)
+    assert plan["quality"]["mean"] == pytest.approx(outcome.trials.measured[0].predicted_loss)
     assert plan["compared_with"] == {"unguarded": "not measured yet"}
-    assert outcome.records[0].origin == "solver"
+    assert outcome.trials.measured[0].origin == "solver"
     path = folder.parent / "first.yaml"
     path.write_text(yaml.safe_dump(plan))
     applied, _ = paredown.apply(path, question.model, folder.parent / "model", check=False)
-    assert applied.size_bytes == plan["size_bytes"] <= outcome.budget_bytes
+    assert applied.size_bytes == plan["size_bytes"] <= outcome.question.budget_bytes
 
 
 def test_uniform_plans_within_the_budget_are_measured_first(through: tuple[Outcome, Limited, Path]) -> None:
     """So that a short run has a rival to be guarded by."""
     outcome, _, _ = through
-    fits = [outcome.allows(record) for record in outcome.records if record.origin == "uniform"]
+    fits = [outcome.question.allows(record) for record in outcome.trials.measured if record.origin == "uniform"]
     assert fits == sorted(fits, reverse=True)
     assert True in fits
     assert False in fits
@@ -147,12 +147,15 @@ def test_a_limit_before_the_first_trial_leaves_a_plan(
     """One that can be applied, marked as not measured; the same study goes on to the same end."""
     folder = tmp_path / "study"
     outcome, progress = searched(question, folder, at)
-    assert (outcome.state, outcome.records) == ("stopped", ())
+    assert (outcome.state, outcome.trials.measured) == ("stopped", ())
     assert outcome.provisional
     assert outcome.provisional.origin == origin
     assert "trial" not in progress.steps
-    assert (outcome.unguarded, outcome.winner) == ("no time was left for the first trial: no plan was measured", None)
-    assert plan_of(folder)["size_bytes"] <= outcome.budget_bytes
+    assert (outcome.decision.unguarded, outcome.decision.winner) == (
+        "no time was left for the first trial: no plan was measured",
+        None,
+    )
+    assert plan_of(folder)["size_bytes"] <= outcome.question.budget_bytes
     assert ("mean" in plan_of(folder)["quality"]) == (origin == "solver")
     said = "\n".join(summary_lines(paredown.status(folder), folder))
     assert "unguarded" in said
@@ -160,8 +163,9 @@ def test_a_limit_before_the_first_trial_leaves_a_plan(
     assert "unguarded" in (folder / "report.md").read_text()
     again, _ = searched(question, folder)
     whole, _, _ = through
-    assert [r.plan for r in again.records] == [r.plan for r in whole.records]
-    assert (again.winner, again.unguarded, again.provisional, again.completion) == (whole.winner, "", None, "")
+    assert [r.plan for r in again.trials.measured] == [r.plan for r in whole.trials.measured]
+    assert (again.decision, again.provisional) == (whole.decision, None)
+    assert (again.decision.unguarded, again.decision.completion) == ("", "")
 
 
 def test_a_limit_among_the_finalists_leaves_an_unguarded_plan(
@@ -171,24 +175,25 @@ def test_a_limit_among_the_finalists_leaves_an_unguarded_plan(
     folder = tmp_path / "study"
     outcome, _ = searched(question, folder, "trial")
     assert outcome.state == "finished"
-    assert outcome.unguarded
-    assert outcome.unselected
+    assert outcome.decision.unguarded
+    assert outcome.decision.unselected
     plan = plan_of(folder)
     assert (
         plan["compared_with"]["unguarded"]
         == json.loads((folder / "front.json").read_text())["unguarded"]
-        == outcome.unguarded
+        == outcome.decision.unguarded
     )
-    assert plan["compared_with"]["to_complete"] == outcome.completion
+    assert plan["compared_with"]["to_complete"] == outcome.decision.completion
     assert plan["quality"]["measured_on"] == "search"
     for text in ("\n".join(summary_lines(outcome, folder)), (folder / "report.md").read_text()):
         assert "unguarded" in text
-        assert outcome.completion in text
+        assert outcome.decision.completion in text
     again, progress = searched(question, folder)
     assert "trial" not in progress.steps
-    assert (again.unguarded, again.unselected, again.completion) == ("", "", "")
+    assert again.decision.is_complete
+    assert again.decision.completion == ""
     whole = through[0]
-    assert (again.winner, again.comparisons, again.held_out) == (whole.winner, whole.comparisons, whole.held_out)
+    assert again.decision == whole.decision
 
 
 def test_the_time_left_is_of_what_is_still_to_come(
@@ -211,7 +216,7 @@ def test_the_time_left_is_of_what_is_still_to_come(
         now[0] += 3
         return toys.quality_of(1.0)
 
-    seeds = [(record.origin, Proposal(plan=record.plan, label=record.label)) for record in outcome.records]
+    seeds = [(record.origin, Proposal(plan=record.plan, label=record.label)) for record in outcome.trials.measured]
     log = TrialLog(tmp_path / "study.db", with_latency=False)
     race = Race(log, progress.session.asked, "frontier", seeds, measure, lambda plan: None)
     race.run(trials=4, finished=lambda record: None)

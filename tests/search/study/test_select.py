@@ -39,7 +39,7 @@ def test_budget_is_met_and_quality_is_called_predicted(
 def test_a_plan_that_was_measured_says_so(inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
     """At the study's own budget the solver's plan comes back, with its measurement beside the prediction."""
     outcome = make_study(tmp_path, inventory("llama"))
-    selected = select_plan(tmp_path, f"{outcome.records[0].size_bytes}B")
+    selected = select_plan(tmp_path, f"{outcome.trials.measured[0].size_bytes}B")
     assert selected.alternative is not None
     if selected.measured is None:  # the trials taught the surrogate to prefer another plan
         assert selected.plan_file.quality is not None

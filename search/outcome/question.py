@@ -1,0 +1,67 @@
+"""The question of a study, resolved for its model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paredown.search.trial import Record, is_within
+from paredown.space.site import Inventory
+from paredown.space.study_file import StudyFile
+
+METRICS = {
+    "kl": ("KL divergence to the original", "nats/token"),
+    "relative-error": ("relative error of the final hidden states", ""),
+}
+"""Name and unit of the loss, by metric; the unit is empty for a ratio."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a study asks: which plan of a model loses the least within the budgets.
+
+    Attributes:
+        model: Name of the original.
+        architecture: Class of the original.
+        target: Name of the target runtime.
+        metric: ``kl`` [nats/token] or ``relative-error``.
+        original_bytes: Tensor bytes of the original as stored.
+        parameters: Number of parameters of the original.
+        budget: The budget as the study file gives it.
+        budget_bytes: Most tensor bytes that the budget allows.
+        max_decode_ms: Most predicted time of a decoded token [ms]; None without a limit.
+        patience: The study's ``patience``.
+        seed: Seed of the study.
+    """
+
+    model: str
+    architecture: str
+    target: str
+    metric: str
+    original_bytes: int
+    parameters: int
+    budget: str
+    budget_bytes: int
+    max_decode_ms: float | None = None
+    patience: str | int = "off"
+    seed: int = 0
+
+    @classmethod
+    def of(cls, study: StudyFile, inventory: Inventory, budget_bytes: int) -> Question:
+        """The question of a study file about a model."""
+        return cls(
+            model=study.model,
+            architecture=inventory.architecture,
+            target=study.target,
+            metric="kl" if inventory.causal else "relative-error",
+            original_bytes=inventory.original_bytes,
+            parameters=inventory.parameters,
+            budget=study.budget,
+            budget_bytes=budget_bytes,
+            max_decode_ms=study.max_decode_ms,
+            patience=study.patience,
+            seed=study.seed,
+        )
+
+    def allows(self, record: Record) -> bool:
+        """Whether a trial's plan is within all budgets."""
+        return is_within(record, self.budget_bytes, self.max_decode_ms)
