@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -143,56 +143,6 @@ def measured_file(
     outcome: Outcome, record: Record, reference: BaseModelReference, records: Records | None = None
 ) -> PlanFile:
     """Plan file of a trial, with its quality from the most trustworthy set: held-out, else selection, else search."""
-    held_out, selection = outcome.decision.held_out.get(record.number), outcome.decision.selection.get(record.number)
-    quality: dict[str, Any] = {"metric": outcome.question.metric, "unit": UNITS[outcome.question.metric]}
-    finding = held_out or selection
-    if finding:
-        name = "held-out" if held_out else "selection"
-        quality |= {
-            "measured_on": name,
-            "mean": finding.mean,
-            "ci95": [finding.low, finding.high],
-            "documents": finding.documents,
-        }
-        quality |= {"perplexity": finding.perplexity}
-    else:
-        name = "search"
-        quality |= {
-            "measured_on": name,
-            "mean": record.loss,
-            "standard_error": record.standard_error,
-            "perplexity": record.perplexity,
-        }
-    quality["data_sha256"] = outcome.circumstances.data_sha256.get(name)
-    compared: dict[str, Any] | None = None
-    if (against := outcome.decision.comparisons.get("uniform")) and record.number == outcome.decision.searched:
-        other = outcome.trials[against.number]
-        compared = {
-            "uniform": {
-                "choice": other.label,
-                "size_bytes": other.size_bytes,
-                "quality": outcome.decision.held_out[other.number].mean,
-                "ratio": against.mean,
-                "ratio_ci95": [against.low, against.high],
-            }
-        }
-    if outcome.decision.unguarded and record.number == outcome.decision.winner:
-        compared = {
-            "unguarded": outcome.decision.unguarded,
-            "to_complete": outcome.decision.completion,
-            **(compared or {}),
-        }
-    latency: dict[str, dict[str, Any]] | None = None
-    predicted = {"decode": record.decode_ms, "prefill": record.prefill_ms}
-    if known := {name: value for name, value in predicted.items() if value is not None}:
-        timed = outcome.timed.get(str(record.number), {})
-        latency = {name: {"unit": "ms/token", "predicted": value} for name, value in known.items()}
-        for name in known if timed else ():
-            latency[name] |= {
-                "measured": timed[f"{name}_ms"],
-                "iqr": timed[f"{name}_iqr"],
-                "device": outcome.circumstances.environment.get("cpu"),
-            }
     return plan_file(
         record.plan,
         reference,
@@ -200,11 +150,67 @@ def measured_file(
         record.size_bytes,
         calibration=calibration_of(outcome, record.plan, in_order=outcome.decision.in_order(record)),
         records=records,
-        quality=quality,
-        latency=latency,
-        compared_with=compared,
+        quality=quality_of(outcome, record),
+        latency=_latency(outcome, record),
+        compared_with=_comparison(outcome, record),
         provenance=_provenance(outcome, record.origin, trial=record.number),
     )
+
+
+def quality_of(outcome: Outcome, record: Record) -> dict[str, Any]:
+    """Quality of a trial, in the form of a plan file."""
+    measured: dict[str, Any] = {"mean": record.loss, "standard_error": record.standard_error}
+    perplexity, name = record.perplexity, "search"
+    for fresh, found in (("held-out", outcome.decision.held_out), ("selection", outcome.decision.selection)):
+        if finding := found.get(record.number):
+            measured = {"mean": finding.mean, "ci95": [finding.low, finding.high], "documents": finding.documents}
+            perplexity, name = finding.perplexity, fresh
+            break
+    return {
+        "metric": outcome.question.metric,
+        "unit": UNITS[outcome.question.metric],
+        "measured_on": name,
+        **measured,
+        "perplexity": perplexity,
+        "data_sha256": outcome.circumstances.data_sha256.get(name),
+    }
+
+
+def _comparison(outcome: Outcome, record: Record) -> dict[str, Any] | None:
+    """What a trial was compared with, and what is missing; None if it is neither the search's best nor unguarded."""
+    decision = outcome.decision
+    compared: dict[str, Any] = {}
+    if decision.unguarded and record.number == decision.winner:
+        compared = {"unguarded": decision.unguarded, "to_complete": decision.completion}
+    if (against := decision.comparisons.get("uniform")) and record.number == decision.searched:
+        other = outcome.trials[against.number]
+        compared["uniform"] = {
+            "choice": other.label,
+            "size_bytes": other.size_bytes,
+            "quality": decision.held_out[other.number].mean,
+            "ratio": against.mean,
+            "ratio_ci95": [against.low, against.high],
+        }
+    return compared or None
+
+
+def _latency(outcome: Outcome, record: Record) -> dict[str, dict[str, Any]] | None:
+    """Times of a token, predicted and where possible measured; None where no time is known."""
+    predicted = {"decode": record.decode_ms, "prefill": record.prefill_ms}
+    timed = outcome.timed.get(str(record.number), {})
+    latency = {
+        name: {"unit": "ms/token", "predicted": value, **_timed(outcome, timed, name)}
+        for name, value in predicted.items()
+        if value is not None
+    }
+    return latency or None
+
+
+def _timed(outcome: Outcome, times: Mapping[str, Any], name: str) -> dict[str, Any]:
+    if not times:
+        return {}
+    device = outcome.circumstances.environment.get("cpu")
+    return {"measured": times[f"{name}_ms"], "iqr": times[f"{name}_iqr"], "device": device}
 
 
 def _provenance(outcome: Outcome, origin: str, **known: Any) -> dict[str, Any]:

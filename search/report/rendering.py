@@ -31,6 +31,11 @@ class Section:
     caption: str = ""
 
 
+def number_text(value: float | None) -> str:
+    """A number with four digits; empty if it is unknown."""
+    return "" if value is None else f"{value:.4g}"
+
+
 def as_markdown(title: str, sections: Sequence[Section]) -> str:
     """The sections as Markdown; pictures are linked by file name."""
     parts = [f"# {title}"]

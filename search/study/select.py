@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from paredown.search.outcome.front_file import read_front_file
 from paredown.search.outcome.outcome import Outcome
-from paredown.search.outcome.plan_files import UNITS, calibration_of, measured_file, plan_file
+from paredown.search.outcome.plan_files import UNITS, calibration_of, plan_file, quality_of
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.solver.limits import decode_limit
 from paredown.search.solver.solver import Losses, Solver
@@ -89,7 +89,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
         calibration=calibration_of(
             outcome, plan, in_order=any(refit.gains for refit in outcome.decision.refits.values())
         ),
-        quality=_quality(outcome, predicted, record, reference),
+        quality=_quality(outcome, predicted, record),
         provenance=_provenance(outcome, plan, record, asked.text),
     )
     file.write(path)
@@ -124,9 +124,7 @@ def _solver(space: Space, folder: Path, question: StudyFile) -> Solver:
     return Solver(space, limits=[decode_limit(space, table, question.max_decode_ms)])
 
 
-def _quality(
-    outcome: Outcome, predicted: float, record: Record | None, reference: BaseModelReference
-) -> dict[str, Any]:
+def _quality(outcome: Outcome, predicted: float, record: Record | None) -> dict[str, Any]:
     quality: dict[str, Any] = {
         "metric": outcome.question.metric,
         "unit": UNITS[outcome.question.metric],
@@ -135,7 +133,7 @@ def _quality(
     }
     quality["trials"] = len(outcome.trials.measured)
     if record:
-        quality["measured"] = measured_file(outcome, record, reference).quality
+        quality["measured"] = quality_of(outcome, record)
     return quality
 
 
