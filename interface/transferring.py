@@ -242,13 +242,10 @@ def _written(outcome: Outcome, reference: BaseModelReference, known: dict[str, A
     update: dict[str, Any] = {
         "provenance": {"origin": "uniform" if outcome.best.origin == "uniform" else "transfer", **known, **provenance}
     }
-    against = outcome.decision.comparisons.get("uniform")
-    if against and outcome.decision.searched is not None and outcome.best.origin == "uniform":
-        quality = outcome.decision.held_out[outcome.decision.searched].mean
-        compared = {
-            "size_bytes": outcome.trials[outcome.decision.searched].size_bytes,
-            "quality": quality,
-            "ratio": against.mean,
-        }
+    decision = outcome.decision
+    against = decision.comparisons.get("uniform")
+    if against and decision.searched is not None and outcome.best.origin == "uniform":
+        size, quality = outcome.trials[decision.searched].size_bytes, decision.held_out[decision.searched].mean
+        compared = {"size_bytes": size, "quality": quality, "ratio": against.mean}
         update["compared_with"] = {"transferred": {**compared, "ratio_ci95": [against.low, against.high]}}
     return file.model_copy(update=update)

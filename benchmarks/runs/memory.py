@@ -175,7 +175,8 @@ def search_and_apply(model: Path, out: Path, trials: int, cap: int) -> None:
     steps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in outcome.circumstances.seconds.items())
     print(f"  {steps}", flush=True)
     applied, _ = paredown.apply(out / "study" / "best" / "plan.yaml", model, out / "applied", check=False)
-    print(f"  searched: {len(outcome.trials.measured)} trials, {len(outcome.decision.refits)} plans compressed in order; "
+    trials, ordered = len(outcome.trials.measured), len(outcome.decision.refits)
+    print(f"  searched: {trials} trials, {ordered} plans compressed in order; "
           f"applied: {applied.size_bytes:,} tensor bytes, {applied.predicted_bytes:,} predicted")  # fmt: skip
     if applied.size_bytes != applied.predicted_bytes:
         raise SystemExit("the written bytes differ from the predicted bytes")

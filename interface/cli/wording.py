@@ -139,24 +139,19 @@ def of_transfer(found: Transferred) -> list[str]:
 
 def _of_gain(outcome: Outcome) -> str:
     """Line that compares a transferred plan with the best uniform plan."""
-    name, unit = METRICS[outcome.question.metric]
-    if outcome.decision.searched is None:
+    (name, unit), decision = METRICS[outcome.question.metric], outcome.decision
+    if decision.searched is None:
         return "the transferred plan gives no finite predictions on this model: the uniform plan was written"
-    loss = f"held-out {name} of the transferred plan: {outcome.decision.held_out[outcome.decision.searched].mean:.4g} {unit}".rstrip()
-    against = outcome.decision.comparisons.get("uniform")
-    if against is None or outcome.decision.uniform is None:
+    found = decision.held_out[decision.searched]
+    loss = f"held-out {name} of the transferred plan: {found.mean:.4g} {unit}".rstrip()
+    against = decision.comparisons.get("uniform")
+    if against is None or decision.uniform is None:
         return f"{loss}; no other uniform plan within the budget to compare with"
-    spread = (
-        f"95% interval {against.low:.3f} to {against.high:.3f} "
-        f"over {outcome.decision.held_out[outcome.decision.searched].documents} documents"
-    )
-    ratio = (
-        f"{against.mean:.3f} of the best uniform plan's ({outcome.trials[outcome.decision.uniform].label}), {spread}"
-    )
+    spread = f"95% interval {against.low:.3f} to {against.high:.3f} over {found.documents} documents"
+    uniform = outcome.trials[decision.uniform].label
+    ratio = f"{against.mean:.3f} of the best uniform plan's ({uniform}), {spread}"
     return (
-        f"{loss}, {ratio}"
-        if outcome.decision.gains
-        else f"{loss}, {ratio}; no significant gain: the uniform plan was written"
+        f"{loss}, {ratio}" if decision.gains else f"{loss}, {ratio}; no significant gain: the uniform plan was written"
     )
 
 

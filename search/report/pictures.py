@@ -140,7 +140,8 @@ def draw_choices(outcome: Outcome, inventory: Inventory, path: Path) -> None:
     cells: dict[tuple[str, int | None], tuple[float, str]] = {}
     for site in inventory.leaves:
         cells[role(site), site.block] = cell(site, best.plan, decided, inventory)
-    title = f"{'Winner' if outcome.decision.winner is not None else 'Best so far'}: trial {best.number}, {best.size_bytes:,} bytes"
+    name = "Best so far" if outcome.decision.winner is None else "Winner"
+    title = f"{name}: trial {best.number}, {best.size_bytes:,} bytes"
     draw_map(cells, path, title=title, label="stored bits per original weight", colours="YlGnBu", logarithmic=False)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paredown.search.outcome.decision import Finding
+from paredown.search.outcome.decision import Decision, Finding
 from paredown.search.outcome.outcome import Outcome, Provisional
 from paredown.search.outcome.question import METRICS
 from paredown.search.report.winners_curse import luck_words
@@ -14,35 +14,24 @@ from paredown.search.trials.counts import plans_measured, worth
 
 def verdict(outcome: Outcome) -> str:
     """One sentence on the result."""
-    best = outcome.best
+    best, decision = outcome.best, outcome.decision
     if outcome.provisional:
         return provisional_words(outcome, outcome.provisional)
     if best is None:
         return f"No measured plan is within the budget of {outcome.question.budget_bytes:,} bytes yet."
-    share = (
-        f"{best.size_bytes:,} bytes, {100 * best.size_bytes / outcome.question.original_bytes:.1f} % of the original"
-    )
-    if outcome.state != "finished" or outcome.decision.winner is None:
+    share = share_text(best, outcome)
+    if outcome.state != "finished" or decision.winner is None:
         loss = loss_text(outcome, best)
         return (
             f"The best plan so far is trial {best.number} ({share}): {loss} on the search set; "
             "the winner is not chosen yet."
         )
-    comparison = outcome.decision.comparisons.get("uniform")
-    if comparison is None and outcome.decision.unguarded:
-        return f"The winner is trial {best.number} ({share}), unguarded: {outcome.decision.unguarded}."
+    comparison = decision.comparisons.get("uniform")
     if comparison is None:
-        where = (
-            "no other uniform plan is within the budget"
-            if outcome.decision.uniform is None
-            else "the search's best is the uniform plan itself"
-        )
-        if outcome.decision.winner == outcome.decision.uniform and outcome.decision.searched is None:
-            where = "no searched plan is within the budget"
-        return f"The winner is trial {best.number} ({share}); {where}, so there is no comparison with a uniform plan."
+        return f"The winner is trial {best.number} ({share}){_uncompared(decision)}."
     spread = f"95 % interval {comparison.low:.3f} to {comparison.high:.3f} over {documents(outcome)}"
     interval = f"{comparison.mean:.3f} of the best uniform plan's, {spread}"
-    if outcome.decision.gains:
+    if decision.gains:
         return f"The winner is trial {best.number} ({share}). Its held-out loss is {interval}.{against_solver(outcome)}"
     return (
         f"No significant gain: the uniform plan wins (trial {best.number}, {share}). "
@@ -50,11 +39,22 @@ def verdict(outcome: Outcome) -> str:
     )
 
 
+def _uncompared(decision: Decision) -> str:
+    """Why the winner was not compared with a uniform plan."""
+    if decision.unguarded:
+        return f", unguarded: {decision.unguarded}"
+    if decision.winner == decision.uniform and decision.searched is None:
+        where = "no searched plan is within the budget"
+    elif decision.uniform is None:
+        where = "no other uniform plan is within the budget"
+    else:
+        where = "the search's best is the uniform plan itself"
+    return f"; {where}, so there is no comparison with a uniform plan"
+
+
 def provisional_words(outcome: Outcome, plan: Provisional) -> str:
     """One sentence on the plan that can be applied before the first trial."""
-    share = (
-        f"{plan.size_bytes:,} bytes, {100 * plan.size_bytes / outcome.question.original_bytes:.1f} % of the original"
-    )
+    share = share_text(plan, outcome)
     if plan.predicted_loss is None:
         return (
             f"No plan was measured yet. The plan is the largest uniform plan within the budget ({plan.label}; {share})."
@@ -65,19 +65,24 @@ def provisional_words(outcome: Outcome, plan: Provisional) -> str:
     )
 
 
+def share_text(plan: Record | Provisional, outcome: Outcome) -> str:
+    """A plan's bytes, and their share of the original's."""
+    share = 100 * plan.size_bytes / outcome.question.original_bytes
+    return f"{plan.size_bytes:,} bytes, {share:.1f} % of the original"
+
+
 def early_words(outcome: Outcome) -> list[str]:
     """Sentences on why patience ended the trials, and on what there was no time for."""
-    words = (
-        [f"The trials ended early, after {worth(outcome.trials.spent)}: {outcome.trials.ended}."]
-        if outcome.trials.ended
-        else []
-    )
-    words += [f"The choice is weak: {outcome.decision.unselected}."] if outcome.decision.unselected else []
-    if outcome.decision.unguarded:
-        words.append(f"The plan is unguarded: {outcome.decision.unguarded}.")
-    return words + (
-        [f"To complete it with more time: {outcome.decision.completion}"] if outcome.decision.completion else []
-    )
+    trials, decision, words = outcome.trials, outcome.decision, []
+    if trials.ended:
+        words.append(f"The trials ended early, after {worth(trials.spent)}: {trials.ended}.")
+    if decision.unselected:
+        words.append(f"The choice is weak: {decision.unselected}.")
+    if decision.unguarded:
+        words.append(f"The plan is unguarded: {decision.unguarded}.")
+    if decision.completion:
+        words.append(f"To complete it with more time: {decision.completion}")
+    return words
 
 
 def against_solver(outcome: Outcome) -> str:
@@ -127,8 +132,9 @@ def loss_text(outcome: Outcome, record: Record) -> str:
 
 def summary_lines(outcome: Outcome, folder: Path) -> list[str]:
     """Lines for ``paredown status`` and for the end of a search."""
+    question = outcome.question
     lines = [
-        f"{outcome.question.model}, target {outcome.question.target}, budget {outcome.question.budget} = {outcome.question.budget_bytes:,} bytes: "
+        f"{question.model}, target {question.target}, budget {question.budget} = {question.budget_bytes:,} bytes: "
         f"{outcome.state}, {counts(outcome)}, {len(outcome.trials.front)} on the front",
         verdict(outcome),
         *early_words(outcome),
@@ -142,7 +148,8 @@ def summary_lines(outcome: Outcome, folder: Path) -> list[str]:
 
 def counts(outcome: Outcome) -> str:
     """Tokens read, and the numbers of plans measured, stopped early, and failed."""
-    return f"{worth(outcome.trials.spent)}: {plans_measured(len(outcome.trials.measured), outcome.trials.stopped_early, outcome.trials.failed)}"
+    trials = outcome.trials
+    return f"{worth(trials.spent)}: {plans_measured(len(trials.measured), trials.stopped_early, trials.failed)}"
 
 
 def finding_text(outcome: Outcome, finding: Finding) -> str:

@@ -14,8 +14,9 @@ def survival_words(outcome: Outcome) -> str:
         return ""
     gained, left = 100 * (1 - found.search.mean), 100 * (1 - found.fresh.mean)
     spread = f"95 % interval {100 * (1 - found.fresh.high):.1f} to {100 * (1 - found.fresh.low):.1f} %"
+    plans = len(outcome.trials.measured) + outcome.trials.stopped_early
     told = f"The trials gained {gained:.1f} % over the solver's first plan on the search set, which chose among "
-    told += f"{len(outcome.trials.measured) + outcome.trials.stopped_early} plans; {left:.1f} % are left on fresh texts ({spread})"
+    told += f"{plans} plans; {left:.1f} % are left on fresh texts ({spread})"
     if left <= 0:
         return f"{told}: none of the gain survived."
     return f"{told}: " + (
