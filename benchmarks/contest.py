@@ -19,7 +19,7 @@ from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.sensitivity.sensitivity import estimated
 from paredown.search.solver.solver import Solver
 from paredown.search.study.select import learnt
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.search.trials.first_plans import seed_plans
 from paredown.search.trials.race import Race
 from paredown.search.trials.trial_log import TrialLog
@@ -64,28 +64,28 @@ class Run:
 
     Attributes:
         task: The task.
-        records: Trials in their order.
+        trials: Trials in their order.
         spent: Cumulative cost after each trial, in forward passes over the whole search set; includes sensitivities.
         seconds: Time of the engine itself, without the forward passes [s].
     """
 
     task: Task
-    records: tuple[Record, ...]
+    trials: tuple[Trial, ...]
     spent: tuple[float, ...]
     seconds: float
 
-    def within(self, evaluations: float) -> list[Record]:
+    def within(self, evaluations: float) -> list[Trial]:
         """Trials on the whole search set that ended within a cost."""
         return [
-            record
-            for record, spent in zip(self.records, self.spent, strict=True)
-            if spent <= evaluations + 1e-9 and record.whole
+            trial
+            for trial, spent in zip(self.trials, self.spent, strict=True)
+            if spent <= evaluations + 1e-9 and trial.read.whole
         ]
 
-    def best(self, evaluations: float, budget_bytes: int) -> Record | None:
+    def best(self, evaluations: float, budget_bytes: int) -> Trial | None:
         """The trial of least loss within a cost and a budget [bytes]; None if no trial fits."""
-        fitting = [record for record in self.within(evaluations) if record.size_bytes <= budget_bytes]
-        return min(fitting, key=lambda record: (record.loss, record.number), default=None)
+        fitting = [trial for trial in self.within(evaluations) if trial.size_bytes <= budget_bytes]
+        return min(fitting, key=lambda trial: (trial.loss, trial.number), default=None)
 
     def loss(self, evaluations: float, budget_bytes: int) -> float:
         """Loss of the best trial within a cost and a budget [bytes]; inf if no trial fits."""
@@ -94,28 +94,28 @@ class Run:
 
     def cost_of(self, loss: float, budget_bytes: int) -> float:
         """Cost of the first trial within the budget whose loss is at most ``loss``; inf if there is none."""
-        found = zip(self.records, self.spent, strict=True)
+        found = zip(self.trials, self.spent, strict=True)
         return next(
-            (spent for r, spent in found if r.whole and r.size_bytes <= budget_bytes and r.loss <= loss), np.inf
+            (spent for r, spent in found if r.read.whole and r.size_bytes <= budget_bytes and r.loss <= loss), np.inf
         )
 
     def points(self, evaluations: float) -> tuple[tuple[float, float], ...]:
         """Sizes and losses of the Pareto front within a cost."""
-        return best_points((float(record.size_bytes), record.loss) for record in self.within(evaluations))
+        return best_points((float(trial.size_bytes), trial.loss) for trial in self.within(evaluations))
 
     def write(self, path: Path) -> None:
         """Writes the run as JSON."""
-        records = [record.to_mapping() for record in self.records]
-        content = {"task": asdict(self.task), "spent": self.spent, "seconds": self.seconds, "records": records}
+        trials = [trial.to_mapping() for trial in self.trials]
+        content = {"task": asdict(self.task), "spent": self.spent, "seconds": self.seconds, "records": trials}
         write_atomically(path, json.dumps(content))
 
     @classmethod
     def read(cls, path: Path) -> Run:
         """Reads the run of a file."""
         content = json.loads(path.read_text())
-        records = tuple(map(Record.from_mapping, content["records"]))
+        trials = tuple(map(Trial.from_mapping, content["records"]))
         return cls(
-            task=Task(**content["task"]), records=records, spent=tuple(content["spent"]), seconds=content["seconds"]
+            task=Task(**content["task"]), trials=trials, spent=tuple(content["spent"]), seconds=content["seconds"]
         )
 
 
@@ -154,25 +154,25 @@ class Contest:
             run.write(path)
         return run
 
-    def solved(self, budget: str) -> Record:
+    def solved(self, budget: str) -> Trial:
         """The solver's plan for a budget under the sensitivities, measured; no engine is charged for it."""
         proposal = seed_plans(
             self.problem(Task(engine="solver", evaluations=0, focus="budget", budget=budget, seed=0))
         )[0]
         quality = self.measure(proposal.plan, None)
-        return Record.of(
+        return Trial.of(
             proposal.plan, quality, self.bench.space.inventory, number=0, origin="solver", label=proposal.label
         )
 
-    def selected(self, run: Run, budget_bytes: int) -> Record:
+    def selected(self, run: Run, budget_bytes: int) -> Trial:
         """The plan that `select` returns for a budget after a run, measured; no engine is charged for it."""
-        plan, _ = learnt(self.solver, self.losses, run.records, budget_bytes)
+        plan, _ = learnt(self.solver, self.losses, run.trials, budget_bytes)
         inventory = self.bench.space.inventory
-        return Record.of(
+        return Trial.of(
             plan,
             self.measure(plan, None),
             inventory,
-            number=len(run.records),
+            number=len(run.trials),
             origin="select",
             label=f"{budget_bytes}B",
         )
@@ -202,21 +202,21 @@ class Contest:
         elif seeded:
             seeds = [("solver", proposal) for proposal in seed_plans(problem)][: None if task.focus == "front" else 1]
         begun = self.sensitivity_cost if seeded else 0.0
-        records: list[Record] = []
+        trials: list[Trial] = []
         spent: list[float] = []
         self._seconds = 0.0
         with tempfile.TemporaryDirectory() as folder:
             log = TrialLog(Path(folder) / "study.db", with_latency=False)
             race = Race(log, problem, sampler, seeds, self.measure, lambda plan: None)
 
-            def finished(record: Record) -> None:
-                records.append(record)
+            def finished(trial: Trial) -> None:
+                trials.append(trial)
                 spent.append(begun + race.spent)
 
             started = time.perf_counter()
             race.run(trials=max(1, int(task.evaluations - begun)), finished=finished)
             seconds = time.perf_counter() - started - self._seconds
-        return Run(task=task, records=tuple(records), spent=tuple(spent), seconds=seconds)
+        return Run(task=task, trials=tuple(trials), spent=tuple(spent), seconds=seconds)
 
     def _key(self, task: Task) -> str:
         """File name of a task's run: the task, and a digest of everything that the run depends on."""

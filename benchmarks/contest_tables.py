@@ -130,7 +130,7 @@ def show_costs(entries: list[Entry], truth: Truth, sizes: dict[str, int]) -> Non
                 float(np.median([run.cost_of(near * truth.at(size), size) for run in entry.runs[name]]))
                 for near in NEAR
             ]
-            each = float(np.mean([run.seconds / len(run.records) for run in entry.runs[name]]))
+            each = float(np.mean([run.seconds / len(run.trials) for run in entry.runs[name]]))
             cells.append(
                 " / ".join("never" if np.isinf(cost) else f"{cost:.0f} ({cost * each:.0f} s)" for cost in costs)
             )
@@ -143,7 +143,7 @@ def show_solver(contest: Contest, truth: Truth, bits: list[float]) -> None:
     print(f"\nthe solver's plans after {contest.sensitivity_cost:.1f} evaluations: loss relative to the best known\n")
     found = [contest.solved(budget_of(contest.bench.space, each)) for each in bits]
     sizes = [contest.bench.space.inventory.budget_bytes(budget_of(contest.bench.space, each)) for each in bits]
-    ratios = [record.loss / truth.at(size) for record, size in zip(found, sizes, strict=True)]
+    ratios = [trial.loss / truth.at(size) for trial, size in zip(found, sizes, strict=True)]
     table([f"{each:g} bits" for each in bits], [[f"{each:.3f}" for each in ratios]])
 
 
@@ -153,7 +153,7 @@ def show_held_out(contest: Contest, entries: list[Entry], sizes: dict[str, int],
     for entry in entries:
         for name, size in sizes.items():
             best = [run.best(entry.engine.evaluations, size) for run in entry.runs[name]]
-            qualities: list[Quality] = [contest.fresh(record.plan) for record in best if record]
+            qualities: list[Quality] = [contest.fresh(trial.plan) for trial in best if trial]
             losses[entry.title, name] = (
                 float(np.mean([quality.mean for quality in qualities])) if len(qualities) == len(best) else np.inf
             )
@@ -177,8 +177,8 @@ def write_csv(entries: list[Entry], path: Path) -> None:
             entry.runs.items() if entry.focus == "budget" else [("front", next(iter(entry.runs.values())))]
         ):
             for run in runs:
-                for record, spent in zip(run.records, run.spent, strict=True):
-                    numbers = f"{record.number},{spent:.4f},{record.size_bytes},{record.loss!r},{int(record.whole)}"
+                for trial, spent in zip(run.trials, run.spent, strict=True):
+                    numbers = f"{trial.number},{spent:.4f},{trial.size_bytes},{trial.loss!r},{int(trial.read.whole)}"
                     lines.append(f"{entry.engine.name},{entry.focus},{name},{run.task.seed},{numbers}")
     write_atomically(path, "\n".join(lines) + "\n")
 

@@ -15,7 +15,7 @@ from paredown.search.samplers import Problem, Proposal
 from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.sensitivity.sensitivity import estimated
 from paredown.search.solver.solver import Solver
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.search.trials.race import Race
 from paredown.search.trials.trial_log import TrialLog
 from paredown.search.workbench.workbench import Workbench
@@ -141,7 +141,7 @@ def _run(bench: Workbench, problem: Problem, folder: Path, plans: Sequence[Plan]
     race = Race(log, problem, "frontier", seeds, measure, clock.timed("latency", latency))
     ends = [time.perf_counter()]
 
-    def finished(record: Record) -> None:
+    def finished(trial: Trial) -> None:
         ends.append(time.perf_counter())
 
     race.run(trials=len(plans), finished=finished)

@@ -21,8 +21,47 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """A measured trial.
+class Expectation:
+    """What the sampler expected of a trial.
+
+    Attributes:
+        loss: Predicted loss; None without a prediction.
+        gain: Expected decrease of the log loss of the best plan within the budget; None as in `Proposal`.
+    """
+
+    loss: float | None = None
+    gain: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Predicted times of a plan; None where latency is unknown.
+
+    Attributes:
+        decode_ms: Time of a decoded token [ms]; None for encoders too.
+        prefill_ms: Time of a prompt token [ms].
+    """
+
+    decode_ms: float | None = None
+    prefill_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a trial read of the search set.
+
+    Attributes:
+        sequences: Loss sum of each sequence that was read, in order.
+        whole: Whether the whole set was read; otherwise the trial's loss is that of a lower rung.
+    """
+
+    sequences: tuple[float, ...] = ()
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A measured plan.
 
     Attributes:
         number: Number of the trial.
@@ -33,13 +72,10 @@ class Record:
         loss: KL divergence [nats/token], or relative error for encoders, on the search set.
         standard_error: Standard error of the loss over documents.
         perplexity: Perplexity on the search set; None for encoders.
-        predicted_loss: Loss that the sampler predicted; None without a prediction.
-        expected_gain: Expected decrease of the log loss of the best plan within the budget; None as in `Proposal`.
-        decode_ms: Predicted time of a decoded token [ms]; None where latency is unknown.
-        prefill_ms: Predicted time of a prompt token [ms].
+        expected: What the sampler expected.
+        times: Predicted times.
         seconds: Duration of the trial [s].
-        sequences: Loss sum of each sequence of the search set that was read, in order.
-        whole: Whether the whole search set was read; otherwise the loss is that of a lower rung.
+        read: What was read of the search set.
     """
 
     number: int
@@ -50,16 +86,13 @@ class Record:
     loss: float
     standard_error: float
     perplexity: float | None
-    predicted_loss: float | None = None
-    expected_gain: float | None = None
-    decode_ms: float | None = None
-    prefill_ms: float | None = None
+    expected: Expectation = Expectation()
+    times: Times = Times()
     seconds: float = 0.0
-    sequences: tuple[float, ...] = ()
-    whole: bool = True
+    read: Reading = Reading()
 
     @classmethod
-    def of(cls, plan: Plan, quality: Quality, inventory: Inventory, **known: Any) -> Record:
+    def of(cls, plan: Plan, quality: Quality, inventory: Inventory, *, whole: bool = True, **known: Any) -> Trial:
         """A trial from a plan, its quality on the search set, and further attributes."""
         return cls(
             plan=plan,
@@ -67,14 +100,14 @@ class Record:
             loss=quality.mean,
             standard_error=quality.standard_error,
             perplexity=quality.perplexity,
-            sequences=quality.sequences,
+            read=Reading(sequences=quality.sequences, whole=whole),
             **known,
         )
 
     @property
     def time_ms(self) -> float | None:
         """Predicted time of a decoded token, or of an input token for encoders [ms]; None where unknown."""
-        return self.prefill_ms if self.decode_ms is None else self.decode_ms
+        return self.times.prefill_ms if self.times.decode_ms is None else self.times.decode_ms
 
     def objectives(self, *, timed: bool) -> tuple[float, ...]:
         """Size and loss, and with ``timed`` the predicted time (infinite where unknown)."""
@@ -83,43 +116,56 @@ class Record:
 
     def share_of(self, sequences: int) -> float:
         """Cost of the measurement in whole trials, for a search set of this many sequences."""
-        return 1.0 if self.whole else len(self.sequences) / sequences
+        return 1.0 if self.read.whole else len(self.read.sequences) / sequences
 
     def to_mapping(self) -> dict[str, Any]:
-        """Values for JSON, with the plan as ``choices``."""
-        mapping = {name: getattr(self, name) for name in self.__slots__ if name != "plan"}
-        return {**mapping, "choices": choices_of(self.plan)}
+        """Values for JSON in one flat object, with the plan as ``choices``."""
+        own = ("number", "origin", "label", "size_bytes", "loss", "standard_error", "perplexity")
+        return {
+            **{name: getattr(self, name) for name in own},
+            "predicted_loss": self.expected.loss,
+            "expected_gain": self.expected.gain,
+            "decode_ms": self.times.decode_ms,
+            "prefill_ms": self.times.prefill_ms,
+            "seconds": self.seconds,
+            "sequences": self.read.sequences,
+            "whole": self.read.whole,
+            "choices": choices_of(self.plan),
+        }
 
     @classmethod
-    def from_mapping(cls, mapping: dict[str, Any]) -> Record:
+    def from_mapping(cls, mapping: dict[str, Any]) -> Trial:
         """Trial from the mapping that JSON holds.
 
         Raises:
             ValueError: If a value is missing or has the wrong type; other errors of `DAMAGE` mean the same.
         """
         plan = Plan(tuple((site, parse_choice(choice)) for site, choice in mapping["choices"].items()))
-        return _adapter().validate_python({**mapping, "plan": plan})
+        expected = {"loss": mapping.get("predicted_loss"), "gain": mapping.get("expected_gain")}
+        return _adapter().validate_python(
+            {**mapping, "plan": plan, "expected": expected, "times": mapping, "read": mapping}
+        )
 
 
 @cache
-def _adapter() -> TypeAdapter[Record]:
-    return TypeAdapter(Record)
+def _adapter() -> TypeAdapter[Trial]:
+    return TypeAdapter(Trial)
 
 
-def front_of(records: Sequence[Record]) -> list[Record]:
+def front_of(trials: Sequence[Trial]) -> list[Trial]:
     """Trials on the Pareto front of size, loss and (where known) latency, smallest first."""
-    timed = any(record.time_ms is not None for record in records)
-    front = [records[i] for i in pareto_front([record.objectives(timed=timed) for record in records])]
-    return sorted(front, key=lambda record: record.size_bytes)
+    timed = any(trial.time_ms is not None for trial in trials)
+    front = [trials[i] for i in pareto_front([trial.objectives(timed=timed) for trial in trials])]
+    return sorted(front, key=lambda trial: trial.size_bytes)
 
 
-def is_within(record: Record, budget_bytes: int, max_decode_ms: float | None = None) -> bool:
+def is_within(trial: Trial, budget_bytes: int, max_decode_ms: float | None = None) -> bool:
     """Whether a trial is within the byte budget and the limit on the predicted time of a decoded token."""
-    in_time = max_decode_ms is None or (record.decode_ms is not None and record.decode_ms <= max_decode_ms)
-    return record.size_bytes <= budget_bytes and in_time
+    in_time = max_decode_ms is None or (trial.times.decode_ms is not None and trial.times.decode_ms <= max_decode_ms)
+    return trial.size_bytes <= budget_bytes and in_time
 
 
-def best_within(records: Sequence[Record], budget_bytes: int, max_decode_ms: float | None = None) -> Record | None:
+def best_within(trials: Sequence[Trial], budget_bytes: int, max_decode_ms: float | None = None) -> Trial | None:
     """The trial with the lowest loss within the budgets; ties go to the smaller one."""
-    fitting = [record for record in records if is_within(record, budget_bytes, max_decode_ms)]
+    fitting = [trial for trial in trials if is_within(trial, budget_bytes, max_decode_ms)]
     return min(fitting, key=lambda r: (r.loss, r.size_bytes, r.number), default=None)

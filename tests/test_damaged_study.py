@@ -70,7 +70,7 @@ def test_a_damaged_database_is_refused_in_one_line(
         with pytest.raises(
             StudyError, match=rf"study.db is damaged \(.*{reason}.*\); move it elsewhere and run the same"
         ) as caught:
-            TrialLog(path, with_latency=False).records()
+            TrialLog(path, with_latency=False).measured()
         assert "\n" not in str(caught.value)
     assert call(monkeypatch, "dashboard", tmp_path / "0") == 2
     assert "study.db is damaged" in capsys.readouterr().err

@@ -222,7 +222,6 @@ PENDING = {
     "search/report/report.py lines",
     "search/study/session.py Session fields",
     "search/study/session.py lines",
-    "search/trial.py Record fields",
     "search/trials/race.py lines",
     "search/workbench/workbench.py Workbench fields",
     "search/workbench/workbench.py Workbench methods",

@@ -87,7 +87,7 @@ def study(finished: Study, tmp_path: Path) -> Iterator[Study]:
 
 
 def losses(outcome: Outcome) -> list[tuple[int, float]]:
-    return [(record.number, record.loss) for record in outcome.trials.measured]
+    return [(trial.number, trial.loss) for trial in outcome.trials.measured]
 
 
 def test_a_changed_configuration_is_named_and_refused(study: Study) -> None:

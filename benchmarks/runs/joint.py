@@ -59,7 +59,7 @@ def main() -> int:
         alone = {name: over_one(bench, name, folder, options) for name in techniques(bench.question)}
         contest = Contest(bench, options.runs)
         runs = [searched(contest, options.evaluations, seed) for seed in options.seeds]
-        smallest = min(record.size_bytes for name, run in alone.items() if name != "drop" for record in run.records)
+        smallest = min(trial.size_bytes for name, run in alone.items() if name != "drop" for trial in run.trials)
         largest = 2 * bytes_asked(contest)
         show(contest, alone, runs, np.geomspace(smallest, largest, options.budgets).astype(int).tolist())
     return 0
@@ -105,14 +105,14 @@ def show(contest: Contest, alone: dict[str, Run], runs: list[Run], budgets: list
     head += [f"joint / solver, seed {run.task.seed}" for run in runs] + ["methods of the joint plan"]
     print(f"\n| {' | '.join(head)} |\n|" + " --- |" * len(head))
     for budget in budgets:
-        single = {name: record for name, run in alone.items() if (record := run.best(run.task.evaluations, budget))}
+        single = {name: trial for name, run in alone.items() if (trial := run.best(run.task.evaluations, budget))}
         name, best = min(single.items(), key=lambda pair: pair[1].loss)
         solved = contest.solved(f"{budget}B")
         joint = [run.best(run.task.evaluations, budget) for run in runs]
         theirs = contest.fresh(best.plan)
-        against = [ratio(contest.fresh(record.plan), theirs) for record in joint if record]
+        against = [ratio(contest.fresh(trial.plan), theirs) for trial in joint if trial]
         chosen = [ratio(contest.fresh(contest.selected(run, budget).plan), theirs) for run in runs]
-        beside = [ratio(contest.fresh(record.plan), contest.fresh(solved.plan)) for record in joint if record]
+        beside = [ratio(contest.fresh(trial.plan), contest.fresh(solved.plan)) for trial in joint if trial]
         taken = (
             [choice.method for _, choice in joint[0].plan.decided(contest.bench.space.inventory)] if joint[0] else []
         )

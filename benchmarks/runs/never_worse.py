@@ -101,8 +101,7 @@ def measured(study: StudyFile, folder: Path, bank: Path) -> Pair:
         before=spread(outcome.decision.comparisons.get("uniform")),
         after=after,
         half_widths=tuple((found.high - found.low) / (2 * found.mean) for found in outcome.decision.held_out.values()),
-        proposed=sum(record.origin == study.sampler for record in outcome.trials.measured)
-        + outcome.trials.stopped_early,
+        proposed=sum(trial.origin == study.sampler for trial in outcome.trials.measured) + outcome.trials.stopped_early,
         seconds=seconds,
     )
 

@@ -24,7 +24,7 @@ from paredown.search.neighbours.byte_moves import Moves
 from paredown.search.samplers import Problem
 from paredown.search.samplers.frontier import FrontierSampler
 from paredown.search.solver.solver import Losses, Solver
-from paredown.search.trial import Record
+from paredown.search.trial import Reading, Trial
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.study_file import SpaceFile
@@ -33,12 +33,12 @@ from paredown.space.targets.target import targets
 PARENTS, PROPOSALS = 40, 20
 
 
-def recorded(number: int, plan: Plan, size: int, found: Losses, space: Space, generator: np.random.Generator) -> Record:
+def recorded(number: int, plan: Plan, size: int, found: Losses, space: Space, generator: np.random.Generator) -> Trial:
     """A simulated trial of a plan."""
     loss = sum(found[site.name, choice] for site, choice in plan.decided(space.inventory)) * float(
         np.exp(generator.normal(0, 0.05))
     )
-    return Record(
+    return Trial(
         number=number,
         origin="frontier",
         label="",
@@ -47,11 +47,11 @@ def recorded(number: int, plan: Plan, size: int, found: Losses, space: Space, ge
         loss=loss,
         standard_error=0.0,
         perplexity=None,
-        sequences=(loss,),
+        read=Reading(sequences=(loss,)),
     )
 
 
-def history(solver: Solver, found: Losses, count: int, generator: np.random.Generator) -> Iterator[Record]:
+def history(solver: Solver, found: Losses, count: int, generator: np.random.Generator) -> Iterator[Trial]:
     """Simulated trials: plans of the solver, and moves from them."""
     space, low = solver.space, solver.smallest().size_bytes(solver.space.inventory)
     moves, parents = Moves(solver, lambda _: found), {}

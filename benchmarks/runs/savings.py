@@ -32,7 +32,7 @@ from paredown.evaluators.comparison import Saving, saving
 from paredown.search.sensitivity.measurement_cache import facts_of
 from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.sensitivity.sensitivity import estimated
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.search.trials.uniform import GROUPS, uniform_plan
 from paredown.search.workbench.environment import environment
 from paredown.space.choice import KEEP
@@ -154,16 +154,16 @@ def saved(contest: Contest, rival: Rival, evaluations: int, seed: int) -> Saving
     smallest = contest.solver.smallest().size_bytes(contest.bench.space.inventory)
     second = winner(contest, max(smallest, int(rival.size_bytes * (1 - share))), evaluations, seed)
     ours, held_out = [first, second], contest.fresh(rival.plan).mean
-    if all(contest.fresh(record.plan).mean > held_out for record in ours):
-        ours.append(winner(contest, int(max(record.size_bytes for record in ours) * (1 + LEAST)), evaluations, seed))
+    if all(contest.fresh(trial.plan).mean > held_out for trial in ours):
+        ours.append(winner(contest, int(max(trial.size_bytes for trial in ours) * (1 + LEAST)), evaluations, seed))
     return saving(
-        [(record.size_bytes, contest.fresh(record.plan)) for record in ours],
+        [(trial.size_bytes, contest.fresh(trial.plan)) for trial in ours],
         rival.size_bytes,
         contest.fresh(rival.plan),
     )
 
 
-def winner(contest: Contest, size_bytes: int, evaluations: int, seed: int) -> Record:
+def winner(contest: Contest, size_bytes: int, evaluations: int, seed: int) -> Trial:
     """The best trial of a search within the bytes."""
     task = Task(engine="frontier", evaluations=evaluations, focus="budget", budget=f"{size_bytes}B", seed=seed)
     found = contest.run(task).best(evaluations, size_bytes)

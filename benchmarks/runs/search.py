@@ -146,16 +146,16 @@ def run_all(options: argparse.Namespace, contest: Contest, budgets: dict[str, st
                 again = focus == "front" and runs
                 runs[name] = next(iter(runs.values())) if again else [contest.run(task) for task in tasks]
             entry = Entry(engine, focus, runs)
-            own = np.mean([run.seconds / len(run.records) for run in entry.all])
+            own = np.mean([run.seconds / len(run.trials) for run in entry.all])
             print(f"  {entry.title}: {own:.3f} s of sampler time per trial", flush=True)
             yield entry
 
 
 def known(entries: list[Entry], before: Truth | None) -> Truth:
     """The best front of all trials, and of an earlier front."""
-    records = [record for entry in entries for run in entry.all for record in run.records if record.whole]
-    plans = len({record.plan for record in records}) + (before.plans if before else 0)
-    points = [(float(record.size_bytes), record.loss) for record in records]
+    trials = [trial for entry in entries for run in entry.all for trial in run.trials if trial.read.whole]
+    plans = len({trial.plan for trial in trials}) + (before.plans if before else 0)
+    points = [(float(trial.size_bytes), trial.loss) for trial in trials]
     return Truth(front=best_points([*points, *(before.front if before else ())]), plans=plans, exhaustive=False)
 
 

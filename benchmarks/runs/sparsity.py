@@ -107,8 +107,10 @@ def tuned(loss: Callable[[float, float], float]) -> tuple[float, float]:
 def searched(bench: Workbench, contest: Contest, budget: int, trials: int, seed: int) -> Plan:
     """The search's plan within the budget [bytes]."""
     run = contest.run(Task(engine="frontier", evaluations=trials, focus="budget", budget=f"{budget}B", seed=seed))
-    fitting = sorted((r for r in run.records if r.whole and r.size_bytes <= budget), key=lambda r: (r.loss, r.number))
-    return min((record.plan for record in fitting[:FINALISTS]), key=lambda plan: bench.measure(plan, "selection").mean)
+    fitting = sorted(
+        (r for r in run.trials if r.read.whole and r.size_bytes <= budget), key=lambda r: (r.loss, r.number)
+    )
+    return min((trial.plan for trial in fitting[:FINALISTS]), key=lambda plan: bench.measure(plan, "selection").mean)
 
 
 def rows(

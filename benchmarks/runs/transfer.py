@@ -78,10 +78,10 @@ def fine_tuned(model: str, text: Path, minutes: float, rate: float, out: Path) -
 
 def draws_of(outcome: Outcome, number: int, bench: Workbench) -> list[Quality]:
     """Held-out quality of a trial's plan, in the version that its outcome chose, for each calibration draw."""
-    record = outcome.trials[number]
+    trial = outcome.trials[number]
     with rebuilder(bench) as rebuild:
-        versions = [Version(in_order=outcome.decision.in_order(record), draw=draw) for draw in range(DRAWS)]
-        return [rebuild.measure(record.plan, "held-out", version) for version in versions]
+        versions = [Version(in_order=outcome.decision.in_order(trial), draw=draw) for draw in range(DRAWS)]
+        return [rebuild.measure(trial.plan, "held-out", version) for version in versions]
 
 
 def tokens_of(outcome: Outcome, tokens: Tokens, folder: Path) -> int:

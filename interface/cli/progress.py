@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from paredown.cli.wording import duration
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.report.report import Reports
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.search.trials.counts import worth
 
 PLAIN_SECONDS = 10.0
@@ -30,7 +30,7 @@ class Silent:
     def step(self, name: str, done: int, of: int | None) -> None:
         """Shows nothing."""
 
-    def trial(self, record: Record, best: Record | None, spent: float, of: int | None) -> None:
+    def trial(self, trial: Trial, best: Trial | None, spent: float, of: int | None) -> None:
         """Shows nothing."""
 
     def expect(self, seconds: float) -> None:
@@ -72,15 +72,14 @@ class Plain(Silent):
             self._step, self._last = name, now
             self.say(name if of is None else f"{name}: {done} of {of}{self._clock.left()}")
 
-    def trial(self, record: Record, best: Record | None, spent: float, of: int | None) -> None:
+    def trial(self, trial: Trial, best: Trial | None, spent: float, of: int | None) -> None:
         """Prints a line for a trial, at most one in `PLAIN_SECONDS`; always for a new best and the last trial."""
         now = time.monotonic()
         is_last = of is not None and spent >= of
-        if now - self._last > PLAIN_SECONDS or self._step != "trials" or record == best or is_last:
+        if now - self._last > PLAIN_SECONDS or self._step != "trials" or trial == best or is_last:
             self._step, self._last = "trials", now
             self.say(
-                f"{worth(spent, of)}; trial {record.number}, {described(record)}; "
-                f"{best_so_far(best)}{self._clock.left()}"
+                f"{worth(spent, of)}; trial {trial.number}, {described(trial)}; {best_so_far(best)}{self._clock.left()}"
             )
 
     def expect(self, seconds: float) -> None:
@@ -131,7 +130,7 @@ class Live(Silent):
             self.bars.reset(self._task, description=name, total=of, completed=0, note=self._best)
         self.bars.update(self._task, completed=done, total=of, note=self._best + self._clock.left())
 
-    def trial(self, record: Record, best: Record | None, spent: float, of: int | None) -> None:
+    def trial(self, trial: Trial, best: Trial | None, spent: float, of: int | None) -> None:
         """Moves the bar of the trials."""
         self._best = f"{worth(spent, of)}, best {best.loss:.3g}" if best else worth(spent, of)
         self.step("trials", int(spent) if of is None else min(int(spent), of), of)
@@ -165,11 +164,11 @@ class Clock:
         return f", about {duration(max(self._end - time.monotonic(), 0.0))} left" if math.isfinite(self._end) else ""
 
 
-def described(record: Record) -> str:
+def described(trial: Trial) -> str:
     """``4 bits, groups of 64: 123,456 bytes, loss 0.0123 ± 0.0004``."""
-    return f"{record.label}: {record.size_bytes:,} bytes, loss {record.loss:.4g} ± {record.standard_error:.1g}"
+    return f"{trial.label}: {trial.size_bytes:,} bytes, loss {trial.loss:.4g} ± {trial.standard_error:.1g}"
 
 
-def best_so_far(best: Record | None) -> str:
+def best_so_far(best: Trial | None) -> str:
     """Text of the best trial within the budget, or that there is none yet."""
     return f"best so far {best.loss:.4g} (trial {best.number})" if best else "none within the budget yet"

@@ -10,7 +10,7 @@ from paredown.evaluators.quality import Quality
 from paredown.search.finalists.pace import Measure, Measurement
 from paredown.search.finalists.rebuild import Version
 from paredown.search.outcome.decision import Refit
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.search.trials.clock import Clock
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
@@ -45,20 +45,20 @@ class Selected:
     refit: Refit | None
 
 
-def on_selection(record: Record, calibrated: Calibrated) -> list[Measurement]:
+def on_selection(trial: Trial, calibrated: Calibrated) -> list[Measurement]:
     """The measurements of a finalist on the selection set."""
-    versions = [Version(), IN_ORDER] if calibrated(record.plan) else [Version()]
-    return [(record.plan, "selection", version) for version in versions]
+    versions = [Version(), IN_ORDER] if calibrated(trial.plan) else [Version()]
+    return [(trial.plan, "selection", version) for version in versions]
 
 
-def on_held_out(records: Sequence[Record], calibrated: Calibrated) -> list[Measurement]:
+def on_held_out(trials: Sequence[Trial], calibrated: Calibrated) -> list[Measurement]:
     """The most measurements that the held-out comparison of these plans can take."""
     found = []
-    for record in records:
+    for trial in trials:
         versions = (
-            [Version(in_order=True, draw=draw) for draw in range(DRAWS)] if calibrated(record.plan) else [Version()]
+            [Version(in_order=True, draw=draw) for draw in range(DRAWS)] if calibrated(trial.plan) else [Version()]
         )
-        found += [(record.plan, "held-out", version) for version in versions]
+        found += [(trial.plan, "held-out", version) for version in versions]
     return found
 
 
@@ -83,38 +83,38 @@ class Checks:
         self.is_selected = True
         self.draws, self.wanted = 0, 1
 
-    def selection(self, records: Sequence[Record], guard: Sequence[Measurement]) -> dict[int, Selected]:
+    def selection(self, trials: Sequence[Trial], guard: Sequence[Measurement]) -> dict[int, Selected]:
         """Selection results by trial number; a finalist whose predictions are not finite on fresh texts is left out.
 
         Args:
-            records: The finalists.
+            trials: The finalists.
             guard: Measurements that time must be left for afterwards.
         """
         found: dict[int, Selected] = {}
-        for done, record in enumerate(records):
-            self.step("finalists on fresh texts", done, len(records))
-            asked = on_selection(record, self.calibrated)
+        for done, trial in enumerate(trials):
+            self.step("finalists on fresh texts", done, len(trials))
+            asked = on_selection(trial, self.calibrated)
             if not self.clock.has(self.seconds([*asked, *guard])):
                 self.is_selected = False
                 break
             with suppress(EvaluationError, MemoryError):
                 alone = self.measure(*asked[0])
-                found[record.number] = Selected(quality=alone, alone=alone, refit=None)
+                found[trial.number] = Selected(quality=alone, alone=alone, refit=None)
                 if len(asked) > 1:
                     ordered = self.measure(*asked[1])
                     refit = Refit(alone=alone.mean, in_order=ordered.mean)
-                    found[record.number] = Selected(quality=ordered if refit.gains else alone, alone=alone, refit=refit)
+                    found[trial.number] = Selected(quality=ordered if refit.gains else alone, alone=alone, refit=refit)
         return found
 
-    def held_out(self, records: Sequence[Record], refits: Mapping[int, Refit]) -> dict[int, list[Quality]]:
+    def held_out(self, trials: Sequence[Trial], refits: Mapping[int, Refit]) -> dict[int, list[Quality]]:
         """Quality of each plan for every calibration draw, by trial number.
 
         All plans have the same draws, so that comparisons are paired. A plan that fails on one draw is left out.
         """
-        self.wanted = DRAWS if any(self.calibrated(record.plan) for record in records) else 1
-        found: dict[int, list[Quality]] = {record.number: [] for record in records}
+        self.wanted = DRAWS if any(self.calibrated(trial.plan) for trial in trials) else 1
+        found: dict[int, list[Quality]] = {trial.number: [] for trial in trials}
         for draw in range(self.wanted):  # outer loop, so that all plans share the original's inputs of a draw
-            qualities = self._of_draw(records, refits, draw)
+            qualities = self._of_draw(trials, refits, draw)
             if qualities is None:
                 break
             self.draws += 1
@@ -122,20 +122,20 @@ class Checks:
                 found[number].append(quality)
         return {number: qualities for number, qualities in found.items() if len(qualities) == self.draws}
 
-    def _of_draw(self, records: Sequence[Record], refits: Mapping[int, Refit], draw: int) -> dict[int, Quality] | None:
+    def _of_draw(self, trials: Sequence[Trial], refits: Mapping[int, Refit], draw: int) -> dict[int, Quality] | None:
         """Quality under one calibration draw by trial number, without failed plans; None if time is too short."""
         asked: list[Measurement] = []
-        for record in records:
-            refit = refits.get(record.number)
+        for trial in trials:
+            refit = refits.get(trial.number)
             version = Version(
-                in_order=refit is not None and refit.gains, draw=draw if self.calibrated(record.plan) else 0
+                in_order=refit is not None and refit.gains, draw=draw if self.calibrated(trial.plan) else 0
             )
-            asked.append((record.plan, "held-out", version))
+            asked.append((trial.plan, "held-out", version))
         found = {}
-        for done, record in enumerate(records):
-            self.step("held-out texts", draw * len(records) + done, self.wanted * len(records))
+        for done, trial in enumerate(trials):
+            self.step("held-out texts", draw * len(trials) + done, self.wanted * len(trials))
             if not self.clock.has(self.seconds(asked[done:])):
                 return None
             with suppress(EvaluationError, MemoryError):
-                found[record.number] = self.measure(*asked[done])
+                found[trial.number] = self.measure(*asked[done])
         return found

@@ -13,7 +13,7 @@ from paredown.search.finalists.pace import Measure
 from paredown.search.finalists.survival import by_sequence, comparison_with, survival_of
 from paredown.search.outcome.decision import Comparison, Decision, Finding
 from paredown.search.outcome.outcome import Outcome
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.search.trials.clock import Clock
 
 UNSELECTED = (
@@ -37,19 +37,19 @@ class Candidates:
         solver: The solver's plan.
     """
 
-    best: Record | None
-    rival: Record | None
-    solver: Record | None
+    best: Trial | None
+    rival: Trial | None
+    solver: Trial | None
 
     @classmethod
     def of(cls, finalists: Finalists, qualities: Qualities, seed: int) -> Candidates:
         """Chooses among the finalists; the solver's plan stays the search's best unless another beats it."""
 
-        def rank(record: Record) -> tuple[float, int, int]:
-            return qualities[record.number].mean, record.size_bytes, record.number
+        def rank(trial: Trial) -> tuple[float, int, int]:
+            return qualities[trial.number].mean, trial.size_bytes, trial.number
 
-        def least(records: Sequence[Record]) -> Record | None:
-            return min((record for record in records if record.number in qualities), key=rank, default=None)
+        def least(trials: Sequence[Trial]) -> Trial | None:
+            return min((trial for trial in trials if trial.number in qualities), key=rank, default=None)
 
         best, solver = least(finalists.searched), least([finalists.solver] if finalists.solver else [])
         if best and solver and best != solver and not beats(best, solver, qualities, seed):
@@ -57,14 +57,14 @@ class Candidates:
         return cls(best=best, rival=least(finalists.uniform), solver=solver)
 
     @property
-    def records(self) -> list[Record]:
+    def trials(self) -> list[Trial]:
         """All candidates, each plan once."""
-        return distinct([record for record in (self.best, self.rival, self.solver) if record is not None])
+        return distinct([trial for trial in (self.best, self.rival, self.solver) if trial is not None])
 
     def within(self, numbers: Container[int]) -> Candidates:
         """Those candidates whose trial number is among these."""
         best, rival, solver = (
-            record if record and record.number in numbers else None for record in (self.best, self.rival, self.solver)
+            trial if trial and trial.number in numbers else None for trial in (self.best, self.rival, self.solver)
         )
         return Candidates(best=best, rival=rival, solver=solver)
 
@@ -79,7 +79,7 @@ class Candidates:
             if other and other != self.best
         }
 
-    def winner(self, comparisons: Mapping[str, Comparison], qualities: Qualities, seed: int) -> Record | None:
+    def winner(self, comparisons: Mapping[str, Comparison], qualities: Qualities, seed: int) -> Trial | None:
         """The search's best if it beats its rival, on the held-out set or else where both were measured."""
         best, rival = self.best, self.rival
         if best is None or rival is None:
@@ -88,9 +88,9 @@ class Candidates:
         return best if gains else rival
 
 
-def beats(record: Record, other: Record, qualities: Qualities, seed: int) -> bool:
+def beats(trial: Trial, other: Trial, qualities: Qualities, seed: int) -> bool:
     """Whether the 95 % interval of the ratio of two trials' losses lies below 1."""
-    return ratio(qualities[record.number], qualities[other.number], seed=seed).high < 1
+    return ratio(qualities[trial.number], qualities[other.number], seed=seed).high < 1
 
 
 def decide(
@@ -124,14 +124,14 @@ def decide(
     """
     finalists, checks = Finalists.of(outcome), Checks(measure, calibrated, step, clock, seconds)
     seed = outcome.question.seed
-    first = distinct([*finalists.compared, *finalists.records])  # first those that the held-out comparison needs
+    first = distinct([*finalists.compared, *finalists.trials])  # first those that the held-out comparison needs
     selection = checks.selection(first, on_held_out(finalists.compared, calibrated))
     qualities = {number: each.quality for number, each in selection.items()}
     if not checks.is_selected:
-        qualities = {record.number: by_sequence(record) for record in finalists.records}
+        qualities = {trial.number: by_sequence(trial) for trial in finalists.trials}
     refits = {number: each.refit for number, each in selection.items() if each.refit}
     compared = Candidates.of(finalists, qualities, seed)
-    held_out = checks.held_out(compared.records, refits)
+    held_out = checks.held_out(compared.trials, refits)
     chosen = compared.within(held_out) if checks.draws else compared
     comparisons = chosen.comparisons(held_out, seed) if checks.draws else {}
     winner = chosen.winner(comparisons, qualities, seed)
@@ -141,7 +141,7 @@ def decide(
         refits=refits,
         survival=survival_of(finalists, selection, seed),
         held_out={number: _finding(by_draw) for number, by_draw in held_out.items()} if checks.draws else {},
-        unguarded=_unguarded(checks) if compared.records else "",
+        unguarded=_unguarded(checks) if compared.trials else "",
         winner=winner.number if winner else None,
         searched=chosen.best.number if chosen.best else None,
         uniform=chosen.rival.number if chosen.rival else None,

@@ -34,10 +34,10 @@ def time_deployed(
         step: Progress callback, called before each model is built.
         say: Called with a message if models could not be timed.
     """
-    records = distinct(
+    trials = distinct(
         [outcome.trials[number] for number in (outcome.decision.winner, outcome.decision.uniform) if number is not None]
     )
-    plans = {"original": Plan(), **{str(record.number): record.plan for record in records}}
+    plans = {"original": Plan(), **{str(trial.number): trial.plan for trial in trials}}
     found: dict[str, Timing] = {}
 
     def time_these(names: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from paredown.search.finalists.checks import Calibrated, on_held_out, on_selection
 from paredown.search.finalists.pace import Measurement
 from paredown.search.outcome.outcome import Outcome
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 
 SEARCHED, UNIFORM = 4, 2
 """Most finalists among the searched plans and among the uniform plans."""
@@ -24,28 +24,28 @@ class Finalists:
         solver: The best trial of a solver's plan; None if none fits.
     """
 
-    searched: Sequence[Record]
-    uniform: Sequence[Record]
-    solver: Record | None
+    searched: Sequence[Trial]
+    uniform: Sequence[Trial]
+    solver: Trial | None
 
     @classmethod
     def of(cls, outcome: Outcome) -> Finalists:
         """Selects the finalists among all trials of an outcome."""
-        fitting = [record for record in outcome.trials.measured if outcome.question.allows(record)]
-        fitting.sort(key=lambda record: (record.loss, record.size_bytes, record.number))
+        fitting = [trial for trial in outcome.trials.measured if outcome.question.allows(trial)]
+        fitting.sort(key=lambda trial: (trial.loss, trial.size_bytes, trial.number))
         return cls(
-            searched=distinct([record for record in fitting if record.origin != "uniform"])[:SEARCHED],
-            uniform=distinct([record for record in fitting if record.origin == "uniform"])[:UNIFORM],
-            solver=next((record for record in fitting if record.origin == "solver"), None),
+            searched=distinct([trial for trial in fitting if trial.origin != "uniform"])[:SEARCHED],
+            uniform=distinct([trial for trial in fitting if trial.origin == "uniform"])[:UNIFORM],
+            solver=next((trial for trial in fitting if trial.origin == "solver"), None),
         )
 
     @property
-    def records(self) -> list[Record]:
+    def trials(self) -> list[Trial]:
         """All finalists, each plan once."""
         return distinct([*self.searched, *self.uniform, *([self.solver] if self.solver else [])])
 
     @property
-    def compared(self) -> list[Record]:
+    def compared(self) -> list[Trial]:
         """The plans that the held-out set would compare if the search set chose among the finalists."""
         return distinct([*self.searched[:1], *self.uniform[:1], *([self.solver] if self.solver else [])])
 
@@ -53,10 +53,10 @@ class Finalists:
 def measurements(outcome: Outcome, calibrated: Calibrated) -> list[Measurement]:
     """The most measurements that choosing the winner can take: finalists on the selection set, then held-out."""
     finalists = Finalists.of(outcome)
-    selection = [each for record in finalists.records for each in on_selection(record, calibrated)]
+    selection = [each for trial in finalists.trials for each in on_selection(trial, calibrated)]
     return [*selection, *on_held_out(finalists.compared, calibrated)]
 
 
-def distinct(records: Sequence[Record]) -> list[Record]:
+def distinct(trials: Sequence[Trial]) -> list[Trial]:
     """The trials without duplicate plans; the first of each plan is kept."""
-    return list({record.plan: record for record in reversed(records)}.values())[::-1]
+    return list({trial.plan: trial for trial in reversed(trials)}.values())[::-1]

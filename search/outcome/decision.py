@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ class Decision:
         chosen = [number for number in (self.winner, self.uniform, self.searched) if number is not None]
         return {*chosen, *compared, *self.selection, *self.refits, *self.held_out}
 
-    def in_order(self, record: Record) -> bool:
+    def in_order(self, trial: Trial) -> bool:
         """Whether a trial's plan is compressed in order."""
-        refit = self.refits.get(record.number)
+        refit = self.refits.get(trial.number)
         return refit is not None and refit.gains

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.outcome.question import METRICS
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.space.errors import StudyError
 from paredown.space.plan_file import Calibration
 from paredown.space.system.files import read_stored, write_atomically
@@ -36,7 +36,7 @@ def write_front_file(outcome: Outcome, folder: Path) -> None:
     parts = (outcome, outcome.question, outcome.trials, outcome.decision, outcome.circumstances)
     values = {name: getattr(part, name) for part in parts for name in part.__slots__}
     values["records"] = outcome.trials.measured
-    values["front"] = [record.number for record in outcome.trials.front]
+    values["front"] = [trial.number for trial in outcome.trials.front]
     write_atomically(folder / FILE, json.dumps({key: values[key] for key in KEYS}, indent=1, default=_mapping))
 
 
@@ -60,7 +60,7 @@ def stored_outcome(folder: Path) -> Outcome | None:
 
 
 def _mapping(value: Any) -> dict[str, Any]:
-    return value.to_mapping() if isinstance(value, Record) else asdict(value)
+    return value.to_mapping() if isinstance(value, Trial) else asdict(value)
 
 
 def _outcome(mapping: dict[str, Any]) -> Outcome:
@@ -69,7 +69,7 @@ def _outcome(mapping: dict[str, Any]) -> Outcome:
     Raises:
         ValueError: If the content is inconsistent; a missing part raises another error of `DAMAGE`.
     """
-    measured = [Record.from_mapping(record) for record in mapping["records"]]
+    measured = [Trial.from_mapping(trial) for trial in mapping["records"]]
     parts = {name: mapping for name in ("question", "decision", "circumstances")}
     outcome: Outcome = TypeAdapter(Outcome).validate_python(
         {**mapping, **parts, "trials": {**mapping, "measured": measured}}
@@ -85,7 +85,7 @@ def _check(outcome: Outcome) -> None:
         ValueError: If they do not.
     """
     question, decision = outcome.question, outcome.decision
-    if unknown := decision.named - {record.number for record in outcome.trials.measured}:
+    if unknown := decision.named - {trial.number for trial in outcome.trials.measured}:
         raise ValueError(f"it names trial {min(unknown)} but does not contain it")
     if not {comparison.number for comparison in decision.comparisons.values()} <= set(decision.held_out):
         raise ValueError("it compares plans that have no held-out measurement")

@@ -8,7 +8,7 @@ from typing import Any
 
 from paredown.search.outcome.decision import Decision
 from paredown.search.outcome.question import Question
-from paredown.search.trial import Record, best_within, front_of
+from paredown.search.trial import Trial, best_within, front_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Trials:
         original_perplexity: The original's perplexity on the search set.
     """
 
-    measured: tuple[Record, ...] = ()
+    measured: tuple[Trial, ...] = ()
     stopped_early: int = 0
     failed: int = 0
     spent: float = 0.0
@@ -49,7 +49,7 @@ class Trials:
     original_perplexity: float | None = None
 
     @property
-    def front(self) -> list[Record]:
+    def front(self) -> list[Trial]:
         """Pareto front of the trials, smallest first."""
         return front_of(self.measured)
 
@@ -58,8 +58,8 @@ class Trials:
         """Number of trials, whatever became of them."""
         return len(self.measured) + self.stopped_early + self.failed
 
-    def __getitem__(self, number: int) -> Record:
-        return next(record for record in self.measured if record.number == number)
+    def __getitem__(self, number: int) -> Trial:
+        return next(trial for trial in self.measured if trial.number == number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class Outcome:
     prices: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def best(self) -> Record | None:
+    def best(self) -> Trial | None:
         """The winner; before it is chosen, the best trial within the budget."""
         if self.decision.winner is not None:
             return self.trials[self.decision.winner]

@@ -9,7 +9,7 @@ from typing import Any
 
 from paredown.search.outcome.front_file import write_front_file
 from paredown.search.outcome.outcome import Outcome, Provisional
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.space.errors import OutputError, PlanError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, Calibration, PlanFile, Records, choices_of
@@ -30,7 +30,7 @@ def plan_file(plan: Plan, reference: BaseModelReference, target: str, size_bytes
     return PlanFile(base_model=reference, target=target, choices=choices_of(plan), size_bytes=size_bytes, **known)
 
 
-RecordsOf = Callable[[Record], Records | None]
+RecordsOf = Callable[[Trial], Records | None]
 """Digests of the bank's records that a trial was scored with; None where its plan is not in the bank."""
 
 
@@ -59,7 +59,7 @@ def publish(
 
 
 def publish_plans(
-    outcome: Outcome, reference: BaseModelReference, folder: Path, records_of: RecordsOf = lambda record: None
+    outcome: Outcome, reference: BaseModelReference, folder: Path, records_of: RecordsOf = lambda trial: None
 ) -> None:
     """Writes ``best/plan.yaml`` and one plan file per trial on the front; removes those of trials that left it."""
     finished = outcome.state == "finished"
@@ -69,11 +69,11 @@ def publish_plans(
             measured_file(outcome, outcome.best, reference, records_of(outcome.best)),
             scored=finished,
         )
-    wanted = {f"{record.number:04d}": record for record in outcome.trials.front}
-    for name, record in wanted.items():
+    wanted = {f"{trial.number:04d}": trial for trial in outcome.trials.front}
+    for name, trial in wanted.items():
         path = folder / "front" / name / PLAN
         if outcome.state != "searching" or not path.is_file():  # a trial's file is constant while the search runs
-            _update(path, measured_file(outcome, record, reference, records_of(record)), scored=finished)
+            _update(path, measured_file(outcome, trial, reference, records_of(trial)), scored=finished)
     for old in sorted((folder / "front").glob("*")):
         if old.name not in wanted and _is_of_a_trial(old):
             _remove(old)
@@ -140,29 +140,29 @@ def unmeasured_file(outcome: Outcome, provisional: Provisional, plan: Plan, refe
 
 
 def measured_file(
-    outcome: Outcome, record: Record, reference: BaseModelReference, records: Records | None = None
+    outcome: Outcome, trial: Trial, reference: BaseModelReference, records: Records | None = None
 ) -> PlanFile:
     """Plan file of a trial, with its quality from the most trustworthy set: held-out, else selection, else search."""
     return plan_file(
-        record.plan,
+        trial.plan,
         reference,
         outcome.question.target,
-        record.size_bytes,
-        calibration=calibration_of(outcome, record.plan, in_order=outcome.decision.in_order(record)),
+        trial.size_bytes,
+        calibration=calibration_of(outcome, trial.plan, in_order=outcome.decision.in_order(trial)),
         records=records,
-        quality=quality_of(outcome, record),
-        latency=_latency(outcome, record),
-        compared_with=_comparison(outcome, record),
-        provenance=_provenance(outcome, record.origin, trial=record.number),
+        quality=quality_of(outcome, trial),
+        latency=_latency(outcome, trial),
+        compared_with=_comparison(outcome, trial),
+        provenance=_provenance(outcome, trial.origin, trial=trial.number),
     )
 
 
-def quality_of(outcome: Outcome, record: Record) -> dict[str, Any]:
+def quality_of(outcome: Outcome, trial: Trial) -> dict[str, Any]:
     """Quality of a trial, in the form of a plan file."""
-    measured: dict[str, Any] = {"mean": record.loss, "standard_error": record.standard_error}
-    perplexity, name = record.perplexity, "search"
+    measured: dict[str, Any] = {"mean": trial.loss, "standard_error": trial.standard_error}
+    perplexity, name = trial.perplexity, "search"
     for fresh, found in (("held-out", outcome.decision.held_out), ("selection", outcome.decision.selection)):
-        if finding := found.get(record.number):
+        if finding := found.get(trial.number):
             measured = {"mean": finding.mean, "ci95": [finding.low, finding.high], "documents": finding.documents}
             perplexity, name = finding.perplexity, fresh
             break
@@ -176,13 +176,13 @@ def quality_of(outcome: Outcome, record: Record) -> dict[str, Any]:
     }
 
 
-def _comparison(outcome: Outcome, record: Record) -> dict[str, Any] | None:
+def _comparison(outcome: Outcome, trial: Trial) -> dict[str, Any] | None:
     """What a trial was compared with, and what is missing; None if it is neither the search's best nor unguarded."""
     decision = outcome.decision
     compared: dict[str, Any] = {}
-    if decision.unguarded and record.number == decision.winner:
+    if decision.unguarded and trial.number == decision.winner:
         compared = {"unguarded": decision.unguarded, "to_complete": decision.completion}
-    if (against := decision.comparisons.get("uniform")) and record.number == decision.searched:
+    if (against := decision.comparisons.get("uniform")) and trial.number == decision.searched:
         other = outcome.trials[against.number]
         compared["uniform"] = {
             "choice": other.label,
@@ -194,10 +194,10 @@ def _comparison(outcome: Outcome, record: Record) -> dict[str, Any] | None:
     return compared or None
 
 
-def _latency(outcome: Outcome, record: Record) -> dict[str, dict[str, Any]] | None:
+def _latency(outcome: Outcome, trial: Trial) -> dict[str, dict[str, Any]] | None:
     """Times of a token, predicted and where possible measured; None where no time is known."""
-    predicted = {"decode": record.decode_ms, "prefill": record.prefill_ms}
-    timed = outcome.timed.get(str(record.number), {})
+    predicted = {"decode": trial.times.decode_ms, "prefill": trial.times.prefill_ms}
+    timed = outcome.timed.get(str(trial.number), {})
     latency = {
         name: {"unit": "ms/token", "predicted": value, **_timed(outcome, timed, name)}
         for name, value in predicted.items()

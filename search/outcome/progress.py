@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from paredown.search.outcome.outcome import Outcome
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 
 
 class Progress(Protocol):
@@ -15,7 +15,7 @@ class Progress(Protocol):
     def step(self, name: str, done: int, of: int | None) -> None:
         """A step began or advanced; ``of`` is None while its length is unknown."""
 
-    def trial(self, record: Record, best: Record | None, spent: float, of: int | None) -> None:
+    def trial(self, trial: Trial, best: Trial | None, spent: float, of: int | None) -> None:
         """A trial ended; ``spent`` of the requested number of whole trials is used, ``of`` is None without a number."""
 
     def expect(self, seconds: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paredown.search.trial import Record, is_within
+from paredown.search.trial import Trial, is_within
 from paredown.space.site import Inventory
 from paredown.space.study_file import StudyFile
 
@@ -62,6 +62,6 @@ class Question:
             seed=study.seed,
         )
 
-    def allows(self, record: Record) -> bool:
+    def allows(self, trial: Trial) -> bool:
         """Whether a trial's plan is within all budgets."""
-        return is_within(record, self.budget_bytes, self.max_decode_ms)
+        return is_within(trial, self.budget_bytes, self.max_decode_ms)

@@ -13,7 +13,7 @@ from paredown.search.outcome.outcome import Outcome
 from paredown.search.pareto import lower_left
 from paredown.search.report.rendering import Section
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.space.choice import KEEP
 from paredown.space.site import Inventory
 
@@ -36,12 +36,12 @@ class Additivity:
 
     estimator: str
     tokens: tuple[int, int]
-    plans: Sequence[tuple[Record, float]]
+    plans: Sequence[tuple[Trial, float]]
 
     @property
     def rank_correlation(self) -> float | None:
         """Spearman's correlation of predicted and measured losses; None if there are too few distinct losses."""
-        predicted, measured = [loss for _, loss in self.plans], [record.loss for record, _ in self.plans]
+        predicted, measured = [loss for _, loss in self.plans], [trial.loss for trial, _ in self.plans]
         if min(len(set(predicted)), len(set(measured))) < FEWEST:
             return None
         from scipy.stats import spearmanr
@@ -49,16 +49,16 @@ class Additivity:
         return float(spearmanr(predicted, measured).statistic)
 
     @property
-    def along_front(self) -> list[tuple[Record, float]]:
+    def along_front(self) -> list[tuple[Trial, float]]:
         """At most `POINTS` plans of the size-loss Pareto front, spread evenly in log bytes, smallest first.
 
         Plans with a predicted loss of zero are left out.
         """
-        told = [(record, loss) for record, loss in self.plans if loss > 0]
-        front = [told[i] for i in lower_left([(record.size_bytes, record.loss) for record, _ in told])]
+        told = [(trial, loss) for trial, loss in self.plans if loss > 0]
+        front = [told[i] for i in lower_left([(trial.size_bytes, trial.loss) for trial, _ in told])]
         if len(front) <= POINTS:
             return front
-        sizes = np.log([record.size_bytes for record, _ in front])
+        sizes = np.log([trial.size_bytes for trial, _ in front])
         nearest = [int(np.abs(sizes - size).argmin()) for size in np.linspace(sizes[0], sizes[-1], POINTS)]
         return [front[i] for i in sorted(set(nearest))]
 
@@ -72,10 +72,10 @@ def additivity(outcome: Outcome, folder: Path) -> Additivity | None:
         return None
     losses = read_losses(stored)
     plans = []
-    for record in outcome.trials.measured:
-        pairs = [(site.name, choice) for site, choice in record.plan.decided(inventory)]
+    for trial in outcome.trials.measured:
+        pairs = [(site.name, choice) for site, choice in trial.plan.decided(inventory)]
         if all(pair in losses or pair[1] == KEEP for pair in pairs):
-            plans.append((record, sum(losses.get(pair, 0.0) for pair in pairs)))
+            plans.append((trial, sum(losses.get(pair, 0.0) for pair in pairs)))
     tokens = (stored.forward_tokens, stored.backward_tokens)
     return Additivity(estimator=stored.estimator, tokens=tokens, plans=plans)
 
@@ -104,14 +104,14 @@ def additivity_section(outcome: Outcome, folder: Path) -> Section:
     )
     rows = [
         [
-            f"{record.number}",
-            f"{record.size_bytes:,}",
-            f"{100 * record.size_bytes / outcome.question.original_bytes:.1f} %",
+            f"{trial.number}",
+            f"{trial.size_bytes:,}",
+            f"{100 * trial.size_bytes / outcome.question.original_bytes:.1f} %",
             f"{predicted:.4g}",
-            f"{record.loss:.4g}",
-            f"{record.loss / predicted:.2f}",
+            f"{trial.loss:.4g}",
+            f"{trial.loss / predicted:.2f}",
         ]
-        for record, predicted in found.along_front
+        for trial, predicted in found.along_front
     ]
     head = ["trial", "bytes", "of the original", "predicted", "measured", "measured / predicted"]
     return Section(title=title, paragraphs=[name + ranked, told] if ranked else [told], table=(head, rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from paredown.search.outcome.decision import Comparison
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.report.rendering import Section, Table, number_text
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 
 
 def sets_section(outcome: Outcome) -> Section:
@@ -45,7 +45,7 @@ def _curse(outcome: Outcome) -> list[str]:
     )
 
 
-def _sets(outcome: Outcome, best: Record) -> Table:
+def _sets(outcome: Outcome, best: Trial) -> Table:
     rows = [
         [
             "search",
@@ -66,8 +66,8 @@ def _sets(outcome: Outcome, best: Record) -> Table:
                     number_text(finding.perplexity),
                 ]
             )
-    if best.predicted_loss is not None:
-        rows.append(["predicted, not measured", f"{best.predicted_loss:.4g}", "", "", ""])
+    if best.expected.loss is not None:
+        rows.append(["predicted, not measured", f"{best.expected.loss:.4g}", "", "", ""])
     return ["set", f"loss of trial {best.number}", "95 % interval over documents", "documents", "perplexity"], rows
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.pareto import pareto_front
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.space.choice import KEEP, Choice
 from paredown.space.layouts import choice_members, site_layout
 from paredown.space.plan import Plan
@@ -49,12 +49,12 @@ def draw_front(outcome: Outcome, path: Path) -> None:
     axes = figure.add_subplot()
     unit, name = byte_unit(max(outcome.question.original_bytes, 1))
 
-    def place(records: Sequence[Record]) -> tuple[list[float], list[float]]:
-        return [r.size_bytes / unit for r in records], [max(r.loss, LOWEST) for r in records]
+    def place(trials: Sequence[Trial]) -> tuple[list[float], list[float]]:
+        return [r.size_bytes / unit for r in trials], [max(r.loss, LOWEST) for r in trials]
 
-    def colours(records: Sequence[Record]) -> dict[str, Any]:
+    def colours(trials: Sequence[Trial]) -> dict[str, Any]:
         return (
-            {"c": [float(r.decode_ms or 0) for r in records], "norm": norm, "cmap": "viridis_r"}
+            {"c": [float(r.times.decode_ms or 0) for r in trials], "norm": norm, "cmap": "viridis_r"}
             if norm
             else {"color": BLUE}
         )
@@ -117,18 +117,18 @@ def shortened(name: str) -> str:
     return line if len(line) <= MOST_LETTERS else f"{line[: MOST_LETTERS - 1]}…"
 
 
-def size_front(records: Sequence[Record]) -> list[Record]:
+def size_front(trials: Sequence[Trial]) -> list[Trial]:
     """Trials on the Pareto front of size and loss alone, smallest first."""
-    found = pareto_front([(record.size_bytes, record.loss) for record in records])
-    return sorted((records[i] for i in found), key=lambda record: record.size_bytes)
+    found = pareto_front([(trial.size_bytes, trial.loss) for trial in trials])
+    return sorted((trials[i] for i in found), key=lambda trial: trial.size_bytes)
 
 
-def time_scale(records: Sequence[Record]) -> Normalize | None:
+def time_scale(trials: Sequence[Trial]) -> Normalize | None:
     """Colour scale of the predicted decode times; None unless every trial has one."""
     from matplotlib.colors import Normalize
 
-    times = [record.decode_ms for record in records if record.decode_ms is not None]
-    return Normalize(min(times), max(times)) if times and len(times) == len(records) else None
+    times = [trial.times.decode_ms for trial in trials if trial.times.decode_ms is not None]
+    return Normalize(min(times), max(times)) if times and len(times) == len(trials) else None
 
 
 def draw_choices(outcome: Outcome, inventory: Inventory, path: Path) -> None:

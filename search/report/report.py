@@ -65,18 +65,16 @@ def write_trials(outcome: Outcome, path: Path) -> None:
     """Writes all measured trials as a CSV table, one row each."""
     import pandas as pd
 
-    front = {record.number for record in outcome.trials.front}
+    front = {trial.number for trial in outcome.trials.front}
     rows = [
         {
-            **{
-                key: value for key, value in record.to_mapping().items() if key not in ("choices", "sequences", "whole")
-            },
-            "share_of_original": record.size_bytes / outcome.question.original_bytes,
-            "within_budget": outcome.question.allows(record),
-            "on_front": record.number in front,
-            "choices": "; ".join(f"{site}: {choice}" for site, choice in record.plan.entries),
+            **{key: value for key, value in trial.to_mapping().items() if key not in ("choices", "sequences", "whole")},
+            "share_of_original": trial.size_bytes / outcome.question.original_bytes,
+            "within_budget": outcome.question.allows(trial),
+            "on_front": trial.number in front,
+            "choices": "; ".join(f"{site}: {choice}" for site, choice in trial.plan.entries),
         }
-        for record in outcome.trials.measured
+        for trial in outcome.trials.measured
     ]
     write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
 

@@ -62,7 +62,7 @@ def _plans(outcome: Outcome) -> Section:
 
 
 def _speed(outcome: Outcome) -> Section:
-    if not outcome.timed and all(record.decode_ms is None for record in outcome.trials.measured):
+    if not outcome.timed and all(trial.times.decode_ms is None for trial in outcome.trials.measured):
         return Section(title="Speed")
     told = "Times on the front are predicted from timed layers. Only plans that ran end to end have measured times."
     return Section(title="Speed", paragraphs=[told], table=_timed(outcome) if outcome.timed else None)
@@ -119,7 +119,7 @@ def _storage(outcome: Outcome) -> list[str]:
 
 
 def _front(outcome: Outcome) -> Table:
-    timed = any(record.decode_ms is not None for record in outcome.trials.front)
+    timed = any(trial.times.decode_ms is not None for trial in outcome.trials.front)
     head = [
         "trial",
         "bytes",
@@ -130,17 +130,19 @@ def _front(outcome: Outcome) -> Table:
         *(["decode, predicted [ms/token]"] if timed else []),
     ]
     rows = []
-    for record in outcome.trials.front:
-        mark = " (winner)" if record.number == outcome.decision.winner else ""
-        spread = f"{record.loss:.4g} ± {1.96 * record.standard_error:.1g}"
+    for trial in outcome.trials.front:
+        mark = " (winner)" if trial.number == outcome.decision.winner else ""
+        spread = f"{trial.loss:.4g} ± {1.96 * trial.standard_error:.1g}"
         row = [
-            f"{record.number}{mark}",
-            f"{record.size_bytes:,}",
-            f"{100 * record.size_bytes / outcome.question.original_bytes:.1f} %",
+            f"{trial.number}{mark}",
+            f"{trial.size_bytes:,}",
+            f"{100 * trial.size_bytes / outcome.question.original_bytes:.1f} %",
             spread,
         ]
-        row += [number_text(record.perplexity), f"{record.origin}: {record.label}"]
-        rows.append(row + ([f"{record.decode_ms:.3g}" if record.decode_ms is not None else ""] if timed else []))
+        row += [number_text(trial.perplexity), f"{trial.origin}: {trial.label}"]
+        rows.append(
+            row + ([f"{trial.times.decode_ms:.3g}" if trial.times.decode_ms is not None else ""] if timed else [])
+        )
     return head, rows
 
 

@@ -8,7 +8,7 @@ from paredown.search.outcome.decision import Decision, Finding
 from paredown.search.outcome.outcome import Outcome, Provisional
 from paredown.search.outcome.question import METRICS
 from paredown.search.report.winners_curse import luck_words
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.search.trials.counts import plans_measured, worth
 
 
@@ -65,7 +65,7 @@ def provisional_words(outcome: Outcome, plan: Provisional) -> str:
     )
 
 
-def share_text(plan: Record | Provisional, outcome: Outcome) -> str:
+def share_text(plan: Trial | Provisional, outcome: Outcome) -> str:
     """A plan's bytes, and their share of the original's."""
     share = 100 * plan.size_bytes / outcome.question.original_bytes
     return f"{plan.size_bytes:,} bytes, {share:.1f} % of the original"
@@ -102,7 +102,7 @@ def against_solver(outcome: Outcome) -> str:
 
 def price_words(outcome: Outcome) -> list[str]:
     """One sentence on what 1 % more of each budget would buy; empty where the prices are unknown."""
-    solved = next((record.predicted_loss for record in outcome.trials.measured if record.origin == "solver"), None)
+    solved = next((trial.expected.loss for trial in outcome.trials.measured if trial.origin == "solver"), None)
     budgets = {
         "size_bytes": ("bytes", outcome.question.budget_bytes),
         "decode_ms": ("decode time", outcome.question.max_decode_ms),
@@ -124,10 +124,10 @@ def documents(outcome: Outcome) -> str:
     return f"{finding.documents} documents" if finding else "documents"
 
 
-def loss_text(outcome: Outcome, record: Record) -> str:
+def loss_text(outcome: Outcome, trial: Trial) -> str:
     """A trial's loss on the search set, with unit and 95 % interval."""
     name, unit = METRICS[outcome.question.metric]
-    return f"{name} {record.loss:.4g} ± {1.96 * record.standard_error:.1g} {unit}".rstrip()
+    return f"{name} {trial.loss:.4g} ± {1.96 * trial.standard_error:.1g} {unit}".rstrip()
 
 
 def summary_lines(outcome: Outcome, folder: Path) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.report.rendering import Section
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 
 
 def survival_words(outcome: Outcome) -> str:
@@ -33,18 +33,16 @@ def luck_words(outcome: Outcome) -> str:
 def survival_section(outcome: Outcome) -> Section:
     """The finalists' losses on both sets, each compressed as the trials had it."""
     title = "The search set against fresh texts"
-    finalists = [record for record in outcome.trials.measured if record.number in outcome.decision.selection]
+    finalists = [trial for trial in outcome.trials.measured if trial.number in outcome.decision.selection]
     if not finalists:
         return Section(title=title)
-    fresh = {record.number: _alone(outcome, record) for record in finalists}
-    solver = next(
-        (record for record in finalists if record.origin == "solver" and outcome.question.allows(record)), None
-    )
+    fresh = {trial.number: _alone(outcome, trial) for trial in finalists}
+    solver = next((trial for trial in finalists if trial.origin == "solver" and outcome.question.allows(trial)), None)
     rows = []
-    for record in sorted(finalists, key=lambda record: (record.loss, record.number)):
-        row = [f"{record.number}: {record.label}", f"{record.loss:.4g}", f"{fresh[record.number]:.4g}"]
+    for trial in sorted(finalists, key=lambda trial: (trial.loss, trial.number)):
+        row = [f"{trial.number}: {trial.label}", f"{trial.loss:.4g}", f"{fresh[trial.number]:.4g}"]
         if solver and solver.loss > 0 and fresh[solver.number] > 0:
-            row += [f"{record.loss / solver.loss:.3f}", f"{fresh[record.number] / fresh[solver.number]:.3f}"]
+            row += [f"{trial.loss / solver.loss:.3f}", f"{fresh[trial.number] / fresh[solver.number]:.3f}"]
         rows.append(row)
     over = (
         [f"over trial {solver.number}, the solver's: search set", "fresh texts"]
@@ -63,6 +61,6 @@ def survival_section(outcome: Outcome) -> Section:
     )
 
 
-def _alone(outcome: Outcome, record: Record) -> float:
-    refit = outcome.decision.refits.get(record.number)
-    return refit.alone if refit else outcome.decision.selection[record.number].mean
+def _alone(outcome: Outcome, trial: Trial) -> float:
+    refit = outcome.decision.refits.get(trial.number)
+    return refit.alone if refit else outcome.decision.selection[trial.number].mean

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import optuna
 
 from paredown.search.solver.solver import Losses, Solver
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
@@ -77,14 +77,12 @@ class Proposal:
 class Sampler(Protocol):
     """Proposes plans. The same trial number, history and failures give the same plan, also in another process."""
 
-    def propose(
-        self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
-    ) -> Proposal:
+    def propose(self, trial: optuna.Trial, history: Sequence[Trial], failed: frozenset[Plan] = frozenset()) -> Proposal:
         """The plan to measure next.
 
         Args:
             trial: The open Optuna trial; parameters may be suggested from it.
-            history: All measured trials by number, including those on lower rungs (`Record.whole`).
+            history: All measured trials by number, including those on lower rungs (`Trial.read`).
             failed: Plans whose measurement failed.
         """
         ...

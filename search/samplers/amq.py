@@ -14,7 +14,7 @@ from paredown.search.samplers.by_level.levels import Integers, Levels
 from paredown.search.samplers.by_level.loss_history import Measured
 from paredown.search.samplers.by_level.nsga2 import evolved
 from paredown.search.samplers.by_level.radial_basis import Radial
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.space.plan import Plan
 
 THRESHOLD = 2.0
@@ -80,20 +80,18 @@ class AmqSampler:
         self.lowest = self._pruned()
         self.most = min(2 * problem.budget_bytes, max(problem.space.inventory.original_bytes, problem.budget_bytes))
         self._measured = Measured()
-        self._batch: tuple[list[Record], list[Plan]] | None = None
+        self._batch: tuple[list[Trial], list[Plan]] | None = None
 
-    def propose(
-        self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
-    ) -> Proposal:
+    def propose(self, trial: optuna.Trial, history: Sequence[Trial], failed: frozenset[Plan] = frozenset()) -> Proposal:
         """The next unmeasured plan of the batch; a failed plan is replaced by the next one of the surrogate's front."""
         if not self._measured.grows_to(history, failed):
             self._measured = Measured()
         self._measured.add(history, failed)
-        own = [record for record in history if record.origin == "amq"]
+        own = [past for past in history if past.origin == "amq"]
         if len(own) >= INITIAL:
             done = (len(own) - INITIAL) // BATCH
-            mine = {record.number for record in own[: INITIAL + done * BATCH]}
-            archive = [r for r in history if r.whole and (r.origin != "amq" or r.number in mine)]
+            mine = {past.number for past in own[: INITIAL + done * BATCH]}
+            archive = [r for r in history if r.read.whole and (r.origin != "amq" or r.number in mine)]
             if self._batch is None or self._batch[0] != archive:
                 self._batch = archive, self._next(archive, np.random.default_rng([self.problem.seed, 1, done]))
             for plan in self._batch[1]:
@@ -128,12 +126,12 @@ class AmqSampler:
         idle = ~levels.is_leaf & (generator.random(len(levels.sites)) >= generator.random() * 2 * SHARE_OVERRULED)
         return levels.allowed(np.where(idle, levels.top, vector))
 
-    def _next(self, archive: Sequence[Record], generator: np.random.Generator) -> list[Plan]:
+    def _next(self, archive: Sequence[Trial], generator: np.random.Generator) -> list[Plan]:
         """New plans of NSGA-II's final population: first a batch that fills the gaps of the measured front."""
         levels = self.levels
-        vectors = levels.canonical(np.array([levels.vector(record.plan) for record in archive]))
-        surrogate = Radial(self._encoded(vectors), np.log([max(record.loss, 1e-12) for record in archive]))
-        front = pareto_front([(record.size_bytes, record.loss) for record in archive])
+        vectors = levels.canonical(np.array([levels.vector(trial.plan) for trial in archive]))
+        surrogate = Radial(self._encoded(vectors), np.log([max(trial.loss, 1e-12) for trial in archive]))
+        front = pareto_front([(trial.size_bytes, trial.loss) for trial in archive])
 
         def objectives(population: Integers) -> Floats:
             stacked: Floats = np.stack([surrogate.predict(self._encoded(population)), levels.bytes_of(population)], 1)
@@ -143,7 +141,7 @@ class AmqSampler:
         found = evolved(vectors[front], objectives, bounds, generator, self._faults, levels.canonical)
         plans = {self.levels.plan(vector): vector for vector in found if not self._faults(vector[None])[0]}
         # Trials of the current batch are not excluded, so that a resumed study chooses the same batch.
-        known = {record.plan for record in archive}
+        known = {trial.plan for trial in archive}
         new = {plan: vector for plan, vector in plans.items() if plan not in known}
         if not new:
             return []

@@ -14,7 +14,7 @@ from paredown.search.samplers import Problem, Proposal, samplers
 from paredown.search.samplers.by_level.levels import Integers, Levels
 from paredown.search.samplers.by_level.loss_history import Measured
 from paredown.search.samplers.by_level.mutation import Mutation
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.space.plan import Plan
 
 OFFSPRING = 16
@@ -91,9 +91,7 @@ class EvoPressSampler:
         self._tried: set[Plan] = set()
         self._generation: Generation | None = None
 
-    def propose(
-        self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
-    ) -> Proposal:
+    def propose(self, trial: optuna.Trial, history: Sequence[Trial], failed: frozenset[Plan] = frozenset()) -> Proposal:
         """The next plan that the current generation needs measured, and its rung.
 
         Finished generations are replayed only if the history does not extend the one of the previous call.
@@ -135,7 +133,7 @@ class EvoPressSampler:
             candidates = [candidates[place] for place in order]
         return candidates[0], 0
 
-    def _first(self, history: Sequence[Record]) -> Generation:
+    def _first(self, history: Sequence[Trial]) -> Generation:
         """Generation 0.
 
         A ``solver`` start has the solver's plan as parent. A ``uniform`` start has the best measured uniform plan as
@@ -144,9 +142,11 @@ class EvoPressSampler:
         problem = self.problem
         if self.start == "solver":
             return self._next(0, problem.solver.solve(problem.losses, problem.budget_bytes))
-        uniform = [r for r in history if r.origin == "uniform" and r.whole and r.size_bytes <= problem.budget_bytes]
-        fitting = [record for record in uniform if problem.space.allows(record.plan)]
-        parent = min(fitting, key=lambda record: (record.loss, record.number), default=None)
+        uniform = [
+            r for r in history if r.origin == "uniform" and r.read.whole and r.size_bytes <= problem.budget_bytes
+        ]
+        fitting = [trial for trial in uniform if problem.space.allows(trial.plan)]
+        parent = min(fitting, key=lambda trial: (trial.loss, trial.number), default=None)
         generator = np.random.default_rng([problem.seed, 0])
         plans = self._distinct(lambda: self.mutation.rounded(generator))
         return Generation(

@@ -19,7 +19,7 @@ from paredown.search.surrogate.acquisition import expected_gain, expected_improv
 from paredown.search.surrogate.features import Basis
 from paredown.search.surrogate.gaussian_process import Surrogate
 from paredown.search.surrogate.rung_correction import likeliest
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.space.plan import Plan
 
 MEANS, DRAWS = 4, 4
@@ -79,9 +79,7 @@ class FrontierSampler:
         self.smallest = problem.solver.size_bytes(problem.solver.smallest())
         self._allowed: dict[Plan, bool] = {}
 
-    def propose(
-        self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
-    ) -> Proposal:
+    def propose(self, trial: optuna.Trial, history: Sequence[Trial], failed: frozenset[Plan] = frozenset()) -> Proposal:
         """A new plan, or a plan of a lower rung that is promoted to the whole search set."""
         round_ = _Round(self, history, failed, np.random.default_rng([self.problem.seed, trial.number]))
         return round_.along_the_front() if self.problem.focus == "front" else round_.at_the_budget()
@@ -111,7 +109,7 @@ class _Round:
     """The computation of one proposal."""
 
     sampler: FrontierSampler
-    history: Sequence[Record]
+    history: Sequence[Trial]
     failed: frozenset[Plan]
     generator: np.random.Generator
 
@@ -123,7 +121,7 @@ class _Round:
         solved = [self._solved(budget, mean=True), *(self._solved(budget, mean=False) for _ in range(self._few(DRAWS)))]
         solved += self._restructured(fitting[:PARENTS], [budget] * self._structures)
         parents = {candidate.plan: candidate.size_bytes for candidate in solved[:1]}
-        parents |= {record.plan: record.size_bytes for record in fitting if self.sampler.allows(record.plan)}
+        parents |= {trial.plan: trial.size_bytes for trial in fitting if self.sampler.allows(trial.plan)}
         moves = self._moves(dict(list(parents.items())[: 1 + PARENTS]), budget)
         best_moves = sorted(moves, key=lambda move: move.loss)[:BUILT]
         candidates = self._new([*solved, *map(self._moved, best_moves)])
@@ -139,9 +137,9 @@ class _Round:
 
     def along_the_front(self) -> Proposal:
         """The proposal of greatest expected hypervolume gain."""
-        points = [(float(record.size_bytes), float(np.log(record.loss))) for record in self._front]
+        points = [(float(trial.size_bytes), float(np.log(trial.loss))) for trial in self._front]
         low = self.sampler.smallest
-        high = max([low + 1, *(record.size_bytes for record in self._front)])
+        high = max([low + 1, *(trial.size_bytes for trial in self._front)])
         corner = (float(high), max((loss for _, loss in points), default=0.0) + MARGIN)
         solved = self._within_steps()
         solved += [self._solved(budget, mean=False) for budget in self._budgets(low, high, self._few(DRAWS))]
@@ -164,9 +162,9 @@ class _Round:
         return self.sampler.problem
 
     @cached_property
-    def whole(self) -> list[Record]:
+    def whole(self) -> list[Trial]:
         """Trials on the whole search set."""
-        return [record for record in self.history if record.whole]
+        return [trial for trial in self.history if trial.read.whole]
 
     @cached_property
     def surrogate(self) -> Surrogate:
@@ -184,20 +182,20 @@ class _Round:
         return Moves(self.problem.solver, self.expected)
 
     @cached_property
-    def _front(self) -> list[Record]:
+    def _front(self) -> list[Trial]:
         """Pareto front of size and loss among allowed trials on the whole search set."""
-        fitting = [record for record in self.whole if record.loss > 0 and self.sampler.allows(record.plan)]
-        return [fitting[i] for i in lower_left([(record.size_bytes, record.loss) for record in fitting])]
+        fitting = [trial for trial in self.whole if trial.loss > 0 and self.sampler.allows(trial.plan)]
+        return [fitting[i] for i in lower_left([(trial.size_bytes, trial.loss) for trial in fitting])]
 
     @cached_property
-    def _fitting(self) -> list[Record]:
+    def _fitting(self) -> list[Trial]:
         """Trials on the whole search set within the budget and all limits."""
-        small = [record for record in self.whole if record.size_bytes <= self.problem.budget_bytes and record.loss > 0]
-        return [record for record in small if self.sampler.keeps_to_limits(record.plan)]
+        small = [trial for trial in self.whole if trial.size_bytes <= self.problem.budget_bytes and trial.loss > 0]
+        return [trial for trial in small if self.sampler.keeps_to_limits(trial.plan)]
 
     @cached_property
     def _known(self) -> frozenset[Plan]:
-        return self.failed | {record.plan for record in self.history}
+        return self.failed | {trial.plan for trial in self.history}
 
     def _few(self, count: int) -> int:
         return count if len(self.sampler.basis.pairs) < MOST_PAIRS else 1
@@ -233,16 +231,14 @@ class _Round:
     def _budgets(self, low: int, high: int, count: int) -> list[int]:
         return [max(int(budget), low) for budget in np.exp(self.generator.uniform(np.log(low), np.log(high), count))]
 
-    def _restructured(self, records: Sequence[Record], budgets: Sequence[int]) -> list[_Candidate]:
+    def _restructured(self, trials: Sequence[Trial], budgets: Sequence[int]) -> list[_Candidate]:
         """The solver's plans for structures near those of measured plans, one per budget.
 
         The parent is one of the last `PARENTS` trials that fit the budget; on a front these are the largest.
         """
         structures, found = self.sampler.structures, []
         for budget in budgets:
-            if fitting := [
-                record for record in records if record.size_bytes <= budget and self.sampler.allows(record.plan)
-            ]:
+            if fitting := [trial for trial in trials if trial.size_bytes <= budget and self.sampler.allows(trial.plan)]:
                 near = fitting[-PARENTS:]
                 parent = near[int(self.generator.integers(len(near)))]
                 structure = structures.near(self.generator, structures.of(parent.plan))
@@ -267,15 +263,15 @@ class _Round:
 
     def _promoted(self) -> Proposal | None:
         """The plan on a lower rung likeliest to beat the best plan, if it is likely enough."""
-        done = {record.plan for record in self.whole} | self.failed
-        waiting = [record for record in self.history if not record.whole and record.plan not in done]
+        done = {trial.plan for trial in self.whole} | self.failed
+        waiting = [trial for trial in self.history if not trial.read.whole and trial.plan not in done]
         if not waiting or not self._fitting:
             return None
-        found = likeliest(self.whole, waiting, min(record.loss for record in self._fitting))
+        found = likeliest(self.whole, waiting, min(trial.loss for trial in self._fitting))
         if found is None:
             return None
-        record, loss = found
-        return Proposal(plan=record.plan, label="promoted to the full search set", predicted_loss=loss)
+        trial, loss = found
+        return Proposal(plan=trial.plan, label="promoted to the full search set", predicted_loss=loss)
 
     def _again(self) -> Proposal:
         """The solver's plan at the budget, proposed again if no new plan is found."""

@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from paredown.search.samplers import Problem, Proposal, samplers
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.space.choice import KEEP, Choice
 from paredown.space.layouts import leaves_out, site_layout
 from paredown.space.plan import Plan
@@ -65,9 +65,7 @@ class OptunaSampler:
             values[name] = str(_nearest(site, decided.get(site.name, KEEP), options))
         self._suggested(trial, values)
 
-    def propose(
-        self, trial: optuna.Trial, history: Sequence[Record], failed: frozenset[Plan] = frozenset()
-    ) -> Proposal:
+    def propose(self, trial: optuna.Trial, history: Sequence[Trial], failed: frozenset[Plan] = frozenset()) -> Proposal:
         """The plan that Optuna suggests; drops above the limit are undone, the last one first."""
         space, inventory = self.problem.space, self.problem.space.inventory
         chosen = dict(self._fixed)

@@ -18,7 +18,7 @@ from paredown.search.solver.solver import Losses, Solver
 from paredown.search.study.impossible_budget import refuse_impossible
 from paredown.search.surrogate.features import Basis
 from paredown.search.surrogate.gaussian_process import Surrogate
-from paredown.search.trial import Record, best_within
+from paredown.search.trial import Trial, best_within
 from paredown.space.budget import Budget
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan
@@ -51,8 +51,8 @@ class Selected:
     budget_bytes: int
     original_bytes: int
     predicted_loss: float
-    measured: Record | None
-    alternative: Record | None
+    measured: Trial | None
+    alternative: Trial | None
 
 
 def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
@@ -80,7 +80,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     plan, predicted = learnt(solver, losses, outcome.trials.measured, allowed)
     if predicted is None:
         raise StudyError(f"{folder}/sensitivity.json does not fit the study's space; run the search again to resume it")
-    record = next((record for record in outcome.trials.measured if record.plan == plan), None)
+    trial = next((trial for trial in outcome.trials.measured if trial.plan == plan), None)
     file = plan_file(
         plan,
         reference,
@@ -89,8 +89,8 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
         calibration=calibration_of(
             outcome, plan, in_order=any(refit.gains for refit in outcome.decision.refits.values())
         ),
-        quality=_quality(outcome, predicted, record),
-        provenance=_provenance(outcome, plan, record, asked.text),
+        quality=_quality(outcome, predicted, trial),
+        provenance=_provenance(outcome, plan, trial, asked.text),
     )
     file.write(path)
     return Selected(
@@ -99,17 +99,17 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
         budget_bytes=allowed,
         original_bytes=inventory.original_bytes,
         predicted_loss=predicted,
-        measured=record,
+        measured=trial,
         alternative=best_within(outcome.trials.measured, allowed, question.max_decode_ms),
     )
 
 
-def learnt(solver: Solver, losses: Losses, records: Sequence[Record], budget_bytes: int) -> tuple[Plan, float | None]:
+def learnt(solver: Solver, losses: Losses, trials: Sequence[Trial], budget_bytes: int) -> tuple[Plan, float | None]:
     """The solver's plan under the surrogate's expected losses, and its predicted loss.
 
     The predicted loss is None if one of the plan's choices has no sensitivity.
     """
-    surrogate = Surrogate(Basis(solver.space.inventory, losses), records)
+    surrogate = Surrogate(Basis(solver.space.inventory, losses), trials)
     plan = solver.solve(surrogate.expected(budget_bytes), budget_bytes)
     return plan, surrogate.predicted_loss(plan)
 
@@ -124,7 +124,7 @@ def _solver(space: Space, folder: Path, question: StudyFile) -> Solver:
     return Solver(space, limits=[decode_limit(space, table, question.max_decode_ms)])
 
 
-def _quality(outcome: Outcome, predicted: float, record: Record | None) -> dict[str, Any]:
+def _quality(outcome: Outcome, predicted: float, trial: Trial | None) -> dict[str, Any]:
     quality: dict[str, Any] = {
         "metric": outcome.question.metric,
         "unit": UNITS[outcome.question.metric],
@@ -132,12 +132,12 @@ def _quality(outcome: Outcome, predicted: float, record: Record | None) -> dict[
         "mean": predicted,
     }
     quality["trials"] = len(outcome.trials.measured)
-    if record:
-        quality["measured"] = quality_of(outcome, record)
+    if trial:
+        quality["measured"] = quality_of(outcome, trial)
     return quality
 
 
-def _provenance(outcome: Outcome, plan: Plan, record: Record | None, budget: str) -> dict[str, Any]:
+def _provenance(outcome: Outcome, plan: Plan, trial: Trial | None, budget: str) -> dict[str, Any]:
     known = {
         key: outcome.circumstances.environment[key]
         for key in ("paredown", "numpy", "scipy")
@@ -148,7 +148,7 @@ def _provenance(outcome: Outcome, plan: Plan, record: Record | None, budget: str
         "origin": "select",
         "budget": budget,
         "seed": outcome.question.seed,
-        **({"trial": record.number} if record else {}),
+        **({"trial": trial.number} if trial else {}),
         **known,
     }
 

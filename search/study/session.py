@@ -36,7 +36,7 @@ from paredown.search.study.folder import finished, keep_environment, locked, mov
 from paredown.search.study.impossible_budget import refuse_impossible
 from paredown.search.study.limit import check_limit
 from paredown.search.study.schedule import Schedule
-from paredown.search.trial import Record, best_within
+from paredown.search.trial import Trial, best_within
 from paredown.search.trials.clock import Clock, OutOfTime
 from paredown.search.trials.first_plans import first_plans, seed_plans
 from paredown.search.trials.race import Race
@@ -291,12 +291,12 @@ class Session:
         race = self._race()
         self._published = 0.0
 
-        def measured(record: Record) -> None:
+        def measured(trial: Trial) -> None:
             best = best_within(race.measured, self.budget_bytes, self.question.max_decode_ms)
             self.progress.expect(
                 self.schedule.left(self._outcome(race), race, self.question.trials, self.question.patience)
             )
-            self.progress.trial(record, best, race.spent, self.question.trials)
+            self.progress.trial(trial, best, race.spent, self.question.trials)
             if time.monotonic() - self._published > PUBLISH_SECONDS:
                 self._publish(self._outcome(race))
 

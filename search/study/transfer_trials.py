@@ -19,7 +19,7 @@ from paredown.search.outcome.question import Question
 from paredown.search.sensitivity.measurement_cache import facts_of
 from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.solver.solver import Losses, Solver
-from paredown.search.trial import Record, best_within
+from paredown.search.trial import Expectation, Trial, best_within
 from paredown.search.trials.uniform import uniform_plans
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.choice import KEEP
@@ -85,7 +85,7 @@ class Transfer:
 
     def __init__(self, bench: Workbench, space: Space, plan: Plan, budget_bytes: int, progress: Progress) -> None:
         self.bench, self.space, self.plan, self.budget_bytes, self.progress = bench, space, plan, budget_bytes, progress
-        self.records: list[Record] = []
+        self.trials: list[Trial] = []
         self.passes = 0.0
         self._alone_tokens = 0.0
 
@@ -99,27 +99,27 @@ class Transfer:
         if first and trials:
             self._move(first, trials)
         self._uniform()
-        if not self.records:
+        if not self.trials:
             raise EvaluationError(
                 "neither the plan nor a uniform one gives finite predictions on this model; run a new search"
             )
         outcome = self._outcome()
         with rebuilder(self.bench) as rebuild:
             decision = decide(outcome, rebuild.measure, self.bench.is_calibrated, self.progress.step)
-        calibrated = any(self.bench.is_calibrated(record.plan) for record in outcome.trials.measured)
+        calibrated = any(self.bench.is_calibrated(trial.plan) for trial in outcome.trials.measured)
         tokens = self.bench.question.tokens
         read = tokens.calibration + self._alone_tokens + tokens.search * (1 + self.passes)
         checks = tokens_of_checks(tokens, len(decision.selection), len(decision.held_out), calibrated=calibrated)
         return Measured(outcome=replace(outcome, decision=decision), tokens=round(read) + checks)
 
-    def _promising(self) -> list[Record]:
+    def _promising(self) -> list[Trial]:
         """The plan, the best move if it is better on the search set, and the uniform plans."""
-        first = [record for record in self.records if record.origin == FIRST]
-        best = best_within([record for record in self.records if record.origin != "uniform"], self.budget_bytes)
+        first = [trial for trial in self.trials if trial.origin == FIRST]
+        best = best_within([trial for trial in self.trials if trial.origin != "uniform"], self.budget_bytes)
         moved = [best] if best and best.origin == MOVED else []
-        return [*first, *moved, *(record for record in self.records if record.origin == "uniform")]
+        return [*first, *moved, *(trial for trial in self.trials if trial.origin == "uniform")]
 
-    def _measured(self, origin: str, label: str, plan: Plan, predicted: float | None = None) -> Record | None:
+    def _measured(self, origin: str, label: str, plan: Plan, predicted: float | None = None) -> Trial | None:
         """A trial; None if a prediction is not finite."""
         started = time.monotonic()
         self.bench.fill([*plan.decided(self.space.inventory)])
@@ -130,11 +130,18 @@ class Transfer:
             return None
         finally:
             self.passes += 1
-        number, seconds = len(self.records), time.monotonic() - started
-        known = {"number": number, "origin": origin, "label": label, "predicted_loss": predicted, "seconds": seconds}
-        record = Record.of(plan, quality, self.space.inventory, **known)
-        self.records.append(record)
-        return record
+        trial = Trial.of(
+            plan,
+            quality,
+            self.space.inventory,
+            number=len(self.trials),
+            origin=origin,
+            label=label,
+            expected=Expectation(loss=predicted),
+            seconds=time.monotonic() - started,
+        )
+        self.trials.append(trial)
+        return trial
 
     def _uniform(self) -> None:
         """Measures the best few uniform plans, ranked by their data-free siblings on part of the search set."""
@@ -155,7 +162,7 @@ class Transfer:
         for found in sorted(fitting, key=lambda found: ranks.get(found.plan, 0.0))[: UNIFORM + 1]:
             self._measured("uniform", found.label, found.plan)
 
-    def _move(self, first: Record, trials: int) -> None:
+    def _move(self, first: Trial, trials: int) -> None:
         """Measures plans with bytes moved between sites; the first solves for this model's own sensitivities."""
         space = self._movable()
         losses = self._losses(space)
@@ -176,9 +183,9 @@ class Transfer:
             if found is None:
                 return
             tried.add(found[0])
-            record = self._measured(MOVED, "moved bytes", *found)
-            if record and record.loss < best.loss:
-                best = record
+            trial = self._measured(MOVED, "moved bytes", *found)
+            if trial and trial.loss < best.loss:
+                best = trial
 
     def _movable(self) -> Space:
         """Space of the moves: choices of similar size at leaves that the plan compresses, elsewhere its own choice."""

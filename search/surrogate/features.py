@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paredown.search.solver.solver import Losses
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.space.choice import Choice
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory
@@ -82,11 +82,11 @@ class Basis:
                 return None
         return Row(columns=np.array(paid, dtype=np.int64), kept=np.flatnonzero(kept))
 
-    def row_of(self, record: Record) -> Row | None:
+    def row_of(self, trial: Trial) -> Row | None:
         """The row of a trial's plan; cached by trial number."""
-        found = self._rows.get(record.number)
-        if found is None or found[0] is not record.plan:
-            found = self._rows[record.number] = record.plan, self.row(record.plan)
+        found = self._rows.get(trial.number)
+        if found is None or found[0] is not trial.plan:
+            found = self._rows[trial.number] = trial.plan, self.row(trial.plan)
         return found[1]
 
     def levels(self, rows: Sequence[Row]) -> Floats:

@@ -12,7 +12,7 @@ from scipy.linalg import cho_factor, cho_solve
 from paredown.search.surrogate.features import Basis, Row
 from paredown.search.surrogate.measured_plans import MeasuredPlans
 from paredown.search.surrogate.prior import WIDTHS, Prior, learned_widths
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.space.choice import Choice
 from paredown.space.plan import Plan
 
@@ -44,15 +44,15 @@ class Surrogate:
 
     Args:
         basis: Sensitivities.
-        records: Measured trials; those on lower rungs carry the extra uncertainty of their rung.
+        trials: Measured trials; those on lower rungs carry the extra uncertainty of their rung.
 
     Source:
         Rasmussen & Williams, 2006, "Gaussian Processes for Machine Learning", sections 2.2, 2.7 and 5.4; the sum in the
         logarithm is linearised at the most probable multipliers (Laplace's approximation).
     """
 
-    def __init__(self, basis: Basis, records: Sequence[Record]) -> None:
-        measured = MeasuredPlans.of(basis, records)
+    def __init__(self, basis: Basis, trials: Sequence[Trial]) -> None:
+        measured = MeasuredPlans.of(basis, trials)
         self._posterior = Posterior.given(basis, measured) if measured else None
         self.prior = self._posterior.prior if self._posterior else Prior(basis=basis, widths=WIDTHS)
         self._multipliers = self._posterior.multipliers if self._posterior else np.zeros((2, len(basis.pairs)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from paredown.search.pareto import lower_left
 from paredown.search.surrogate.features import Basis, Row
 from paredown.search.surrogate.rung_correction import on_whole_set
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 
 Floats = NDArray[np.float64]
 
@@ -42,18 +42,18 @@ class MeasuredPlans:
     front: Floats
 
     @classmethod
-    def of(cls, basis: Basis, records: Sequence[Record]) -> MeasuredPlans | None:
+    def of(cls, basis: Basis, trials: Sequence[Trial]) -> MeasuredPlans | None:
         """The plans of some trials; None if no plan was measured on the whole set."""
         most = min(max(SHARES // max(len(basis.pairs), 1), FEWEST), MOST)
-        chosen = latest([record for record in records if record.loss > 0], most)
-        rows = [(record, row) for record in chosen if (row := basis.row_of(record)) is not None and len(row.columns)]
-        known = [record for record, _ in rows]
-        if not any(record.whole for record in known):
+        chosen = latest([trial for trial in trials if trial.loss > 0], most)
+        rows = [(trial, row) for trial in chosen if (row := basis.row_of(trial)) is not None and len(row.columns)]
+        known = [trial for trial, _ in rows]
+        if not any(trial.read.whole for trial in known):
             return None
         logs, spreads = on_whole_set(known)
         levels = basis.levels([row for _, row in rows])
         middle = float(np.median(levels))
-        front = lower_left([(record.size_bytes, loss) for record, loss in zip(known, logs, strict=True)])
+        front = lower_left([(trial.size_bytes, loss) for trial, loss in zip(known, logs, strict=True)])
         return cls(
             rows=[row for _, row in rows],
             logs=logs,
@@ -64,15 +64,15 @@ class MeasuredPlans:
         )
 
 
-def latest(records: Sequence[Record], most: int) -> list[Record]:
+def latest(trials: Sequence[Trial], most: int) -> list[Trial]:
     """At most ``most`` trials: those on the front of size and loss (up to half), then the newest; by number."""
-    if len(records) <= most:
-        return list(records)
-    whole = [record for record in records if record.whole]
-    front = [whole[i] for i in lower_left([(record.size_bytes, record.loss) for record in whole])]
-    chosen = {record.number: record for record in front[:: -(-len(front) // (most // 2))]}
-    for record in reversed(records):
+    if len(trials) <= most:
+        return list(trials)
+    whole = [trial for trial in trials if trial.read.whole]
+    front = [whole[i] for i in lower_left([(trial.size_bytes, trial.loss) for trial in whole])]
+    chosen = {trial.number: trial for trial in front[:: -(-len(front) // (most // 2))]}
+    for trial in reversed(trials):
         if len(chosen) >= most:
             break
-        chosen.setdefault(record.number, record)
-    return [record for _, record in sorted(chosen.items())]
+        chosen.setdefault(trial.number, trial)
+    return [trial for _, trial in sorted(chosen.items())]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 
 LEAST = 4
 """Fewest whole trials from which the spread between a rung and the whole set is estimated."""
@@ -26,14 +26,14 @@ WAITING = 64
 """Most trials that a promotion considers, on lower rungs and on the whole search set each: the latest ones."""
 
 
-def on_whole_set(records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def on_whole_set(trials: Sequence[Trial]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Log loss of each trial on the whole set, and its uncertainty from having been measured on a lower rung.
 
     A rung's sequences are easier or harder than the others for all plans alike. A ratio estimate corrects for that: the
     losses of the whole trials on the whole set over their losses on the rung.
 
     Args:
-        records: Trials; at least one must be whole if any is not.
+        trials: Trials; at least one must be whole if any is not.
 
     Returns:
         Log losses and standard deviations, shape ``(n,)`` each; the deviation of a whole trial is 0.
@@ -41,20 +41,20 @@ def on_whole_set(records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArra
     Source:
         Cochran, 1977, "Sampling Techniques", 3rd edition, chapter 6: ratio estimators.
     """
-    whole = [record for record in records if record.whole and record.sequences][-REFERENCES:]
+    whole = [trial for trial in trials if trial.read.whole and trial.read.sequences][-REFERENCES:]
     ratios = {
-        count: _ratio(whole, count) for count in {len(record.sequences) for record in records if not record.whole}
+        count: _ratio(whole, count) for count in {len(trial.read.sequences) for trial in trials if not trial.read.whole}
     }
-    logs = np.array([np.log(max(record.loss, 1e-300)) for record in records])
-    spreads = np.zeros(len(records))
-    for index, record in enumerate(records):
-        if not record.whole:
-            shift, spreads[index] = ratios[len(record.sequences)]
-            logs[index] = np.log(max(sum(record.sequences), 1e-300)) + shift
+    logs = np.array([np.log(max(trial.loss, 1e-300)) for trial in trials])
+    spreads = np.zeros(len(trials))
+    for index, trial in enumerate(trials):
+        if not trial.read.whole:
+            shift, spreads[index] = ratios[len(trial.read.sequences)]
+            logs[index] = np.log(max(sum(trial.read.sequences), 1e-300)) + shift
     return logs, spreads
 
 
-def likeliest(whole: Sequence[Record], waiting: Sequence[Record], best: float) -> tuple[Record, float] | None:
+def likeliest(whole: Sequence[Trial], waiting: Sequence[Trial], best: float) -> tuple[Trial, float] | None:
     """The trial on a lower rung likeliest to beat a loss on the whole set, and its expected loss there.
 
     None if its probability is below `LIKELY`.
@@ -71,9 +71,9 @@ def likeliest(whole: Sequence[Record], waiting: Sequence[Record], best: float) -
     return (waiting[chosen], float(np.exp(logs[chosen]))) if likely[chosen] >= LIKELY else None
 
 
-def _ratio(whole: Sequence[Record], count: int) -> tuple[float, float]:
+def _ratio(whole: Sequence[Trial], count: int) -> tuple[float, float]:
     """Mean and spread of the log ratio of the whole trials' losses to their sums over the first ``count`` sequences."""
     logs = np.array(
-        [np.log(max(record.loss, 1e-300)) - np.log(max(sum(record.sequences[:count]), 1e-300)) for record in whole]
+        [np.log(max(trial.loss, 1e-300)) - np.log(max(sum(trial.read.sequences[:count]), 1e-300)) for trial in whole]
     )
     return float(logs.mean()), float(logs.std(ddof=1)) if len(logs) >= LEAST else SPREAD

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paredown.search.samplers import Problem
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 
 PROPOSALS = 16
 """Number of latest new plans whose expected gains are summed; with rungs they cost about a dozen whole trials,
@@ -34,7 +34,7 @@ class Patience:
     problem: Problem
     first: int
 
-    def ended(self, history: Sequence[Record], failed: Collection[int] = ()) -> str:
+    def ended(self, history: Sequence[Trial], failed: Collection[int] = ()) -> str:
         """Sentence that says why the trials end; empty while they continue.
 
         ``auto`` stops when the summed expected gain of the latest new plans falls below the measurement noise: the
@@ -51,7 +51,7 @@ class Patience:
             return ""
         return f"{self._most} trials brought no plan that beats the best one by more than the paired standard error"
 
-    def left(self, history: Sequence[Record], failed: Collection[int] = ()) -> float:
+    def left(self, history: Sequence[Trial], failed: Collection[int] = ()) -> float:
         """Most whole trials still to come if none finds a better plan; those before ``first`` included."""
         return max(self.first - len(history) - len(failed), 0) + max(
             self._most - self._since_better(history, failed), 0.0
@@ -61,16 +61,18 @@ class Patience:
     def _most(self) -> int:
         return PLAIN if self.asked == "auto" else int(self.asked)
 
-    def _promises_little(self, history: Sequence[Record]) -> str:
-        latest = [record for record in history if record.expected_gain is not None][-PROPOSALS:]
+    def _promises_little(self, history: Sequence[Trial]) -> str:
+        latest = [trial for trial in history if trial.expected.gain is not None][-PROPOSALS:]
         fitting = sorted(
-            (record for record in history if self._fits(record)), key=lambda record: (record.loss, record.number)
+            (trial for trial in history if self._fits(trial)), key=lambda trial: (trial.loss, trial.number)
         )
         errors = []
-        for record in latest:
-            rival = next((other for other in fitting if other.plan != record.plan), None)
-            errors += [paired_error(record.sequences, rival.sequences, self.problem.sequences)] if rival else []
-        gain, error = sum(record.expected_gain or 0.0 for record in latest), float(np.mean(errors)) if errors else 0.0
+        for trial in latest:
+            rival = next((other for other in fitting if other.plan != trial.plan), None)
+            errors += (
+                [paired_error(trial.read.sequences, rival.read.sequences, self.problem.sequences)] if rival else []
+            )
+        gain, error = sum(trial.expected.gain or 0.0 for trial in latest), float(np.mean(errors)) if errors else 0.0
         if len(errors) < PROPOSALS or gain >= error:
             return ""
         return (
@@ -78,36 +80,36 @@ class Patience:
             f"standard error of {100 * error:.2g} % between one of them and the best plan on the search set"
         )
 
-    def _since_better(self, history: Sequence[Record], failed: Collection[int]) -> float:
+    def _since_better(self, history: Sequence[Trial], failed: Collection[int]) -> float:
         """Whole trials measured since the last significantly better plan, or since the sampler's first trial."""
-        marks: list[Record] = []
-        for record in history:
-            if self._fits(record) and self._is_better(record, marks):
-                marks.append(record)
+        marks: list[Trial] = []
+        for trial in history:
+            if self._fits(trial) and self._is_better(trial, marks):
+                marks.append(trial)
         last = max([self.first - 1, *(mark.number for mark in marks[-1:])])
-        spent = sum(record.share_of(self.problem.sequences) for record in history if record.number > last)
+        spent = sum(trial.share_of(self.problem.sequences) for trial in history if trial.number > last)
         return spent + sum(number > last for number in failed)
 
-    def _is_better(self, record: Record, marks: Sequence[Record]) -> bool:
+    def _is_better(self, trial: Trial, marks: Sequence[Trial]) -> bool:
         """Whether a trial is significantly better than all ``marks``, or with ``focus: front`` than those no larger."""
         front = self.problem.focus == "front"
-        rivals = [mark for mark in marks if not front or mark.size_bytes <= record.size_bytes]
+        rivals = [mark for mark in marks if not front or mark.size_bytes <= trial.size_bytes]
         best = min(rivals, key=lambda mark: mark.loss, default=None)
         if best is None:
             return True
-        error = paired_error(record.sequences, best.sequences, self.problem.sequences)
-        return record.loss < best.loss and float(np.log(best.loss / record.loss)) > error
+        error = paired_error(trial.read.sequences, best.read.sequences, self.problem.sequences)
+        return trial.loss < best.loss and float(np.log(best.loss / trial.loss)) > error
 
-    def _fits(self, record: Record) -> bool:
+    def _fits(self, trial: Trial) -> bool:
         """Whether a trial can be the answer: measured on the whole search set and within all limits."""
         problem = self.problem
         if (
-            not record.whole
-            or record.loss <= 0
-            or (problem.focus == "budget" and record.size_bytes > problem.budget_bytes)
+            not trial.read.whole
+            or trial.loss <= 0
+            or (problem.focus == "budget" and trial.size_bytes > problem.budget_bytes)
         ):
             return False
-        return all(limit.allows(record.plan, problem.space.inventory) for limit in problem.solver.limits)
+        return all(limit.allows(trial.plan, problem.space.inventory) for limit in problem.solver.limits)
 
 
 def paired_error(ours: Sequence[float], theirs: Sequence[float], sequences: int) -> float:

@@ -14,7 +14,7 @@ from paredown.evaluators.door import memory_faults
 from paredown.evaluators.quality import Quality
 from paredown.search.outcome.outcome import Trials
 from paredown.search.samplers import Problem, Proposal, Sampler, Warm, samplers
-from paredown.search.trial import Record
+from paredown.search.trial import Expectation, Times, Trial
 from paredown.search.trials.clock import Clock
 from paredown.search.trials.patience import Patience
 from paredown.search.trials.trial_log import TrialLog
@@ -60,7 +60,7 @@ class Race:
         self.origin = sampler
         self.sampler: Sampler = samplers[sampler](problem)
         self.measure, self.latency = measure, latency
-        self.history = {record.number: record for record in log.records()}
+        self.history = {trial.number: trial for trial in log.measured()}
         self.failed = log.failed()
         self.ended = ""
         self._seconds = self._shares = 0.0
@@ -69,7 +69,7 @@ class Race:
         self,
         *,
         trials: int | None,
-        finished: Callable[[Record], None],
+        finished: Callable[[Trial], None],
         clock: Clock = Clock(),  # noqa: B008 - a frozen value
         reserved: Callable[[], float] = lambda: 0.0,
         patience: str | int = "off",
@@ -102,7 +102,7 @@ class Race:
             trial = self.log.reopen(pending.pop(0)) if pending else self.log.ask()
             origin, proposal = self._propose(trial)
             try:
-                record = self._evaluate(trial.number, origin, proposal, started)
+                measured = self._evaluate(trial.number, origin, proposal, started)
             except (EvaluationError, MemoryError) as error:
                 failures += 1
                 self.log.fail(trial, str(error) or "out of memory", proposal.plan)
@@ -113,17 +113,17 @@ class Race:
                     ) from None
             else:
                 failures = 0
-                self.log.tell(trial, record, self.problem.budget_bytes)
-                self.history[record.number] = record
-                self._seconds += record.seconds
-                self._shares += record.share_of(self.problem.sequences)
-                finished(record)
+                self.log.tell(trial, measured, self.problem.budget_bytes)
+                self.history[measured.number] = measured
+                self._seconds += measured.seconds
+                self._shares += measured.share_of(self.problem.sequences)
+                finished(measured)
             longest = max(longest, time.monotonic() - started)
 
     @property
-    def measured(self) -> list[Record]:
+    def measured(self) -> list[Trial]:
         """Trials measured on the whole search set, by number."""
-        return [record for record in self._known if record.whole]
+        return [trial for trial in self._known if trial.read.whole]
 
     @property
     def trials(self) -> Trials:
@@ -140,7 +140,7 @@ class Race:
     @property
     def spent(self) -> float:
         """Cost of all trials so far, in trials on the whole search set; a failed trial counts as a whole one."""
-        return len(self.failed) + sum(record.share_of(self.problem.sequences) for record in self.history.values())
+        return len(self.failed) + sum(trial.share_of(self.problem.sequences) for trial in self.history.values())
 
     @property
     def trial_seconds(self) -> float:
@@ -163,30 +163,30 @@ class Race:
         return bool(self.ended)
 
     @property
-    def _known(self) -> list[Record]:
-        return [record for _, record in sorted(self.history.items())]
+    def _known(self) -> list[Trial]:
+        return [trial for _, trial in sorted(self.history.items())]
 
     def _propose(self, trial: optuna.Trial) -> tuple[str, Proposal]:
         if trial.number < len(self.seeds):
             if isinstance(self.sampler, Warm):
                 self.sampler.seeded(trial, self.seeds[trial.number][1].plan)
             return self.seeds[trial.number]
-        history = [record for record in self._known if record.number < trial.number]
+        history = [past for past in self._known if past.number < trial.number]
         failed = frozenset(plan for number, plan in self.failed.items() if number < trial.number)
         return self.origin, self.sampler.propose(trial, history, failed)
 
-    def _evaluate(self, number: int, origin: str, proposal: Proposal, started: float) -> Record:
+    def _evaluate(self, number: int, origin: str, proposal: Proposal, started: float) -> Trial:
         plan = proposal.plan
         rung = proposal.sequences if (proposal.sequences or self.problem.sequences) < self.problem.sequences else None
         same = next(
-            (record for record in self.history.values() if record.plan == plan and record.whole and rung is None), None
+            (trial for trial in self.history.values() if trial.plan == plan and trial.read.whole and rung is None), None
         )
         with memory_faults():
             found = same or self.measure(plan, rung)
         decode_ms, prefill_ms = self.latency(plan) or (None, None)
         known: dict[str, Any] = {"number": number, "origin": origin, "label": proposal.label}
-        known |= {"predicted_loss": proposal.predicted_loss, "expected_gain": proposal.expected_gain}
-        known |= {"decode_ms": decode_ms, "prefill_ms": prefill_ms, "seconds": time.monotonic() - started}
-        if isinstance(found, Record):
+        known |= {"expected": Expectation(loss=proposal.predicted_loss, gain=proposal.expected_gain)}
+        known |= {"times": Times(decode_ms=decode_ms, prefill_ms=prefill_ms), "seconds": time.monotonic() - started}
+        if isinstance(found, Trial):
             return replace(found, **known)
-        return Record.of(plan, found, self.problem.space.inventory, whole=rung is None, **known)
+        return Trial.of(plan, found, self.problem.space.inventory, whole=rung is None, **known)

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.search.trials.database import check_database, damaged, database_url
 from paredown.space.choice import parse_choice
 from paredown.space.errors import OutputError
@@ -55,11 +55,11 @@ class TrialLog:
                 self.study.set_metric_names(["size_bytes", "loss", "time_ms"][: len(directions)])
         self.with_latency = with_latency
 
-    def records(self) -> list[Record]:
+    def measured(self) -> list[Trial]:
         """All measured trials, by number; lower rungs included."""
         with _database(self.path):
             trials = self.study.get_trials(deepcopy=False, states=MEASURED)
-            return [Record.from_mapping(trial.user_attrs[ATTRIBUTE]) for trial in trials]
+            return [Trial.from_mapping(trial.user_attrs[ATTRIBUTE]) for trial in trials]
 
     def open_trials(self) -> list[optuna.trial.FrozenTrial]:
         """Trials that were begun but not finished because an earlier process was interrupted."""
@@ -85,17 +85,17 @@ class TrialLog:
         with _database(self.path):
             return self.study.ask()
 
-    def tell(self, trial: optuna.Trial, record: Record, budget_bytes: int) -> None:
+    def tell(self, trial: optuna.Trial, measured: Trial, budget_bytes: int) -> None:
         """Finishes a trial: over the budget it is infeasible, below the whole search set it is pruned."""
-        excess = float(record.size_bytes - budget_bytes)
+        excess = float(measured.size_bytes - budget_bytes)
         with _database(self.path):
-            trial.set_user_attr(ATTRIBUTE, record.to_mapping())
+            trial.set_user_attr(ATTRIBUTE, measured.to_mapping())
             if "budget" not in trial.constraints:  # set if the process died after this line; a second call would warn
                 trial.set_constraint("budget", excess)
             # the dashboard reads this attribute
             self.study._storage.set_trial_system_attr(trial._trial_id, "constraints", [excess])
-            if record.whole:
-                self.study.tell(trial, record.objectives(timed=self.with_latency))
+            if measured.read.whole:
+                self.study.tell(trial, measured.objectives(timed=self.with_latency))
             else:
                 self.study.tell(trial, state=TrialState.PRUNED)
 

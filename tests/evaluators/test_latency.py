@@ -167,8 +167,10 @@ def test_a_study_of_few_choices_knows_every_time(
     monkeypatch.setattr(timing, "REPEATS", 2)
     monkeypatch.setattr(timing, "MOST_COPIES", 1)
     found = paredown.find_plan(few(pico("llama"), tmp_path), tmp_path / "study", workers=1)
-    assert {record.origin for record in found.trials.measured} >= {"uniform", "solver"}
-    assert all(record.decode_ms is not None and record.prefill_ms is not None for record in found.trials.measured)
+    assert {trial.origin for trial in found.trials.measured} >= {"uniform", "solver"}
+    assert all(
+        trial.times.decode_ms is not None and trial.times.prefill_ms is not None for trial in found.trials.measured
+    )
 
     whole = LatencyTable.read(tmp_path / "study" / "latency.json")
     lacking = {name: times for name, times in whole.kernels.items() if name.startswith("dense")}
@@ -183,7 +185,7 @@ def test_a_study_of_few_choices_knows_every_time(
         for text in teller.said
         if "lacking.json lacks " in text and "plans with such a kernel get no predicted time" in text
     ]
-    assert {record.decode_ms is None for record in known.trials.measured} == {True, False}
+    assert {trial.times.decode_ms is None for trial in known.trials.measured} == {True, False}
     with pytest.raises(StudyError, match="the latency table lacks int4 .*; remove the file, or leave `latency` out"):
         paredown.find_plan(
             {**question, "max_decode_ms": 1e3, "space": {"choices": SPAN}}, tmp_path / "limited", bank=bank, workers=1

@@ -178,7 +178,7 @@ def last_step(folder: Path, final: Outcome, killer: Killer) -> None:
         reference,
         folder,
         partial(write_report, draw="--draw" in sys.argv),
-        lambda record: None,
+        lambda trial: None,
     )
 
 

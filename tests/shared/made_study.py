@@ -16,7 +16,7 @@ from paredown.search.outcome.plan_files import publish_plans
 from paredown.search.outcome.question import Question
 from paredown.search.sensitivity.stored import SensitivityFile
 from paredown.search.solver.solver import Solver
-from paredown.search.trial import Record
+from paredown.search.trial import Expectation, Trial
 from paredown.search.trials.uniform import uniform_plans
 from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan
@@ -41,10 +41,10 @@ def losses_of(space: Space) -> Losses:
     return losses
 
 
-def record_of(number: int, origin: str, label: str, plan: Plan, space: Space, losses: Losses) -> Record:
+def trial_of(number: int, origin: str, label: str, plan: Plan, space: Space, losses: Losses) -> Trial:
     """A trial whose loss is 1.2 times the sum of the sensitivities."""
     predicted = sum(losses.get((site.name, choice), 0.01) for site, choice in plan.decided(space.inventory))
-    return Record(
+    return Trial(
         number=number,
         origin=origin,
         label=label,
@@ -53,23 +53,23 @@ def record_of(number: int, origin: str, label: str, plan: Plan, space: Space, lo
         loss=1.2 * predicted + 1e-4,
         standard_error=0.03 * predicted,
         perplexity=4.0 + predicted,
-        predicted_loss=predicted,
+        expected=Expectation(loss=predicted),
     )
 
 
-def trials_of(space: Space, losses: Losses, allowed: int) -> list[Record]:
+def trials_of(space: Space, losses: Losses, allowed: int) -> list[Trial]:
     """The solver's plan, uniform plans, and plans of the sampler."""
     solver, uniforms = Solver(space), uniform_plans(space, allowed)
     plans = [("solver", "solver at the budget", solver.solve(losses, allowed))]
     plans += [("uniform", uniform.label, uniform.plan) for uniform in uniforms[:4] + uniforms[-2:]]
     plans += [("frontier", "moved bytes", solver.solve(losses, int(allowed * share))) for share in (0.8, 1.3, 1.6)]
-    return [record_of(number, *plan, space, losses) for number, plan in enumerate(plans)]
+    return [trial_of(number, *plan, space, losses) for number, plan in enumerate(plans)]
 
 
-def finding_of(record: Record) -> Finding:
+def finding_of(trial: Trial) -> Finding:
     """A measurement on fresh texts that agrees with the trial."""
-    low, high = record.loss * 0.95, record.loss * 1.05
-    return Finding(mean=record.loss, low=low, high=high, documents=64, perplexity=record.perplexity)
+    low, high = trial.loss * 0.95, trial.loss * 1.05
+    return Finding(mean=trial.loss, low=low, high=high, documents=64, perplexity=trial.perplexity)
 
 
 def make_study(
@@ -80,11 +80,11 @@ def make_study(
     space = Space.build(inventory, targets[question.target], question.space)
     losses = losses_of(space)
     allowed = inventory.budget_bytes(budget)
-    records = trials_of(space, losses, allowed)
-    best = records[0]
-    fitting = [r for r in records if r.origin == "uniform" and r.size_bytes <= best.size_bytes]
+    trials = trials_of(space, losses, allowed)
+    best = trials[0]
+    fitting = [r for r in trials if r.origin == "uniform" and r.size_bytes <= best.size_bytes]
     rival = min(fitting, key=lambda r: r.loss)
-    found = {record.number: finding_of(record) for record in (best, rival)}
+    found = {trial.number: finding_of(trial) for trial in (best, rival)}
     comparison = Comparison(number=rival.number, mean=ratio, low=ratio * 0.9, high=ratio * 1.1)
     decision = Decision(
         selection=found,
@@ -97,7 +97,7 @@ def make_study(
     outcome = Outcome(
         state=state,
         question=replace(Question.of(question, inventory, allowed), patience="off"),
-        trials=Trials(measured=tuple(records), original_perplexity=4.0),
+        trials=Trials(measured=tuple(trials), original_perplexity=4.0),
         decision=decision if state == "finished" else Decision(),
         circumstances=Circumstances(environment={"paredown": "0.1.0"}),
     )
@@ -119,9 +119,9 @@ def make_study(
     return outcome
 
 
-def outcome_of(records: Sequence[Record], budget_bytes: int | None = None) -> Outcome:
+def outcome_of(trials: Sequence[Trial], budget_bytes: int | None = None) -> Outcome:
     """A finished search of a toy without a decision; the budget fits the largest plan unless given."""
-    most = max(record.size_bytes for record in records) if budget_bytes is None else budget_bytes
+    most = max(trial.size_bytes for trial in trials) if budget_bytes is None else budget_bytes
     question = Question(
         model="toy",
         architecture="Toy",
@@ -132,7 +132,7 @@ def outcome_of(records: Sequence[Record], budget_bytes: int | None = None) -> Ou
         budget="1B",
         budget_bytes=most,
     )
-    return Outcome(state="finished", question=question, trials=Trials(measured=tuple(records)))
+    return Outcome(state="finished", question=question, trials=Trials(measured=tuple(trials)))
 
 
 def changed(outcome: Outcome, **values: Any) -> Outcome:

@@ -1,4 +1,4 @@
-"""Small questions for the search: toy spaces, losses that are known, records that were never measured, texts."""
+"""Small questions for the search: toy spaces, losses that are known, trials that were never measured, texts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from paredown.evaluators.quality import Quality
 from paredown.search.samplers import Problem
 from paredown.search.solver.solver import Solver
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan
 from paredown.space.space import Space
@@ -79,10 +79,10 @@ def sum_of(space: Space, plan: Plan, losses: Losses) -> float:
     return sum(losses[site.name, choice] for site, choice in plan.decided(space.inventory))
 
 
-def record_of(space: Space, plan: Plan, loss: float, number: int = 0) -> Record:
+def trial_of(space: Space, plan: Plan, loss: float, number: int = 0) -> Trial:
     """A trial that was never run."""
     size = plan.size_bytes(space.inventory)
-    return Record(
+    return Trial(
         number=number,
         origin="toy",
         label="",

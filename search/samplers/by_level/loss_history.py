@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.space.plan import Plan
 
 
@@ -13,18 +13,18 @@ class Measured:
     """Losses by plan and rung, read incrementally from a history of trials that only grows."""
 
     def __init__(self) -> None:
-        self._history: list[Record] = []
+        self._history: list[Trial] = []
         self._failed: frozenset[Plan] = frozenset()
-        self._records: dict[Plan, list[Record]] = {}
+        self._records: dict[Plan, list[Trial]] = {}
 
-    def grows_to(self, history: Sequence[Record], failed: frozenset[Plan]) -> bool:
+    def grows_to(self, history: Sequence[Trial], failed: frozenset[Plan]) -> bool:
         """Whether this history extends the one that was read."""
         return list(history[: len(self._history)]) == self._history and failed >= self._failed
 
-    def add(self, history: Sequence[Record], failed: frozenset[Plan]) -> None:
+    def add(self, history: Sequence[Trial], failed: frozenset[Plan]) -> None:
         """Reads the new trials and failures."""
-        for record in history[len(self._history) :]:
-            self._records.setdefault(record.plan, []).append(record)
+        for trial in history[len(self._history) :]:
+            self._records.setdefault(trial.plan, []).append(trial)
         self._history, self._failed = list(history), failed
 
     def __contains__(self, plan: object) -> bool:
@@ -38,9 +38,9 @@ class Measured:
             The loss; on a rung the sum over its sequences, comparable only on the same rung. inf if the plan failed,
             None if it was not measured on that many sequences.
         """
-        for record in self._records.get(plan, ()):
-            if sequences is None and record.whole:
-                return record.loss
-            if sequences is not None and len(record.sequences) >= sequences:
-                return sum(record.sequences[:sequences])
+        for trial in self._records.get(plan, ()):
+            if sequences is None and trial.read.whole:
+                return trial.loss
+            if sequences is not None and len(trial.read.sequences) >= sequences:
+                return sum(trial.read.sequences[:sequences])
         return math.inf if plan in self._failed else None

@@ -15,7 +15,7 @@ from shared import toys
 
 SPACE = toys.toy_space()
 RECORDS = [
-    toys.record_of(SPACE, plan, 1.0, number) for number, plan in enumerate(itertools.islice(toys.all_plans(SPACE), 4))
+    toys.trial_of(SPACE, plan, 1.0, number) for number, plan in enumerate(itertools.islice(toys.all_plans(SPACE), 4))
 ]
 
 

@@ -17,7 +17,7 @@ from paredown.search.finalists.pace import Measurement
 from paredown.search.finalists.rebuild import Version
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.report.verdict import verdict
-from paredown.search.trial import Record, best_within
+from paredown.search.trial import Reading, Trial, best_within
 from paredown.search.trials.clock import Clock
 from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
@@ -32,12 +32,10 @@ RATIOS = (0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 1.0, 1.02, 1.1)
 SIZE = max(plan.size_bytes(SPACE.inventory) for plan in PLANS)
 
 
-def trials(*origins: str) -> tuple[Record, ...]:
+def trials_of(*origins: str) -> tuple[Trial, ...]:
     """One trial of each origin, each of a plan of its own; every one loses more than the one before."""
-    records = [toys.record_of(SPACE, PLANS[number], 1.0 + number, number) for number in range(len(origins))]
-    return tuple(
-        replace(record, origin=origin, size_bytes=SIZE) for record, origin in zip(records, origins, strict=True)
-    )
+    trials = [toys.trial_of(SPACE, PLANS[number], 1.0 + number, number) for number in range(len(origins))]
+    return tuple(replace(trial, origin=origin, size_bytes=SIZE) for trial, origin in zip(trials, origins, strict=True))
 
 
 def decided(
@@ -56,7 +54,7 @@ def decided(
     factors = in_order or {}
 
     def number_of(plan: Plan) -> int:
-        return next(record.number for record in outcome.trials.measured if record.plan == plan)
+        return next(trial.number for trial in outcome.trials.measured if trial.plan == plan)
 
     def measure(plan: Plan, name: str, version: Version) -> Quality:
         number = number_of(plan)
@@ -72,7 +70,7 @@ def decided(
 
 def test_fresh_texts_choose_among_the_finalists() -> None:
     """The search's best is that of the selection set, not of the search set."""
-    outcome, asked = decided(outcome_of(trials("solver", "frontier", "uniform")), {1: 0.5})
+    outcome, asked = decided(outcome_of(trials_of("solver", "frontier", "uniform")), {1: 0.5})
     assert outcome.decision.winner == outcome.decision.searched == 1
     assert outcome.decision.uniform == 2
     assert len(asked) == 6
@@ -86,15 +84,15 @@ def test_fresh_texts_choose_among_the_finalists() -> None:
 
 def test_what_the_trials_found_must_beat_the_solver() -> None:
     """A plan that is as good as the solver's own on the selection set is luck of the search set."""
-    assert decided(outcome_of(trials("frontier", "solver")), {0: 1.0, 1: 1.0})[0].decision.winner == 1
-    assert decided(outcome_of(trials("frontier", "solver")), {0: 0.9, 1: 1.0})[0].decision.winner == 0
+    assert decided(outcome_of(trials_of("frontier", "solver")), {0: 1.0, 1: 1.0})[0].decision.winner == 1
+    assert decided(outcome_of(trials_of("frontier", "solver")), {0: 0.9, 1: 1.0})[0].decision.winner == 0
 
 
 def test_a_trial_replaces_the_solver_only_beyond_the_interval() -> None:
     """The selection set decides: where the interval of the two plans' ratio holds 1, the better mean may be luck."""
     doubtful = 0
     for loss in RATIOS:
-        outcome, _ = decided(outcome_of(trials("frontier", "solver")), {0: loss, 1: 1.0})
+        outcome, _ = decided(outcome_of(trials_of("frontier", "solver")), {0: loss, 1: 1.0})
         found = ratio(toys.quality_of(loss, plan=0), toys.quality_of(1.0, plan=1), seed=outcome.question.seed)
         assert outcome.decision.searched == outcome.decision.winner == (0 if found.high < 1 else 1), loss
         doubtful += found.mean < 1 <= found.high
@@ -103,10 +101,12 @@ def test_a_trial_replaces_the_solver_only_beyond_the_interval() -> None:
 
 def test_what_gains_in_order_is_kept_so() -> None:
     """Each finalist in the version that is better on the selection set; the choice among them follows."""
-    outcome, asked = decided(outcome_of(trials("solver", "frontier", "uniform")), {1: 1.2}, {0: 1.01, 1: 0.5, 2: 0.9})
+    outcome, asked = decided(
+        outcome_of(trials_of("solver", "frontier", "uniform")), {1: 1.2}, {0: 1.01, 1: 0.5, 2: 0.9}
+    )
     assert {number: refit.gains for number, refit in outcome.decision.refits.items()} == {0: False, 1: True, 2: True}
     assert outcome.decision.winner == 1
-    assert [outcome.decision.in_order(record) for record in outcome.trials.measured] == [False, True, True]
+    assert [outcome.decision.in_order(trial) for trial in outcome.trials.measured] == [False, True, True]
     versions = {(number, version.in_order) for name, number, version in asked if name == "held-out"}
     assert versions == {(0, False), (1, True), (2, True)}
     assert outcome.decision.held_out[1].mean == pytest.approx(0.6)
@@ -115,7 +115,7 @@ def test_what_gains_in_order_is_kept_so() -> None:
 
 def test_calibrated_plans_are_rebuilt_from_several_draws() -> None:
     """The interval holds what hangs on the draw; a plan that no text decides on is the same for all."""
-    outcome, asked = decided(outcome_of(trials("frontier", "uniform")), {0: 1.0, 1: 2.0}, {0: 1.5})
+    outcome, asked = decided(outcome_of(trials_of("frontier", "uniform")), {0: 1.0, 1: 2.0}, {0: 1.5})
     draws = [(number, version.draw) for name, number, version in asked if name == "held-out"]
     assert sorted(draws) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 0), (1, 0)]
     assert outcome.decision.comparisons["uniform"].mean == pytest.approx(1.1 / 2)
@@ -130,7 +130,7 @@ def test_calibrated_plans_are_rebuilt_from_several_draws() -> None:
 @pytest.mark.parametrize(("uniform", "winner"), [(1.5, 0), (1.0, 1), (0.9, 1)])
 def test_a_plan_no_better_than_the_uniform_one_does_not_win(uniform: float, winner: int) -> None:
     """A ratio whose interval reaches one is no gain."""
-    outcome, _ = decided(outcome_of(trials("frontier", "uniform")), {0: 1.0, 1: uniform})
+    outcome, _ = decided(outcome_of(trials_of("frontier", "uniform")), {0: 1.0, 1: uniform})
     assert (outcome.decision.winner, outcome.decision.searched, outcome.decision.uniform) == (winner, 0, 1)
     assert outcome.decision.gains == (winner == 0)
 
@@ -142,7 +142,7 @@ def test_the_guard_is_the_interval_over_documents() -> None:
     """
     doubtful = 0
     for loss in RATIOS:
-        outcome, _ = decided(outcome_of(trials("solver", "uniform")), {0: loss, 1: 1.0})
+        outcome, _ = decided(outcome_of(trials_of("solver", "uniform")), {0: loss, 1: 1.0})
         found = ratio(toys.quality_of(loss, plan=0), toys.quality_of(1.0, plan=1), seed=outcome.question.seed)
         against = outcome.decision.comparisons["uniform"]
         assert (against.mean, against.low, against.high) == (found.mean, found.low, found.high)
@@ -157,7 +157,7 @@ def test_the_verdict_claims_a_gain_over_the_solver_only_beyond_the_interval() ->
     """On the held-out set, whatever the selection set said."""
     doubtful = 0
     for mean in RATIOS:
-        outcome, _ = decided(outcome_of(trials("frontier", "uniform", "solver")), {0: 0.5, 1: 1.0, 2: 1.0})
+        outcome, _ = decided(outcome_of(trials_of("frontier", "uniform", "solver")), {0: 0.5, 1: 1.0, 2: 1.0})
         against = replace(outcome.decision.comparisons["solver"], mean=mean, low=mean - 0.05, high=mean + 0.05)
         words = verdict(changed(outcome, comparisons={**outcome.decision.comparisons, "solver": against}))
         assert ("The trials improved on the solver's first plan" in words) == (against.high < 1)
@@ -167,20 +167,20 @@ def test_the_verdict_claims_a_gain_over_the_solver_only_beyond_the_interval() ->
 
 def test_of_equal_plans_the_smaller_wins() -> None:
     """The trials' numbers decide only between plans of one size."""
-    first, second = trials("frontier", "frontier")
+    first, second = trials_of("frontier", "frontier")
     smaller = replace(second, loss=first.loss, size_bytes=SIZE - 1)
     outcome = outcome_of((first, smaller))
     assert decide(outcome, lambda *_: toys.quality_of(1.0), lambda plan: False, lambda name, done, of: None).winner == 1
-    assert [record.number for record in Finalists.of(outcome).searched] == [1, 0]
+    assert [trial.number for trial in Finalists.of(outcome).searched] == [1, 0]
     assert outcome.best == best_within([first, smaller], SIZE) == smaller
 
 
 def test_a_plan_that_a_draw_makes_infinite_is_out() -> None:
     """What cannot be compared on every draw is not compared at all."""
-    outcome = outcome_of(trials("frontier", "uniform"))
+    outcome = outcome_of(trials_of("frontier", "uniform"))
 
     def measure(plan: Plan, name: str, version: Version) -> Quality:
-        number = next(record.number for record in outcome.trials.measured if record.plan == plan)
+        number = next(trial.number for trial in outcome.trials.measured if trial.plan == plan)
         if (name, number, version.draw) == ("held-out", 0, 2):
             raise EvaluationError("kl is not finite")
         return toys.quality_of(1.0 + number, plan=number)
@@ -190,26 +190,26 @@ def test_a_plan_that_a_draw_makes_infinite_is_out() -> None:
 
 
 def test_what_gains_nothing_in_order_stays_as_the_trials_had_it() -> None:
-    outcome, asked = decided(outcome_of(trials("solver", "uniform")), {0: 1.0, 1: 2.0}, {0: 1.0, 1: 1.5})
-    assert not any(outcome.decision.in_order(record) for record in outcome.trials.measured)
+    outcome, asked = decided(outcome_of(trials_of("solver", "uniform")), {0: 1.0, 1: 2.0}, {0: 1.0, 1: 1.5})
+    assert not any(outcome.decision.in_order(trial) for trial in outcome.trials.measured)
     assert {version.in_order for name, _, version in asked if name == "held-out"} == {False}
     assert [outcome.decision.selection[number].mean for number in (0, 1)] == pytest.approx([1.0, 2.0])
 
 
 def test_a_uniform_plan_within_the_budget_is_a_rival_though_larger() -> None:
-    small, large = trials("frontier", "uniform")
+    small, large = trials_of("frontier", "uniform")
     outcome, _ = decided(outcome_of((replace(small, size_bytes=SIZE - 1), large)), {1: 0.1})
     assert (outcome.decision.winner, outcome.decision.uniform) == (1, 1)
     assert outcome.decision.gains is False
 
 
 def test_uniform_plans_alone_have_a_winner() -> None:
-    outcome, _ = decided(outcome_of(trials("uniform", "uniform")), {1: 0.5})
+    outcome, _ = decided(outcome_of(trials_of("uniform", "uniform")), {1: 0.5})
     assert (outcome.decision.winner, outcome.decision.searched) == (1, None)
 
 
 def test_nothing_within_the_budget_measures_nothing() -> None:
-    before = outcome_of(trials("frontier", "uniform"), budget_bytes=1)
+    before = outcome_of(trials_of("frontier", "uniform"), budget_bytes=1)
     after, asked = decided(before)
     assert after == before
     assert not asked
@@ -236,7 +236,7 @@ class Timed:
         self.now, self.overrun = 0.0, overrun
         self.ended: list[tuple[str, float]] = []
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
-        self.losses = {record.plan: record.loss for record in outcome.trials.measured}
+        self.losses = {trial.plan: trial.loss for trial in outcome.trials.measured}
         clock = Clock(ends=limit)
         self.decision = decide(
             outcome, self.measure, lambda plan: calibrated, lambda name, done, of: None, clock, self.seconds
@@ -259,7 +259,9 @@ class Timed:
 @pytest.mark.parametrize("limit", range(0, 45, 2))
 def test_no_measurement_ends_after_the_limit(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is a winner all the same, and what is missing is said."""
-    timed = Timed(outcome_of(trials("solver", "frontier", "frontier", "uniform")), limit, monkeypatch, calibrated=True)
+    timed = Timed(
+        outcome_of(trials_of("solver", "frontier", "frontier", "uniform")), limit, monkeypatch, calibrated=True
+    )
     assert timed.now <= limit
     assert timed.decision.winner == 0
     whole = 2 * 4 + 3 * 3 * 2
@@ -269,8 +271,8 @@ def test_no_measurement_ends_after_the_limit(limit: int, monkeypatch: pytest.Mon
 
 def test_the_guard_comes_before_the_selection(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the time is enough for one of them, the held-out set is read, and the search set chooses."""
-    records = trials("solver", "uniform", "uniform")
-    timed = Timed(outcome_of(records), 6, monkeypatch)
+    trials = trials_of("solver", "uniform", "uniform")
+    timed = Timed(outcome_of(trials), 6, monkeypatch)
     assert timed.names == ["held-out", "held-out"]
     assert timed.decision.unselected
     assert not timed.decision.unguarded
@@ -280,12 +282,12 @@ def test_the_guard_comes_before_the_selection(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_draws_that_were_compared_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of three is a comparison, and is no guard; a draw that only one plan was rebuilt from is none."""
-    timed = Timed(outcome_of(trials("solver", "uniform")), 10, monkeypatch, calibrated=True)
+    timed = Timed(outcome_of(trials_of("solver", "uniform")), 10, monkeypatch, calibrated=True)
     assert timed.names == ["held-out"] * 2
     assert timed.decision.unguarded == "time allowed only 1 of the 3 calibration draws of the held-out comparison"
     assert timed.decision.held_out[0].draws == 1
     assert timed.decision.comparisons["uniform"].high < 1
-    slow = Timed(outcome_of(trials("solver", "uniform")), 7, monkeypatch, calibrated=True, overrun=2)
+    slow = Timed(outcome_of(trials_of("solver", "uniform")), 7, monkeypatch, calibrated=True, overrun=2)
     assert slow.names == ["held-out"]
     assert slow.decision.unguarded == "no time was left for the held-out comparison with the best uniform plan"
     assert slow.decision.comparisons == slow.decision.held_out == {}
@@ -296,9 +298,10 @@ def test_without_a_guard_the_uniform_plan_must_be_beaten_where_it_was_measured(
     searched: float, winner: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the search set, beyond the interval: a plan that nothing else speaks for is not given to anyone."""
-    best, uniform = trials("solver", "uniform")
+    best, uniform = trials_of("solver", "uniform")
     best, uniform = (
-        replace(r, sequences=(0.9 * loss, 1.1 * loss), loss=loss) for r, loss in ((best, searched), (uniform, 1.0))
+        replace(r, read=Reading(sequences=(0.9 * loss, 1.1 * loss)), loss=loss)
+        for r, loss in ((best, searched), (uniform, 1.0))
     )
     timed = Timed(outcome_of((best, uniform)), 0, monkeypatch)
     assert not timed.ended

@@ -14,7 +14,7 @@ from paredown.space.errors import EvaluationError
 from paredown.space.plan import Plan
 from shared import pico as families
 from shared.made_study import changed, outcome_of
-from tests.search.finalists.test_decide import trials
+from tests.search.finalists.test_decide import trials_of
 
 
 class Builder:
@@ -37,7 +37,7 @@ class Builder:
 def timed(builder: Builder, at_once: int, monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], list[str]]:
     """Whose times were found for trial 0, its rival 1 and the original, and what was said."""
     monkeypatch.setattr(timing, "REPEATS", 1)
-    outcome = changed(outcome_of(trials("frontier", "uniform")), winner=0, uniform=1)
+    outcome = changed(outcome_of(trials_of("frontier", "uniform")), winner=0, uniform=1)
     said: list[str] = []
     found = time_deployed(outcome, builder, at_once, lambda name, done, of: None, said.append)
     assert all(times["decode_ms"] > 0 for times in found.values())

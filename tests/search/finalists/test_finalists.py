@@ -6,18 +6,18 @@ from dataclasses import replace
 
 from paredown.search.finalists.finalists import SEARCHED, UNIFORM, Finalists, distinct
 from shared.made_study import outcome_of
-from tests.search.finalists.test_decide import trials
+from tests.search.finalists.test_decide import trials_of
 
 
 def test_a_few_of_each_origin_are_finalists() -> None:
     """The best of the search, the best uniform plans, and the solver's plan however it fared."""
-    records = trials(*["frontier"] * 8, *["uniform"] * 4, "solver")
-    chosen = Finalists.of(outcome_of(records))
-    assert [record.number for record in chosen.searched] == list(range(SEARCHED))
-    assert [record.number for record in chosen.uniform] == list(range(8, 8 + UNIFORM))
-    assert {record.number for record in chosen.records} == {*range(SEARCHED), *range(8, 8 + UNIFORM), 12}
+    trials = trials_of(*["frontier"] * 8, *["uniform"] * 4, "solver")
+    chosen = Finalists.of(outcome_of(trials))
+    assert [trial.number for trial in chosen.searched] == list(range(SEARCHED))
+    assert [trial.number for trial in chosen.uniform] == list(range(8, 8 + UNIFORM))
+    assert {trial.number for trial in chosen.trials} == {*range(SEARCHED), *range(8, 8 + UNIFORM), 12}
 
 
 def test_the_first_of_each_plan_stays() -> None:
-    one, other = trials("solver", "frontier")
+    one, other = trials_of("solver", "frontier")
     assert distinct([one, other, replace(one, number=7)]) in ([one, other], [other, one])

@@ -7,19 +7,20 @@ from dataclasses import replace
 import pytest
 
 from paredown.search.outcome.outcome import Outcome
+from paredown.search.trial import Reading
 from shared.made_study import outcome_of
-from tests.search.finalists.test_decide import decided, trials
+from tests.search.finalists.test_decide import decided, trials_of
 
 NOISE = (0.9, 1.1, 1.0, 1.0)
 
 
 def searched(*origins: str) -> Outcome:
     """Trials that lose 1, 2, ... on the search set; the first is better in each sequence, not equally so."""
-    records = trials(*origins)
+    trials = trials_of(*origins)
     return outcome_of(
         tuple(
-            replace(record, sequences=tuple(record.loss * (n if record.number == 0 else 1) for n in NOISE))
-            for record in records
+            replace(trial, read=Reading(sequences=tuple(trial.loss * (n if trial.number == 0 else 1) for n in NOISE)))
+            for trial in trials
         )
     )
 

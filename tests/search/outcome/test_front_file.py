@@ -13,6 +13,7 @@ import pytest
 from paredown.search.outcome.decision import Comparison, Finding, Refit, Survival
 from paredown.search.outcome.front_file import KEYS, read_front_file, write_front_file
 from paredown.search.study.folder import finished
+from paredown.search.trial import Reading, Times
 from paredown.space.errors import StudyError
 from paredown.space.site import Inventory
 from paredown.space.study_file import StudyFile
@@ -30,7 +31,7 @@ def made(inventory: Callable[[str], Inventory], tmp_path: Path) -> Path:
 def broken_fronts(text: str) -> Iterator[str]:
     """Contents of ``front.json`` that no search wrote."""
     content = json.loads(text)
-    record = content["records"][0]
+    trial = content["records"][0]
 
     def changed(**changes: Any) -> str:
         return json.dumps({**content, **changes})
@@ -59,12 +60,12 @@ def broken_fronts(text: str) -> Iterator[str]:
         changed(survival={"number": 1}),
         changed(records=[None]),
     )
-    yield from (changed(calibration={"data": "x"}), changed(records=[{**record, "loss": "low"}]), changed(records={}))
+    yield from (changed(calibration={"data": "x"}), changed(records=[{**trial, "loss": "low"}]), changed(records={}))
     yield from (
-        changed(records=[{**record, "choices": {"site": {"method": "magic"}}}]),
-        changed(records=[{**record, "choices": [1]}]),
+        changed(records=[{**trial, "choices": {"site": {"method": "magic"}}}]),
+        changed(records=[{**trial, "choices": [1]}]),
     )
-    yield changed(records=[{key: value for key, value in record.items() if key != "size_bytes"}])
+    yield changed(records=[{key: value for key, value in trial.items() if key != "size_bytes"}])
 
 
 def test_a_damaged_front_is_refused_in_one_line(
@@ -101,7 +102,10 @@ def test_an_outcome_comes_back_as_it_was(inventory: Callable[[str], Inventory], 
         refits={0: Refit(alone=0.1, in_order=0.3)},
         survival=Survival(number=0, search=comparison, fresh=comparison),
         selection={0: Finding(mean=1e300, low=0.0, high=float("inf"), documents=3, perplexity=None, draws=2)},
-        measured=tuple(replace(record, sequences=(1 / 3, 2.0), decode_ms=1 / 9) for record in outcome.trials.measured),
+        measured=tuple(
+            replace(trial, read=Reading(sequences=(1 / 3, 2.0)), times=Times(decode_ms=1 / 9))
+            for trial in outcome.trials.measured
+        ),
         patience=40,
         environment={"cores": 2, "torch": "2"},
     )
@@ -114,4 +118,4 @@ def test_the_file_is_flat(made: Path) -> None:
     content = json.loads((made / "front.json").read_text())
     assert list(content) == list(KEYS)
     assert content["winner"] == content["records"][0]["number"] == 0
-    assert content["front"] == [record.number for record in read_front_file(made).trials.front]
+    assert content["front"] == [trial.number for trial in read_front_file(made).trials.front]

@@ -31,7 +31,7 @@ def names(folder: Path) -> set[str]:
 
 def without(outcome: Outcome, number: int) -> Outcome:
     """The outcome as if a trial had never been."""
-    return changed(outcome, measured=tuple(record for record in outcome.trials.measured if record.number != number))
+    return changed(outcome, measured=tuple(trial for trial in outcome.trials.measured if trial.number != number))
 
 
 def test_plans_that_left_the_front_are_removed(llama: Inventory, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_plans_that_left_the_front_are_removed(llama: Inventory, tmp_path: Path)
     (tmp_path / "front" / "12345").mkdir()
     later = without(outcome, left)
     publish_plans(later, reference_in(tmp_path), tmp_path)
-    assert names(tmp_path) == {f"{record.number:04d}" for record in later.trials.front}
+    assert names(tmp_path) == {f"{trial.number:04d}" for trial in later.trials.front}
 
 
 def test_what_others_put_into_front_stays(llama: Inventory, tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_the_mark_comes_last(llama: Inventory, tmp_path: Path) -> None:
         raise OutputError("the disk is full")
 
     with pytest.raises(OutputError, match="the disk is full"):
-        publish(final, reference, tmp_path, full, lambda record: None)
+        publish(final, reference, tmp_path, full, lambda trial: None)
     assert read_front_file(tmp_path) == searching
-    publish(final, reference, tmp_path, lambda outcome, folder: None, lambda record: None)
+    publish(final, reference, tmp_path, lambda outcome, folder: None, lambda trial: None)
     assert (tmp_path / FILE).read_bytes() == (tmp_path / "other" / FILE).read_bytes()
 
 
@@ -112,10 +112,10 @@ def test_what_was_scored_stays_when_a_finished_study_is_published_again(llama: I
             weights="w", config="c", versions={"torch": "2.13.0"}, machine="m", sha256={"model.embed_tokens": digest}
         )
 
-    publish_plans(outcome, reference, tmp_path, lambda record: records("0" * 16))
-    publish_plans(outcome, reference, tmp_path, lambda record: None)
-    publish_plans(outcome, reference, tmp_path, lambda record: records("1" * 16))
+    publish_plans(outcome, reference, tmp_path, lambda trial: records("0" * 16))
+    publish_plans(outcome, reference, tmp_path, lambda trial: None)
+    publish_plans(outcome, reference, tmp_path, lambda trial: records("1" * 16))
     assert PlanFile.read(best).records == records("0" * 16)
-    other = next(record for record in outcome.trials.measured if record.plan != outcome.best.plan)
-    publish_plans(changed(outcome, winner=other.number), reference, tmp_path, lambda record: records("1" * 16))
+    other = next(trial for trial in outcome.trials.measured if trial.plan != outcome.best.plan)
+    publish_plans(changed(outcome, winner=other.number), reference, tmp_path, lambda trial: records("1" * 16))
     assert PlanFile.read(best).records == records("1" * 16)

@@ -36,15 +36,15 @@ def test_the_ratio_of_measured_and_predicted_is_told_along_the_front(
         for r in outcome.trials.measured
         if all(c == KEEP or (s.name, str(c)) in losses for s, c in r.plan.decided(llama))
     ]
-    assert [record for record, _ in found.plans] == known
-    for record, predicted in found.plans:
-        assert predicted == pytest.approx(sum(losses[s.name, str(c)] for s, c in record.plan.decided(llama)))
-    sizes = [record.size_bytes for record, _ in found.along_front]
+    assert [trial for trial, _ in found.plans] == known
+    for trial, predicted in found.plans:
+        assert predicted == pytest.approx(sum(losses[s.name, str(c)] for s, c in trial.plan.decided(llama)))
+    sizes = [trial.size_bytes for trial, _ in found.along_front]
     assert 1 < len(sizes) <= 6
     assert sizes == sorted(sizes)
-    for record, predicted in found.along_front:
-        assert not any(other.size_bytes < record.size_bytes and other.loss < record.loss for other in known)
-        assert record.loss == pytest.approx(1.2 * predicted + 1e-4)
+    for trial, predicted in found.along_front:
+        assert not any(other.size_bytes < trial.size_bytes and other.loss < trial.loss for other in known)
+        assert trial.loss == pytest.approx(1.2 * predicted + 1e-4)
     strange = Plan.of(llama, {llama.leaves[1].name: parse_choice("quantize bits=2 group_size=2")})
     more = changed(
         outcome, measured=(*outcome.trials.measured, replace(outcome.trials.measured[0], plan=strange, number=99))

@@ -19,6 +19,7 @@ from paredown.search.report.pictures import draw_front, save, short
 from paredown.search.report.report import Reports, write_report
 from paredown.search.report.verdict import summary_lines, verdict
 from paredown.search.sensitivity.stored import read_sensitivity
+from paredown.search.trial import Times
 from paredown.space.choice import parse_choice
 from paredown.space.site import Inventory
 from paredown.space.system.files import write_json
@@ -45,8 +46,8 @@ def test_everything_is_written_and_self_contained(llama: Inventory, tmp_path: Pa
     assert page.count("data:image/png;base64,") == 3
     assert not re.search(r'(src|href)="(?!data:)', page)
     table = pd.read_csv(tmp_path / "trials.csv")
-    assert list(table["number"]) == [record.number for record in outcome.trials.measured]
-    assert list(table["size_bytes"]) == [record.size_bytes for record in outcome.trials.measured]
+    assert list(table["number"]) == [trial.number for trial in outcome.trials.measured]
+    assert list(table["size_bytes"]) == [trial.size_bytes for trial in outcome.trials.measured]
     assert table["within_budget"].any()
 
 
@@ -67,7 +68,7 @@ def test_spreads_are_intervals_of_95_percent(llama: Inventory, tmp_path: Path, m
     """The interval of a normal mean is in the table of sets, the front, the early verdict and the picture."""
     made = make_study(tmp_path, llama)
     outcome = changed(
-        made, measured=tuple(replace(record, standard_error=0.1 * record.loss) for record in made.trials.measured)
+        made, measured=tuple(replace(trial, standard_error=0.1 * trial.loss) for trial in made.trials.measured)
     )
     best, reach = outcome.best, 0.1 * float(norm.ppf(0.975))
     assert best is not None
@@ -77,8 +78,8 @@ def test_spreads_are_intervals_of_95_percent(llama: Inventory, tmp_path: Path, m
     assert row is not None
     ends = best.loss * np.array([1, 1 - reach, 1 + reach])
     assert [float(number) for number in row.groups()] == pytest.approx(ends, rel=2e-3)
-    for record in outcome.trials.front:
-        assert f"| {record.loss:.4g} ± {reach * record.loss:.1g} |" in text
+    for trial in outcome.trials.front:
+        assert f"| {trial.loss:.4g} ± {reach * trial.loss:.1g} |" in text
     assert f"± {reach * best.loss:.1g} nats/token on the search set" in verdict(
         replace(outcome, state="searching", decision=Decision())
     )
@@ -87,7 +88,7 @@ def test_spreads_are_intervals_of_95_percent(llama: Inventory, tmp_path: Path, m
     draw_front(outcome, tmp_path / "front.png")
     bars = drawn[0].containers[0].lines[2][0].get_segments()  # type: ignore[attr-defined]  # of an ErrorbarContainer
     assert [bar[1][1] for bar in bars] == pytest.approx(
-        [record.loss * (1 + reach) for record in outcome.trials.measured], rel=2e-3
+        [trial.loss * (1 + reach) for trial in outcome.trials.measured], rel=2e-3
     )
 
 
@@ -146,8 +147,8 @@ def test_storage_only_savings_are_labelled(llama: Inventory, tmp_path: Path) -> 
             {name: parse_choice("cast") for name in entries if name in {s.name for s in llama.leaves}}
             | {site.name: parse_choice(text)},
         )
-        records = tuple(replace(record, plan=plan) if record == best else record for record in outcome.trials.measured)
-        write_report(changed(outcome, measured=records), tmp_path, draw=False)
+        trials = tuple(replace(trial, plan=plan) if trial == best else trial for trial in outcome.trials.measured)
+        write_report(changed(outcome, measured=trials), tmp_path, draw=False)
         assert ("Storage only (cluster)" in (tmp_path / "report.md").read_text()) == (method == "cluster")
 
 
@@ -174,15 +175,15 @@ def test_nothing_within_the_budget_yet(llama: Inventory, tmp_path: Path) -> None
 def test_latency_and_zero_losses_can_be_drawn(llama: Inventory, tmp_path: Path) -> None:
     """A loss of zero has a place on the logarithmic axis; times colour the plans and have their own section."""
     outcome = make_study(tmp_path, llama)
-    records = tuple(
-        replace(record, decode_ms=1.0 + record.number, prefill_ms=0.1) for record in outcome.trials.measured
+    trials = tuple(
+        replace(trial, times=Times(decode_ms=1.0 + trial.number, prefill_ms=0.1)) for trial in outcome.trials.measured
     )
-    records = (replace(records[0], loss=0.0, standard_error=float("nan")), *records[1:])
+    trials = (replace(trials[0], loss=0.0, standard_error=float("nan")), *trials[1:])
     timed = {
         "original": {"decode_ms": 2.0, "decode_iqr": 0.1, "prefill_ms": 0.2, "prefill_iqr": 0.01},
         "0": {"decode_ms": None, "decode_iqr": None, "prefill_ms": 0.2, "prefill_iqr": 0.01},  # of an encoder
     }
-    outcome = changed(replace(outcome, timed=timed), measured=records)
+    outcome = changed(replace(outcome, timed=timed), measured=trials)
     draw_front(outcome, tmp_path / "front.png")
     write_report(outcome, tmp_path, draw=False)
     assert "measured end to end" in (tmp_path / "report.md").read_text()

@@ -50,10 +50,10 @@ def test_the_share_that_was_luck_is_said(
 ) -> None:
     """In the report always; in the verdict where fresh texts see no gain beyond the interval."""
     made = make_study(tmp_path, inventory("llama"))
-    records = made.trials.measured[:7]
+    trials = made.trials.measured[:7]
     comparisons = [Comparison(number=0, mean=mean, low=mean - 0.01, high=mean + 0.01) for mean in (0.92, fresh)]
     survival = Survival(number=6, search=comparisons[0], fresh=comparisons[1])
-    outcome = changed(made, measured=records, stopped_early=2, survival=survival)
+    outcome = changed(made, measured=trials, stopped_early=2, survival=survival)
     pattern = words.replace("%)", r"%\)")
     assert re.search(pattern, survival_words(outcome))
     write_report(outcome, tmp_path, draw=False)

@@ -14,7 +14,7 @@ import pytest
 from paredown.search.pareto import hypervolume
 from paredown.search.samplers import Problem, samplers
 from paredown.search.samplers.amq import BATCH, INITIAL, AmqSampler, spread
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.space.plan import Plan
 from shared import toys
 
@@ -24,60 +24,60 @@ PROBLEM = toys.problem_of(SPACE, share=0.35)
 JOINT = toys.problem_of(toys.toy_space(blocks=3, choices={"linear": BITS}), share=0.3)
 
 
-def trial(number: int) -> optuna.Trial:
+def begun(number: int) -> optuna.Trial:
     """Of which the sampler reads the number alone."""
     return cast(optuna.Trial, optuna.trial.FixedTrial({}, number))
 
 
-def measured(problem: Problem, plan: Plan, number: int, origin: str = "amq", label: str = "") -> Record:
+def measured(problem: Problem, plan: Plan, number: int, origin: str = "amq", label: str = "") -> Trial:
     loss = toys.sum_of(problem.space, plan, problem.losses) ** 1.2 + 1e-3
-    return replace(toys.record_of(problem.space, plan, loss, number), origin=origin, label=label)
+    return replace(toys.trial_of(problem.space, plan, loss, number), origin=origin, label=label)
 
 
-def searched(problem: Problem, length: int, propose: Callable[[int, list[Record]], Plan] | None = None) -> list[Record]:
-    sampler, history = samplers["amq"](problem), list[Record]()
+def searched(problem: Problem, length: int, propose: Callable[[int, list[Trial]], Plan] | None = None) -> list[Trial]:
+    sampler, history = samplers["amq"](problem), list[Trial]()
     while len(history) < length:
-        asked = sampler.propose(trial(len(history)), history)
+        asked = sampler.propose(begun(len(history)), history)
         plan = propose(len(history), history) if propose else asked.plan
         history.append(measured(problem, plan, len(history), label=asked.label))
     return history
 
 
 @pytest.fixture(scope="module")
-def history() -> list[Record]:
+def history() -> list[Trial]:
     return searched(JOINT, INITIAL + 4 * BATCH)
 
 
-def test_plans_are_new_allowed_and_no_larger_than_twice_the_budget(history: list[Record]) -> None:
-    assert len({record.plan for record in history}) == len(history)
-    assert all(JOINT.space.allows(record.plan) and record.size_bytes <= 2 * JOINT.budget_bytes for record in history)
+def test_plans_are_new_allowed_and_no_larger_than_twice_the_budget(history: list[Trial]) -> None:
+    assert len({trial.plan for trial in history}) == len(history)
+    assert all(JOINT.space.allows(trial.plan) and trial.size_bytes <= 2 * JOINT.budget_bytes for trial in history)
 
 
-def test_it_begins_with_uniform_and_random_plans_then_in_batches(history: list[Record]) -> None:
+def test_it_begins_with_uniform_and_random_plans_then_in_batches(history: list[Trial]) -> None:
     """The uniform ones by level; the random ones of all sizes."""
-    labels = [record.label for record in history]
+    labels = [trial.label for trial in history]
     uniform = [label for label in labels if label.startswith("uniform")]
     assert uniform == labels[: len(uniform)] == [f"uniform at level {level}" for level in range(len(uniform))]
     assert labels[len(uniform) : INITIAL] == ["random"] * (INITIAL - len(uniform))
     assert labels[INITIAL:] == [f"batch {1 + place // BATCH}" for place in range(4 * BATCH)]
-    sizes = [record.size_bytes for record in history[len(uniform) : INITIAL]]
+    sizes = [trial.size_bytes for trial in history[len(uniform) : INITIAL]]
     assert min(sizes) < 0.8 * JOINT.budget_bytes and max(sizes) > 1.2 * JOINT.budget_bytes
 
 
-def test_a_sampler_made_anew_goes_on_alike(history: list[Record]) -> None:
+def test_a_sampler_made_anew_goes_on_alike(history: list[Trial]) -> None:
     """Within a batch as well; another seed does not."""
     for cut in (0, 5, INITIAL - 1, INITIAL, INITIAL + 3, INITIAL + BATCH, len(history) - 1):
-        assert samplers["amq"](JOINT).propose(trial(cut), history[:cut]).plan == history[cut].plan
+        assert samplers["amq"](JOINT).propose(begun(cut), history[:cut]).plan == history[cut].plan
     cut = INITIAL + 1
-    assert samplers["amq"](replace(JOINT, seed=1)).propose(trial(cut), history[:cut]).plan != history[cut].plan
+    assert samplers["amq"](replace(JOINT, seed=1)).propose(begun(cut), history[:cut]).plan != history[cut].plan
 
 
-def test_a_plan_that_fails_is_replaced_within_its_batch(history: list[Record]) -> None:
+def test_a_plan_that_fails_is_replaced_within_its_batch(history: list[Trial]) -> None:
     """The batch keeps its size."""
     sampler, known, failed = samplers["amq"](JOINT), list(history[:INITIAL]), frozenset[Plan]()
     labels = []
     for number in range(INITIAL, INITIAL + BATCH + 2):
-        asked = sampler.propose(trial(number), known, failed)
+        asked = sampler.propose(begun(number), known, failed)
         assert asked.plan not in failed
         labels.append(asked.label)
         if number in (INITIAL, INITIAL + 3):
@@ -85,7 +85,7 @@ def test_a_plan_that_fails_is_replaced_within_its_batch(history: list[Record]) -
         else:
             known.append(measured(JOINT, asked.plan, number))
     assert labels == ["batch 1"] * (BATCH + 2)
-    assert sampler.propose(trial(99), known, failed).label == "batch 2"
+    assert sampler.propose(begun(99), known, failed).label == "batch 2"
 
 
 def test_it_finds_more_of_the_front_than_random_plans_do() -> None:
@@ -94,9 +94,9 @@ def test_it_finds_more_of_the_front_than_random_plans_do() -> None:
     everything = [measured(PROBLEM, plan, number) for number, plan in enumerate(plans)]
     corner = (2.0 * PROBLEM.budget_bytes, 1.0)
 
-    def share(records: Sequence[Record]) -> float:
+    def share(trials: Sequence[Trial]) -> float:
         volume, whole = (
-            hypervolume([(r.size_bytes, np.log(r.loss)) for r in rs], corner) for rs in (records, everything)
+            hypervolume([(r.size_bytes, np.log(r.loss)) for r in rs], corner) for rs in (trials, everything)
         )
         return volume / whole
 
@@ -116,8 +116,8 @@ def test_the_seeds_of_a_study_are_known() -> None:
     seeds = [measured(PROBLEM, plan, number, "solver") for number, plan in enumerate(dict.fromkeys(plans))]
     sampler, history = samplers["amq"](PROBLEM), list(seeds)
     for number in range(len(seeds), len(seeds) + INITIAL + BATCH):
-        asked = sampler.propose(trial(number), history)
-        assert asked.plan not in {record.plan for record in history}
+        asked = sampler.propose(begun(number), history)
+        assert asked.plan not in {trial.plan for trial in history}
         history.append(measured(PROBLEM, asked.plan, number))
     cold = searched(PROBLEM, INITIAL + BATCH)
     assert [r.plan for r in history[-BATCH:]] != [r.plan for r in cold[-BATCH:]]
@@ -139,7 +139,7 @@ def test_sensitive_sites_do_without_their_lowest_level() -> None:
         sampler = AmqSampler(problem)
         lowest = {site.name: low for site, low in zip(sampler.levels.sites, sampler.lowest, strict=True) if low}
         assert lowest == ({leaves[3]: 1} if blocks == 6 else {})
-        taken = {str(sampler.propose(trial(number), []).plan[leaves[3]]) for number in range(20)}
+        taken = {str(sampler.propose(begun(number), []).plan[leaves[3]]) for number in range(20)}
         assert ("quantize bits=2" in taken) == (blocks == 4)
         smallest = problem.solver.smallest().size_bytes(space.inventory)
         assert not AmqSampler(replace(problem, budget_bytes=smallest)).lowest.any()

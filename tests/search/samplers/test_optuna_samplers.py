@@ -55,18 +55,18 @@ def test_a_study_runs_and_resumes(bench: Workbench, tmp_path: Path, name: str) -
             bench.measure_rung,
             lambda plan: None,
         )
-        race.run(trials=trials, finished=lambda record: None)
-    records = race.log.records()
-    states = [TrialState.COMPLETE if record.whole else TrialState.PRUNED for record in records]
+        race.run(trials=trials, finished=lambda trial: None)
+    measured = race.log.measured()
+    states = [TrialState.COMPLETE if trial.read.whole else TrialState.PRUNED for trial in measured]
     assert [trial.state for trial in race.log.study.trials] == states
-    assert [record.number for record in records] == list(range(len(states)))
-    assert 6 <= race.spent == sum(len(record.sequences) for record in records) / sequences < 7
-    for record in race.history.values():
-        assert record.origin == name
-        assert bench.space.allows(record.plan)
-        assert record.size_bytes == record.plan.size_bytes(bench.space.inventory)
-        assert record.loss == bench.measure_rung(record.plan, len(record.sequences)).mean
-    assert len({record.plan for record in race.history.values()}) > 3
+    assert [trial.number for trial in measured] == list(range(len(states)))
+    assert 6 <= race.spent == sum(len(trial.read.sequences) for trial in measured) / sequences < 7
+    for trial in race.history.values():
+        assert trial.origin == name
+        assert bench.space.allows(trial.plan)
+        assert trial.size_bytes == trial.plan.size_bytes(bench.space.inventory)
+        assert trial.loss == bench.measure_rung(trial.plan, len(trial.read.sequences)).mean
+    assert len({trial.plan for trial in race.history.values()}) > 3
 
 
 @pytest.mark.parametrize("name", list(samplers))
@@ -80,9 +80,9 @@ def test_no_more_is_dropped_than_may_be(tmp_path: Path, name: str) -> None:
         return replace(toys.quality_of(loss), sequences=(loss,) * (sequences or 8))
 
     race = Race(TrialLog(tmp_path / "study.db", with_latency=False), problem, name, [], measure, lambda plan: None)
-    race.run(trials=12, finished=lambda record: None)
-    assert all(space.allows(record.plan) for record in race.history.values())
-    assert max(str(record.plan).count(": drop") for record in race.history.values()) == 1
+    race.run(trials=12, finished=lambda trial: None)
+    assert all(space.allows(trial.plan) for trial in race.history.values())
+    assert max(str(trial.plan).count(": drop") for trial in race.history.values()) == 1
 
 
 WARM = [name for name in samplers if isinstance(samplers[name](toys.problem_of(toys.toy_space())), Warm)]
@@ -107,8 +107,8 @@ def test_what_is_measured_first_is_known_to_optuna(tmp_path: Path, name: str) ->
         lambda plan, _: toys.quality_of(0.1),
         lambda plan: None,
     )
-    race.run(trials=4, finished=lambda record: None)
-    assert [record.plan for record in race.measured[:3]] == plans
+    race.run(trials=4, finished=lambda trial: None)
+    assert [trial.plan for trial in race.measured[:3]] == plans
     trials = race.log.study.trials
     assert len({frozenset(trial.params) for trial in trials}) == 1
     third = trials[2].params
@@ -133,8 +133,8 @@ def test_a_population_descends_from_what_was_measured_first(tmp_path: Path) -> N
         lambda plan, _: toys.quality_of(0.1),
         lambda plan: None,
     )
-    race.run(trials=24, finished=lambda record: None)
-    children = [record.plan for record in race.measured[20:]]
+    race.run(trials=24, finished=lambda trial: None)
+    children = [trial.plan for trial in race.measured[20:]]
     leaves = [site.name for site in space.inventory.leaves]
     assert all(sum(child[leaf] != plan[leaf] for leaf in leaves) <= 3 for child in children)
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.storages import RDBStorage
-from optuna.trial import Trial
 
 from paredown.evaluators.quality import Quality
 from paredown.search.samplers import Proposal, optuna_samplers, samplers
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.search.trials.race import Race
 from paredown.search.trials.trial_log import ATTRIBUTE, TrialLog
 from paredown.space.plan import Plan
@@ -53,7 +53,7 @@ def run(path: Path, sampler: str) -> TrialLog:
         return toys.quality_of(measured(plan))
 
     race = Race(TrialLog(path, with_latency=False), PROBLEM, sampler, SEEDS, measure, lambda plan: None)
-    race.run(trials=TRIALS, finished=lambda record: None)
+    race.run(trials=TRIALS, finished=lambda trial: None)
     return race.log
 
 
@@ -91,8 +91,8 @@ class Dying:
 
         return written
 
-    def _dying_in(self, name: str, step: Callable[..., Trial | Record]) -> Callable[..., Trial | Record]:
-        def done(*arguments: Any) -> Trial | Record:
+    def _dying_in(self, name: str, step: Callable[..., optuna.Trial | Trial]) -> Callable[..., optuna.Trial | Trial]:
+        def done(*arguments: Any) -> optuna.Trial | Trial:
             result = step(*arguments)
             self.after(name, result.number)
             return result

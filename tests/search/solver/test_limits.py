@@ -19,6 +19,7 @@ from paredown.search.finalists.finalists import Finalists
 from paredown.search.report.verdict import price_words
 from paredown.search.solver.limits import Limit, decode_limit
 from paredown.search.solver.solver import Solver
+from paredown.search.trial import Expectation, Times
 from paredown.search.workbench.survey import survey
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.errors import BudgetError, EvaluationError, StudyError
@@ -162,8 +163,8 @@ def test_the_report_says_what_one_percent_more_would_buy() -> None:
     budget = int(0.35 * space.inventory.original_bytes)
     plans = solver.front(losses, [budget, int(1.01 * budget)])
     before, after = (toys.sum_of(space, plan, losses) for plan in plans)
-    record = replace(toys.record_of(space, plans[0], 1.0), origin="solver", predicted_loss=before)
-    known = changed(OUTCOME, measured=(record,), budget_bytes=budget)
+    trial = replace(toys.trial_of(space, plans[0], 1.0), origin="solver", expected=Expectation(loss=before))
+    known = changed(OUTCOME, measured=(trial,), budget_bytes=budget)
     (told,) = price_words(replace(known, prices=solver.prices(losses, budget)))
     found = re.fullmatch(
         r"At this budget 1 % more bytes would buy about ([0-9.]+) % less loss, as the search predicted .*", told
@@ -215,12 +216,14 @@ def test_the_costs_of_a_decode_limit_add_up_to_the_predicted_time(target: str) -
 
 def test_what_is_slower_than_it_may_be_is_neither_the_best_nor_a_finalist() -> None:
     """A trial whose time is not known is not taken for fast either."""
-    made = [toys.record_of(SPACE, plan, 1.0 + number, number) for number, plan in enumerate(PLANS[:4])]
-    records = [replace(record, decode_ms=time) for record, time in zip(made, (None, 3.1, 3.0, 1.0), strict=True)]
-    outcome = changed(OUTCOME, measured=tuple(records), max_decode_ms=3.0)
-    assert outcome.best == records[2]
-    assert list(Finalists.of(outcome).searched) == records[2:]
-    assert changed(outcome, max_decode_ms=None).best == records[0]
+    made = [toys.trial_of(SPACE, plan, 1.0 + number, number) for number, plan in enumerate(PLANS[:4])]
+    trials = [
+        replace(trial, times=Times(decode_ms=time)) for trial, time in zip(made, (None, 3.1, 3.0, 1.0), strict=True)
+    ]
+    outcome = changed(OUTCOME, measured=tuple(trials), max_decode_ms=3.0)
+    assert outcome.best == trials[2]
+    assert list(Finalists.of(outcome).searched) == trials[2:]
+    assert changed(outcome, max_decode_ms=None).best == trials[0]
 
 
 def test_a_limit_on_times_that_nobody_knows_is_refused() -> None:
@@ -260,9 +263,9 @@ def test_a_study_keeps_to_it(pico: Callable[[str], Path], tmp_path: Path, monkey
         table.predict(space.inventory, Plan.of(space.inventory, {"model.layers.0": parse_choice("drop")}))[0] or 0
     )
     found = paredown.find_plan({**question, "max_decode_ms": most}, tmp_path / "study", workers=1)
-    assert found.best and found.best.decode_ms is not None and found.best.decode_ms <= most
-    solved = [record.decode_ms or 0 for record in found.trials.measured if record.origin == "solver"]
-    assert solved and max(solved) <= most < max(record.decode_ms or 0 for record in found.trials.measured)
+    assert found.best and found.best.times.decode_ms is not None and found.best.times.decode_ms <= most
+    solved = [trial.times.decode_ms or 0 for trial in found.trials.measured if trial.origin == "solver"]
+    assert solved and max(solved) <= most < max(trial.times.decode_ms or 0 for trial in found.trials.measured)
     assert f"{most:g} ms/token, predicted from timed layers" in (tmp_path / "study" / "report.md").read_text()
     with pytest.raises(BudgetError, match="no plan meets decode_ms .*: the least that the space offers is"):
         paredown.find_plan(

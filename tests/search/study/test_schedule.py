@@ -20,7 +20,7 @@ from paredown.search.report.verdict import summary_lines
 from paredown.search.samplers import Proposal
 from paredown.search.study.limit import check_limit
 from paredown.search.study.session import Session
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.search.trials.clock import Clock
 from paredown.search.trials.race import Race
 from paredown.search.trials.trial_log import TrialLog
@@ -62,7 +62,7 @@ class Limited(Silent):
         if step == self.at:
             self.session.clock = self.session.schedule.clock = Clock(ends=0.0)
 
-    def trial(self, record: Record, best: Record | None, spent: float, of: int | None) -> None:
+    def trial(self, trial: Trial, best: Trial | None, spent: float, of: int | None) -> None:
         self.steps.append("trial")
         self._end("trial")  # of the steps after the trials: these were given their limit before the first
 
@@ -114,7 +114,7 @@ def test_the_solvers_plan_can_be_applied_before_the_first_trial(
     (plan,) = progress.plans
     assert [word in progress.said[0] for word in ("best/plan.yaml", "not measured yet")] == [True, True]
     assert (plan["quality"]["measured_on"], plan["size_bytes"]) == ("predicted", outcome.trials.measured[0].size_bytes)
-    assert plan["quality"]["mean"] == pytest.approx(outcome.trials.measured[0].predicted_loss)
+    assert plan["quality"]["mean"] == pytest.approx(outcome.trials.measured[0].expected.loss)
     assert plan["compared_with"] == {"unguarded": "not measured yet"}
     assert outcome.trials.measured[0].origin == "solver"
     path = folder.parent / "first.yaml"
@@ -126,7 +126,7 @@ def test_the_solvers_plan_can_be_applied_before_the_first_trial(
 def test_uniform_plans_within_the_budget_are_measured_first(through: tuple[Outcome, Limited, Path]) -> None:
     """So that a short run has a rival to be guarded by."""
     outcome, _, _ = through
-    fits = [outcome.question.allows(record) for record in outcome.trials.measured if record.origin == "uniform"]
+    fits = [outcome.question.allows(trial) for trial in outcome.trials.measured if trial.origin == "uniform"]
     assert fits == sorted(fits, reverse=True)
     assert True in fits
     assert False in fits
@@ -216,15 +216,15 @@ def test_the_time_left_is_of_what_is_still_to_come(
         now[0] += 3
         return toys.quality_of(1.0)
 
-    seeds = [(record.origin, Proposal(plan=record.plan, label=record.label)) for record in outcome.trials.measured]
+    seeds = [(trial.origin, Proposal(plan=trial.plan, label=trial.label)) for trial in outcome.trials.measured]
     log = TrialLog(tmp_path / "study.db", with_latency=False)
     race = Race(log, progress.session.asked, "frontier", seeds, measure, lambda plan: None)
-    race.run(trials=4, finished=lambda record: None)
+    race.run(trials=4, finished=lambda trial: None)
     after = schedule.after(outcome)
     assert after > resumed >= schedule.closing > 0
     assert schedule.left(outcome, race, 10, "off") == pytest.approx(6 * 3 + after)
     assert schedule.left(outcome, race, 4, "off") == pytest.approx(after)
-    race.run(trials=5, finished=lambda record: None)
+    race.run(trials=5, finished=lambda trial: None)
     assert schedule.left(outcome, race, 10, "off") == pytest.approx(5 * 3 + after)
 
 

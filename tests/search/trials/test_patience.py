@@ -13,7 +13,7 @@ import pytest
 from paredown.evaluators.quality import Quality
 from paredown.question import with_an_end
 from paredown.search.samplers import Problem, Proposal
-from paredown.search.trial import Record
+from paredown.search.trial import Expectation, Reading, Trial
 from paredown.search.trials.patience import PLAIN, PROPOSALS, Patience, paired_error
 from paredown.search.trials.race import Race
 from paredown.search.trials.trial_log import TrialLog
@@ -29,16 +29,16 @@ PLANS = list(itertools.islice((plan for plan in toys.all_plans(toys.toy_space())
 
 def trial(
     number: int, loss: float, *, gain: float | None = None, spread: float = 0.0, size: int = 1, read: int = 16
-) -> Record:
+) -> Trial:
     """A trial whose even sequences lose more than its odd ones by so great a share on both sides."""
     parts = tuple(loss * (1 + spread * (-1) ** place) for place in range(read))
-    record = replace(toys.record_of(SPACE, Plan(), loss, number), plan=PLANS[number], size_bytes=size)
-    return replace(record, sequences=parts, whole=read == 16, expected_gain=gain)
+    trial = replace(toys.trial_of(SPACE, Plan(), loss, number), plan=PLANS[number], size_bytes=size)
+    return replace(trial, read=Reading(sequences=parts, whole=read == 16), expected=Expectation(gain=gain))
 
 
 def ended(
     asked: str | int,
-    history: Sequence[Record],
+    history: Sequence[Trial],
     problem: Problem = PROBLEM,
     first: int = 1,
     failed: Sequence[int] = (),
@@ -80,7 +80,7 @@ def test_auto_ends_when_all_promises_are_below_the_noise(read: int) -> None:
         gain = factor * error / PROPOSALS
         history = [trial(0, 1.0), *(trial(n, 1.2, gain=gain, spread=0.1, read=read) for n in range(1, PROPOSALS + 1))]
         assert ended("auto", history) == (factor < 1)
-        old = [replace(record, number=record.number + 1) for record in history[1:]]
+        old = [replace(trial, number=trial.number + 1) for trial in history[1:]]
         assert ended("auto", [history[0], trial(1, 1.2, gain=1.0), *old]) == (factor < 1)  # of the latest alone
         assert not ended("auto", history[:-1])
         assert not ended("auto", [*history[:-1], trial(PROPOSALS, 1.2, gain=1.0, spread=0.1)])
@@ -153,7 +153,7 @@ def searched(path: Path, patience: str | int, stop: int | None = None) -> Race:
     solved = Proposal(plan=PROBLEM.solver.solve(PROBLEM.losses, PROBLEM.budget_bytes), label="")
     seeds = [("solver", solved), ("uniform", Proposal(plan=PROBLEM.solver.smallest(), label=""))]
     race = Race(TrialLog(path, with_latency=False), PROBLEM, "frontier", seeds, Noisy(stop), lambda plan: None)
-    race.run(trials=60, finished=lambda record: None, patience=patience)
+    race.run(trials=60, finished=lambda trial: None, patience=patience)
     return race
 
 
@@ -166,7 +166,7 @@ def test_an_interrupted_study_ends_at_the_same_trial(tmp_path: Path, patience: s
     with pytest.raises(KeyboardInterrupt):
         searched(tmp_path / "killed.db", patience, stop=len(through.history) - 1)
     again = searched(tmp_path / "killed.db", patience)
-    assert [record.plan for record in again.history.values()] == [record.plan for record in through.history.values()]
+    assert [trial.plan for trial in again.history.values()] == [trial.plan for trial in through.history.values()]
     assert again.ended == through.ended
     assert searched(tmp_path / "killed.db", patience, stop=0).ended == through.ended  # nothing is left to measure
     with pytest.raises(KeyboardInterrupt):

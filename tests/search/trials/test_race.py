@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from paredown.evaluators.quality import Quality
 from paredown.search.samplers import Proposal
-from paredown.search.trial import Record
+from paredown.search.trial import Trial
 from paredown.search.trials.clock import Clock
 from paredown.search.trials.race import MOST_FAILURES, Race
 from paredown.search.trials.trial_log import TrialLog
@@ -55,14 +55,14 @@ def run(
     log = TrialLog(path, with_latency=timed)
     pace = (2.0, 0.5) if timed else None
     race = Race(log, PROBLEM, sampler, list(seeds), world or World(), lambda plan: pace)  # type: ignore[call-overload]
-    race.run(trials=trials, finished=lambda record: None)
+    race.run(trials=trials, finished=lambda trial: None)
     return race
 
 
 def content(race: Race) -> list[tuple[int, str, str, float, float | None]]:
     """All that must be equal between two runs; the clock is not."""
-    records = [record for _, record in sorted(race.history.items())]
-    return [(r.number, r.origin, str(r.plan), r.loss, r.predicted_loss) for r in records]
+    trials = [trial for _, trial in sorted(race.history.items())]
+    return [(r.number, r.origin, str(r.plan), r.loss, r.expected.loss) for r in trials]
 
 
 def stop_at(turn: int) -> World:
@@ -98,7 +98,7 @@ def test_nothing_finished_is_measured_again(tmp_path: Path) -> None:
     race = run(tmp_path / "study.db", 8, second)
     assert len(first.asked) == 5
     assert len(second.asked) == 3
-    assert [record.number for record in race.log.records()] == list(range(8))
+    assert [trial.number for trial in race.log.measured()] == list(range(8))
     assert content(race) == content(run(tmp_path / "study.db", 8, stop_at(0)))  # nothing left to measure
 
 
@@ -127,7 +127,7 @@ def test_a_plan_that_failed_is_not_proposed_again(tmp_path: Path) -> None:
     race = Race(
         TrialLog(tmp_path / "study.db", with_latency=False), PROBLEM, "frontier", SEEDS, measure, lambda plan: None
     )
-    race.run(trials=12, finished=lambda record: None)
+    race.run(trials=12, finished=lambda trial: None)
     assert len(tried) == 1
 
 
@@ -144,7 +144,7 @@ def test_ten_failures_in_a_row_stop_the_study(tmp_path: Path) -> None:
     """What was measured is kept; nine in a row do not stop it."""
     with pytest.raises(EvaluationError, match=f"{MOST_FAILURES} trials in a row failed, the last one: kl is nan"):
         run(tmp_path / "study.db", 40, World(lambda turn: EvaluationError("kl is nan") if turn >= 2 else None))
-    assert len(TrialLog(tmp_path / "study.db", with_latency=False).records()) == 2
+    assert len(TrialLog(tmp_path / "study.db", with_latency=False).measured()) == 2
     nine = World(lambda turn: EvaluationError("kl is nan") if 2 <= turn < 1 + MOST_FAILURES else None)
     assert len(run(tmp_path / "other.db", 14, nine).history) == 5
 
@@ -170,7 +170,7 @@ def test_the_clock_stops_before_the_deadline(tmp_path: Path, monkeypatch: pytest
     race = Race(
         TrialLog(tmp_path / "study.db", with_latency=False), PROBLEM, "frontier", SEEDS, measure, lambda plan: None
     )
-    race.run(trials=None, clock=Clock(ends=35.0), finished=lambda record: None)
+    race.run(trials=None, clock=Clock(ends=35.0), finished=lambda trial: None)
     assert now[0] == 30.0
     assert len(race.history) == 3
 
@@ -188,10 +188,10 @@ def test_trials_leave_time_to_the_steps_after_them(tmp_path: Path, monkeypatch: 
         TrialLog(tmp_path / "study.db", with_latency=False), PROBLEM, "frontier", SEEDS, measure, lambda plan: None
     )
     race.run(
-        trials=None, clock=Clock(ends=100.0), reserved=lambda: 12.0 * len(race.history), finished=lambda record: None
+        trials=None, clock=Clock(ends=100.0), reserved=lambda: 12.0 * len(race.history), finished=lambda trial: None
     )
     assert now[0] == 50.0  # a sixth would leave 40 of 60
-    race.run(trials=6, reserved=lambda: 1 / 0, finished=lambda record: None)
+    race.run(trials=6, reserved=lambda: 1 / 0, finished=lambda trial: None)
     assert race.trial_seconds == 10.0
 
 
@@ -205,10 +205,10 @@ def test_what_is_left_is_what_was_not_read(tmp_path: Path) -> None:
 
 
 def test_everyone_is_told_of_every_trial(tmp_path: Path) -> None:
-    told: list[Record] = []
+    told: list[Trial] = []
     race = Race(
         TrialLog(tmp_path / "study.db", with_latency=False), PROBLEM, "frontier", SEEDS, World(), lambda plan: None
     )
     race.run(trials=3, finished=told.append)
     assert told == list(race.history.values())
-    assert all(math.isfinite(record.seconds) for record in told)
+    assert all(math.isfinite(trial.seconds) for trial in told)

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from paredown.search.samplers.by_level.loss_history import Measured
-from paredown.search.trial import Record
+from paredown.search.trial import Reading, Trial
 from paredown.space.plan import Plan
 from shared import toys
 
@@ -14,14 +14,16 @@ SPACE = toys.toy_space()
 ONE, TWO, THREE = toys.all_plans(SPACE)[:3]
 
 
-def record(number: int, plan: Plan, sequences: tuple[float, ...], whole: bool) -> Record:
-    return replace(toys.record_of(SPACE, plan, sum(sequences) / 10, number), sequences=sequences, whole=whole)
+def trial(number: int, plan: Plan, sequences: tuple[float, ...], whole: bool) -> Trial:
+    return replace(
+        toys.trial_of(SPACE, plan, sum(sequences) / 10, number), read=Reading(sequences=sequences, whole=whole)
+    )
 
 
 HISTORY = [
-    record(0, ONE, (1.0, 2.0), False),
-    record(1, ONE, (1.5, 2.5, 3.0, 4.0), True),
-    record(2, TWO, (5.0, 6.0, 7.0, 8.0), True),
+    trial(0, ONE, (1.0, 2.0), False),
+    trial(1, ONE, (1.5, 2.5, 3.0, 4.0), True),
+    trial(2, TWO, (5.0, 6.0, 7.0, 8.0), True),
 ]
 
 
