@@ -47,7 +47,8 @@ def draw_front(outcome: Outcome, path: Path) -> None:
     """Draws all trials by size and loss on the search set, with the budget, the uniform plans and the winner."""
     figure = new_figure(9.5, 5.8)
     axes = figure.add_subplot()
-    unit, name = byte_unit(max(outcome.question.original_bytes, 1))
+    question, measured = outcome.question, outcome.trials.measured
+    unit, name = byte_unit(max(question.original_bytes, 1))
 
     def place(trials: Sequence[Trial]) -> tuple[list[float], list[float]]:
         return [r.size_bytes / unit for r in trials], [max(r.loss, LOWEST) for r in trials]
@@ -59,20 +60,12 @@ def draw_front(outcome: Outcome, path: Path) -> None:
             else {"color": BLUE}
         )
 
-    uniform = [r for r in outcome.trials.measured if r.origin == "uniform"]
-    others = [r for r in outcome.trials.measured if r.origin != "uniform"]
-    norm = time_scale(outcome.trials.measured)
-    bars = [1.96 * r.standard_error if np.isfinite(r.standard_error) else 0.0 for r in outcome.trials.measured]
-    lower = [min(bar, 0.999 * max(r.loss, LOWEST)) for bar, r in zip(bars, outcome.trials.measured, strict=True)]
-    axes.errorbar(
-        *place(outcome.trials.measured),
-        yerr=[lower, bars],
-        fmt="none",
-        ecolor=GRAY,
-        elinewidth=0.8,
-        alpha=0.7,
-        zorder=1,
-    )
+    uniform = [r for r in measured if r.origin == "uniform"]
+    others = [r for r in measured if r.origin != "uniform"]
+    norm = time_scale(measured)
+    bars = [1.96 * r.standard_error if np.isfinite(r.standard_error) else 0.0 for r in measured]
+    lower = [min(bar, 0.999 * max(r.loss, LOWEST)) for bar, r in zip(bars, measured, strict=True)]
+    axes.errorbar(*place(measured), yerr=[lower, bars], fmt="none", ecolor=GRAY, elinewidth=0.8, alpha=0.7, zorder=1)
     dots = axes.scatter(*place(others), **colours(others), s=26, linewidths=0, zorder=3, label="searched plans")
     inside = colours(uniform) if norm else {"facecolors": "white"}
     axes.scatter(
@@ -81,17 +74,13 @@ def draw_front(outcome: Outcome, path: Path) -> None:
     if norm:
         figure.colorbar(dots, ax=axes, label="decoding, predicted [ms/token]", pad=0.02)
     line: dict[str, Any] = {"color": BLUE, "linewidth": 1.3, "alpha": 0.6, "zorder": 2}
-    axes.step(*place(size_front(outcome.trials.measured)), where="post", label="front of size and loss", **line)
+    axes.step(*place(size_front(measured)), where="post", label="front of size and loss", **line)
     axes.axvline(
-        outcome.question.budget_bytes / unit,
-        color=RED,
-        linestyle="--",
-        linewidth=1.2,
-        label=f"budget {outcome.question.budget}",
+        question.budget_bytes / unit, color=RED, linestyle="--", linewidth=1.2, label=f"budget {question.budget}"
     )
-    shown = [r.size_bytes for r in outcome.trials.measured]
-    if shown and outcome.question.original_bytes < 1.4 * max(shown):
-        axes.axvline(outcome.question.original_bytes / unit, color=INK, linestyle=":", linewidth=1.2, label="original")
+    shown = [r.size_bytes for r in measured]
+    if shown and question.original_bytes < 1.4 * max(shown):
+        axes.axvline(question.original_bytes / unit, color=INK, linestyle=":", linewidth=1.2, label="original")
     if best := outcome.best:
         label = f"{'winner' if outcome.decision.winner is not None else 'best so far'} (trial {best.number})"
         axes.scatter(
@@ -99,14 +88,11 @@ def draw_front(outcome: Outcome, path: Path) -> None:
         )
     axes.set_yscale("log")
     axes.set_xlabel(
-        f"size of the written tensors [{name}]; the original has {outcome.question.original_bytes / unit:,.3g} {name}"
+        f"size of the written tensors [{name}]; the original has {question.original_bytes / unit:,.3g} {name}"
     )
-    axes.set_ylabel(AXES[outcome.question.metric])
-    name = Path(outcome.question.model).name
-    title = (
-        f"{shortened(name)}, target {outcome.question.target}: "
-        f"{len(outcome.trials.measured)} measured plans, search set, bars: 95 % interval"
-    )
+    axes.set_ylabel(AXES[question.metric])
+    title = f"{shortened(Path(question.model).name)}, target {question.target}: "
+    title += f"{len(measured)} measured plans, search set, bars: 95 % interval"
     axes.set_title(title, loc="left", parse_math=False)  # a model's name may contain dollar signs
     finish(figure, axes, path)
 

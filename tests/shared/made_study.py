@@ -72,6 +72,20 @@ def finding_of(trial: Trial) -> Finding:
     return Finding(mean=trial.loss, low=low, high=high, documents=64, perplexity=trial.perplexity)
 
 
+def decision_of(best: Trial, rival: Trial, ratio: float) -> Decision:
+    """The decision between the search's best and its rival, with the ratio of their held-out losses."""
+    found = {trial.number: finding_of(trial) for trial in (best, rival)}
+    comparison = Comparison(number=rival.number, mean=ratio, low=ratio * 0.9, high=ratio * 1.1)
+    return Decision(
+        selection=found,
+        held_out=found,
+        winner=best.number if comparison.high < 1 else rival.number,
+        uniform=rival.number,
+        searched=best.number,
+        comparisons={"uniform": comparison},
+    )
+
+
 def make_study(
     folder: Path, inventory: Inventory, *, budget: str = "30%", ratio: float = 0.8, state: str = "finished"
 ) -> Outcome:
@@ -83,17 +97,7 @@ def make_study(
     trials = trials_of(space, losses, allowed)
     best = trials[0]
     fitting = [r for r in trials if r.origin == "uniform" and r.size_bytes <= best.size_bytes]
-    rival = min(fitting, key=lambda r: r.loss)
-    found = {trial.number: finding_of(trial) for trial in (best, rival)}
-    comparison = Comparison(number=rival.number, mean=ratio, low=ratio * 0.9, high=ratio * 1.1)
-    decision = Decision(
-        selection=found,
-        held_out=found,
-        winner=best.number if comparison.high < 1 else rival.number,
-        uniform=rival.number,
-        searched=best.number,
-        comparisons={"uniform": comparison},
-    )
+    decision = decision_of(best, min(fitting, key=lambda r: r.loss), ratio)
     outcome = Outcome(
         state=state,
         question=replace(Question.of(question, inventory, allowed), patience="off"),
