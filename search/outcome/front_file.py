@@ -33,7 +33,7 @@ KEYS = (
 
 def write_front_file(outcome: Outcome, folder: Path) -> None:
     """Writes ``front.json`` atomically."""
-    parts = (outcome, outcome.question, outcome.trials, outcome.decision, outcome.circumstances)
+    parts: tuple[Any, ...] = (outcome, outcome.question, outcome.trials, outcome.decision, outcome.circumstances)
     values = {name: getattr(part, name) for part in parts for name in part.__slots__}
     values["records"] = outcome.trials.measured
     values["front"] = [trial.number for trial in outcome.trials.front]

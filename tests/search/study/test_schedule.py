@@ -218,7 +218,7 @@ def test_the_time_left_is_of_what_is_still_to_come(
 
     seeds = [(trial.origin, Proposal(plan=trial.plan, label=trial.label)) for trial in outcome.trials.measured]
     log = TrialLog(tmp_path / "study.db", with_latency=False)
-    race = Race(log, progress.session.asked, "frontier", seeds, measure, lambda plan: None)
+    race = Race(log, progress.session.problem, "frontier", seeds, measure, lambda plan: None)
     race.run(trials=4, finished=lambda trial: None)
     after = schedule.after(outcome)
     assert after > resumed >= schedule.closing > 0
