@@ -91,7 +91,7 @@ def measure_overhead(bench: Workbench, problem: Problem, folder: Path, trials: i
 
     Args:
         bench: Workbench of a prepared study; its latency is timed too unless that is off.
-        problem: The problem that samplers answer.
+        problem: The problem that the sampler works on.
         folder: Folder for the database.
         trials: Number of trials that change few sites.
     """

@@ -70,7 +70,7 @@ class EvoPressSampler:
 
     Args:
         start: The first parent: ``uniform`` or ``solver``.
-        problem: The problem.
+        problem: The problem to work on.
 
     Source:
         Sieberling, Kuznedelev, Kurtic, Alistarh, 2025, "EvoPress: Accurate Dynamic Model Compression via Evolutionary

@@ -40,7 +40,7 @@ class OptunaSampler:
     Args:
         make: Returns an Optuna sampler for a seed.
         group: Returns the sites that share each parameter.
-        problem: The problem.
+        problem: The problem to work on.
     """
 
     def __init__(self, make: Maker, group: Callable[[Space], Groups], problem: Problem) -> None:

@@ -26,7 +26,7 @@ class Patience:
 
     Attributes:
         asked: ``auto``, or the number of trials without a better plan, in whole ones.
-        problem: The problem that the trials answer.
+        problem: The problem that the trials work on.
         first: Number of the first trial that the sampler proposes; the trials before it are always measured.
     """
 

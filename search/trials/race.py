@@ -37,7 +37,7 @@ class Race:
 
     Args:
         log: Trial database.
-        problem: The problem that samplers answer.
+        problem: The problem that the sampler works on.
         sampler: Name of the sampler.
         seeds: Plans to measure first, each with its origin.
         measure: Measures a plan on the search set.
