@@ -26,6 +26,9 @@ STOPPED = 130
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+RESUMABLE = {"search", "demo", "transfer", "apply"}
+"""Commands that find again what they finished."""
+
 _best: Path | None = None
 _ending = threading.Lock()
 
@@ -55,7 +58,8 @@ def name_best(plan: Path) -> None:
 
 def last_words() -> str:
     """The line that is printed when the work stops."""
-    again = f"to resume: {shlex.join(['paredown', *sys.argv[1:]])}"
+    resumes = bool(RESUMABLE.intersection(sys.argv[1:2])) and "--dry-run" not in sys.argv
+    again = f"to {'resume' if resumes else 'run it again'}: {shlex.join(['paredown', *sys.argv[1:]])}"
     if _best is None:
         return f"stopped; {again}"
     return (

@@ -38,6 +38,12 @@ def mutated(mutant: dict[str, Any], root: Path = ROOT) -> str:
     )
 
 
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """Names in a folder of the checkout that no test needs."""
+    large = {"build", "runs", "checkpoints"} if Path(folder) == ROOT else set()
+    return {name for name in names if name.startswith(".") or name == "__pycache__" or name in large}
+
+
 def run_tests(tests: list[str], mutant: dict[str, Any] | None = None) -> tuple[int, list[str], float]:
     """Runs tests on a copy of the tree; returns pytest's exit code, the failed tests and the duration [s]."""
     failed, started = list[str](), time.monotonic()
@@ -53,7 +59,7 @@ def run_tests(tests: list[str], mutant: dict[str, Any] | None = None) -> tuple[i
         redirect_stdout(nowhere),
     ):
         tree, installed = Path(folder, "tree"), Path(folder, "installed")
-        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "runs", "checkpoints"))
+        shutil.copytree(ROOT, tree, ignore=left_out)
         if mutant:
             (tree / mutant["file"]).write_text(mutated(mutant))
         for name, source in tomllib.loads((tree / "pyproject.toml").read_text())["tool"]["setuptools"][

@@ -15,6 +15,7 @@ ParedownError                  exit code 2
 
 from __future__ import annotations
 
+import errno
 from errno import ENOMEM
 
 
@@ -75,3 +76,8 @@ def is_out_of_memory(fault: BaseException) -> bool:
         return True
     words = ("allocate memory", "out of memory", "not enough memory", "failed to map segment", "(os error 12)")
     return any(part in str(fault) for part in words)
+
+
+def write_remedy(error: OSError) -> str:
+    """What a person can do about a file or folder that cannot be written."""
+    return "choose a shorter name" if error.errno == errno.ENAMETOOLONG else "free some space or choose another folder"

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.runs.uniform import data_free_choices
 
 import paredown
 from benchmarks.model_options import model_parser, tokens_asked
+from benchmarks.runs.uniform import data_free_choices
 from paredown.cli.progress import Silent
 from paredown.evaluators.comparison import ratio
 from paredown.evaluators.sequences import Sequences

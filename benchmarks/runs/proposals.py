@@ -18,8 +18,8 @@ from itertools import product
 
 import numpy as np
 import optuna
-from benchmarks.runs.solver import inventory, losses
 
+from benchmarks.runs.solver import inventory, losses
 from paredown.search.neighbours.byte_moves import Moves
 from paredown.search.samplers import Problem
 from paredown.search.samplers.frontier import FrontierSampler

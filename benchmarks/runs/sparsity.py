@@ -16,9 +16,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import Any
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 

@@ -207,12 +207,11 @@ def _models(bank: Path) -> list[str]:
 
 
 def _needed(study: Path) -> set[str]:
-    try:
-        found = read_used(study / USED)
-    except StudyError:
+    if not (study / USED).is_file():
         raise StudyError(
             f"{study} names no records of a bank; give a study folder whose search filled one, or leave it out"
-        ) from None
+        )
+    found = read_used(study / USED)
     return {*found.records, found.statistics}
 
 

@@ -36,10 +36,17 @@ class Measurements:
         folder: Folder with one file for each measurement, named by the hash of everything that it depends on.
         inputs: Fingerprints of weights, texts and everything else that a measurement depends on.
         calibration_sha256: Returns the fingerprint of a calibration draw, given its number.
+        say: Called with a line for each damaged file that is measured again.
     """
 
-    def __init__(self, folder: Path, inputs: Mapping[str, Any], calibration_sha256: Callable[[int], str]) -> None:
-        self.folder, self.inputs = folder, dict(inputs)
+    def __init__(
+        self,
+        folder: Path,
+        inputs: Mapping[str, Any],
+        calibration_sha256: Callable[[int], str],
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.folder, self.inputs, self.say = folder, dict(inputs), say
         self._calibration_sha256 = cache(calibration_sha256)
 
     def holds(self, measurement: Measurement) -> bool:
@@ -62,6 +69,8 @@ class Measurements:
         about = self._about(plan, name, version)
         path = self._path(about)
         if (found := _read(path)) is None:
+            if path.is_file():
+                self.say(f"{path} is damaged: it is measured again")
             found = _made(partial(make, plan, name, version))
             write_json(path, {"about": about, "found": found})
         if "failure" in found:

@@ -33,7 +33,7 @@ def check_limit(question: StudyFile, clock: Clock, folder: Path) -> str:
     least, most = (_rounded(gone + seconds) for seconds in cost.around_seconds)
     takes = f"a search takes {least:,} to {most:,} s besides its trials"
     if limit < START_SECONDS + question.tokens.calibration * cost.trial_seconds[0] / cost.tokens_per_trial:
-        raise StudyError(f"a limit of {limit:.0f} s is too short to begin: {takes}; give --timeout {least} or more")
+        raise StudyError(f"a limit of {limit:.2g} s is too short to begin: {takes}; give --timeout {least} or more")
     if limit < least:
         return f"the limit is {limit:.0f} s, but {takes}: the plan may end up unguarded or unmeasured"
     return ""

@@ -38,6 +38,7 @@ from paredown.search.study.limit import check_limit
 from paredown.search.study.schedule import Schedule
 from paredown.search.trial import Trial, best_within
 from paredown.search.trials.clock import Clock, OutOfTime
+from paredown.search.trials.database import check_database
 from paredown.search.trials.first_plans import first_plans, seed_plans
 from paredown.search.trials.race import Race
 from paredown.search.trials.trial_log import TrialLog
@@ -120,10 +121,14 @@ class Session:
             self.reference = reference_of(self.question, self.bench.folder, inventory)
             write_atomically(self.folder / "inventory.json", TypeAdapter(Inventory).dump_json(inventory, indent=1))
             stored = Measurements(
-                self.folder / MEASUREMENTS, self.inputs, lambda draw: self.bench.calibration(draw).sha256()
+                self.folder / MEASUREMENTS,
+                self.inputs,
+                lambda draw: self.bench.calibration(draw).sha256(),
+                self.progress.say,
             )
             self.schedule = Schedule(self.clock, self.bench, self.progress, stored)
             if before := finished(self.folder, self.question):
+                self._look_at_trials()
                 self._publish(before)  # restores files that were deleted or that did not fit on the disk
                 return before
             keep_environment(self.folder, environment())
@@ -135,6 +140,13 @@ class Session:
                 return self._search()
             except OutOfTime:
                 return self._out_of_time()
+
+    def _look_at_trials(self) -> None:
+        """Says so if the trials of a finished study cannot be read any more: its plans stand, but it cannot go on."""
+        try:
+            check_database(self.folder / "study.db")
+        except StudyError as damage:
+            self.progress.say(f"the study is finished and its plans stand, but {damage}")
 
     def _prepare(self) -> None:
         """Prepares bank, sensitivities and latency table; ``best/plan.yaml`` always holds the best plan known so far.

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from paredown.space.errors import OutputError, ParedownError, StudyError
+from paredown.space.errors import OutputError, ParedownError, StudyError, write_remedy
 from paredown.space.system.temporary import UNFINISHED, replaced_file
 
 M = TypeVar("M", bound=BaseModel)
@@ -215,4 +215,4 @@ def write_atomically(path: Path, text: str | bytes) -> None:
         with replaced_file(path, prefix=f".{path.name}{UNFINISHED}") as new:
             new.write_bytes(data)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from None
+        raise OutputError(f"cannot write {path}: {error.strerror}; {write_remedy(error)}") from None

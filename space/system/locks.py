@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from paredown.space.errors import OutputError, ParedownError
+from paredown.space.errors import OutputError, ParedownError, write_remedy
 
 FILE = ".lock"
 """Name of the lock file in a folder."""
@@ -35,9 +35,7 @@ def held(folder: Path, refusal: ParedownError, *, shared: bool = False) -> Itera
         if shared and error.errno in (errno.EROFS, errno.EACCES):
             yield  # nothing can be removed from such a folder either
             return
-        raise OutputError(
-            f"cannot write {folder}: {error.strerror}; free some space or choose another folder"
-        ) from None
+        raise OutputError(f"cannot write {folder}: {error.strerror}; {write_remedy(error)}") from None
     with file:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

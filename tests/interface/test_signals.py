@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from paredown import signals
 from paredown.signals import GRACE_SECONDS
 from shared.commands import call, command, environment, write_study
 
@@ -66,6 +67,15 @@ def test_work_ends_at_its_next_safe_point(number: int) -> None:
     """With one line that says how to go on."""
     with started(LOOKS) as process:
         assert ended(process, number)[:2] == (130, "stopped; to resume: paredown search 'a study.yaml'\n")
+
+
+def test_only_what_resumes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that keeps nothing can only be run again."""
+    for command_line, words in (("search s.yaml", "resume"), ("search s.yaml --dry-run", "run it again")):
+        monkeypatch.setattr(sys, "argv", ["paredown", *command_line.split()])
+        assert signals.last_words() == f"stopped; to {words}: paredown {command_line}"
+    monkeypatch.setattr(sys, "argv", ["paredown", "inspect", "m"])
+    assert signals.last_words() == "stopped; to run it again: paredown inspect m"
 
 
 def test_no_library_swallows_a_signal() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paredown.compressors.bank.bank import Bank
-from paredown.compressors.bank.contents import Count, clean, holdings
+from paredown.compressors.bank.contents import USED, Count, clean, holdings
 from paredown.compressors.bank.fill import fill
 from paredown.compressors.original.checkpoint import load_original, parameters_of
 from paredown.space.choice import parse_choice
@@ -145,6 +145,9 @@ def test_what_is_no_bank_is_left_alone(tmp_path: Path, bank: Bank) -> None:
     with pytest.raises(
         StudyError, match="photos names no records of a bank; give a study folder whose search filled one"
     ):
+        clean(bank.folder, [tmp_path / "photos"], dry_run=False)
+    (tmp_path / "photos" / USED).write_text("[]")
+    with pytest.raises(StudyError, match="run the study's search again to rewrite it"):
         clean(bank.folder, [tmp_path / "photos"], dry_run=False)
     assert (tmp_path / "photos" / "aa" / "cat.safetensors").is_file()
     assert holdings(bank.folder).total.records == 3

@@ -28,6 +28,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.asked: list[tuple[Plan, str, Version]] = []
+        self.said: list[str] = []
 
     def measure(self, plan: Plan, name: str, version: Version) -> Quality:
         self.asked.append((plan, name, version))
@@ -40,7 +41,7 @@ class World:
 
     def started(self, inputs: object = INPUTS, texts: str = "texts") -> Measurements:
         """What a process has that was just started."""
-        return Measurements(self.folder, inputs, lambda draw: f"{texts} {draw}")  # type: ignore[arg-type]
+        return Measurements(self.folder, inputs, lambda draw: f"{texts} {draw}", self.said.append)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -132,6 +133,8 @@ def test_a_damaged_one_is_measured_again(world: World) -> None:
         for _ in range(2):
             world.started().measure(world.measure, PLAN, "selection", Version())
         assert len(world.asked) == before + 1
+        assert world.said.pop() == f"{path} is damaged: it is measured again"
+    assert world.said == []
     world.started().measure(world.measure, PLAN, "held-out", Version())
     (other,) = set(world.folder.iterdir()) - {path}
     path.write_bytes(other.read_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -228,10 +229,22 @@ def test_the_time_left_is_of_what_is_still_to_come(
     assert schedule.left(outcome, race, 10, "off") == pytest.approx(5 * 3 + after)
 
 
+def test_a_finished_study_says_that_its_trials_are_damaged(
+    question: StudyFile, through: tuple[Outcome, Limited, Path], tmp_path: Path
+) -> None:
+    """Its plans stand; more trials need the database."""
+    folder = tmp_path / "study"
+    shutil.copytree(through[2], folder)
+    (folder / "study.db").write_bytes(b"garbage")
+    outcome, progress = searched(question, folder)
+    assert outcome.winner == through[0].winner
+    assert [line for line in progress.said if "its plans stand, but" in line and "study.db is damaged" in line]
+
+
 def test_a_limit_that_is_too_short_is_refused(question: StudyFile, tmp_path: Path) -> None:
     """Before anything is written, with what would do; a study that was begun goes on with any."""
     takes = r"a search takes [\d,]+ to [\d,]+ s besides its trials; give --timeout \d+ or more"
-    with pytest.raises(StudyError, match=f"a limit of 0 s is too short to begin: {takes}"):
+    with pytest.raises(StudyError, match=f"a limit of 0.1 s is too short to begin: {takes}"):
         paredown.find_plan(question.model_copy(update={"timeout": 0.1}), tmp_path / "study")
     assert not (tmp_path / "study" / "study.yaml").exists()
     assert not (tmp_path / "study" / "best").exists()
