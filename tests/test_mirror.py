@@ -64,7 +64,7 @@ ELSEWHERE = {
     "tests/search/finalists/test_measurements.py": ("search/finalists/rebuild.py",),
     "tests/search/report/test_report.py": (
         "search/outcome/outcome.py", "search/report/pictures.py", "search/report/rendering.py",
-        "search/report/verdict.py",
+        "search/report/fresh_texts.py", "search/report/sections.py", "search/report/verdict.py",
     ),
     "tests/search/samplers/by_level/test_nsga2.py": ("search/samplers/by_level/radial_basis.py",),
     "tests/search/sensitivity/estimators/test_estimators.py": (
