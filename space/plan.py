@@ -128,8 +128,8 @@ class Plan:
         blocks = sum(site.kind == "block" for site in inventory.parents)
         dropped = len(self.dropped(inventory))
         if blocks and dropped == blocks:
-            faults.append("every block is dropped; keep one at least")
+            faults.append("every block is dropped; keep at least one")
         elif blocks and dropped + len(self.attentions(inventory)) == blocks:
-            faults.append("every attention is dropped; keep one at least")
+            faults.append("every attention is dropped; keep at least one")
         if faults:
             raise PlanError("the plan does not fit: " + "; ".join(faults))

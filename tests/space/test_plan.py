@@ -107,7 +107,7 @@ def test_a_plan_for_other_sites_is_refused() -> None:
         Plan.of(TOY, {"layers.0.up": parse_choice("quantize bits=4 symmetric=false")}).check(
             TOY, targets["transformers"]
         )
-    with pytest.raises(PlanError, match="every block is dropped; keep one at least"):
+    with pytest.raises(PlanError, match="every block is dropped; keep at least one"):
         Plan.of(TOY, {f"layers.{i}": parse_choice("drop") for i in range(2)}).check(TOY, targets["paredown"])
 
 
