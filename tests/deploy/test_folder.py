@@ -40,7 +40,7 @@ def write(out, text):
     with replaced(out) as new:
         for name in ("plan.yaml", "weights", "metrics.json"):
             files = ["plan.yaml", "weights", "metrics.json"]
-        content = json.dumps({"files": files, "text": text}) if "json" in name else text
+            content = json.dumps({"files": files, "text": text}) if "json" in name else text
             handle = os.open(new / name, os.O_CREAT | os.O_WRONLY)
             for part in (content[:4], content[4:]):
                 os.write(handle, part.encode())
