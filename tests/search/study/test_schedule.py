@@ -237,7 +237,7 @@ def test_a_finished_study_says_that_its_trials_are_damaged(
     shutil.copytree(through[2], folder)
     (folder / "study.db").write_bytes(b"garbage")
     outcome, progress = searched(question, folder)
-    assert outcome.winner == through[0].winner
+    assert outcome.decision.winner == through[0].decision.winner
     assert [line for line in progress.said if "its plans stand, but" in line and "study.db is damaged" in line]
 
 
