@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from paredown.compressors.bank.bank import Bank, decoded_bytes
 from paredown.compressors.bank.fill import cores
 from paredown.compressors.bank.folder import bank_in_use
@@ -24,7 +22,7 @@ from paredown.compressors.original.lazy_weights import open_original
 from paredown.compressors.original.memory_limit import memory_bytes
 from paredown.compressors.original.origin import Origin
 from paredown.deploy.apply import TensorsOf
-from paredown.evaluators.sequences import Sequences, calibration_draw
+from paredown.evaluators.sequences import Sequences, calibration_draw, tokenizer_of
 from paredown.evaluators.sources import document_sets
 from paredown.space.errors import CheckpointError, PlanError
 from paredown.space.plan import Plan
@@ -94,12 +92,7 @@ def ready(
 
 
 def _texts(asked: Calibration, data: Sequence[str] | None, source: Path, config: Any) -> Sequences:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (ValueError, OSError) as error:
-        raise CheckpointError(
-            f"{source} has no tokenizer ({str(error).splitlines()[0]}); copy the original's beside it"
-        ) from None
+    tokenizer = tokenizer_of(source)
     documents = document_sets(data or asked.data)["calibration"]
     texts = calibration_draw(documents, tokenizer, tokens=asked.tokens, length=asked.sequence_length, seed=asked.seed)
     if int(texts.tokens.max()) >= config.vocab_size:

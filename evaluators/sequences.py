@@ -5,17 +5,33 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from paredown.evaluators.documents import Document
-from paredown.space.errors import StudyError
+from paredown.space.errors import CheckpointError, StudyError
 from paredown.space.study_file import Tokens
 
 SHORTEST = 16
 """Windows shorter than this many tokens are dropped."""
+
+
+def tokenizer_of(folder: Path) -> Any:
+    """The tokenizer of a model folder.
+
+    Raises:
+        CheckpointError: If the folder has none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{folder} has no tokenizer ({str(error).splitlines()[0]}); copy the original's tokenizer into it"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from paredown.compressors.original.checkpoint import resolve
 from paredown.deploy.folder import put_back
@@ -15,7 +14,7 @@ from paredown.deploy.load import load
 from paredown.evaluators.comparison import interval
 from paredown.evaluators.documents import Document
 from paredown.evaluators.quality import Teacher
-from paredown.evaluators.sequences import cut
+from paredown.evaluators.sequences import cut, tokenizer_of
 from paredown.evaluators.sources import document_sets
 from paredown.space.errors import CheckpointError, StudyError
 from paredown.space.system.paths import expanded
@@ -116,20 +115,6 @@ def continuation(folder: Path, prompt: str, tokens: int, seed: int | None) -> st
         ids, attention_mask=mask, max_new_tokens=tokens, do_sample=seed is not None, pad_token_id=padding
     )
     return str(tokenizer.decode(written[0], skip_special_tokens=True))
-
-
-def tokenizer_of(folder: Path) -> Any:
-    """The tokenizer of a model folder.
-
-    Raises:
-        CheckpointError: If the folder has none.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (ValueError, OSError) as error:
-        raise CheckpointError(
-            f"{folder} has no tokenizer ({str(error).splitlines()[0]}); copy the original's tokenizer into it"
-        ) from None
 
 
 def _local(name: str) -> Path:

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from paredown.compressors.original.checkpoint import config_of
-from paredown.evaluators.sequences import Sequences, calibration_draw, sequence_sets
+from paredown.evaluators.sequences import Sequences, calibration_draw, sequence_sets, tokenizer_of
 from paredown.evaluators.sources import document_sets
-from paredown.space.errors import CheckpointError, StudyError
+from paredown.space.errors import StudyError
 from paredown.space.study_file import StudyFile
 
 
@@ -44,12 +42,7 @@ class Texts:
         """
         config = config_of(folder)
         sets = document_sets(question.data)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-        except (ValueError, OSError) as error:
-            raise CheckpointError(
-                f"{folder} has no tokenizer ({str(error).splitlines()[0]}); copy the original's beside it"
-            ) from None
+        tokenizer = tokenizer_of(folder)
         longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 10**9
         sequences = sequence_sets(sets, tokenizer, question.tokens, longest, question.seed)
         largest = max(int(part.tokens.max()) for part in sequences.values())
