@@ -134,12 +134,10 @@ def measure_table(
     """
     inventory = space.inventory
     kernels: dict[str, tuple[float, float]] = {}
-    for site, choice in _timed(space, beside):
-        for name, step, shape in _site_kernels(site, choice, dtype):
-            stop_if_asked()
-            if name not in kernels:
-                check()
-                kernels[name] = time_kernel(step, shape, dtype)
+    for name, (step, shape) in kernels_timed(space, dtype, beside).items():
+        stop_if_asked()
+        check()
+        kernels[name] = time_kernel(step, shape, dtype)
     plans = {name: deployed_plan(plan, inventory, space.target) for name, plan in _calibration_plans(space).items()}
     rows, measured = [], []
     for plan in plans.values():
@@ -201,11 +199,13 @@ def deployed(bank: Bank, config: Any, inventory: Inventory, plan: Plan, dtype: t
     return assemble(config, inventory, plan, tensors, dtype)
 
 
-def kernels_timed(space: Space, dtype: torch.dtype, beside: Sequence[Plan] = ()) -> dict[str, Shape]:
-    """The kernels that a table of these has, each with its shape."""
-    return {
-        name: shape for site, choice in _timed(space, beside) for name, _, shape in _site_kernels(site, choice, dtype)
-    }
+def kernels_timed(space: Space, dtype: torch.dtype, beside: Sequence[Plan] = ()) -> dict[str, tuple[Choice, Shape]]:
+    """The kernels that `measure_table` times by name, each with the first choice that runs it and its shape."""
+    found: dict[str, tuple[Choice, Shape]] = {}
+    for site, choice in _timed(space, beside):
+        for name, step, shape in _site_kernels(site, choice, dtype):
+            found.setdefault(name, (step, shape))
+    return found
 
 
 def timing_seconds(table: LatencyTable, models: int) -> float:

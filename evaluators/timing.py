@@ -94,6 +94,18 @@ def _timing(decode: list[float], prefill: list[float]) -> Timing:
     )
 
 
+def expected_kernel_seconds(shape: Shape, dtype: torch.dtype, flops_per_second: float) -> float:
+    """Estimated duration of the products that `time_kernel` runs with a dense matrix [s]."""
+    parameters = shape[0] * shape[1]
+    turns = 1 + _copies(dtype.itemsize * parameters) + REPEATS
+    return turns * (1 + PROMPT_TOKENS) * 2 * parameters / flops_per_second
+
+
+def _copies(size_bytes: int) -> int:
+    """Number of copies that a layer of this size is timed over."""
+    return min(COLD_BYTES // size_bytes, MOST_COPIES)
+
+
 @one_thread()
 @torch.inference_mode()
 def time_kernel(choice: Choice, shape: Shape, dtype: torch.dtype) -> tuple[float, float]:
@@ -104,7 +116,7 @@ def time_kernel(choice: Choice, shape: Shape, dtype: torch.dtype) -> tuple[float
         second_moment=torch.eye(shape[1]), mean_absolute=torch.ones(shape[1]), importance=torch.ones(shape)
     )
     layer = runnable(choice, encode_matrix(choice, weight, "bfloat16", white.only(choice.needs)), shape, None, dtype)
-    copies = [layer, *(deepcopy(layer) for _ in range(min(COLD_BYTES // resident_bytes(layer), MOST_COPIES)))]
+    copies = [layer, *(deepcopy(layer) for _ in range(_copies(resident_bytes(layer))))]
     times = []
     for rows in (1, PROMPT_TOKENS):
         inputs = torch.randn(1, rows, shape[1], generator=generator).to(dtype)

@@ -83,10 +83,10 @@ def inspect_study(question: StudyFile) -> Inspection:
     folder, space = survey(question)
     check_study(question, config_of(folder), space)
     Texts.of(question, folder)
-    return survey_study(question, space)
+    return survey_study(question, (folder, space))
 
 
-def survey_study(question: StudyFile, space: Space | None = None) -> Inspection:
+def survey_study(question: StudyFile, surveyed: tuple[Path, Space] | None = None) -> Inspection:
     """The same as `inspect_study`, without reading the texts; times small computations to estimate the cost.
 
     Raises:
@@ -97,7 +97,7 @@ def survey_study(question: StudyFile, space: Space | None = None) -> Inspection:
     from paredown.search.solver.solver import Solver
     from paredown.search.workbench.survey import survey
 
-    space = space or survey(question)[1]
+    folder, space = surveyed or survey(question)
     inventory = space.inventory
     used = {step for options in space.options.values() for choice in options for step in choice.steps}
     return Inspection(
@@ -113,7 +113,7 @@ def survey_study(question: StudyFile, space: Space | None = None) -> Inspection:
         refusals=tuple(space.refusals()),
         remarks=tuple(space.remarks(question.space)),
         storage_only=tuple(sorted({step.method for step in used if step.storage_only})),
-        cost=asdict(estimate(question, space)),
+        cost=asdict(estimate(question, folder, space)),
     )
 
 

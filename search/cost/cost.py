@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from paredown.compressors.bank.bank import CACHE_BYTES
 from paredown.compressors.bank.fill import cores
 from paredown.compressors.calibration.statistics_folder import IN_MEMORY
+from paredown.compressors.original.checkpoint import config_of
 from paredown.compressors.original.memory_limit import memory_bytes
 from paredown.evaluators.latency import kernels_timed
 from paredown.evaluators.quality import BATCH_TOKENS
-from paredown.evaluators.timing import COLD_BYTES, DECODED_TOKENS, MOST_COPIES, PROMPT_TOKENS, REPEATS
+from paredown.evaluators.timing import expected_kernel_seconds, expected_seconds
 from paredown.search.cost.speed import Speed, bank_seconds, ordered_flops
 from paredown.search.cost.writes import COMPARED, finalists_of, input_widths, pairs_of, writes_of
 from paredown.search.finalists.checks import DRAWS
 from paredown.search.finalists.finalists import SEARCHED, UNIFORM
 from paredown.search.sensitivity.sensitivity import estimated_tokens
 from paredown.search.trials.uniform import UniformPlan, uniform_plans
+from paredown.search.workbench.deployed import deployed_dtype
 from paredown.space.choice import KEEP
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile, Tokens
@@ -118,11 +121,17 @@ def _searching(question: StudyFile, space: Space) -> int:
     return running + 8 * outside + 8 * max(weights.values()) + 40 * square + 16 * tokens.calibration * widest
 
 
-def estimate(question: StudyFile, space: Space) -> Cost:
-    """The estimated cost of a study. Runs small timed computations, which take a second or two."""
+def estimate(question: StudyFile, folder: Path, space: Space) -> Cost:
+    """The estimated cost of a study. Runs small timed computations, which take a second or two.
+
+    Args:
+        question: The study.
+        folder: Folder of its model.
+        space: Its space on that model.
+    """
     inventory, tokens, budget = space.inventory, question.tokens, space.inventory.budget_bytes(question.budget)
     writes, pairs = writes_of(question, space), pairs_of(space)
-    dtype, timed = _deployed_dtype(space), question.latency == "measure"
+    dtype, timed = deployed_dtype(config_of(folder), space), question.latency == "measure"
     speed = Speed.of(inventory, dtype)
     filling = bank_seconds(pairs, speed.flops_per_second)
     calibrated = writes.rebuilt > 0
@@ -145,7 +154,7 @@ def estimate(question: StudyFile, space: Space) -> Cost:
         "bank": filling / cores(),
         "sensitivity": (2 * tokens.search + sensitive) * speed.compared / together + _changes_seconds(space, speed),
         "latency": _table_seconds(space, speed, dtype, uniform) if timed else 0.0,
-        "finalists": (checks * speed.compared + again) / together + (3 * _timed_seconds(speed) if timed else 0.0),
+        "finalists": (checks * speed.compared + again) / together + (_timed_seconds(3, speed) if timed else 0.0),
     }
     trials = {} if question.trials is None else {"trials": question.trials * trial}
     return Cost(
@@ -204,13 +213,6 @@ def _choices(space: Space) -> float:
     return sum(counts) / max(1, sum(map(bool, counts)))
 
 
-def _deployed_dtype(space: Space) -> torch.dtype:
-    """Dtype of a deployed model: bfloat16 for paredown's kernels, else that of the largest stored matrix."""
-    largest = max((m for site in space.inventory.leaves for m in site.members), key=lambda member: member.parameters)
-    dtype: torch.dtype = getattr(torch, "bfloat16" if space.target.name == "paredown" else largest.dtype)
-    return dtype
-
-
 def _changes_seconds(space: Space, speed: Speed) -> float:
     """Time to read the weights of every linear choice and compute their output errors [s]."""
     pairs = [(site, choice) for site in space.inventory.leaves for choice in space.options[site.name] if choice != KEEP]
@@ -223,12 +225,12 @@ def _changes_seconds(space: Space, speed: Speed) -> float:
 def _table_seconds(space: Space, speed: Speed, dtype: torch.dtype, uniform: Sequence[UniformPlan]) -> float:
     """Time to measure every kernel, and the models that calibrate the latency table [s]."""
     seconds = 0.0
-    for rows, columns in kernels_timed(space, dtype, [plan.plan for plan in uniform]).values():
-        turns = min(COLD_BYTES // (dtype.itemsize * rows * columns), MOST_COPIES) + 1 + REPEATS
-        seconds += KERNEL_SECONDS + turns * (1 + PROMPT_TOKENS) * 2 * rows * columns / speed.deployed_flops_per_second
-    return seconds + (4 if space.max_drops else 3) * _timed_seconds(speed)
+    for _, shape in kernels_timed(space, dtype, [plan.plan for plan in uniform]).values():
+        seconds += KERNEL_SECONDS + expected_kernel_seconds(shape, dtype, speed.deployed_flops_per_second)
+    return seconds + _timed_seconds(4 if space.max_drops else 3, speed)
 
 
-def _timed_seconds(speed: Speed) -> float:
-    """Time to measure one model end to end [s]."""
-    return (REPEATS + 1) * (PROMPT_TOKENS + DECODED_TOKENS / 5 * DECODED_PASSES) * speed.deployed
+def _timed_seconds(models: int, speed: Speed) -> float:
+    """Time to measure models end to end [s]."""
+    prompt_ms = 1000 * speed.deployed
+    return expected_seconds(models, prompt_ms, DECODED_PASSES * prompt_ms)

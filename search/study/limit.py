@@ -28,7 +28,7 @@ def check_limit(question: StudyFile, clock: Clock, folder: Path) -> str:
     """
     if not clock.is_limited or (folder / "inputs.json").is_file():
         return ""
-    cost = estimate(question, survey(question)[1])
+    cost = estimate(question, *survey(question))
     limit, gone = clock.ends - clock.began, time.monotonic() - clock.began
     least, most = (_rounded(gone + seconds) for seconds in cost.around_seconds)
     takes = f"a search takes {least:,} to {most:,} s besides its trials"
