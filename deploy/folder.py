@@ -12,7 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from paredown.space.errors import OutputError
+from paredown.space.errors import OutputError, write_remedy
 from paredown.space.system.temporary import UNFINISHED, abandoned, temporary_folder
 
 MANIFEST = "metrics.json"
@@ -89,7 +89,7 @@ def replaced(out: Path) -> Iterator[Path]:
         raise
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(f"cannot write {out}: {reason}; free some space or choose another folder") from None
+        raise OutputError(f"cannot write {out}: {reason}; {write_remedy(error)}") from None
 
 
 def put_back(out: Path) -> Path:

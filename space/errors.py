@@ -78,6 +78,7 @@ def is_out_of_memory(fault: BaseException) -> bool:
     return any(part in str(fault) for part in words)
 
 
-def write_remedy(error: OSError) -> str:
+def write_remedy(error: Exception) -> str:
     """What a person can do about a file or folder that cannot be written."""
-    return "choose a shorter name" if error.errno == errno.ENAMETOOLONG else "free some space or choose another folder"
+    too_long = getattr(error, "errno", None) == errno.ENAMETOOLONG
+    return "choose a shorter name" if too_long else "free some space or choose another folder"

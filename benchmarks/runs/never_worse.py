@@ -62,7 +62,8 @@ class Pair:
         overrun: Winner's size minus the budget [bytes]; at most zero if the budget holds.
         before: Low, mean and high of the loss ratio of the search's best to the best uniform plan; None if they are the
             same plan or there is no uniform plan.
-        after: The same of the winner to that uniform plan, on other documents; None if the uniform plan won.
+        after: Low, mean and high of the loss ratio of the winner to that uniform plan, on other documents; None if the
+            uniform plan won.
         half_widths: Half-widths of the held-out losses' intervals, as shares of the losses.
         proposed: Number of trials that the sampler proposed.
         seconds: Duration of the study [s].

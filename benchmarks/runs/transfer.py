@@ -152,15 +152,15 @@ def main() -> None:
         f"{moved.repaired} sites changed to fit {moved.outcome.question.budget_bytes:,}"
     )
     folder = options.out / f"search-{options.trials}"
-    anew = question.model_copy(update={"budget": f"{moved.outcome.question.budget_bytes}B", "patience": "off"})
-    outcome = Session(anew, folder, Silent(), bank).run()
-    bench = Workbench(anew, bank)
-    anew_tokens = tokens_of(outcome, tokens, folder)
+    new_study = question.model_copy(update={"budget": f"{moved.outcome.question.budget_bytes}B", "patience": "off"})
+    outcome = Session(new_study, folder, Silent(), bank).run()
+    bench = Workbench(new_study, bank)
+    new_tokens = tokens_of(outcome, tokens, folder)
     rivals: list[tuple[str, Outcome, int | None, int | None]] = [
         ("best uniform plan", moved.outcome, moved.outcome.decision.uniform, None),
         ("transferred", plain.outcome, plain.outcome.decision.searched, plain.tokens),
         (f"transferred, {options.moves} moves measured", moved.outcome, moved.outcome.decision.searched, moved.tokens),
-        (f"new search, {options.trials} trials", outcome, outcome.decision.searched, anew_tokens),
+        (f"new search, {options.trials} trials", outcome, outcome.decision.searched, new_tokens),
     ]
     measured = [
         (name, its.trials[n].size_bytes, draws_of(its, n, bench), read)

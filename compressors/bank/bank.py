@@ -117,7 +117,7 @@ class Bank:
         return decoded
 
     def originals(self, names: Iterable[str]) -> Tensors:
-        """Those of the original's parameters that exist, in float32; do not modify them."""
+        """The original's parameters of these names that exist, in float32; do not modify them."""
         return {name: self.parameters[name].float() for name in names if name in self.parameters}
 
     def replacement(self, site: Site, choice: Choice) -> Tensors:

@@ -62,7 +62,7 @@ class Candidates:
         return distinct([trial for trial in (self.best, self.rival, self.solver) if trial is not None])
 
     def within(self, numbers: Container[int]) -> Candidates:
-        """Those candidates whose trial number is among these."""
+        """The candidates whose trial number is among these."""
         best, rival, solver = (
             trial if trial and trial.number in numbers else None for trial in (self.best, self.rival, self.solver)
         )

@@ -12,16 +12,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import paredown
 from docs.generate.what_runs_where import runs_as
-from paredown.compressors.original.checkpoint import config_sha256
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy.calibrate import ready
 from paredown.space.choice import methods, parse_choice
 from paredown.space.errors import PlanError, StudyError
 from paredown.space.plan import Plan
-from paredown.space.plan_file import BaseModelReference, Calibration, PlanFile, choices_of
+from paredown.space.plan_file import Calibration, PlanFile
 from paredown.space.targets.target import targets
 from shared import pico as families
-from shared import toys
+from shared import toys, written
 
 Folder = Callable[[str], Path]
 GPTQ = "quantize bits=3 group_size=16 algorithm=gptq"
@@ -52,20 +51,10 @@ def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def file_of(folder: Path, plan: Plan, texts: Path, *, in_order: bool = True, sha256: str = "0") -> PlanFile:
-    inventory = inventory_of(folder)
-    base = BaseModelReference(
-        name=str(folder),
-        architecture=inventory.architecture,
-        config_sha256=config_sha256(folder),
-        shapes_sha256=inventory.shapes_sha256(),
-    )
     calibration = Calibration(
         data=[str(texts)], tokens=1024, sequence_length=32, seed=0, sha256=sha256, in_order=in_order
     )
-    size = plan.size_bytes(inventory)
-    return PlanFile(
-        base_model=base, target="paredown", choices=choices_of(plan), size_bytes=size, calibration=calibration
-    )
+    return written.file_of(folder, plan, "paredown").model_copy(update={"calibration": calibration})
 
 
 def uniform(folder: Path, choice: str = GPTQ) -> Plan:
@@ -119,8 +108,8 @@ def test_one_plan_of_every_runnable_method(six: Path, texts: Path, tmp_path: Pat
     assert verified.incremental_difference < 1e-5
     model = paredown.load(tmp_path / "out", torch.float32)
     assert model.config.num_hidden_layers == 5
-    written = paredown.generate(tmp_path / "out", "ab", tokens=8)
-    assert len(written.split(" ")) == len("ab") + 8
+    text = paredown.generate(tmp_path / "out", "ab", tokens=8)
+    assert len(text.split(" ")) == len("ab") + 8
 
 
 @pytest.mark.parametrize("in_order", [False, True])

@@ -158,8 +158,9 @@ def test_the_same_plan_is_measured_once(tmp_path: Path) -> None:
     assert race.history[2].loss == race.history[0].loss
 
 
-def test_the_clock_stops_before_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No trial is begun that would end after it, judged by the longest so far."""
+@pytest.fixture
+def ten_second_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], Race]:
+    """A race on a clock of its own, which it moves by ten seconds for each trial; the clock's time, and the race."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
@@ -170,23 +171,20 @@ def test_the_clock_stops_before_the_deadline(tmp_path: Path, monkeypatch: pytest
     race = Race(
         TrialLog(tmp_path / "study.db", with_latency=False), PROBLEM, "frontier", SEEDS, measure, lambda plan: None
     )
+    return now, race
+
+
+def test_the_clock_stops_before_the_deadline(ten_second_race: tuple[list[float], Race]) -> None:
+    """No trial is begun that would end after it, judged by the longest so far."""
+    now, race = ten_second_race
     race.run(trials=None, clock=Clock(ends=35.0), finished=lambda trial: None)
     assert now[0] == 30.0
     assert len(race.history) == 3
 
 
-def test_trials_leave_time_to_the_steps_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_leave_time_to_the_steps_after_them(ten_second_race: tuple[list[float], Race]) -> None:
     """The time still needed is asked before each trial, since it may grow; without a limit it is not asked."""
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-
-    def measure(plan: Plan, sequences: int | None) -> Quality:
-        now[0] += 10
-        return toys.quality_of(0.1 + len(race.history))
-
-    race = Race(
-        TrialLog(tmp_path / "study.db", with_latency=False), PROBLEM, "frontier", SEEDS, measure, lambda plan: None
-    )
+    now, race = ten_second_race
     race.run(
         trials=None, clock=Clock(ends=100.0), reserved=lambda: 12.0 * len(race.history), finished=lambda trial: None
     )
