@@ -13,9 +13,6 @@ from paredown.evaluators.quality import Quality
 RESAMPLES = 10_000
 """Bootstrap resamples of an interval."""
 
-SAVING_RESAMPLES = 2_000
-"""Bootstrap resamples of a `Saving`."""
-
 MOST = 1e6
 """Upper bound on a reported ratio of losses; reached if the other loss is zero."""
 
@@ -47,7 +44,7 @@ def ratio(ours: Quality | Sequence[Quality], theirs: Quality | Sequence[Quality]
         raise ValueError(
             f"expected equally many draws of both plans, got {len(own)} and {len(other)}; measure the same draws"
         )
-    documents, draws = _weights(own.shape[1], len(own), seed)
+    documents, draws = resampling_weights(own.shape[1], len(own), seed)
     low, high = np.quantile(
         _ratios(_resampled(own, documents, draws), _resampled(other, documents, draws)), [0.025, 0.975]
     )
@@ -66,50 +63,9 @@ def interval(quality: Quality | Sequence[Quality], *, seed: int = 0) -> tuple[fl
     """95 % bootstrap interval of the mean loss, over documents and, if there are several, calibration draws."""
     totals = _totals(quality)
     tokens = (quality if isinstance(quality, Quality) else quality[0]).tokens
-    documents, draws = _weights(totals.shape[1], len(totals), seed)
+    documents, draws = resampling_weights(totals.shape[1], len(totals), seed)
     low, high = np.quantile(_resampled(totals, documents, draws) / (documents @ tokens), [0.025, 0.975])
     return float(low), float(high)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saving:
-    """Share of a plan's bytes that a front saves at the same loss, with a 95 % interval over documents."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def saving(front: Sequence[tuple[int, Quality]], size_bytes: int, theirs: Quality, *, seed: int = 0) -> Saving:
-    """Share of a plan's bytes that a front saves at the same loss.
-
-    Between two plans of the front the log loss is interpolated linearly in bytes. Beyond its ends the front is not
-    extrapolated: a loss outside its range takes the size of its largest or smallest plan, so no more is claimed than
-    was measured.
-
-    Args:
-        front: Sizes [bytes] and qualities of plans on the same documents.
-        size_bytes: Size of the plan that the front is compared with.
-        theirs: Quality of that plan.
-        seed: Seed of the bootstrap over documents.
-    """
-    ordered = sorted(front, key=lambda point: point[0])
-    sizes = np.array([size for size, _ in ordered], dtype=np.float64)
-    totals = np.stack([quality.totals for _, quality in ordered])
-    documents, _ = _weights(totals.shape[1], 1, seed)
-    drawn = [
-        _size_at(sizes, w @ totals.T, float(w @ theirs.totals))
-        for w in (np.ones(totals.shape[1]), *documents[:SAVING_RESAMPLES])
-    ]
-    saved = 1 - np.array(drawn) / size_bytes
-    low, high = np.quantile(saved[1:], [0.025, 0.975])
-    return Saving(mean=float(saved[0]), low=float(low), high=float(high))
-
-
-def _size_at(sizes: NDArray[np.float64], losses: NDArray[np.float64], loss: float) -> float:
-    """Interpolated bytes at which the front reaches a loss; each plan counts as no worse than any smaller one."""
-    logs = np.log(np.maximum(np.minimum.accumulate(losses), 1e-300))
-    return float(np.interp(-np.log(max(loss, 1e-300)), -logs, sizes))
 
 
 def _totals(qualities: Quality | Sequence[Quality]) -> NDArray[np.float64]:
@@ -117,7 +73,7 @@ def _totals(qualities: Quality | Sequence[Quality]) -> NDArray[np.float64]:
     return np.stack([quality.totals for quality in ([qualities] if isinstance(qualities, Quality) else qualities)])
 
 
-def _weights(documents: int, draws: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def resampling_weights(documents: int, draws: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Multiplicity of each document, and weight of each draw, in every resample.
 
     A resample takes n - 1 of n draws: taking n would make the variance too small by (n - 1) / n, which matters for few

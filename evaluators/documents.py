@@ -84,17 +84,6 @@ def without_near_duplicates(documents: Iterable[Document], seen: set[int] | None
             yield document
 
 
-def without_passages(text: str, seen: set[int]) -> str:
-    """The text without the lines of any shingle in ``seen``."""
-    lines = text.splitlines(keepends=True)
-    solid = [i for i, line in enumerate(lines) if line.strip()]
-    refused: set[int] = set()
-    for start, shingle in enumerate(shingles(text)):
-        if shingle in seen:
-            refused.update(solid[start : start + SHINGLE_LINES])
-    return "".join(line for i, line in enumerate(lines) if i not in refused)
-
-
 def split_documents(documents: Sequence[Document], sets: Shares = SETS) -> dict[str, list[Document]]:
     """The documents by set, without near-duplicates of an earlier set or of the training part."""
     by_set: dict[str, list[Document]] = {key: [] for key in ("training", *sets)}

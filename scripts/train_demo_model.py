@@ -36,13 +36,13 @@ from transformers import (
 
 from paredown.evaluators.documents import (
     SETS,
+    SHINGLE_LINES,
     Document,
     share_seen,
     shingles,
     split_documents,
     standard_library,
     without_near_duplicates,
-    without_passages,
 )
 
 END = "<|endoftext|>"
@@ -58,6 +58,17 @@ def texts() -> tuple[list[Document], list[Document], list[Document]]:
     for part in (split["training"], list(without_near_duplicates(standard_library(tests=True)))):
         parts.append([Document(name=d.name, text=without_passages(d.text, measured)) for d in part])
     return parts[0], parts[1], split["held-out"]
+
+
+def without_passages(text: str, seen: set[int]) -> str:
+    """The text without the lines of any shingle in ``seen``."""
+    lines = text.splitlines(keepends=True)
+    solid = [i for i, line in enumerate(lines) if line.strip()]
+    refused: set[int] = set()
+    for start, shingle in enumerate(shingles(text)):
+        if shingle in seen:
+            refused.update(solid[start : start + SHINGLE_LINES])
+    return "".join(line for i, line in enumerate(lines) if i not in refused)
 
 
 def train_tokenizer(documents: list[Document]) -> PreTrainedTokenizerFast:

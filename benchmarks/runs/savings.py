@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.contest import Contest, Task
 from benchmarks.problem import budget_of, opened, problem_parser
-from paredown.evaluators.comparison import Saving, saving
+from benchmarks.saving import Saving, saving
 from paredown.search.sensitivity.measurement_cache import facts_of
 from paredown.search.sensitivity.measurements import Evidence
 from paredown.search.sensitivity.sensitivity import estimated

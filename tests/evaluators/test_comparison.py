@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from paredown.evaluators.comparison import _weights, interval, ratio, saving
+from paredown.evaluators.comparison import interval, ratio, resampling_weights
 from paredown.evaluators.quality import Quality
 
 
@@ -68,7 +68,7 @@ def test_calibration_draws_are_paired() -> None:
 
 def test_three_draws_tell_the_spread_of_their_mean() -> None:
     """The variance over resamples is that of a mean of three; the plain bootstrap would be a third too small."""
-    _, draws = _weights(5, 3, seed=0)
+    _, draws = resampling_weights(5, 3, seed=0)
     values = np.array([1.0, 2.0, 6.0])
     assert (draws @ values).var() == pytest.approx(values.var(ddof=1) / 3, rel=0.05)
 
@@ -113,34 +113,3 @@ def test_the_standard_error_is_the_spread_of_the_mean_over_worlds() -> None:
         errors.append(found.standard_error)
     assert np.mean(errors) == pytest.approx(np.std(means), rel=0.1)
     assert np.isnan(quality(np.ones(1), np.ones(1)).standard_error)
-
-
-def test_a_front_saves_the_bytes_at_which_its_loss_is_the_other_plans() -> None:
-    """A loss that halves with each 100 bytes: a plan of 800 bytes with the loss of 600 gives up a quarter.
-
-    The pairing leaves no doubt.
-    """
-    totals, tokens = documents(np.random.default_rng(0))
-    front = [(size, quality(totals * 2.0 ** (-size / 100), tokens)) for size in (300, 500, 700, 900)]
-    for size in (500, 600, 650):
-        found = saving(front, 800, quality(totals * 2.0 ** (-size / 100), tokens))
-        assert (found.mean, found.low, found.high) == pytest.approx((1 - size / 800,) * 3)
-    assert saving(front, 800, quality(totals * 9, tokens)).mean == pytest.approx(
-        1 - 300 / 800
-    )  # not below what was measured
-    assert saving(front, 800, quality(totals * 1e-9, tokens)).mean == pytest.approx(1 - 900 / 800)
-
-
-def test_the_interval_of_a_saving_holds_what_documents_leave_open() -> None:
-    """If the losses of two plans vary apart, the interval is as wide as the spread over samples of documents."""
-    generator = np.random.default_rng(3)
-    found, means = [], []
-    for _ in range(60):
-        totals, tokens = documents(generator, 30)
-        front = [(size, quality(totals * 2.0 ** (-size / 100), tokens)) for size in (300, 500, 700, 900)]
-        other = quality(totals * 2.0**-6 * generator.lognormal(0, 0.3, 30), tokens)
-        found.append(saving(front, 800, other))
-        means.append(found[-1].mean)
-    truth = float(np.mean(means))
-    assert sum(each.low <= truth <= each.high for each in found) >= 50
-    assert np.mean([each.high - each.low for each in found]) == pytest.approx(4 * np.std(means), rel=0.4)

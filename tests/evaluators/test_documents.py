@@ -22,7 +22,6 @@ from paredown.evaluators.documents import (
     split_documents,
     standard_library,
     without_near_duplicates,
-    without_passages,
 )
 
 Split = Mapping[str, list[Document]]
@@ -61,17 +60,6 @@ def test_no_measured_set_holds_what_another_has(split: Split) -> None:
         seen.update(own)
 
 
-def test_the_training_part_holds_no_passage_that_is_measured(split: Split) -> None:
-    """Once the passages of all measured sets are cut from it, as the demo model's training does: far under 1 %."""
-    measured = {shingle for name in SETS for document in split[name] for shingle in shingles(document.text)}
-    kept = {
-        shingle for document in split["training"] for shingle in shingles(without_passages(document.text, measured))
-    }
-    for name in SETS:
-        own = [shingle for document in split[name] for shingle in shingles(document.text)]
-        assert sum(shingle in kept for shingle in own) <= 0.001 * len(own)
-
-
 def test_the_split_is_the_same_in_every_process(split: Split, tmp_path: Path) -> None:
     """Whatever the seed of Python's hashes."""
     program = (
@@ -99,15 +87,6 @@ def test_near_duplicates_go_and_the_first_stays() -> None:
     little = Document(name="c", text=text(0, 5) + text(1000, 200))
     assert [d.name for d in without_near_duplicates([first, copy, little])] == ["a", "c"]
     assert list(without_near_duplicates([first], seen=set(shingles(copy.text)))) == []
-
-
-def test_passages_are_cut_and_the_rest_stays() -> None:
-    """Lines of a shared passage go, blank lines and all other text stay, and nothing shared is left."""
-    seen = set(shingles(text(10, 5)))
-    cut = without_passages(text(0, 30), seen)
-    assert cut == text(0, 10) + text(15, 15)
-    assert share_seen(cut, seen) == 0
-    assert without_passages(text(0, 30), set()) == text(0, 30)
 
 
 def test_white_space_does_not_hide_a_copy() -> None:
