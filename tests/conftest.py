@@ -19,7 +19,7 @@ from paredown.compressors.original.find_sites import inventory_of
 from paredown.space.site import Inventory
 from shared import pico as families
 
-# A busy machine is slow, and that is no failure; the same examples every time, so that a red test stays red.
+# No deadline: a busy machine is slow. The same examples every time: a red test stays red.
 settings.register_profile("paredown", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("paredown")
 

@@ -100,7 +100,7 @@ def trials_of(out: Path) -> dict[int, tuple[str, str]]:
 
 
 def cut_off(command: list[str], out: Path, trials: int, number: int) -> tuple[int, str]:
-    """Exit code and standard error of a search that gets a signal when so many trials are finished."""
+    """Exit code and standard error of a search that gets a signal once the given number of trials is finished."""
     with subprocess.Popen(
         command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -227,7 +227,7 @@ PENDING = {
 
 
 def sizes() -> Iterator[tuple[str, str, int]]:
-    """Of everything that has a bound: its name, what is counted, and the count."""
+    """Everything that has a bound: its name, what is counted, and the count."""
     folders: Counter[str] = Counter()
     for top in (*PACKAGES, "benchmarks", "docs/generate", "scripts", "tests"):
         for path in sorted((ROOT / top).rglob("*.py")):

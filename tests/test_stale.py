@@ -180,7 +180,7 @@ def test_a_fresh_start_moves_the_old_study_aside(study: Study) -> None:
 
 
 def records(study: Study) -> list[Path]:
-    """Of the winner's calibrated sites, as its plan has them."""
+    """Records of the winner's calibrated sites, as its plan has them."""
     found = []
     for path in (study.out / "bank").glob("??/*.safetensors"):
         header = path.read_bytes()[:4096]

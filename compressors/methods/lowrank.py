@@ -38,7 +38,7 @@ class Factored(MatrixChoice):
     )
     algorithm: Literal["svd", "whitened"] = Field(
         default="svd",
-        description="svd minimises the error of the weights, whitened that of the outputs on the calibration texts",
+        description="svd minimises the error of the weights; whitened, of the outputs on the calibration texts",
     )
 
     @model_validator(mode="after")

@@ -50,7 +50,7 @@ def every(bench: Workbench) -> Enumeration:
 
 
 def test_every_plan_is_there_once(bench: Workbench, every: Enumeration) -> None:
-    """Of two blocks, each dropped, without its feed-forward network, or with it; one drop at most."""
+    """Two blocks, each dropped, whole or without its feed-forward network; at most one drop."""
     enumerator = Enumerator(bench)
     plans = [enumerator.plan(codes) for codes in every.codes]
     whole, without = 9, 3

@@ -28,7 +28,7 @@ def test_the_twin_computes_the_same_with_larger_channels(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Read back from its folder; the states behind a norm are larger in so many channels, and nowhere else."""
+    """Read back from its folder; the states behind a norm are larger in the given share of channels only."""
     monkeypatch.setattr(
         "sys.argv", ["make_outlier_twin.py", str(pico(name)), str(tmp_path / "twin"), "--share", "0.1", "--seed", "3"]
     )

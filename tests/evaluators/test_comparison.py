@@ -67,7 +67,7 @@ def test_calibration_draws_are_paired() -> None:
 
 
 def test_three_draws_tell_the_spread_of_their_mean() -> None:
-    """The variance over resamples is that of a mean of three; the plain bootstrap would be a third too small."""
+    """The variance over resamples is a mean of three's; the plain bootstrap's is a third too small."""
     _, draws = resampling_weights(5, 3, seed=0)
     values = np.array([1.0, 2.0, 6.0])
     assert (draws @ values).var() == pytest.approx(values.var(ddof=1) / 3, rel=0.05)

@@ -193,7 +193,7 @@ def test_a_study_of_few_choices_knows_every_time(
 
 
 def test_transformers_computes_dense(space: Space) -> None:
-    """Of a plan only the dropped blocks change how long it takes there."""
+    """Only a plan's dropped blocks change its time there."""
     choices = {"model.layers.0": parse_choice("drop"), "model.layers.1.mlp.up_proj": parse_choice("quantize bits=4")}
     plan = Plan.of(space.inventory, choices)
     assert deployed_plan(plan, space.inventory, targets["paredown"]) == plan

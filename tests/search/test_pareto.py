@@ -32,7 +32,7 @@ def by_definition(points: list[tuple[float, ...]]) -> list[int]:
 
 @given(clouds)
 def test_the_front_is_what_nobody_dominates(points: list[tuple[float, ...]]) -> None:
-    """Of equal points the first, in the order given, none with a NaN."""
+    """The first of equal points, in the given order; points with a NaN are never on it."""
     assert pareto_front(points) == by_definition(points)
 
 

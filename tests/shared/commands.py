@@ -67,7 +67,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Of that process."""
+    """Environment of the started process."""
     return os.environ | {"OMP_NUM_THREADS": "1"}
 
 

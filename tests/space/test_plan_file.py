@@ -123,7 +123,7 @@ def test_every_fault_of_a_file_has_its_line(tmp_path: Path) -> None:
 
 
 def test_an_endless_choice_is_refused(tmp_path: Path) -> None:
-    """A chain of a thousand steps is no plan, and no traceback."""
+    """A chain of a thousand steps is refused without a traceback."""
     path = tmp_path / "plan.yaml"
     file_of(EXAMPLE, TOY).write(path)
     chain = " then ".join(["lowrank rank=1"] * 5000)

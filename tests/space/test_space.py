@@ -23,7 +23,7 @@ def built(rules: list[dict[str, object]], choices: dict[str, list[str]] | None =
 @pytest.mark.parametrize("bits", [1, 4.5, 8.5])
 @pytest.mark.parametrize("pattern", ["layers.0.down", "re:layers.*(up|down)", "Linear"])
 def test_every_plan_of_the_space_keeps_to_the_rule_and_no_other_is_lost(pattern: str, bits: float) -> None:
-    """A leaf that matches has so many bits, and so has what overrules it; what has them stays."""
+    """A matching leaf has the given bits, and so has the rule that overrides it; options that comply stay."""
 
     def matched(name: str) -> bool:
         ends = {

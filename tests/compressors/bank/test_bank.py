@@ -63,7 +63,7 @@ def test_what_is_kept_takes_no_record(bank: Bank, inventory: Inventories) -> Non
 
 
 def test_a_record_is_found_again(bank: Bank, inventory: Inventories, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By another bank on the same folder, without compressing anew."""
+    """Another bank on the same folder finds it without compressing again."""
     site = inventory("llama")[SITE]
     first = bank.tensors(site, CHOICE)
     monkeypatch.setattr("paredown.compressors.bank.bank.encode_site", None)

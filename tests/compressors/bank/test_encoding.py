@@ -50,7 +50,7 @@ def site_and_parameters(
 
 
 def stored_modules(site: Site, choice: Choice) -> set[str]:
-    """Of a site that is left out, the last matrix alone is said to be zero."""
+    """Modules with a stored tensor; a dropped site stores only its last matrix, as zero."""
     return {member.module for member in (site.members[-1:] if choice.method == "drop" else site.members)}
 
 

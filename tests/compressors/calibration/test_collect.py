@@ -18,7 +18,7 @@ from paredown.space.errors import EvaluationError
 def test_inputs_without_a_finite_second_moment_are_refused(
     pico: Callable[[str], Path], tmp_path: Path, weight: float
 ) -> None:
-    """One line names the first matrix that reads them; a later run starts anew, and no hook is left on the model."""
+    """One line names the first matrix that reads them; a later run starts over, and no hook is left on the model."""
     model, tokens = load_original(pico("llama")), torch.arange(2, 34).view(2, 16)
     up, before = (
         model.get_submodule("model.layers.1.mlp.up_proj"),

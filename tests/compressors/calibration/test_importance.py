@@ -36,7 +36,7 @@ def gathered(name: str, inventory: Inventory, folder: Path) -> StatisticsFolder:
 
 @torch.no_grad()
 def log_likelihoods(model: torch.nn.Module) -> torch.Tensor:
-    """Of each sequence, summed over its tokens, one by one."""
+    """Log-likelihood of each sequence, summed over its tokens."""
     tokens, _ = texts()
     sums = []
     for sequence, length in zip(tokens, LENGTHS, strict=True):
@@ -94,7 +94,7 @@ def test_the_model_and_the_other_statistics_stay_as_they_are(
 
 
 def test_it_is_found_again(inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
-    """The second time nothing runs: another model gets the first one's numbers; a folder opened anew holds them too."""
+    """The second time nothing runs: another model gets the first one's numbers; a reopened folder holds them too."""
     first = gathered("llama", inventory("llama"), tmp_path)
     tokens, mask = texts()
     again = collect_importance(pico.build("llama", seed=1), inventory("llama"), tokens, mask, tmp_path)

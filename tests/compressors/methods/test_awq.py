@@ -47,7 +47,7 @@ def test_scaling_alone_changes_nothing(pico: Folder, tmp_path: Path, name: str, 
 
 
 def output_error(site: Site, choice: str, bank: structured.Bank, inputs: torch.Tensor) -> float:
-    """Of the first matrices of a site, on inputs before the norm's weight is applied."""
+    """Error of the first matrices' outputs, on inputs before the norm's weight is applied."""
     made = parse_choice(choice)
     name = next(iter(site.norm))
     norm = bank.parameters[name]
@@ -80,7 +80,7 @@ def test_channels_of_large_inputs_lose_less(pico: Folder, tmp_path: Path, kind: 
 
 
 def test_a_calibrated_step_gets_the_statistics_of_what_it_rounds(pico: Folder, tmp_path: Path) -> None:
-    """Scaled columns read scaled inputs: the second moment that follows is that of the inputs over the scales."""
+    """Scaled columns read scaled inputs: the second moment passed on belongs to the inputs over the scales."""
     folder = pico("llama")
     bank = structured.bank_of(folder, tmp_path)
     for site in structured.inventory_of(folder).parents[:2]:

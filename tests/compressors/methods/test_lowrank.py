@@ -66,7 +66,7 @@ def test_the_error_is_the_singular_values_left_out(shape: tuple[int, int]) -> No
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_error_of_the_outputs_is_the_whitened_singular_values_left_out(shape: tuple[int, int]) -> None:
-    """Of W L, where L L' is the damped second moment: no matrix of that rank has outputs that are nearer."""
+    """Singular values of W L, where L L' is the damped second moment; no matrix of that rank does better."""
     weight, statistics = normal(shape), statistics_of(shape)
     moment = moment_of(statistics)
     values = whitened_values(weight, moment)
@@ -169,7 +169,7 @@ def test_the_left_factor_knows_its_inputs(algorithm: str) -> None:
 
 
 def test_what_errors_cost_is_passed_on_to_the_factors() -> None:
-    """The importance of a factor's entry is that of a small change of it, the other factor as it is."""
+    """A factor's entry is as important as a small change of it with the other factor fixed."""
     shape = (6, 10)
     weight, importance = normal(shape), statistics_of(shape)["importance"]
     parts = parse_choice("lowrank rank=3 then quantize bits=8").encode(weight, Statistics(importance=importance))[1]

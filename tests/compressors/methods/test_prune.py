@@ -203,7 +203,7 @@ def test_transposed_layers_are_pruned_along_their_inputs(algorithm: str, pattern
     [("row", 24 * 20 + 2 * 24 * 80), ("1:4", 24 * 12 + 2 * 24 * 40), ("2:4", 24 * 16 + 2 * 24 * 80)],
 )
 def test_places_take_the_bytes_worked_out_by_hand(pattern: str, size_bytes: int) -> None:
-    """Of 160 weights, a row has 20 bytes of bitmap.
+    """A row of 160 weights has 20 bytes of bitmap.
 
     40 numbers of 2 bits (one of four) take 3 words; 40 of 3 bits (two of four) take 4.
     """

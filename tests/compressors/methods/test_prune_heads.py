@@ -19,7 +19,7 @@ from shared import structured
 
 Folder = Callable[[str], Path]
 SIZE = 8
-"""Of a head of the pico models, which have 4 heads of queries."""
+"""Width of a head of the pico models, which have 4 query heads."""
 
 
 def head_energies(reader: torch.Tensor, inputs: torch.Tensor, groups: int) -> list[float]:
@@ -70,7 +70,7 @@ def attention(heads: tuple[int, int] | None) -> Site:
 
 
 def test_queries_go_with_the_keys_and_values_that_they_look_at() -> None:
-    """Of 8 heads of queries and 4 of keys and values, a quarter: 2 and 1."""
+    """A quarter of 8 query heads and 4 key-value heads: 2 and 1."""
     choice, site = parse_choice("prune-heads sparsity=0.25"), attention((8, 4))
     assert list(choice.shapes(site)) == [(48, 32), (24, 32), (24, 32), (32, 48)]
     assert list(parse_choice("prune-heads sparsity=0.99").shapes(site)) == [(16, 32), (8, 32), (8, 32), (32, 16)]

@@ -40,7 +40,7 @@ def lost(text: str, seed: int) -> float:
 
 @pytest.mark.parametrize("clusters", [2, 7, 40])
 def test_k_means_is_nearly_as_good_as_the_best_of_scikit_learns(clusters: int) -> None:
-    """Of ten starts of scikit-learn's, on weighted vectors, the best is less than a tenth better than our one."""
+    """The best of ten scikit-learn starts on weighted vectors is less than a tenth better than our single start."""
     vectors, costs = normal((800, 3), clusters), normal((800, 1), clusters + 1).exp()
     centroids = k_means(vectors, costs.expand(-1, 3), clusters)
     distances = (vectors.unsqueeze(1) - centroids).square().sum(-1).amin(1)
@@ -128,14 +128,14 @@ def curvature_of(columns: int, seed: int = 0) -> torch.Tensor:
 
 
 def damped_loss(weight: torch.Tensor, kept: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
-    """Of each row, in float64."""
+    """Damped loss of each row, in float64."""
     error = (weight - kept).double()
     return ((error @ curvature.double()) * error).sum(1)
 
 
 @pytest.mark.parametrize(("dimensions", "columns"), [(2, 64), (3, 132), (8, 264)])
 def test_no_sweep_raises_the_output_error(dimensions: int, columns: int) -> None:
-    """Of no row, from random indices on, also where errors cross the columns after which they are passed on."""
+    """Holds for every row from random indices on, also across the columns after which errors are passed on."""
     weight, codebook, curvature = normal((16, columns)), normal((9, dimensions), 1), curvature_of(columns)
     indices = torch.randint(9, (16, columns // dimensions), generator=torch.Generator().manual_seed(2))
     losses = []

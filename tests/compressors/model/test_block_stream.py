@@ -49,7 +49,7 @@ def test_a_streamed_block_has_weights_only_while_it_runs(pico: Folder, tmp_path:
 
 
 def test_streamed_blocks_take_the_same_memory_one_after_the_other(pico: Folder, tmp_path: Path) -> None:
-    """Of whatever kind the passes are; a gradient, which needs all blocks at once, is NaN."""
+    """For every kind of pass; a gradient, which needs all blocks at once, is NaN."""
     planned = streamed_model(pico("llama"), tmp_path)
     places: list[set[int]] = []
 

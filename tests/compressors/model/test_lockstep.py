@@ -50,7 +50,7 @@ def planned_model(folder: Path, bank: Path, *, streamed: bool) -> PlannedModel:
 
 
 def test_products_are_those_of_the_whole() -> None:
-    """Of unequal parts, of the same parts and of others; the same number of bits for any number of threads."""
+    """For unequal parts, equal parts and different parts; bit-identical for any number of threads."""
     generator = torch.Generator().manual_seed(0)
     left, right = ([torch.randn(n, width, generator=generator) for n in (5, 9, 1)] for width in (50, 31))
     found = []

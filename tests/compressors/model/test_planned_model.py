@@ -30,7 +30,7 @@ METHODS = {"ffn": "prune-neurons sparsity=0.5", "attention": "prune-heads sparsi
 
 @torch.no_grad()
 def fresh(folder: Path, plan: Plan, planned: PlannedModel) -> Tensor:
-    """Of the original, loaded anew, with the plan's weights written into it."""
+    """Logits of the original, loaded again, with the plan's weights written into it."""
     model, inventory = load_original(folder), planned.inventory
     tensors = encoded(inventory, plan, dict(parameters_of(model)), planned.bank.tensors)
     return verify_process.states(scored_model(model, inventory, plan, tensors), TOKENS, causal=inventory.causal)

@@ -101,7 +101,7 @@ def states(planned: PlannedModel) -> Tensor:
 
 @torch.no_grad()
 def fresh(folder: Path, plan: Plan, bank: Bank, inventory: Inventory) -> Tensor:
-    """Of the original, loaded afresh, with the records of a bank written into it."""
+    """Logits of the original, loaded again, with the records of a bank written into it."""
     model = load_original(folder)
     tensors = encoded(inventory, plan, dict(parameters_of(model)), bank.tensors)
     return verify_process.states(scored_model(model, inventory, plan, tensors), TOKENS, causal=inventory.causal)

@@ -25,7 +25,7 @@ def test_every_parameter_is_counted_once(name: str, pico: Callable[[str], Path],
     """The inventory's tensors are those of the file, name by name, and no two sites own the same one."""
     stored = {}
     with safe_open(pico(name) / "model.safetensors", "pt") as file:
-        for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
+        for key in file.keys():  # noqa: SIM118 - safe_open is not a mapping
             stored[key] = file.get_tensor(key)
     found = inventory(name)
     assert found.original_bytes == sum(tensor.nbytes for tensor in stored.values())
@@ -102,7 +102,7 @@ def test_a_norm_after_the_sum_is_not_one_before_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", families.PICO_NAMES)
 def test_tied_tensors_are_one_member(name: str, inventory: Get) -> None:
-    """A head that shares the embedding's tensor is named there and is no site of its own; an untied one is."""
+    """A head that shares the embedding's tensor is named there and has no site of its own; an untied head has one."""
     found = inventory(name)
     (embedding,) = [site for site in found.leaves if site.kind == "embedding"]
     (member,) = embedding.members

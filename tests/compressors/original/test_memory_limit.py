@@ -68,7 +68,7 @@ def test_a_streamed_study_measures_the_same(pico: Folder, tmp_path: Path, name: 
 
 
 def test_the_estimate_of_a_streamed_study_does_not_grow_with_depth(tmp_path: Path) -> None:
-    """That of one whose weights are in memory does, by them at least."""
+    """The estimate of a study with weights in memory grows at least by the weights."""
     config = {
         "vocab_size": 128,
         "hidden_size": 64,

@@ -95,7 +95,7 @@ def test_the_output_error_falls_with_each_algorithm(bits: int, symmetric: bool, 
 @pytest.mark.parametrize("algorithm", CALIBRATED)
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_uncorrelated_inputs_leave_nothing_to_make_up_for(algorithm: str, symmetric: bool) -> None:
-    """Where the Hessian is the identity, GPTQ rounds to nearest on fitted scales; coordinate descent is no worse."""
+    """Where the Hessian is the identity, GPTQ rounds to nearest on fitted scales; coordinate descent is not worse."""
     grid, weight = Grid(bits=3, group=16, symmetric=symmetric), normal((8, 64))
     statistics = Statistics(second_moment=torch.eye(64))
     rounded, searched = (roundings[name].round(weight, grid, statistics) for name in (algorithm, "search"))
@@ -145,7 +145,7 @@ def test_any_hessian_will_do(algorithm: str, moment: Tensor, columns: int) -> No
 
 @pytest.mark.parametrize("algorithm", CALIBRATED)
 def test_fewer_tokens_than_columns_are_enough(algorithm: str) -> None:
-    """A Hessian of low rank still guides: the output on its tokens is nearer than that of rounding to nearest."""
+    """A low-rank Hessian still helps: the output error on its tokens is below that from rounding to nearest."""
     weight, statistics, grid = normal((16, 64)), moment_of(inputs_of(64, tokens=5)), Grid(bits=3, group=16)
     assert output_error(algorithm, weight, grid, statistics) < 0.1 * output_error("search", weight, grid, statistics)
 

@@ -35,7 +35,7 @@ def test_the_norm_is_lower(bits: int, share: float, size: float) -> None:
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_outliers_are_left_aside(bits: int) -> None:
-    """The fit of least squares is no better by that norm, and better by squares."""
+    """The least-squares fit is not better in that norm, and is better in squares."""
     weight = heavy_tailed()
     assert error("hqq", weight, bits) < error("search", weight, bits)
     assert error("hqq", weight, bits, power=2) > error("search", weight, bits, power=2)

@@ -14,7 +14,7 @@ from paredown.compressors.tensor_files.mapped_safetensors import DTYPES, read_te
 
 
 def tensors() -> dict[str, torch.Tensor]:
-    """Of every type, of odd sizes, one empty, one without dimensions."""
+    """Tensors of every type and of odd sizes; one empty, one without dimensions."""
     generator = torch.Generator().manual_seed(0)
     bits = torch.randint(0, 2, (3, 5), generator=generator)
     named = {name: bits.to(getattr(torch, name)) for name in DTYPES.values()}

@@ -34,7 +34,7 @@ def test_a_count_never_exceeds_what_was_asked_for() -> None:
 
 @pytest.mark.parametrize("live", [False, True])
 def test_a_trial_says_the_count_its_number_and_the_time_left(live: bool) -> None:
-    """The number is the plan's; the count is that of --help; the time is the one that the search expects."""
+    """The plan's number, the count as --help defines it, and the time left that the search expects."""
     file = io.StringIO()
     progress = (Live if live else Plain)(Console(file=file, width=200, force_terminal=live, color_system=None))
     with progress:

@@ -87,7 +87,7 @@ def test_the_guard_comes_before_the_selection(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_draws_that_were_compared_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of three is a comparison, and is no guard; a draw that only one plan was rebuilt from is none."""
+    """One draw of three gives a comparison but no guard; a draw that only one plan was rebuilt from does not count."""
     timed = Timed(outcome_of(trials_of("solver", "uniform")), 10, monkeypatch, calibrated=True)
     assert timed.names == ["held-out"] * 2
     assert timed.decision.unguarded == "time allowed only 1 of the 3 calibration draws of the held-out comparison"

@@ -23,7 +23,7 @@ from shared.made_study import changed, outcome_of
 SPACE = toys.toy_space()
 PLANS = list(itertools.islice(toys.all_plans(SPACE), 24))
 RATIOS = (0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 1.0, 1.02, 1.1)
-"""Of two plans' losses: from a clear gain over doubtful ones to a clear loss."""
+"""Ratios of two plans' losses: a clear gain, doubtful ones, a clear loss."""
 
 SIZE = max(plan.size_bytes(SPACE.inventory) for plan in PLANS)
 
@@ -65,7 +65,7 @@ def decided(
 
 
 def test_fresh_texts_choose_among_the_finalists() -> None:
-    """The search's best is that of the selection set, not of the search set."""
+    """The selection set chooses the search's best; the search set does not."""
     outcome, asked = decided(outcome_of(trials_of("solver", "frontier", "uniform")), {1: 0.5})
     assert outcome.decision.winner == outcome.decision.searched == 1
     assert outcome.decision.uniform == 2
@@ -125,7 +125,7 @@ def test_calibrated_plans_are_rebuilt_from_several_draws() -> None:
 
 @pytest.mark.parametrize(("uniform", "winner"), [(1.5, 0), (1.0, 1), (0.9, 1)])
 def test_a_plan_no_better_than_the_uniform_one_does_not_win(uniform: float, winner: int) -> None:
-    """A ratio whose interval reaches one is no gain."""
+    """A ratio whose interval contains one does not count as a gain."""
     outcome, _ = decided(outcome_of(trials_of("frontier", "uniform")), {0: 1.0, 1: uniform})
     assert (outcome.decision.winner, outcome.decision.searched, outcome.decision.uniform) == (winner, 0, 1)
     assert outcome.decision.gains == (winner == 0)

@@ -117,7 +117,7 @@ def test_what_compressing_in_order_brought_is_told(llama: Inventory, tmp_path: P
 
 
 def test_blocks_are_listed_with_their_angles(llama: Inventory, tmp_path: Path) -> None:
-    """Beside the loss of leaving each out; without angles there is no table."""
+    """Angles stand beside the loss without each block; without angles the table is left out."""
     outcome = make_study(tmp_path, llama)
     write_report(outcome, tmp_path, draw=False)
     assert "half turns" not in (tmp_path / "report.md").read_text()
@@ -193,7 +193,7 @@ def test_latency_and_zero_losses_can_be_drawn(llama: Inventory, tmp_path: Path) 
 def test_any_name_of_a_model_can_be_drawn(
     name: str, llama: Inventory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is no formula, and leaves the axes their room."""
+    """Matplotlib does not read it as a formula, and the axes keep their room."""
     outcome = changed(make_study(tmp_path, llama), model=f"models/{name}")
     drawn: list[str] = []
     monkeypatch.setattr(

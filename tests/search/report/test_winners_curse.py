@@ -1,4 +1,4 @@
-"""The winner's curse: measured by the finalists, told by the report."""
+"""The winner's curse: measured by the finalists, stated in the report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.search.finalists.test_survival import searched
 
 @pytest.mark.parametrize("origins", [("solver", "frontier"), ("uniform", "frontier")])
 def test_where_the_trials_gained_nothing_nothing_is_told(origins: tuple[str, ...], tmp_path: Path) -> None:
-    """Nor where there is no plan of the solver within the budget; what is found is read again as it was written."""
+    """Nor if the solver has no plan within the budget; the finding reads back as it was written."""
     outcome, _ = decided(searched(*origins))
     assert outcome.decision.survival is None
     assert survival_words(outcome) == ""

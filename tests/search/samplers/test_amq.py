@@ -25,7 +25,7 @@ JOINT = toys.problem_of(toys.toy_space(blocks=3, choices={"linear": BITS}), shar
 
 
 def begun(number: int) -> optuna.Trial:
-    """Of which the sampler reads the number alone."""
+    """A trial that has begun; the sampler reads only its number."""
     return cast(optuna.Trial, optuna.trial.FixedTrial({}, number))
 
 
@@ -89,7 +89,7 @@ def test_a_plan_that_fails_is_replaced_within_its_batch(history: list[Trial]) ->
 
 
 def test_it_finds_more_of_the_front_than_random_plans_do() -> None:
-    """Of all that there is, on a space that can be listed."""
+    """On a space that is small enough to enumerate."""
     plans = toys.all_plans(SPACE)
     everything = [measured(PROBLEM, plan, number) for number, plan in enumerate(plans)]
     corner = (2.0 * PROBLEM.budget_bytes, 1.0)
@@ -124,7 +124,7 @@ def test_the_seeds_of_a_study_are_known() -> None:
 
 
 def test_sensitive_sites_do_without_their_lowest_level() -> None:
-    """More than twice the median; but never so many that nothing meets the budget, and none in a small space."""
+    """Sites above twice the median; a plan within the budget must remain, and a small space keeps all levels."""
     only = {"linear": BITS[:3], "embedding": ["keep"], "ffn": ["keep"], "block": ["keep"]}
     for blocks in (4, 6):
         space = toys.toy_space(blocks=blocks, max_drops=0, choices=only)

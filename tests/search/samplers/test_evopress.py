@@ -24,7 +24,7 @@ World = Callable[[Plan], Sequence[float]]
 
 
 def begun(number: int) -> optuna.Trial:
-    """Of which the sampler reads the number alone."""
+    """A trial that has begun; the sampler reads only its number."""
     return cast(optuna.Trial, optuna.trial.FixedTrial({}, number))
 
 
@@ -130,7 +130,7 @@ def test_evolution_gains(name: str) -> None:
 def test_it_starts_from_the_best_uniform_plan_that_fits() -> None:
     """Unless a plan that is uniform but for the last bytes is better.
 
-    What exceeds the budget or is no uniform plan is no start.
+    A plan above the budget, or one that is not uniform, is never the start.
     """
     plans = [
         PROBLEM.solver.solve(PROBLEM.losses, budget) for budget in (PROBLEM.budget_bytes, 3 * PROBLEM.budget_bytes)

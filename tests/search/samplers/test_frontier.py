@@ -26,7 +26,7 @@ PROBLEM = toys.problem_of(SPACE, share=0.35)
 
 
 def begun(number: int) -> optuna.Trial:
-    """Of which the sampler reads the number alone."""
+    """A trial that has begun; the sampler reads only its number."""
     return cast(optuna.Trial, optuna.trial.FixedTrial({}, number))
 
 
@@ -64,7 +64,7 @@ def test_no_plan_is_proposed_twice(trials: list[Trial]) -> None:
 
 
 def test_it_follows_from_seed_number_and_history(trials: list[Trial]) -> None:
-    """Also from a sampler made anew; another seed proposes other plans."""
+    """A new sampler proposes the same; another seed proposes other plans."""
 
     def proposals(seed: int) -> list[Proposal]:
         return [

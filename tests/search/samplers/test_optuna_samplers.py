@@ -90,7 +90,7 @@ WARM = [name for name in samplers if isinstance(samplers[name](toys.problem_of(t
 
 @pytest.mark.parametrize("name", WARM)
 def test_what_is_measured_first_is_known_to_optuna(tmp_path: Path, name: str) -> None:
-    """Its parameters are those that make the same plan; where a choice is no option, the one of the nearest bytes."""
+    """Its parameters make the same plan; a choice that is not offered becomes the offered one of nearest bytes."""
     space = toys.toy_space(blocks=3)
     problem = toys.problem_of(space, share=0.4)
     foreign = Plan.of(

@@ -102,7 +102,7 @@ class Passes:
 def test_what_is_on_disk_is_not_measured_again(pico: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither for the same study, nor for another that shares the bank.
 
-    More choices cost only their own passes, and are predicted as if all had been measured anew; other texts, other
+    More choices cost only their own passes, and are predicted as if all had been measured together; other texts, other
     records or another estimator are other questions.
     """
     few, planned = prepared(pico("llama"), tmp_path)

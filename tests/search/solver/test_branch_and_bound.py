@@ -112,7 +112,7 @@ def test_less_room_than_the_smallest_needs_has_no_solution(forest: Forest) -> No
 @settings(max_examples=60)
 @given(forests(), st.floats(0, 1))
 def test_no_solution_is_better_than_the_bound(forest: Forest, share: float) -> None:
-    """The bound is that of the linear relaxation: its price times the missing room never exceeds the cost."""
+    """The bound is the linear relaxation's: its price times the missing room never exceeds the cost."""
     solutions = listed(forest)
     if not solutions:
         return
@@ -156,7 +156,7 @@ def test_many_leaves_are_solved_as_by_tables(draw: Callable[[np.random.Generator
     lowest, width = -5 * most, 40 * blocks * inside
     best = np.full(
         (most + 1, width), np.inf
-    )  # least loss of exactly this size, counted from the lowest, with so many left out
+    )  # least loss of exactly this size, counted from the lowest, by number of sites left out
     best[0, -lowest] = 0
     for block in range(blocks):
         inner = best

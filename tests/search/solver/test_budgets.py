@@ -28,7 +28,7 @@ DEMO = ROOT / "studies/models/demo"
 
 
 def demo_config() -> LlamaConfig:
-    """Of the demo model where it lies beside the tests, else of a model of its shapes."""
+    """The demo model's config if it lies beside the tests, else a config of its shapes."""
     if (DEMO / "config.json").is_file():
         config: LlamaConfig = config_of(DEMO)
         return config
@@ -103,7 +103,7 @@ def demo_losses(target: str, seed: int) -> toys.Losses:
 
 @pytest.fixture(scope="module")
 def demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the demo model's shapes, with random weights: bytes are all that is claimed."""
+    """A model of the demo model's shapes with random weights; used for bytes only."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("demo")
     LlamaForCausalLM(demo_config()).to(torch.bfloat16).save_pretrained(folder)

@@ -130,7 +130,7 @@ def test_numbers_that_say_nothing_are_refused() -> None:
 
 
 def test_a_price_says_what_more_room_saves() -> None:
-    """Of bytes and of a limit: as much as solving again with a tenth more of it, on a model of many sites."""
+    """Prices of bytes and of a limit: on a model of many sites, as much as solving again with a tenth more gains."""
     space = toys.toy_space(
         blocks=30, max_drops=0, choices={"linear": [f"quantize bits={b} group_size=32" for b in (2, 3, 4, 5, 6, 8)]}
     )
@@ -174,7 +174,7 @@ def test_the_report_says_what_one_percent_more_would_buy() -> None:
 
 
 def table_of(space: Space) -> LatencyTable:
-    """Of a machine that never was: every kernel that the space asks for takes another time."""
+    """An invented machine: each kernel of the space takes a different time."""
     table = LatencyTable(
         device="", threads=1, dtype="bfloat16", kernels={}, scale=(1.5, 1.2), per_block_ms=(0.7, 0.3), calibration={}
     )
@@ -194,7 +194,7 @@ def table_of(space: Space) -> LatencyTable:
 
 @pytest.mark.parametrize("target", ["paredown", "transformers"])
 def test_the_costs_of_a_decode_limit_add_up_to_the_predicted_time(target: str) -> None:
-    """Of every plan, drops and pruned networks included, as the target runs it."""
+    """For every plan, drops and pruned networks included, as the target runs it."""
     offered = {
         "linear": ["quantize bits=4", "keep"],
         "embedding": ["keep"],

@@ -108,7 +108,7 @@ def test_more_bytes_never_predict_more_loss(drops: int, values: list[int], one: 
 @settings(max_examples=25)
 @given(drops, few, shares)
 def test_the_same_question_has_one_answer(drops: int, values: list[int], share: float) -> None:
-    """Also from a solver made anew."""
+    """A new solver gives it too."""
     losses, budget = losses_from(SOLVERS[drops], values), budget_at(drops, share)
     assert SOLVERS[drops].solve(losses, budget) == Solver(toys.toy_space(max_drops=drops, choices=NETWORKS)).solve(
         losses, budget

@@ -64,7 +64,7 @@ def test_impossible_budget_leaves_the_smallest_plan(inventory: Callable[[str], I
 
 @pytest.mark.parametrize("missing", ["front.json", "inventory.json", "sensitivity.json", "study.yaml"])
 def test_incomplete_folder(missing: str, inventory: Callable[[str], Inventory], tmp_path: Path) -> None:
-    """A folder that is no study, or one that has not got that far, is refused by name."""
+    """A folder without a study, or with one that is not far enough, is refused by name."""
     make_study(tmp_path, inventory("llama"))
     (tmp_path / missing).unlink()
     with pytest.raises(StudyError, match=missing):

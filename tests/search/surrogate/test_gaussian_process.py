@@ -32,7 +32,7 @@ def measured(count: int, seed: int = 0, power: float = 1.0) -> list[Trial]:
 
 
 def errors(surrogate: Surrogate, fresh: list[Trial]) -> np.ndarray:
-    """Of the predicted log losses."""
+    """Errors of the predicted log losses."""
     known = [trial for trial in fresh if trial.loss > 0]
     return surrogate.predict([trial.plan for trial in known]).mean - np.log([trial.loss for trial in known])
 
@@ -51,7 +51,7 @@ def test_nothing_measured_changes_nothing() -> None:
 
 
 def test_known_multipliers_are_recovered() -> None:
-    """Of every pair that weighs enough in a plan to be seen."""
+    """Multipliers of every pair with enough weight in a plan to be seen."""
     trials = measured(150)
     expected = Surrogate(Basis(SPACE.inventory, LOSSES), trials).expected(MIDDLE)
     seen = [pair for pair, loss in TRUE.items() if loss > 0.15 * float(np.median([trial.loss for trial in trials]))]

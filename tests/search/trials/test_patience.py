@@ -47,7 +47,7 @@ def ended(
 
 
 def test_the_paired_error_is_the_spread_of_the_log_ratio() -> None:
-    """Over many draws of the sequences; what two plans have in common, however much it varies, is no part of it."""
+    """Over many draws of the sequences; what two plans have in common cancels, however much it varies."""
     generator = np.random.default_rng(0)
     common, own, other = generator.lognormal(0, 1, (4000, 40)), *generator.lognormal(0, 0.1, (2, 4000, 40))
     logs = np.log((common * own).sum(1) / (common * other).sum(1))

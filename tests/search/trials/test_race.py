@@ -194,7 +194,7 @@ def test_trials_leave_time_to_the_steps_after_them(ten_second_race: tuple[list[f
 
 
 def test_what_is_left_is_what_was_not_read(tmp_path: Path) -> None:
-    """Of the count, and of patience; a plan that was stopped early leaves more."""
+    """For the count and for patience; a plan that was stopped early leaves more."""
     race = run(tmp_path / "study.db", 5)
     assert race.left(20, "off") == 15.0
     assert race.left(5, "off") == race.left(4, "off") == 0.0

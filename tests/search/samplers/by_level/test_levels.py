@@ -18,7 +18,7 @@ VECTORS = np.array([GENERATOR.integers(0, LEVELS.top + 1) for _ in range(200)])
 
 
 def test_bytes_and_drops_are_those_of_the_plan() -> None:
-    """Of one vector and of many at once; blocks take their norms and whatever else lies in them along."""
+    """For one vector and for many at once; a dropped block takes its norms and all else in it along."""
     plans = [LEVELS.plan(vector) for vector in VECTORS]
     sizes = [plan.size_bytes(SPACE.inventory) for plan in plans]
     drops = [plan.drops(SPACE.inventory) for plan in plans]
@@ -38,7 +38,7 @@ def test_a_plan_comes_back_from_its_vector() -> None:
 
 
 def test_vectors_of_one_plan_have_one_form() -> None:
-    """That is the plan's own."""
+    """Vectors of one plan are normalised to the same vector."""
     plans = [LEVELS.plan(vector) for vector in VECTORS]
     forms = LEVELS.canonical(VECTORS)
     assert [LEVELS.plan(form) for form in forms] == plans

@@ -161,7 +161,7 @@ def test_what_makes_the_model_unusable_is_priced_out(pico: Folder, tmp_path: Pat
 
 
 def test_combined_is_the_geometric_mean(pico: Folder, tmp_path: Path) -> None:
-    """Of what one sequence and what the first 1,024 tokens tell; all else is measured."""
+    """The mean of the losses on one sequence and on the first 1,024 tokens; everything else is measured."""
     tokens = torch.randint(2, 128, (30, 48), generator=torch.Generator().manual_seed(0))
     data = Sequences(tokens=tokens, mask=torch.ones_like(tokens), document=torch.arange(30))
     space, planned = prepared(pico("llama"), tmp_path, data)
@@ -186,7 +186,7 @@ def test_combined_is_the_geometric_mean(pico: Folder, tmp_path: Path) -> None:
 def test_weights_that_are_not_finite_are_priced_out(
     pico: Folder, tmp_path: Path, records: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a site whose reference decodes to infinity; what is known of its other choices by a sweep stays known."""
+    """A site whose reference decodes to infinity; losses of its other choices from a sweep are kept."""
     space, planned = prepared(pico("llama"), tmp_path, records=records)
     sound = estimated(name, evidence_of(space, planned))
     site, choice = single_site.references(space)[2]
