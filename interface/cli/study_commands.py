@@ -183,11 +183,12 @@ def demo(
         Path | None, typer.Option(help="the study file; studies/demo.yaml by default", show_default=False)
     ] = None,
     trials: Trials = None,
+    timeout: Timeout = None,
     budget: BudgetText = None,
     out: Annotated[Path, typer.Option(help="the study folder")] = Path("runs/demo"),
 ) -> None:
     """Search, apply and verify with the model that comes with the project."""
-    question, out = demo_question(study, {"trials": trials, "budget": budget}), expanded(out)
+    question, out = demo_question(study, {"trials": trials, "timeout": timeout, "budget": budget}), expanded(out)
     run_search(question, out)
     applied, verified = paredown.apply(out / "best" / "plan.yaml", question.model, out / "model")
     print_outcome(out, as_json=False)
