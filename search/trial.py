@@ -105,6 +105,11 @@ class Trial:
         )
 
     @property
+    def half_width(self) -> float:
+        """Half-width of the loss's 95 % interval over documents, by the normal approximation."""
+        return 1.96 * self.standard_error
+
+    @property
     def time_ms(self) -> float | None:
         """Predicted time of a decoded token, or of an input token for encoders [ms]; None where unknown."""
         return self.times.prefill_ms if self.times.decode_ms is None else self.times.decode_ms

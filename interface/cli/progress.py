@@ -165,8 +165,8 @@ class Clock:
 
 
 def described(trial: Trial) -> str:
-    """``4 bits, groups of 64: 123,456 bytes, loss 0.0123 ± 0.0004``."""
-    return f"{trial.label}: {trial.size_bytes:,} bytes, loss {trial.loss:.4g} ± {trial.standard_error:.1g}"
+    """``4 bits, groups of 64: 123,456 bytes, loss 0.0123 ± 0.0004 (95 %)``."""
+    return f"{trial.label}: {trial.size_bytes:,} bytes, loss {trial.loss:.4g} ± {trial.half_width:.1g} (95 %)"
 
 
 def best_so_far(best: Trial | None) -> str:

@@ -50,7 +50,7 @@ def _sets(outcome: Outcome, best: Trial) -> Table:
         [
             "search",
             f"{best.loss:.4g}",
-            f"{best.loss - 1.96 * best.standard_error:.4g} to {best.loss + 1.96 * best.standard_error:.4g}",
+            f"{best.loss - best.half_width:.4g} to {best.loss + best.half_width:.4g}",
             "",
             number_text(best.perplexity),
         ]

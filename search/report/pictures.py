@@ -63,7 +63,7 @@ def draw_front(outcome: Outcome, path: Path) -> None:
     uniform = [r for r in measured if r.origin == "uniform"]
     others = [r for r in measured if r.origin != "uniform"]
     norm = time_scale(measured)
-    bars = [1.96 * r.standard_error if np.isfinite(r.standard_error) else 0.0 for r in measured]
+    bars = [r.half_width if np.isfinite(r.half_width) else 0.0 for r in measured]
     lower = [min(bar, 0.999 * max(r.loss, LOWEST)) for bar, r in zip(bars, measured, strict=True)]
     axes.errorbar(*place(measured), yerr=[lower, bars], fmt="none", ecolor=GRAY, elinewidth=0.8, alpha=0.7, zorder=1)
     dots = axes.scatter(*place(others), **colours(others), s=26, linewidths=0, zorder=3, label="searched plans")

@@ -132,7 +132,7 @@ def _front(outcome: Outcome) -> Table:
     rows = []
     for trial in outcome.trials.front:
         mark = " (winner)" if trial.number == outcome.decision.winner else ""
-        spread = f"{trial.loss:.4g} ± {1.96 * trial.standard_error:.1g}"
+        spread = f"{trial.loss:.4g} ± {trial.half_width:.1g}"
         row = [
             f"{trial.number}{mark}",
             f"{trial.size_bytes:,}",

@@ -127,7 +127,7 @@ def documents(outcome: Outcome) -> str:
 def loss_text(outcome: Outcome, trial: Trial) -> str:
     """A trial's loss on the search set, with unit and 95 % interval."""
     name, unit = METRICS[outcome.question.metric]
-    return f"{name} {trial.loss:.4g} ± {1.96 * trial.standard_error:.1g} {unit}".rstrip()
+    return f"{name} {trial.loss:.4g} ± {trial.half_width:.1g} {unit}".rstrip()
 
 
 def summary_lines(outcome: Outcome, folder: Path) -> list[str]:
