@@ -25,6 +25,7 @@ from paredown.search.trials.race import Race
 from paredown.search.trials.trial_log import TrialLog
 from paredown.search.trials.uniform import uniform_plans
 from paredown.search.workbench.workbench import Workbench
+from paredown.space.budget import Budget
 from paredown.space.plan import Plan
 from paredown.space.study_file import StudyFile
 from paredown.space.system.files import write_atomically
@@ -141,7 +142,8 @@ class Contest:
 
     def problem(self, task: Task) -> Problem:
         """The sampler's problem for a task."""
-        study = self.bench.question.model_copy(update={"budget": task.budget, "seed": task.seed, "focus": task.focus})
+        changes = {"budget": Budget.parse(task.budget), "seed": task.seed, "focus": task.focus}
+        study = self.bench.question.model_copy(update=changes)
         return Problem.of(study, self.solver, self.losses, len(self.bench.sequences["search"]))
 
     def run(self, task: Task) -> Run:

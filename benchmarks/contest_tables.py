@@ -11,6 +11,7 @@ from benchmarks.contest import Contest, Run
 from benchmarks.known_front import Truth
 from benchmarks.problem import budget_of
 from paredown.evaluators.quality import Quality
+from paredown.space.budget import Budget
 from paredown.space.system.files import write_atomically
 
 NEAR = (1.05, 1.02)
@@ -142,7 +143,9 @@ def show_solver(contest: Contest, truth: Truth, bits: list[float]) -> None:
     """Prints losses of the solver's plans before the first trial."""
     print(f"\nthe solver's plans after {contest.sensitivity_cost:.1f} evaluations: loss relative to the best known\n")
     found = [contest.solved(budget_of(contest.bench.space, each)) for each in bits]
-    sizes = [contest.bench.space.inventory.budget_bytes(budget_of(contest.bench.space, each)) for each in bits]
+    sizes = [
+        contest.bench.space.inventory.budget_bytes(Budget.parse(budget_of(contest.bench.space, each))) for each in bits
+    ]
     ratios = [trial.loss / truth.at(size) for trial, size in zip(found, sizes, strict=True)]
     table([f"{each:g} bits" for each in bits], [[f"{each:.3f}" for each in ratios]])
 

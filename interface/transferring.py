@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from paredown.question import DEFAULT_TRIALS
+from paredown.space.budget import Budget
 from paredown.space.errors import BudgetError, CheckpointError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, PlanFile
@@ -150,7 +151,7 @@ def _adapted(plan_file: PlanFile, source: Path | None, question: StudyFile, path
     original = original_of(plan_file, source)
     before = transferred(plan_file, space, original)
     budget = budget_of(question, plan_file, original, before, space.inventory)
-    question = question.model_copy(update={"budget": f"{budget}B"})
+    question = question.model_copy(update={"budget": Budget.parse(f"{budget}B")})
     reference = reference_of(question, folder, space.inventory)
     plan = _fitted(space, before, budget, reference, path)
     return Adapted(question=question, space=space, reference=reference, before=before, plan=plan, budget_bytes=budget)

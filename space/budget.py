@@ -48,6 +48,9 @@ class Budget:
             )
         return cls(text=str(text).strip(), number=float(match[1]), unit=match[2].lower())
 
+    def __str__(self) -> str:
+        return self.text
+
     def bytes_of(self, original_bytes: int, parameters: int) -> int:
         """Largest number of tensor bytes that the budget allows, rounded down."""
         if self.unit == "%":

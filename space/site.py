@@ -138,13 +138,9 @@ class Inventory:
         """Bytes of the tensors that belong to no leaf; dropping a block frees its own."""
         return total_bytes(self.rest) + sum(site.rest_bytes for site in self.sites)
 
-    def budget_bytes(self, budget: str) -> int:
-        """Largest number of tensor bytes that a budget such as ``45%`` or ``4.25bpw`` allows for this model.
-
-        Raises:
-            StudyError: If the budget has no such form.
-        """
-        return Budget.parse(budget).bytes_of(self.original_bytes, self.parameters)
+    def budget_bytes(self, budget: Budget) -> int:
+        """Largest number of tensor bytes that a budget allows for this model."""
+        return budget.bytes_of(self.original_bytes, self.parameters)
 
     def original_layout(self) -> Layout:
         """Every tensor of the original by name; transposed matrices have their stored shape."""

@@ -108,8 +108,9 @@ class StudyFile(_Strict):
     revision: str | None = Field(default=None, description="revision of a repository on the hub")
     data: list[str] = Field(default=["stdlib"], description="text files, folders, hub:NAME[:CONFIG[:SPLIT]], or stdlib")
     target: str = Field(default="paredown", description="runtime that the result must run in: paredown or transformers")
-    budget: str = Field(
-        default="45%", description="45% of the original's tensor bytes, 3.5GB, or 4.25bpw; a unit is required"
+    budget: Budget = Field(
+        default=Budget.parse("45%"),
+        description="45% of the original's tensor bytes, 3.5GB, or 4.25bpw; a unit is required",
     )
     trials: int | None = Field(
         default=None, ge=1, description="trial limit; a trial counts as the tokens of one plan on the whole search set"
@@ -164,13 +165,17 @@ class StudyFile(_Strict):
         values = [value] if isinstance(value, str) else value
         return [_at_home(each) for each in values] if isinstance(values, list) else values
 
-    @field_validator("budget", mode="before")
+    @field_validator("budget", mode="plain", json_schema_input_type=str)
     @classmethod
-    def _budget(cls, value: Any) -> str:
+    def _budget(cls, value: Any) -> Budget:
         try:
-            return Budget.parse(str(value)).text
+            return value if isinstance(value, Budget) else Budget.parse(str(value))
         except StudyError as error:
             raise ValueError(str(error)) from None
+
+    @field_serializer("budget")
+    def _as_written(self, value: Budget) -> str:
+        return value.text
 
     @field_validator("timeout", mode="before", json_schema_input_type=float | str | None)
     @classmethod

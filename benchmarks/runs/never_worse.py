@@ -35,6 +35,7 @@ from paredown.search.outcome.decision import Comparison
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.workbench.environment import environment
 from paredown.search.workbench.workbench import Workbench
+from paredown.space.budget import Budget
 from paredown.space.study_file import SpaceFile, StudyFile, Tokens
 from paredown.space.system.files import write_atomically
 
@@ -96,7 +97,7 @@ def measured(study: StudyFile, folder: Path, bank: Path) -> Pair:
     if outcome.decision.uniform is not None and outcome.decision.winner != outcome.decision.uniform:
         after = elsewhere(study, outcome, bank)
     return Pair(
-        budget=study.budget,
+        budget=str(study.budget),
         seed=study.seed,
         overrun=outcome.best.size_bytes - outcome.question.budget_bytes,
         before=spread(outcome.decision.comparisons.get("uniform")),
@@ -212,7 +213,7 @@ def main() -> int:
     ]
     for number, (budget, seed) in enumerate(drawn):
         if number >= len(pairs):
-            asked = study.model_copy(update={"budget": budget, "seed": seed})
+            asked = study.model_copy(update={"budget": Budget.parse(budget), "seed": seed})
             pairs.append(measured(asked, options.out / f"{budget}-{seed}", options.out / "bank"))
             write_atomically(path, json.dumps([asdict(pair) for pair in pairs], indent=1))
         print(pairs[number], flush=True)

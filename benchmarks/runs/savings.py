@@ -35,6 +35,7 @@ from paredown.search.sensitivity.sensitivity import estimated
 from paredown.search.trial import Trial
 from paredown.search.trials.uniform import GROUPS, uniform_plan
 from paredown.search.workbench.environment import environment
+from paredown.space.budget import Budget
 from paredown.space.choice import KEEP
 from paredown.space.plan import Plan
 
@@ -122,7 +123,7 @@ def strongest(contest: Contest, rivals: Iterable[Rival]) -> Rival:
 def by_scores(contest: Contest, scores: list[str], bits: float) -> Rival:
     """The best plan on the search set of the knapsacks under gradient scores."""
     bench = contest.bench
-    budget = bench.space.inventory.budget_bytes(budget_of(bench.space, bits))
+    budget = bench.space.inventory.budget_bytes(Budget.parse(budget_of(bench.space, bits)))
     found = []
     for score in scores:
         losses = estimated(

@@ -40,6 +40,7 @@ from benchmarks.contest_tables import (
 from benchmarks.known_front import Truth, best_points
 from benchmarks.problem import budget_of, front_path, opened, problem_parser
 from paredown.search.workbench.environment import environment
+from paredown.space.budget import Budget
 
 
 def main() -> int:
@@ -49,7 +50,7 @@ def main() -> int:
         contest = Contest(bench, options.runs)
         budgets = {f"{bits:g} bits": budget_of(bench.space, bits) for bits in options.bits or ()}
         budgets |= {budget: budget for budget in options.budgets}
-        budgets = budgets or {"the budget": bench.question.budget}
+        budgets = budgets or {"the budget": str(bench.question.budget)}
         show_problem(options.problem.name, contest)
         entries = list(run_all(options, contest, budgets))
         path = front_path(options.problem)
@@ -58,7 +59,7 @@ def main() -> int:
         if options.freeze:
             truth = known(entries, before)
             truth.write(path, options.problem.name, bench)
-        sizes = {name: bench.space.inventory.budget_bytes(budget) for name, budget in budgets.items()}
+        sizes = {name: bench.space.inventory.budget_bytes(Budget.parse(budget)) for name, budget in budgets.items()}
         show_results(options, contest, entries, truth, sizes)
     return 0
 

@@ -35,6 +35,7 @@ from paredown.search.sensitivity.stored import SENSITIVITY, read_sensitivity
 from paredown.search.study.session import Session
 from paredown.search.workbench.environment import environment
 from paredown.search.workbench.workbench import Workbench
+from paredown.space.budget import Budget
 from paredown.space.study_file import StudyFile, Tokens
 
 WINDOW, BATCH = 256, 8
@@ -152,7 +153,8 @@ def main() -> None:
         f"{moved.repaired} sites changed to fit {moved.outcome.question.budget_bytes:,}"
     )
     folder = options.out / f"search-{options.trials}"
-    new_study = question.model_copy(update={"budget": f"{moved.outcome.question.budget_bytes}B", "patience": "off"})
+    budget = Budget.parse(f"{moved.outcome.question.budget_bytes}B")
+    new_study = question.model_copy(update={"budget": budget, "patience": "off"})
     outcome = Session(new_study, folder, Silent(), bank).run()
     bench = Workbench(new_study, bank)
     new_tokens = tokens_of(outcome, tokens, folder)

@@ -20,6 +20,7 @@ import torch
 import paredown  # noqa: F401 - registers the methods
 from benchmarks.overhead import PARTS, Overhead, measure_overhead, prepared
 from paredown.search.workbench.environment import environment
+from paredown.space.budget import Budget
 from paredown.space.study_file import StudyFile, Tokens
 
 
@@ -54,7 +55,7 @@ def main() -> int:
     torch.set_num_threads(1)
     latency = "off" if options.no_latency else "measure"
     tokens = Tokens(search=options.tokens, calibration=1024, selection=512, held_out=512)
-    study = StudyFile(model=options.model, budget=options.budget, latency=latency, tokens=tokens)
+    study = StudyFile(model=options.model, budget=Budget.parse(options.budget), latency=latency, tokens=tokens)
     with tempfile.TemporaryDirectory(dir=options.folder, prefix=".benchmark-") as name:
         bench, question = prepared(study, Path(name))
         overhead = measure_overhead(bench, question, Path(name), options.trials)

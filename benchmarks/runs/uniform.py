@@ -39,6 +39,7 @@ from paredown.search.trials.uniform import uniform_plan
 from paredown.search.workbench.environment import environment
 from paredown.search.workbench.survey import survey
 from paredown.search.workbench.workbench import Workbench
+from paredown.space.budget import Budget
 from paredown.space.choice import parse_choice
 from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile
@@ -93,7 +94,9 @@ def rows(study: StudyFile, bits: int, folder: Path, bank: Path, limits: tuple[fl
     bench = Workbench(study, bank)
     inventory = bench.space.inventory
     uniform = uniform_plan(bench.space, bits, 64, parse_choice(EMBEDDING))
-    outcome = Session(study.model_copy(update={"budget": f"{uniform.size_bytes}B"}), folder, Silent(), bank).run()
+    outcome = Session(
+        study.model_copy(update={"budget": Budget.parse(f"{uniform.size_bytes}B")}), folder, Silent(), bank
+    ).run()
     best = outcome.best if outcome.decision.searched is None else outcome.trials[outcome.decision.searched]
     if best is None:
         raise SystemExit(f"{folder}: no trial fits {uniform.size_bytes} bytes; give more --trials")

@@ -55,7 +55,7 @@ class Question:
             metric="kl" if inventory.causal else "relative-error",
             original_bytes=inventory.original_bytes,
             parameters=inventory.parameters,
-            budget=study.budget,
+            budget=study.budget.text,
             budget_bytes=budget_bytes,
             max_decode_ms=study.max_decode_ms,
             patience=study.patience,

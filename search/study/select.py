@@ -75,7 +75,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     solver = _solver(space, folder, question)
     reference = _reference(folder)
     path = out or folder / "select" / f"{asked.text.replace(' ', '').replace('%', 'percent')}.yaml"
-    allowed = inventory.budget_bytes(budget)
+    allowed = inventory.budget_bytes(asked)
     refuse_impossible(solver, allowed, reference, path)
     plan, predicted = learnt(solver, losses, outcome.trials.measured, allowed)
     if predicted is None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.overhead import PARTS, PROPOSALS, Overhead, measure_overhead, moved, prepared
+from paredown.space.budget import Budget
 from paredown.space.plan import Plan
 from paredown.space.study_file import StudyFile, Tokens
 from shared import toys
@@ -20,7 +21,7 @@ TOKENS = Tokens(calibration=256, search=512, selection=256, held_out=512, sequen
 def test_every_part_of_every_trial_is_timed(pico: Callable[[str], Path], tmp_path: Path) -> None:
     """The parts do not take longer than the whole, and the whole is more than the forward passes."""
     data = [str(toys.write_text(tmp_path / "text.txt", toys.passages(120)))]
-    study = StudyFile(model=str(pico("llama")), data=data, budget="40%", latency="off", tokens=TOKENS)
+    study = StudyFile(model=str(pico("llama")), data=data, budget=Budget.parse("40%"), latency="off", tokens=TOKENS)
     overhead = measure_overhead(*prepared(study, tmp_path), tmp_path, TRIALS)
     assert {name: len(values) for name, values in overhead.seconds.items()} == dict.fromkeys(
         [*PARTS, "trial"], TRIALS + 1

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from paredown.compressors.original.checkpoint import skeleton
 from paredown.compressors.original.find_sites import walk
+from paredown.space.budget import Budget
 from paredown.space.choice import parse_choice
 from paredown.space.plan import Plan
 from paredown.space.plan_file import PlanFile
@@ -163,6 +164,6 @@ def test_the_first_model_is_found_beside_its_plan(held: Inventory, known: bool, 
     expected = file.size_bytes * LARGE.parameters // SMALL.parameters if known else size
     assert budget_of(asked, file, original, plan, LARGE) == expected
     assert budget_of(asked, file_of(plan, LARGE), LARGE, plan, LARGE) == size
-    assert budget_of(StudyFile(model="models/large", budget="30%"), file, original, plan, LARGE) == int(
+    assert budget_of(StudyFile(model="models/large", budget=Budget.parse("30%")), file, original, plan, LARGE) == int(
         0.3 * LARGE.original_bytes
     )

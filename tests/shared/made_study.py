@@ -18,6 +18,7 @@ from paredown.search.sensitivity.stored import SensitivityFile
 from paredown.search.solver.solver import Solver
 from paredown.search.trial import Expectation, Trial
 from paredown.search.trials.uniform import uniform_plans
+from paredown.space.budget import Budget
 from paredown.space.choice import KEEP, Choice
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference
@@ -90,10 +91,10 @@ def make_study(
     folder: Path, inventory: Inventory, *, budget: str = "30%", ratio: float = 0.8, state: str = "finished"
 ) -> Outcome:
     """Writes the folder; the winner's held-out loss is ``ratio`` of the best uniform plan's, give or take a tenth."""
-    question = StudyFile(model="models/made", data=["text.txt"], budget=budget, trials=20)
+    question = StudyFile(model="models/made", data=["text.txt"], budget=Budget.parse(budget), trials=20)
     space = Space.build(inventory, targets[question.target], question.space)
     losses = losses_of(space)
-    allowed = inventory.budget_bytes(budget)
+    allowed = inventory.budget_bytes(question.budget)
     trials = trials_of(space, losses, allowed)
     best = trials[0]
     fitting = [r for r in trials if r.origin == "uniform" and r.size_bytes <= best.size_bytes]

@@ -96,6 +96,17 @@ def test_a_budget_counts_what_the_model_has(inventory: Callable[[str], Inventory
     """A percentage of its bytes as stored, bits for each of its parameters."""
     model = inventory("llama")
     assert model.original_bytes != model.parameters
-    assert model.budget_bytes("100%") == model.original_bytes
-    assert model.budget_bytes("8bpw") == model.parameters
-    assert model.budget_bytes("1kB") == 1000
+    assert model.budget_bytes(Budget.parse("100%")) == model.original_bytes
+    assert model.budget_bytes(Budget.parse("8bpw")) == model.parameters
+    assert model.budget_bytes(Budget.parse("1kB")) == 1000
+
+
+def test_a_study_file_keeps_the_budget_as_it_was_written(tmp_path: Path) -> None:
+    """Parsed once, when the file is checked; the same text in the file that a search writes."""
+    path = tmp_path / "study.yaml"
+    path.write_text("model: m\nbudget: 3.50 GB\n")
+    study = StudyFile.read(path)
+    assert study.budget == Budget(text="3.50 GB", number=3.5, unit="gb")
+    study.write(path)
+    assert "budget: 3.50 GB\n" in path.read_text()
+    assert StudyFile.read(path) == study

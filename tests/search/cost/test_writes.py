@@ -14,6 +14,7 @@ from paredown.compressors.tensor_files.record_names import about
 from paredown.search.cost.writes import writes_of
 from paredown.search.finalists.checks import DRAWS
 from paredown.search.workbench.survey import survey
+from paredown.space.budget import Budget
 from shared import commands
 
 
@@ -35,7 +36,7 @@ def sizes(folder: Path, pattern: str = "*") -> list[int]:
 def test_a_search_writes_what_was_said(pico: Callable[[str], Path], tmp_path: Path) -> None:
     """Records, statistics and the original's inputs to the byte, the bank and its peak within a tenth."""
     study = paredown.StudyFile.read(commands.write_study(tmp_path, pico("llama"))).model_copy(
-        update={"budget": "17%", "trials": 8}
+        update={"budget": Budget.parse("17%"), "trials": 8}
     )
     said, cost = writes_of(study, survey(study)[1]), paredown.inspect(study).cost
     assert (cost["record_bytes"], cost["bank_bytes"], cost["disk_bytes"]) == (said.records, said.bank, said.peak)
@@ -69,9 +70,11 @@ def test_plans_that_no_text_calibrates_are_written_once(pico: Callable[[str], Pa
     """
     study = paredown.StudyFile.read(commands.write_study(tmp_path, pico("llama")))
     space = survey(study)[1]
-    small, large = (writes_of(study.model_copy(update={"budget": budget}), space) for budget in ("17%", "40%"))
+    small, large = (
+        writes_of(study.model_copy(update={"budget": Budget.parse(budget)}), space) for budget in ("17%", "40%")
+    )
     assert (large.rebuilt, large.inputs) == (0, 0)
     assert small.rebuilt > 0
     assert small.statistics == DRAWS * large.statistics
-    lazy = writes_of(study.model_copy(update={"budget": "17%", "bank": "lazy"}), space)
+    lazy = writes_of(study.model_copy(update={"budget": Budget.parse("17%"), "bank": "lazy"}), space)
     assert 0 < lazy.records <= small.records

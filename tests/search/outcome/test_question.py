@@ -9,6 +9,7 @@ import pytest
 
 from paredown.search.outcome.question import METRICS, Question
 from paredown.search.trial import Times
+from paredown.space.budget import Budget
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory
 from paredown.space.study_file import StudyFile
@@ -18,7 +19,7 @@ from shared import toys
 @pytest.mark.parametrize("causal", [True, False])
 def test_an_encoder_is_asked_for_its_hidden_states(causal: bool, inventory: Callable[[str], Inventory]) -> None:
     """A causal model is asked for its next tokens; budget, patience and seed are the file's."""
-    study = StudyFile(model="models/made", budget="30%", trials=3, patience=7, seed=5)
+    study = StudyFile(model="models/made", budget=Budget.parse("30%"), trials=3, patience=7, seed=5)
     model = replace(inventory("llama"), causal=causal)
     question = Question.of(study, model, 1000)
     assert question.metric == ("kl" if causal else "relative-error")

@@ -17,6 +17,7 @@ from paredown.compressors.original.find_sites import inventory_of, walk
 from paredown.deploy.apply import apply_plan
 from paredown.search.solver.solver import Solver
 from paredown.search.trials.uniform import uniform_plans
+from paredown.space.budget import Budget
 from paredown.space.errors import BudgetError
 from paredown.space.plan_file import BaseModelReference, PlanFile, choices_of
 from paredown.space.space import Space
@@ -78,7 +79,7 @@ def test_five_hundred_random_budgets_are_never_overrun() -> None:
         space, solver, smallest = demo_space(target), demo_solver(target), smallest_bytes(target)
         inventory = space.inventory
         losses = demo_losses(target, turn // 25)
-        budget = inventory.budget_bytes(random_budget(generator, space))
+        budget = inventory.budget_bytes(Budget.parse(random_budget(generator, space)))
         if budget < smallest:
             if turn % 20 == 0:
                 with pytest.raises(BudgetError, match=f"the smallest that the space offers has {smallest:,}"):

@@ -14,6 +14,7 @@ from paredown.search.outcome.front_file import write_front_file
 from paredown.search.report.verdict import summary_lines
 from paredown.search.study.folder import finished, keep_environment, locked, moved_aside, same_study
 from paredown.search.study.session import Session
+from paredown.space.budget import Budget
 from paredown.space.errors import OutputError, StudyError
 from paredown.space.site import Inventory
 from paredown.space.study_file import StudyFile
@@ -70,7 +71,7 @@ def test_only_when_to_stop_may_change(tmp_path: Path) -> None:
     same_study(tmp_path / "study", later)
     assert StudyFile.read(tmp_path / "study" / "study.yaml") == later
     with pytest.raises(StudyError, match=r"holds another study \(other budget, seed\); choose another folder"):
-        same_study(tmp_path / "study", asked.model_copy(update={"budget": "20%"}))
+        same_study(tmp_path / "study", asked.model_copy(update={"budget": Budget.parse("20%")}))
     with pytest.raises(StudyError, match="exists and is not a study folder"):
         same_study(tmp_path, asked)
 
