@@ -8,27 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paredown.compressors.bank.bank import Bank, decoded_bytes
+from paredown.compressors.bank.bank import Bank
 from paredown.compressors.bank.fill import cores
 from paredown.compressors.bank.folder import bank_in_use
-from paredown.compressors.calibration.collect import calibration_key
-from paredown.compressors.calibration.importance import statistics_for
-from paredown.compressors.model.original_inputs import original_inputs
-from paredown.compressors.model.planned_model import PlannedModel
-from paredown.compressors.model.sequential import holds_all, in_order, is_calibrated, ordered_bank
+from paredown.compressors.model.calibrated_banks import CalibratedBanks, last_inputs
+from paredown.compressors.model.sequential import is_calibrated
 from paredown.compressors.original.checkpoint import config_of, resolve
 from paredown.compressors.original.find_sites import inventory_of
-from paredown.compressors.original.lazy_weights import open_original
 from paredown.compressors.original.memory_limit import memory_bytes
 from paredown.compressors.original.origin import Origin
 from paredown.deploy.apply import TensorsOf
-from paredown.evaluators.sequences import Sequences, calibration_draw, tokenizer_of
+from paredown.evaluators.sequences import Sequences, calibration_draw, check_tokens, tokenizer_of
 from paredown.evaluators.sources import document_sets
-from paredown.space.errors import CheckpointError, PlanError
+from paredown.space.errors import PlanError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import Calibration, PlanFile
-from paredown.space.site import Inventory
-from paredown.space.system.temporary import temporary_folder
 from paredown.space.targets.target import targets
 
 
@@ -62,7 +56,7 @@ def ready(
         say: Called with a line for each damaged record that is recomputed.
 
     Raises:
-        CheckpointError: If the model is missing or has no tokenizer.
+        CheckpointError: If the model is missing, or has no tokenizer or another model's.
         PlanError: If the plan does not fit it, or names no texts and none are given.
         StudyError: If the texts are missing or too short.
         OutputError: If the bank cannot be written.
@@ -83,7 +77,12 @@ def ready(
     texts = _texts(asked, data, source, config)
     with bank_in_use(bank) as folder:
         origin = Origin.of(source, config, folder)
-        filled = _filled(folder, plan, asked, texts, source, config, inventory, origin, say)
+        needs = frozenset(need for _, choice in plan.entries for need in choice.needs)
+        banks = CalibratedBanks.open(
+            source, config, inventory, texts, folder=folder, origin=origin, needs=needs,
+            memory_bytes=memory_bytes("auto"), workers=cores(), say=say,
+        )  # fmt: skip
+        filled = _in_order(banks, plan, texts) if asked.in_order else banks.on(texts)
         yield Ready(
             tensors_of=lambda site, choice: filled.tensors(site, choice) if choice.needs else None,
             other_texts=texts.sha256() != asked.sha256,
@@ -95,29 +94,10 @@ def _texts(asked: Calibration, data: Sequence[str] | None, source: Path, config:
     tokenizer = tokenizer_of(source)
     documents = document_sets(data or asked.data)["calibration"]
     texts = calibration_draw(documents, tokenizer, tokens=asked.tokens, length=asked.sequence_length, seed=asked.seed)
-    if int(texts.tokens.max()) >= config.vocab_size:
-        raise CheckpointError(
-            f"the tokenizer of {source} gives tokens that the model does not have; use the tokenizer of this model"
-        )
+    check_tokens([texts], config)
     return texts
 
 
-def _filled(
-    folder: Path, plan: Plan, asked: Calibration, texts: Sequences, source: Path, config: Any, inventory: Inventory,
-    origin: Origin, say: Callable[[str], None],
-) -> Bank:  # fmt: skip
-    """A bank that holds every calibrated site of the plan, or computes it on request."""
-    model, parameters = open_original(source, config, memory_bytes("auto"))
-    key = calibration_key(texts.tokens, texts.mask, origin.sha256())
-    bank = Bank(folder, parameters, None, key, cache_bytes=decoded_bytes(parameters), checkpoint=source, say=say)
-    ordered = ordered_bank(bank, plan)
-    if asked.in_order and holds_all(ordered, plan, inventory):
-        return ordered
-    planned = PlannedModel(model, inventory, bank)
-    needs = frozenset(need for _, choice in plan.entries for need in choice.needs)
-    bank.statistics = statistics_for(model, inventory, texts.tokens, texts.mask, folder / "statistics" / key, needs)
-    if not asked.in_order:
-        return bank
-    with temporary_folder(folder) as work:
-        inputs = original_inputs(planned, texts.tokens, texts.mask, work, cores())
-        return in_order(planned, plan, bank, texts.tokens, texts.mask, inputs, cores())
+def _in_order(banks: CalibratedBanks, plan: Plan, texts: Sequences) -> Bank:
+    with last_inputs(banks) as inputs_on:
+        return banks.in_order(plan, banks.planned.bank, texts, inputs_on)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,20 @@ def calibration_draw(
     """
     shuffled = _shuffled(documents, seed) if draw == 0 else _shuffled(documents, f"{seed}, draw {draw}")
     return cut(shuffled, tokenizer, tokens=tokens, length=length, what="calibration")
+
+
+def check_tokens(parts: Iterable[Sequences], config: Any) -> None:
+    """Checks that a model of this configuration has every token of the sequences.
+
+    Raises:
+        CheckpointError: If the tokenizer belongs to another model.
+    """
+    largest = max(int(part.tokens.max()) for part in parts)
+    if largest >= config.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer produces token {largest}, but the model's vocabulary has {config.vocab_size} entries; "
+            "use the tokenizer of this model"
+        )
 
 
 def _shuffled(documents: Sequence[Document], seed: int | str) -> list[Document]:
