@@ -131,10 +131,10 @@ class Contest:
     def __init__(self, bench: Workbench, folder: Path | None = None) -> None:
         self.bench, self.folder = bench, folder
         self.solver = Solver(bench.space)
-        search = bench.sequences["search"]
-        bench.teacher("search")
+        search = bench.texts.sequences["search"]
+        bench.evaluator.teacher("search")
         evidence = Evidence(bench.space, bench.planned, bench.bank, search)
-        self.losses = estimated(bench.question.sensitivity, evidence)
+        self.losses = estimated(bench.study_file.sensitivity, evidence)
         self.sensitivity_cost = (evidence.forward_tokens + 2 * evidence.backward_tokens) / float(search.mask.sum())
         self._measured: dict[tuple[Plan, int | None], Quality] = {}
         self._fresh: dict[tuple[Plan, str], Quality] = {}
@@ -143,8 +143,8 @@ class Contest:
     def problem(self, task: Task) -> Problem:
         """The sampler's problem for a task."""
         changes = {"budget": Budget.parse(task.budget), "seed": task.seed, "focus": task.focus}
-        study = self.bench.question.model_copy(update=changes)
-        return Problem.of(study, self.solver, self.losses, len(self.bench.sequences["search"]))
+        study = self.bench.study_file.model_copy(update=changes)
+        return Problem.of(study, self.solver, self.losses, len(self.bench.texts.sequences["search"]))
 
     def run(self, task: Task) -> Run:
         """The run of an engine on a task; read from the folder if it is there."""
@@ -182,14 +182,14 @@ class Contest:
     def fresh(self, plan: Plan, name: str = "held-out") -> Quality:
         """A plan's quality on a set that no engine read."""
         if (plan, name) not in self._fresh:
-            self._fresh[plan, name] = self.bench.measure(plan, name)
+            self._fresh[plan, name] = self.bench.evaluator.measure(plan, name)
         return self._fresh[plan, name]
 
     def measure(self, plan: Plan, sequences: int | None) -> Quality:
         """A plan's quality on the first ``sequences`` sequences of the search set; on all of them if None."""
         started = time.perf_counter()
         if (plan, sequences) not in self._measured:
-            self._measured[plan, sequences] = self.bench.measure_rung(plan, sequences)
+            self._measured[plan, sequences] = self.bench.evaluator.measure_rung(plan, sequences)
         self._seconds += time.perf_counter() - started
         return self._measured[plan, sequences]
 
@@ -222,9 +222,9 @@ class Contest:
 
     def _key(self, task: Task) -> str:
         """File name of a task's run: the task, and a digest of everything that the run depends on."""
-        asked = _without_task(self.bench.question) | {
-            "weights": self.bench.origin.weights,
-            "search": self.bench.texts_sha256["search"],
+        asked = _without_task(self.bench.study_file) | {
+            "weights": self.bench.banks.origin.weights,
+            "search": self.bench.texts.sha256["search"],
         }
         digest = hashlib.sha256(json.dumps([asked, asdict(task)], sort_keys=True).encode()).hexdigest()
         return f"{task.engine}-{task.focus}-{task.budget}-{task.seed}-{digest[:12]}"

@@ -164,7 +164,7 @@ def show_held_out(contest: Contest, entries: list[Entry], sizes: dict[str, int],
                 found = [contest.fresh(contest.selected(run, size).plan).mean for run in entry.runs[name]]
                 losses[f"{entry.title}, select", name] = float(np.mean(found))
     least = {name: min(loss for (_, at), loss in losses.items() if at == name) for name in sizes}
-    tokens = contest.bench.question.tokens.held_out
+    tokens = contest.bench.study_file.tokens.held_out
     print(f"\nloss of the best plan on {tokens} held-out tokens relative to the best engine, mean of seeds\n")
     rows = [
         [title, *(f"{losses[title, name] / least[name]:.4f}" for name in sizes)]

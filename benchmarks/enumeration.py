@@ -71,9 +71,9 @@ class Enumerator:
         self.options = {
             site.name: (*(() if site.is_leaf else (KEEP,)), *space.options[site.name]) for site in self.searched
         }
-        self._name, blocks = blocks_of(bench.model)
+        self._name, blocks = blocks_of(bench.planned.model)
         self.blocks = list(blocks)
-        self.weight = bench.sequences["search"].mask[:, 1:].float()
+        self.weight = bench.texts.sequences["search"].mask[:, 1:].float()
         self.combinations = [self._combinations(index) for index in range(len(self.blocks))]
 
     def run(self) -> Enumeration:
@@ -155,7 +155,7 @@ class Enumerator:
 
     def _measure(self, states: Tensor, codes: list[tuple[int, ...]]) -> None:
         for state, code in zip(states, codes, strict=True):
-            with blocks_replaced(self.bench.model, self._name, [Given([state], self.blocks[0])]):
+            with blocks_replaced(self.bench.planned.model, self._name, [Given([state], self.blocks[0])]):
                 logits = self._logits()
             student = logits[:, :-1] - logits[:, :-1].logsumexp(-1, keepdim=True)
             divergence = (self.logits.exp() * (self.logits - student)).sum(-1).clamp(min=0)
@@ -163,7 +163,9 @@ class Enumerator:
 
     def _logits(self) -> Tensor:
         """Logits of the search set."""
-        logits: Tensor = self.bench.model(input_ids=self.bench.sequences["search"].tokens, use_cache=False).logits
+        logits: Tensor = self.bench.planned.model(
+            input_ids=self.bench.texts.sequences["search"].tokens, use_cache=False
+        ).logits
         return logits
 
     def _teacher_logits(self) -> Tensor:
@@ -189,11 +191,11 @@ class Enumerator:
         self.bench.planned.swap(self._plan_of((), ()))  # applies the pinned choices outside the blocks
         hooks = [block.register_forward_pre_hook(record(i), with_kwargs=True) for i, block in enumerate(self.blocks)]
         with torch.inference_mode():
-            self.bench.model(input_ids=self.bench.sequences["search"].tokens[:1], use_cache=False)
+            self.bench.planned.model(input_ids=self.bench.texts.sequences["search"].tokens[:1], use_cache=False)
         hooks += [self.blocks[0].register_forward_pre_hook(first, with_kwargs=True)]
         with torch.inference_mode():
             kept = list(arguments)
-            self.bench.model(input_ids=self.bench.sequences["search"].tokens, use_cache=False)
+            self.bench.planned.model(input_ids=self.bench.texts.sequences["search"].tokens, use_cache=False)
         for hook in hooks:
             hook.remove()
         return states[0], kept

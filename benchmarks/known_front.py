@@ -55,8 +55,8 @@ class Truth:
         """
         content = json.loads(path.read_text())
         if [content[name] for name in ("weights_sha256", "search_sha256")] != [
-            bench.origin.weights,
-            bench.texts_sha256["search"],
+            bench.banks.origin.weights,
+            bench.texts.sha256["search"],
         ]:
             raise StudyError(
                 f"{path} was measured on other weights or texts; name the same model and data, or measure it again"
@@ -68,12 +68,12 @@ class Truth:
         """Writes the file, with the fingerprints of the weights and texts that it was measured on."""
         content = {
             "problem": problem,
-            "model": bench.question.model,
+            "model": bench.study_file.model,
             "plans": self.plans,
             "exhaustive": self.exhaustive,
             "environment": environment(),
-            "weights_sha256": bench.origin.weights,
-            "search_sha256": bench.texts_sha256["search"],
+            "weights_sha256": bench.banks.origin.weights,
+            "search_sha256": bench.texts.sha256["search"],
             "front": self.front,
         }
         write_atomically(path, json.dumps(content, indent=0))

@@ -76,11 +76,13 @@ class Clock:
 
 def prepared(study: StudyFile, folder: Path) -> tuple[Workbench, Problem]:
     """Workbench and problem of a study at process start: bank and sensitivities exist, nothing is decoded yet."""
-    first = Workbench(study, folder / "bank")
+    first = Workbench.open(study, folder / "bank")
     first.fill_bank()
-    losses = estimated(study.sensitivity, Evidence(first.space, first.planned, first.bank, first.sequences["search"]))
-    problem = Problem.of(study, Solver(first.space), losses, len(first.sequences["search"]))
-    return Workbench(study, folder / "bank"), problem
+    losses = estimated(
+        study.sensitivity, Evidence(first.space, first.planned, first.bank, first.texts.sequences["search"])
+    )
+    problem = Problem.of(study, Solver(first.space), losses, len(first.texts.sequences["search"]))
+    return Workbench.open(study, folder / "bank"), problem
 
 
 def measure_overhead(bench: Workbench, problem: Problem, folder: Path, trials: int) -> Overhead:
@@ -123,16 +125,16 @@ def moved(space: Space, plan: Plan, sites: int, generator: np.random.Generator) 
 
 def _run(bench: Workbench, problem: Problem, folder: Path, plans: Sequence[Plan], clock: Clock) -> Race:
     """Measures the plans as a search does; the clock gets one entry per trial for each part and for the whole trial."""
-    table = bench.latency_table(folder / "latency.json", plans) if bench.question.latency == "measure" else None
+    table = bench.latency_table(folder / "latency.json", plans) if bench.study_file.latency == "measure" else None
     log = TrialLog(folder / "study.db", with_latency=table is not None)
     log.ask = clock.timed("ask", log.ask)  # type: ignore[method-assign]
     log.tell = clock.timed("tell", log.tell)  # type: ignore[method-assign]
     swap = clock.timed("swap", bench.planned.swap)
-    forward = clock.timed("forward passes", bench.teacher("search").measure)
+    forward = clock.timed("forward passes", bench.evaluator.teacher("search").measure)
 
     def measure(plan: Plan, sequences: int | None) -> Quality:
         swap(plan)
-        return forward(bench.model, sequences)
+        return forward(bench.planned.model, sequences)
 
     def latency(plan: Plan) -> tuple[float | None, float] | None:
         return table.predict(bench.space.inventory, plan) if table else None

@@ -27,7 +27,7 @@ def opened(options: argparse.Namespace, folder: Path) -> Workbench:
     """The problem's workbench with a filled bank; sets torch to one thread."""
     torch.set_num_threads(1)
     changes = {key: value for key in ("model", "data", "sensitivity") if (value := getattr(options, key))}
-    bench = Workbench(StudyFile.read(options.problem).model_copy(update=changes), folder / "bank")
+    bench = Workbench.open(StudyFile.read(options.problem).model_copy(update=changes), folder / "bank")
     bench.fill_bank()
     return bench
 

@@ -168,7 +168,7 @@ def _measured(task: Adapted, trials: int, bank: Path | None, workers: int | None
         near = near_question(task.question, task.space, task.plan)
 
         def run() -> Measured:
-            bench = Workbench(near, records, workers, say=progress.say)
+            bench = Workbench.open(near, records, workers, say=progress.say)
             return Transfer(bench, task.space, task.plan, task.budget_bytes, progress).run(trials)
 
         return again_if_damaged(run, progress.say)

@@ -35,7 +35,7 @@ ELSEWHERE = {
         "compressors/model/dropped_parts.py", "compressors/model/original_inputs.py",
     ),
     "tests/compressors/original/test_find_sites.py": ("space/site.py",),
-    "tests/compressors/original/test_memory_limit.py": ("search/cost/cost.py", "search/workbench/workbench.py"),
+    "tests/compressors/original/test_memory_limit.py": ("search/cost/cost.py",),
     "tests/compressors/original/test_origin.py": (
         "compressors/original/weights_digest.py", "search/workbench/inputs.py",
     ),
@@ -86,6 +86,7 @@ ELSEWHERE = {
     ),
     "tests/search/surrogate/test_gaussian_process.py": ("search/surrogate/prior.py", "search/surrogate/features.py",),
     "tests/search/trials/test_race.py": ("space/system/locks.py",),
+    "tests/search/workbench/test_workbench.py": ("search/workbench/evaluator.py", "search/workbench/texts.py"),
     "tests/space/system/test_child.py": ("space/system/interruption.py",),
     "tests/space/test_plan.py": ("space/tensors.py",),
     "tests/test_docs.py": (
@@ -94,7 +95,7 @@ ELSEWHERE = {
     ),
     "tests/test_end_to_end.py": (
         "deploy/card.py", "search/workbench/deployed.py", "search/workbench/environment.py",
-        "search/workbench/survey.py", "search/workbench/texts.py",
+        "search/workbench/survey.py",
     ),
     "tests/test_stale.py": ("deploy/scored.py",),
 }  # fmt: skip

@@ -41,7 +41,7 @@ def main() -> int:
         enumerator = Enumerator(bench, told)
         found = enumerator.run()
         for index in np.random.default_rng(0).choice(len(found.losses), CHECKED):
-            ordinary = bench.measure(enumerator.plan(found.codes[index])).mean
+            ordinary = bench.evaluator.measure(enumerator.plan(found.codes[index])).mean
             if abs(ordinary - found.losses[index]) > CLOSE * ordinary:
                 print(f"plan {index}: {found.losses[index]:.6g} by enumeration, {ordinary:.6g} as a study measures it")
                 return 1

@@ -49,14 +49,14 @@ def main() -> int:
         bench = opened(options, folder)
         machine = environment()
         print(
-            f"{options.problem.name}, {bench.question.model}: {len(bench.space.searched)} sites; "
+            f"{options.problem.name}, {bench.study_file.model}: {len(bench.space.searched)} sites; "
             f"{machine['cpu']}, torch {machine['torch']}"
         )
         print(
-            f"an evaluation: {bench.question.tokens.search} tokens forward, 1 thread; "
+            f"an evaluation: {bench.study_file.tokens.search} tokens forward, 1 thread; "
             f"each search costs {options.evaluations} evaluations"
         )
-        alone = {name: over_one(bench, name, folder, options) for name in techniques(bench.question)}
+        alone = {name: over_one(bench, name, folder, options) for name in techniques(bench.study_file)}
         contest = Contest(bench, options.runs)
         runs = [searched(contest, options.evaluations, seed) for seed in options.seeds]
         smallest = min(trial.size_bytes for name, run in alone.items() if name != "drop" for trial in run.trials)
@@ -73,7 +73,7 @@ def techniques(study: StudyFile) -> list[str]:
 
 def over_one(bench: Workbench, technique: str, folder: Path, options: argparse.Namespace) -> Run:
     """The search over one technique; it reuses the bank's records."""
-    study = bench.question
+    study = bench.study_file
 
     def offered(texts: Sequence[object]) -> list[object]:
         choices: list[Choice] = [parse_choice(text) for text in texts]  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def over_one(bench: Workbench, technique: str, folder: Path, options: argparse.N
         kind: list(texts) if kind == "embedding" else offered(texts) for kind, texts in study.space.choices.items()
     }
     space = study.space.model_copy(update={"choices": kinds, "max_drops": None if technique == "drop" else 0})
-    restricted = Workbench(study.model_copy(update={"space": space}), folder / "bank")
+    restricted = Workbench.open(study.model_copy(update={"space": space}), folder / "bank")
     restricted.fill_bank()
     return searched(Contest(restricted, options.runs), options.evaluations, options.seeds[0])
 
@@ -95,7 +95,7 @@ def searched(contest: Contest, evaluations: int, seed: int) -> Run:
 
 
 def bytes_asked(contest: Contest) -> int:
-    return contest.bench.space.inventory.budget_bytes(contest.bench.question.budget)
+    return contest.bench.space.inventory.budget_bytes(contest.bench.study_file.budget)
 
 
 def show(contest: Contest, alone: dict[str, Run], runs: list[Run], budgets: list[int]) -> None:

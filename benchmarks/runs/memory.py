@@ -185,7 +185,7 @@ def search_and_apply(model: Path, out: Path, trials: int, cap: int) -> None:
 def statistics_and_bank(model: Path, out: Path, settings: dict[str, Any], workers: int) -> None:
     """Collects the statistics and fills the bank, the first steps of every search."""
     study = StudyFile.model_validate({"model": str(model), "latency": "off", **settings})
-    Workbench(study, out / "bank", workers).fill_bank()
+    Workbench.open(study, out / "bank", workers).fill_bank()
 
 
 def main() -> int:

@@ -105,7 +105,7 @@ def measured(bench: Workbench, kind: Kind, text: str, name: str) -> Row:
     plan = Plan.of(inventory, {**embedding, **canonical})
     for site in sites:  # charge shared factorisations to each setting that uses them
         for member in site.members:
-            bench.statistics[member.module].derived.clear()
+            bench.bank.statistics[member.module].derived.clear()
     started = time.perf_counter()
     for site in sites:
         bench.bank.tensors(site, canonical[site.name])
@@ -114,7 +114,7 @@ def measured(bench: Workbench, kind: Kind, text: str, name: str) -> Row:
         kind=kind,
         choice=choice,
         size_bytes=plan.size_bytes(inventory),
-        quality=bench.measure(plan, name),
+        quality=bench.evaluator.measure(plan, name),
         seconds=seconds,
     )
 
@@ -147,7 +147,7 @@ def main() -> int:
     tokens = Tokens(calibration=options.calibration, held_out=options.held_out)
     fisher = SpaceFile.model_validate({"choices": {"linear": ["keep", "cluster clusters=8 weighting=fisher"]}})
     study = StudyFile(model=options.model, data=options.data, latency="off", tokens=tokens, space=fisher)
-    bench = Workbench(study, options.out / "bank", workers=1)
+    bench = Workbench.open(study, options.out / "bank", workers=1)
     machine = environment()
     print(f"{options.model}, embedding in every row: {EMBEDDING}; {machine['cpu']}, 1 thread, torch {machine['torch']}")
     print(

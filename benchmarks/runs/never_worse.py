@@ -112,10 +112,10 @@ def elsewhere(study: StudyFile, outcome: Outcome, bank: Path) -> tuple[float, fl
     """Loss ratio of the winner to the best uniform plan, on documents outside the study's held-out set."""
     tokens = study.tokens.model_copy(update={"held_out": 2 * study.tokens.held_out})
     held, bench = (
-        Workbench(study, bank).sequences["held-out"],
-        Workbench(study.model_copy(update={"tokens": tokens}), bank),
+        Workbench.open(study, bank).texts.sequences["held-out"],
+        Workbench.open(study.model_copy(update={"tokens": tokens}), bank),
     )
-    bench.sequences["held-out"] = others(bench.sequences["held-out"], held.documents)
+    bench.texts.sequences["held-out"] = others(bench.texts.sequences["held-out"], held.documents)
     assert outcome.best is not None and outcome.decision.uniform is not None
     with rebuilder(bench) as rebuild:
         pair = [outcome.best, outcome.trials[outcome.decision.uniform]]

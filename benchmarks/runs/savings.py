@@ -78,9 +78,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         bench = opened(options, options.runs or Path(temporary))
         contest, machine = Contest(bench, options.runs), environment()
-        tokens = bench.question.tokens
+        tokens = bench.study_file.tokens
         print(
-            f"{options.problem.name}, {bench.question.model}: {len(bench.space.searched)} sites; "
+            f"{options.problem.name}, {bench.study_file.model}: {len(bench.space.searched)} sites; "
             f"{machine['cpu']}, torch {machine['torch']}"
         )
         print(
@@ -127,7 +127,8 @@ def by_scores(contest: Contest, scores: list[str], bits: float) -> Rival:
     found = []
     for score in scores:
         losses = estimated(
-            score, Evidence(bench.space, bench.planned, bench.bank, bench.sequences["search"], facts_of(bench.bank))
+            score,
+            Evidence(bench.space, bench.planned, bench.bank, bench.texts.sequences["search"], facts_of(bench.bank)),
         )
         plan = contest.solver.solve(losses, budget)
         found.append(

@@ -50,7 +50,7 @@ def main() -> int:
         contest = Contest(bench, options.runs)
         budgets = {f"{bits:g} bits": budget_of(bench.space, bits) for bits in options.bits or ()}
         budgets |= {budget: budget for budget in options.budgets}
-        budgets = budgets or {"the budget": str(bench.question.budget)}
+        budgets = budgets or {"the budget": str(bench.study_file.budget)}
         show_problem(options.problem.name, contest)
         entries = list(run_all(options, contest, budgets))
         path = front_path(options.problem)
@@ -105,10 +105,11 @@ def show_problem(name: str, contest: Contest) -> None:
     """Prints the problem, the machine and the cost of an evaluation."""
     bench, machine = contest.bench, environment()
     print(
-        f"{name}, {bench.question.model}: {len(bench.space.searched)} sites; {machine['cpu']}, torch {machine['torch']}"
+        f"{name}, {bench.study_file.model}: {len(bench.space.searched)} sites; "
+        f"{machine['cpu']}, torch {machine['torch']}"
     )
     print(
-        f"an evaluation: {bench.question.tokens.search} tokens forward, 1 thread; "
+        f"an evaluation: {bench.study_file.tokens.search} tokens forward, 1 thread; "
         f"sensitivities cost {contest.sensitivity_cost:.1f} evaluations"
     )
 

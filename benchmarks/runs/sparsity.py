@@ -73,7 +73,7 @@ def outlier_ratios(bench: Workbench, multiple: float) -> torch.Tensor:
     for site in bench.space.inventory.leaves:
         for member in site.members if site.kind == "linear" and site.block is not None else ():
             weight = bench.bank.parameters[f"{member.module}.weight"].float().abs()
-            norm = bench.statistics[member.module]["second_moment"].diagonal().clamp(min=0).sqrt()
+            norm = bench.bank.statistics[member.module]["second_moment"].diagonal().clamp(min=0).sqrt()
             scores.setdefault(site.block or 0, []).append(
                 ((weight.T if member.transposed else weight) * norm).flatten()
             )
@@ -110,7 +110,9 @@ def searched(bench: Workbench, contest: Contest, budget: int, trials: int, seed:
     fitting = sorted(
         (r for r in run.trials if r.read.whole and r.size_bytes <= budget), key=lambda r: (r.loss, r.number)
     )
-    return min((trial.plan for trial in fitting[:FINALISTS]), key=lambda plan: bench.measure(plan, "selection").mean)
+    return min(
+        (trial.plan for trial in fitting[:FINALISTS]), key=lambda plan: bench.evaluator.measure(plan, "selection").mean
+    )
 
 
 def rows(
@@ -120,14 +122,16 @@ def rows(
     uniform = spread(bench, algorithm, lambda block: sparsity)
     budget = uniform.size_bytes(bench.space.inventory)
     yield "uniform", uniform
-    multiple, width = tuned(lambda *knobs: bench.measure(owl(bench, algorithm, sparsity, budget, *knobs)).mean)
+    multiple, width = tuned(
+        lambda *knobs: bench.evaluator.measure(owl(bench, algorithm, sparsity, budget, *knobs)).mean
+    )
     yield f"OWL, M {multiple:g}, lambda {width:g}", owl(bench, algorithm, sparsity, budget, multiple, width)
     yield "paredown", searched(bench, contest, budget, trials, seed)
 
 
 def best_algorithm(bench: Workbench, sparsity: float) -> str:
     """The algorithm whose uniform plan has the lowest loss on the search set."""
-    losses = {name: bench.measure(spread(bench, name, lambda block: sparsity)).mean for name in ALGORITHMS}
+    losses = {name: bench.evaluator.measure(spread(bench, name, lambda block: sparsity)).mean for name in ALGORITHMS}
     print(
         f"uniform {sparsity:.0%} on the search set: "
         + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()),
@@ -154,10 +158,10 @@ def main() -> int:
     )
     failures = 0
     for seed in options.seeds:
-        bench = Workbench(study(options, seed, "sparsegpt"), options.out / "bank", 1)
+        bench = Workbench.open(study(options, seed, "sparsegpt"), options.out / "bank", 1)
         algorithm = best_algorithm(bench, options.sparsity[0])
         if algorithm != "sparsegpt":
-            bench = Workbench(study(options, seed, algorithm), options.out / "bank", 1)
+            bench = Workbench.open(study(options, seed, algorithm), options.out / "bank", 1)
         bench.fill_bank()
         contest = Contest(bench)
         for sparsity in options.sparsity:
@@ -169,7 +173,7 @@ def main() -> int:
             )
             before: list[Quality] = []
             for name, plan in rows(bench, contest, algorithm, sparsity, options.trials, seed):
-                quality = bench.measure(plan, "held-out")
+                quality = bench.evaluator.measure(plan, "held-out")
                 ratios = [ratio(quality, other, seed=seed) for other in before]
                 cells = [f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]" for found in ratios] + [""] * (
                     2 - len(ratios)

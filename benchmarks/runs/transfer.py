@@ -156,7 +156,7 @@ def main() -> None:
     budget = Budget.parse(f"{moved.outcome.question.budget_bytes}B")
     new_study = question.model_copy(update={"budget": budget, "patience": "off"})
     outcome = Session(new_study, folder, Silent(), bank).run()
-    bench = Workbench(new_study, bank)
+    bench = Workbench.open(new_study, bank)
     new_tokens = tokens_of(outcome, tokens, folder)
     rivals: list[tuple[str, Outcome, int | None, int | None]] = [
         ("best uniform plan", moved.outcome, moved.outcome.decision.uniform, None),

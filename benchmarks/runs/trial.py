@@ -59,7 +59,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=options.folder, prefix=".benchmark-") as name:
         bench, question = prepared(study, Path(name))
         overhead = measure_overhead(bench, question, Path(name), options.trials)
-    machine, inventory, read = environment(), bench.space.inventory, int(bench.sequences["search"].mask.sum())
+    machine, inventory, read = environment(), bench.space.inventory, int(bench.texts.sequences["search"].mask.sum())
     print(
         f"{options.model}: {inventory.parameters:,} parameters, {len(inventory.leaves)} matrices; "
         f"{read:,} tokens, float32, 1 thread"

@@ -91,7 +91,7 @@ class Row:
 
 def rows(study: StudyFile, bits: int, folder: Path, bank: Path, limits: tuple[float, float]) -> Iterator[Row]:
     """Runs the search at the uniform plan's bytes, then measures every compared plan."""
-    bench = Workbench(study, bank)
+    bench = Workbench.open(study, bank)
     inventory = bench.space.inventory
     uniform = uniform_plan(bench.space, bits, 64, parse_choice(EMBEDDING))
     outcome = Session(
@@ -131,9 +131,9 @@ def sequential(bench: Workbench, plan: Plan, draws: range) -> list[Quality]:
     """Held-out quality of a plan compressed in order without correction, for each calibration draw."""
     qualities = []
     for draw in draws:
-        part = bench.calibration(draw)
-        bank = in_order(bench.planned, plan, bench.calibrated(draw), part.tokens, part.mask, None)
-        qualities.append(bench.measure(plan, "held-out", bank))
+        part = bench.texts.calibration(draw)
+        bank = in_order(bench.planned, plan, bench.banks.on(part), part.tokens, part.mask, None)
+        qualities.append(bench.evaluator.measure(plan, "held-out", bank))
     return qualities
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from paredown.compressors.bank.folder import bank_alone, left_behind
 from paredown.compressors.tensor_files.record_names import FINGERPRINTS, STATISTICS, about, is_record
 from paredown.space.errors import OutputError, StudyError
-from paredown.space.system.files import read_json
+from paredown.space.system.files import read_json, write_json
 
 USED = "bank.json"
 """File in a study folder that lists the records it needs."""
@@ -37,6 +37,21 @@ def read_used(path: Path) -> UsedFile:
         StudyError: If it is missing or damaged.
     """
     return read_json(path, UsedFile, StudyError, "run the study's search again to rewrite it", sealed=False)
+
+
+def name_used(path: Path, statistics: str, records: Iterable[str]) -> None:
+    """Adds records to `USED`, so that cleaning the bank spares them.
+
+    Args:
+        path: The file; a missing or damaged one is replaced, since the search asks for every record that it needs.
+        statistics: Name of the statistics of the study's own texts.
+        records: Fingerprints of the records.
+    """
+    try:
+        before = read_used(path).records
+    except StudyError:
+        before = []
+    write_json(path, UsedFile(statistics=statistics, records=sorted({*before, *records})).model_dump())
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from paredown.compressors.bank.bank import Bank
-from paredown.compressors.model.original_inputs import Inputs, original_inputs
-from paredown.compressors.model.sequential import holds_all, in_order, is_calibrated, ordered_bank
+from paredown.compressors.model.calibrated_banks import InputsOn, last_inputs
+from paredown.compressors.model.sequential import holds_all, ordered_bank
 from paredown.evaluators.quality import Quality
-from paredown.evaluators.sequences import Sequences
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.plan import Plan
-from paredown.space.system.temporary import temporary_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +32,12 @@ class Rebuilder:
 
     Args:
         bench: The workbench; its own bank is draw 0.
-        work: Folder for the original's inputs, which are large and needed only for a while.
+        inputs_on: Returns the original's inputs on some texts.
     """
 
-    def __init__(self, bench: Workbench, work: Path) -> None:
-        self.bench = bench
-        self.work = work
+    def __init__(self, bench: Workbench, inputs_on: InputsOn) -> None:
+        self.bench, self.inputs_on = bench, inputs_on
         self._bank: tuple[int, Bank] | None = None
-        self._inputs: tuple[int, Inputs] | None = None
 
     def measure(self, plan: Plan, name: str, version: Version) -> Quality:
         """Quality of a version of a plan on a set.
@@ -50,7 +45,7 @@ class Rebuilder:
         Raises:
             EvaluationError: If a prediction is not finite.
         """
-        return self.bench.measure(plan, name, self.bank(plan, version))
+        return self.bench.evaluator.measure(plan, name, self.bank(plan, version))
 
     def holds(self, plan: Plan, version: Version) -> bool:
         """Whether the bank already holds the plan compressed in order."""
@@ -59,37 +54,20 @@ class Rebuilder:
     def bank(self, plan: Plan, version: Version) -> Bank:
         """Bank that holds a version of a plan; compresses what is missing."""
         bank = self._calibrated(version.draw)
-        if not version.in_order or not is_calibrated(plan, self.bench.space.inventory):
+        if not version.in_order or not self.bench.is_calibrated(plan):
             return bank
-        ordered = ordered_bank(bank, plan)
-        if holds_all(ordered, plan, self.bench.space.inventory):
-            return ordered
-        part = self.bench.calibration(version.draw)
-        inputs = self._original_inputs(version.draw, part)
-        return in_order(self.bench.planned, plan, bank, part.tokens, part.mask, inputs, self.bench.workers)
+        return self.bench.banks.in_order(plan, bank, self.bench.texts.calibration(version.draw), self.inputs_on)
 
     def _calibrated(self, draw: int) -> Bank:
         """Bank of a draw; only the last one used is kept."""
         if self._bank is None or self._bank[0] != draw:
             self._bank = None
-            self._bank = draw, self.bench.calibrated(draw)
+            self._bank = draw, self.bench.banks.on(self.bench.texts.calibration(draw))
         return self._bank[1]
-
-    def _original_inputs(self, draw: int, part: Sequences) -> Inputs:
-        """The original's inputs on a draw; only the last ones used are kept."""
-        if self._inputs is None or self._inputs[0] != draw:
-            for old in self.work.iterdir():
-                old.unlink()
-            self._inputs = (
-                draw,
-                original_inputs(self.bench.planned, part.tokens, part.mask, self.work, self.bench.workers),
-            )
-        return self._inputs[1]
 
 
 @contextmanager
 def rebuilder(bench: Workbench) -> Iterator[Rebuilder]:
     """A rebuilder with a temporary folder beside the bank, removed at the end."""
-    bench.bank.folder.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(bench.bank.folder) as work:
-        yield Rebuilder(bench, work)
+    with last_inputs(bench.banks) as inputs_on:
+        yield Rebuilder(bench, inputs_on)

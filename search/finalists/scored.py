@@ -19,4 +19,4 @@ def scored_records(bench: Workbench, outcome: Outcome, trial: Trial) -> Records:
         if choice != KEEP and site.kind != "block"
     ]
     found = {site.name: bank.sha256(site, choice) for site, choice in decided}
-    return bench.origin.records({name: digest for name, digest in found.items() if digest})
+    return bench.banks.origin.records({name: digest for name, digest in found.items() if digest})

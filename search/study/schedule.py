@@ -44,21 +44,21 @@ class Schedule:
     def __init__(self, clock: Clock, bench: Workbench, progress: Progress, stored: Measurements) -> None:
         self.clock, self.bench, self.progress = clock, bench, progress
         self.stored = stored
-        self.pace = Pace({name: int(part.mask.sum()) for name, part in bench.sequences.items()})
+        self.pace = Pace({name: int(part.mask.sum()) for name, part in bench.texts.sequences.items()})
         self.timing = self.closing = 0.0
 
     def measure_original(self) -> Quality:
         """Quality of the original on the search set."""
         started = time.monotonic()
-        quality = self.bench.teacher("search").measure(self.bench.model)
+        quality = self.bench.evaluator.teacher("search").measure(self.bench.planned.model)
         self.pace.read(2 * self.pace.tokens["search"], time.monotonic() - started)  # the teacher's pass counts too
         return quality
 
     def measure_rung(self, plan: Plan, sequences: int | None) -> Quality:
         """Quality of a plan on the first sequences of the search set; None for all of them."""
         started = time.monotonic()
-        quality = self.bench.measure_rung(plan, sequences)
-        share = 1.0 if sequences is None else sequences / len(self.bench.sequences["search"])
+        quality = self.bench.evaluator.measure_rung(plan, sequences)
+        share = 1.0 if sequences is None else sequences / len(self.bench.texts.sequences["search"])
         self.pace.read(share * self.pace.tokens["search"], time.monotonic() - started)
         return quality
 

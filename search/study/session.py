@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from paredown.compressors.bank.contents import USED
+from paredown.compressors.bank.contents import USED, name_used
 from paredown.compressors.bank.folder import bank_in_use
 from paredown.compressors.calibration.statistics_folder import again_if_damaged
 from paredown.compressors.original.checkpoint import config_of
@@ -116,14 +116,16 @@ class Session:
             self._locks.enter_context(bank_in_use(self.bank_folder))
             started = time.monotonic()
             self.progress.step("model and texts", 0, None)
-            self.bench = Workbench(self.question, self.bank_folder, self.workers, self._check_inputs, self.progress.say)
+            self.bench = Workbench.open(
+                self.question, self.bank_folder, self.workers, self._check_inputs, self.progress.say
+            )
             inventory = self.bench.space.inventory
-            self.reference = reference_of(self.question, self.bench.folder, inventory)
+            self.reference = reference_of(self.question, self.bench.banks.checkpoint, inventory)
             write_atomically(self.folder / "inventory.json", TypeAdapter(Inventory).dump_json(inventory, indent=1))
             stored = Measurements(
                 self.folder / MEASUREMENTS,
                 self.inputs,
-                lambda draw: self.bench.calibration(draw).sha256(),
+                lambda draw: self.bench.texts.calibration(draw).sha256(),
                 self.progress.say,
             )
             self.schedule = Schedule(self.clock, self.bench, self.progress, stored)
@@ -181,7 +183,7 @@ class Session:
 
     def _solve(self) -> None:
         """Solves for the seed plans and offers the one for the budget."""
-        self.problem = Problem.of(self.question, self.solver, self.losses, len(self.bench.sequences["search"]))
+        self.problem = Problem.of(self.question, self.solver, self.losses, len(self.bench.texts.sequences["search"]))
         self.solved = seed_plans(self.problem, [plan.size_bytes for plan in self.uniform])
         if found := self._offer("solver", self.solved[0]):
             what = f"{found.size_bytes:,} bytes, predicted loss {found.predicted_loss:.3g}, not measured yet"
@@ -258,12 +260,12 @@ class Session:
         inputs = [self.inputs[name] for name in ("calibration", "search", "origin")]
         return stored_losses(
             self.folder / name, self.question.sensitivity, inputs, space, self.bench.planned, self.bench.bank,
-            self.bench.sequences["search"], partial(self._step, "sensitivity"),
+            self.bench.texts.sequences["search"], partial(self._step, "sensitivity"),
         )  # fmt: skip
 
     def _fill(self, beside: Sequence[Plan] = ()) -> None:
         self.bench.fill_bank(beside, partial(self._step, "bank"))
-        self.bench.name_records(self.folder / USED)
+        name_used(self.folder / USED, self.bench.bank.calibration, self.bench.bank.used)
 
     def _step(self, name: str, done: int, of: int) -> None:
         """Reports a step before the trials; raises `OutOfTime` at the limit."""
@@ -273,10 +275,11 @@ class Session:
     def _narrow(self) -> None:
         """Removes the calibrated choices that lie far from the front of their data-free siblings."""
         offered = self.bench.space
-        self.bench.space = free = data_free(offered)
+        free = data_free(offered)
+        self.bench = replace(self.bench, space=free)
         self._fill()
         losses = self._losses(free, "sensitivity-data-free.json")
-        self.bench.space = narrowed(offered, free, losses, self.budget_bytes)
+        self.bench = replace(self.bench, space=narrowed(offered, free, losses, self.budget_bytes))
         self.solver = Solver(self.bench.space)
         before, now = (sum(map(len, space.options.values())) for space in (offered, self.bench.space))
         self.progress.say(
@@ -376,7 +379,7 @@ class Session:
     def _publish(self, outcome: Outcome) -> None:
         started = time.monotonic()
         self.outcome = outcome
-        self.bench.name_records(self.folder / USED)
+        name_used(self.folder / USED, self.bench.bank.calibration, self.bench.bank.used)
         publish(
             outcome, self.reference, self.folder, self.progress.publish, partial(scored_records, self.bench, outcome)
         )

@@ -107,7 +107,7 @@ class Transfer:
         with rebuilder(self.bench) as rebuild:
             decision = decide(outcome, rebuild.measure, self.bench.is_calibrated, self.progress.step)
         calibrated = any(self.bench.is_calibrated(trial.plan) for trial in outcome.trials.measured)
-        tokens = self.bench.question.tokens
+        tokens = self.bench.study_file.tokens
         read = tokens.calibration + self._alone_tokens + tokens.search * (1 + self.passes)
         checks = tokens_of_checks(tokens, len(decision.selection), len(decision.held_out), calibrated=calibrated)
         return Measured(outcome=replace(outcome, decision=decision), tokens=round(read) + checks)
@@ -122,9 +122,9 @@ class Transfer:
     def _measured(self, origin: str, label: str, plan: Plan, predicted: float | None = None) -> Trial | None:
         """A trial; None if a prediction is not finite."""
         started = time.monotonic()
-        self.bench.fill([*plan.decided(self.space.inventory)])
+        self.bench.banks.fill([*plan.decided(self.space.inventory)])
         try:
-            quality = self.bench.measure(plan)
+            quality = self.bench.evaluator.measure(plan)
         except EvaluationError as error:
             self.progress.say(f"{label}: {error}")
             return None
@@ -148,17 +148,17 @@ class Transfer:
         fitting = [
             found for found in uniform_plans(self.space, self.budget_bytes) if found.size_bytes <= self.budget_bytes
         ]
-        rung = max(1, len(self.bench.sequences["search"]) // RUNG)
+        rung = max(1, len(self.bench.texts.sequences["search"]) // RUNG)
         ranks: dict[Plan, float] = {}
         for done, found in enumerate(fitting if len(fitting) > UNIFORM + 1 else ()):
             self.progress.step("uniform plans", done, len(fitting))
             sibling = Plan(tuple((site, choice.data_free or choice) for site, choice in found.plan.entries))
-            self.bench.fill([*sibling.decided(self.space.inventory)])
+            self.bench.banks.fill([*sibling.decided(self.space.inventory)])
             try:
-                ranks[found.plan] = self.bench.measure_rung(sibling, rung).mean
+                ranks[found.plan] = self.bench.evaluator.measure_rung(sibling, rung).mean
             except EvaluationError:
                 ranks[found.plan] = np.inf
-            self.passes += rung / len(self.bench.sequences["search"])
+            self.passes += rung / len(self.bench.texts.sequences["search"])
         for found in sorted(fitting, key=lambda found: ranks.get(found.plan, 0.0))[: UNIFORM + 1]:
             self._measured("uniform", found.label, found.plan)
 
@@ -166,7 +166,7 @@ class Transfer:
         """Measures plans with bytes moved between sites; the first solves for this model's own sensitivities."""
         space = self._movable()
         losses = self._losses(space)
-        solver, generator = Solver(space), np.random.default_rng(self.bench.question.seed)
+        solver, generator = Solver(space), np.random.default_rng(self.bench.study_file.seed)
         moves, best, tried = Moves(solver, lambda _: losses), first, {first.plan}
         for done in range(trials):
             stop_if_asked()
@@ -211,8 +211,8 @@ class Transfer:
         decided = {site.name: choice for site, choice in self.plan.decided(inventory)}
         sites = [site for site in inventory.sites if site.name in decided]
         pairs = [(site, choice) for site in sites for choice in space.options[site.name] if choice != KEEP]
-        self.bench.fill(pairs)
-        texts = self.bench.sequences["search"]
+        self.bench.banks.fill(pairs)
+        texts = self.bench.texts.sequences["search"]
         evidence = Evidence(space, self.bench.planned, self.bench.bank, texts, facts_of(self.bench.bank))
         alone = evidence.losses_alone(
             [(site, choice) for site, choice in pairs if site.kind != "linear" or choice == decided[site.name]]
@@ -235,7 +235,7 @@ class Transfer:
     def _outcome(self) -> Outcome:
         return Outcome(
             state="finished",
-            question=Question.of(self.bench.question, self.space.inventory, self.budget_bytes),
+            question=Question.of(self.bench.study_file, self.space.inventory, self.budget_bytes),
             trials=Trials(measured=tuple(self._promising()), spent=self.passes),
             circumstances=self.bench.circumstances(),
         )

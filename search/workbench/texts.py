@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from paredown.compressors.original.checkpoint import config_of
-from paredown.evaluators.sequences import Sequences, calibration_draw, sequence_sets, tokenizer_of
+from paredown.evaluators.sequences import Sequences, calibration_draw, check_tokens, sequence_sets, tokenizer_of
 from paredown.evaluators.sources import document_sets
-from paredown.space.errors import StudyError
 from paredown.space.study_file import StudyFile
 
 
@@ -20,12 +20,14 @@ class Texts:
 
     Attributes:
         sequences: The four sets, by name.
-        length: Most tokens of a sequence.
+        sha256: Fingerprints of the sets, by name.
+        calibration_texts: The calibration texts in the form of a plan file.
         draw: Returns the calibration sequences of a calibration draw, given its number.
     """
 
     sequences: dict[str, Sequences]
-    length: int
+    sha256: dict[str, str]
+    calibration_texts: Mapping[str, Any]
     draw: Callable[..., Sequences]
 
     @classmethod
@@ -37,24 +39,30 @@ class Texts:
             folder: Folder of the study's model.
 
         Raises:
-            CheckpointError: If the model has no tokenizer.
-            StudyError: If a text is missing, a set is too short, or the tokenizer belongs to another model.
+            CheckpointError: If the model has no tokenizer, or another model's.
+            StudyError: If a text is missing, or a set is too short.
         """
         config = config_of(folder)
         sets = document_sets(question.data)
         tokenizer = tokenizer_of(folder)
         longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 10**9
         sequences = sequence_sets(sets, tokenizer, question.tokens, longest, question.seed)
-        largest = max(int(part.tokens.max()) for part in sequences.values())
-        if largest >= config.vocab_size:
-            raise StudyError(
-                f"the tokenizer produces token {largest}, but the model's vocabulary has {config.vocab_size} entries; "
-                "use the tokenizer of this model"
-            )
-        length = min(question.tokens.sequence_length, longest)
-        settings = {"tokens": question.tokens.calibration, "seed": question.seed, "length": length}
+        check_tokens(sequences.values(), config)
+        sha256 = {name: part.sha256() for name, part in sequences.items()}
+        tokens, length, seed = question.tokens.calibration, min(question.tokens.sequence_length, longest), question.seed
         return cls(
             sequences=sequences,
-            length=length,
-            draw=partial(calibration_draw, sets["calibration"], tokenizer, **settings),
+            sha256=sha256,
+            calibration_texts={
+                "data": question.data,
+                "tokens": tokens,
+                "sequence_length": length,
+                "seed": seed,
+                "sha256": sha256["calibration"],
+            },
+            draw=partial(calibration_draw, sets["calibration"], tokenizer, tokens=tokens, length=length, seed=seed),
         )
+
+    def calibration(self, draw: int = 0) -> Sequences:
+        """Calibration sequences of a draw; draw 0 is the study's own."""
+        return self.draw(draw=draw) if draw else self.sequences["calibration"]

@@ -39,7 +39,7 @@ STUDY = {
 def bench(pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     root = tmp_path_factory.mktemp("enumeration")
     study = {**STUDY, "model": str(pico("llama")), "data": [str(toys.write_text(root / "text.txt"))]}
-    bench = Workbench(StudyFile.model_validate(study), root / "bank", workers=1)
+    bench = Workbench.open(StudyFile.model_validate(study), root / "bank", workers=1)
     bench.fill_bank()
     return bench
 
@@ -62,7 +62,9 @@ def test_every_plan_is_there_once(bench: Workbench, every: Enumeration) -> None:
 def test_losses_are_those_of_the_plans_one_by_one(bench: Workbench, every: Enumeration) -> None:
     enumerator = Enumerator(bench)
     for index in np.random.default_rng(0).choice(len(every.losses), 12, replace=False):
-        assert every.losses[index] == pytest.approx(bench.measure(enumerator.plan(every.codes[index])).mean, rel=1e-4)
+        assert every.losses[index] == pytest.approx(
+            bench.evaluator.measure(enumerator.plan(every.codes[index])).mean, rel=1e-4
+        )
 
 
 def test_the_true_front_is_what_nobody_beats(every: Enumeration) -> None:
@@ -106,7 +108,7 @@ def test_a_front_is_read_for_the_model_and_texts_that_it_was_measured_on(
     path, truth = tmp_path / "front.json", Truth.of(every)
     truth.write(path, "problem.yaml", bench)
     assert Truth.read(path, bench) == truth
-    path.write_text(path.read_text().replace(bench.origin.weights, "0" * 64))
+    path.write_text(path.read_text().replace(bench.banks.origin.weights, "0" * 64))
     with pytest.raises(
         StudyError, match="measured on other weights or texts; name the same model and data, or measure it again"
     ):

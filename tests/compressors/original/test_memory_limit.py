@@ -50,8 +50,8 @@ def test_memory_is_no_part_of_the_question(pico: Folder, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["llama", "bert"])
 def test_a_streamed_study_measures_the_same(pico: Folder, tmp_path: Path, name: str) -> None:
     """Losses of any plan, bit by bit; records of the bank are shared."""
-    resident = Workbench(study(pico(name), tmp_path), tmp_path / "bank", 1)
-    streamed = Workbench(study(pico(name), tmp_path, memory="1KB"), tmp_path / "bank", 1)
+    resident = Workbench.open(study(pico(name), tmp_path), tmp_path / "bank", 1)
+    streamed = Workbench.open(study(pico(name), tmp_path, memory="1KB"), tmp_path / "bank", 1)
     assert streamed.planned.stream and not resident.planned.stream
     inventory = resident.space.inventory
     gptq = {
@@ -61,7 +61,7 @@ def test_a_streamed_study_measures_the_same(pico: Folder, tmp_path: Path, name: 
     drop = {site.name: parse_choice("drop") for site in inventory.parents if site.kind == "block" and site.block == 1}
     for choices in ({}, gptq, embedding, {**gptq, **drop}, {}):
         plan = Plan.of(inventory, choices)
-        one, other = resident.measure(plan), streamed.measure(plan)
+        one, other = resident.evaluator.measure(plan), streamed.evaluator.measure(plan)
         assert (one.totals == other.totals).all()
         assert one.perplexity == other.perplexity
         assert (one.mean > 0) == bool(choices)
@@ -90,6 +90,6 @@ def test_the_estimate_of_a_streamed_study_does_not_grow_with_depth(tmp_path: Pat
 
 def test_what_needs_the_whole_model_is_refused(pico: Folder, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="timing plans builds the model, which takes .*; set latency: off"):
-        Workbench(study(pico("llama"), tmp_path, memory="1KB"), tmp_path / "bank", 1).latency_table(
+        Workbench.open(study(pico("llama"), tmp_path, memory="1KB"), tmp_path / "bank", 1).latency_table(
             tmp_path / "latency.json"
         )

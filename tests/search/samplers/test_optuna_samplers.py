@@ -34,7 +34,7 @@ def bench(pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory)
         "tokens": TOKENS,
         "space": SPACE,
     }
-    return Workbench(StudyFile.model_validate(study), root / "bank")
+    return Workbench.open(StudyFile.model_validate(study), root / "bank")
 
 
 @pytest.mark.parametrize("name", list(samplers))
@@ -42,7 +42,7 @@ def test_a_study_runs_and_resumes(bench: Workbench, tmp_path: Path, name: str) -
     """The passes of six plans, measured on a real model, on all sequences or fewer; half of them after a restart."""
     losses = toys.losses_of(bench.space)
     budget = bench.space.inventory.original_bytes // 2
-    sequences = len(bench.sequences["search"])
+    sequences = len(bench.texts.sequences["search"])
     problem = Problem(
         space=bench.space, solver=Solver(bench.space), losses=losses, budget_bytes=budget, seed=1, sequences=sequences
     )
@@ -52,7 +52,7 @@ def test_a_study_runs_and_resumes(bench: Workbench, tmp_path: Path, name: str) -
             problem,
             name,
             [],
-            bench.measure_rung,
+            bench.evaluator.measure_rung,
             lambda plan: None,
         )
         race.run(trials=trials, finished=lambda trial: None)
@@ -65,7 +65,7 @@ def test_a_study_runs_and_resumes(bench: Workbench, tmp_path: Path, name: str) -
         assert trial.origin == name
         assert bench.space.allows(trial.plan)
         assert trial.size_bytes == trial.plan.size_bytes(bench.space.inventory)
-        assert trial.loss == bench.measure_rung(trial.plan, len(trial.read.sequences)).mean
+        assert trial.loss == bench.evaluator.measure_rung(trial.plan, len(trial.read.sequences)).mean
     assert len({trial.plan for trial in race.history.values()}) > 3
 
 
