@@ -143,18 +143,16 @@ def find_plan(
     began = time.monotonic() if began is None else began  # imports count as part of the run
     from paredown.cli.progress import Silent
     from paredown.question import as_study, with_an_end
-    from paredown.search.samplers import samplers
-    from paredown.search.sensitivity.estimators import estimators
-    from paredown.search.study.session import Session
+    from paredown.search.study.run import run_study
+    from paredown.search.trials.clock import Clock
     from paredown.space.errors import StudyError
 
     if fresh and adopt:
         raise StudyError("--fresh starts over and --adopt resumes; give only one of them")
     question = with_an_end(as_study(study))
-    samplers[question.sampler], estimators[question.sensitivity]  # refuses unknown names before hours are spent
     changed: Changed = "fresh" if fresh else "adopt" if adopt else "refuse"
-    told = progress or Silent()
-    return Session(question, expanded(out), told, expanded(bank) if bank else None, workers, changed, began).run()
+    told, records, clock = progress or Silent(), expanded(bank) if bank else None, Clock.of(question, began)
+    return run_study(question, expanded(out), told, bank=records, workers=workers, changed=changed, clock=clock)
 
 
 def status(folder: str | Path) -> Outcome:

@@ -82,7 +82,8 @@ ELSEWHERE = {
     "tests/search/solver/test_refusal.py": ("search/study/impossible_budget.py",),
     "tests/search/solver/test_solver.py": ("search/solver/integer_program.py",),
     "tests/search/study/test_schedule.py": (
-        "search/finalists/missing.py", "search/finalists/scored.py", "search/study/limit.py", "search/study/session.py",
+        "search/finalists/missing.py", "search/finalists/scored.py", "search/study/limit.py",
+        "search/study/prepare.py", "search/study/run.py", "search/study/session.py",
     ),
     "tests/search/surrogate/test_gaussian_process.py": ("search/surrogate/prior.py", "search/surrogate/features.py",),
     "tests/search/trials/test_race.py": ("space/system/locks.py",),

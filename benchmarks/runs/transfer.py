@@ -32,7 +32,7 @@ from paredown.search.finalists.checks import DRAWS
 from paredown.search.finalists.rebuild import Version, rebuilder
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.sensitivity.stored import SENSITIVITY, read_sensitivity
-from paredown.search.study.session import Session
+from paredown.search.study.run import run_study
 from paredown.search.workbench.environment import environment
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.budget import Budget
@@ -155,7 +155,7 @@ def main() -> None:
     folder = options.out / f"search-{options.trials}"
     budget = Budget.parse(f"{moved.outcome.question.budget_bytes}B")
     new_study = question.model_copy(update={"budget": budget, "patience": "off"})
-    outcome = Session(new_study, folder, Silent(), bank).run()
+    outcome = run_study(new_study, folder, Silent(), bank=bank)
     bench = Workbench.open(new_study, bank)
     new_tokens = tokens_of(outcome, tokens, folder)
     rivals: list[tuple[str, Outcome, int | None, int | None]] = [

@@ -33,8 +33,8 @@ from paredown.search.outcome.outcome import Outcome
 from paredown.search.sensitivity.lazy_choices import data_free
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.solver.solver import Solver
+from paredown.search.study.run import run_study
 from paredown.search.study.select import learnt
-from paredown.search.study.session import Session
 from paredown.search.trials.uniform import uniform_plan
 from paredown.search.workbench.environment import environment
 from paredown.search.workbench.survey import survey
@@ -94,9 +94,8 @@ def rows(study: StudyFile, bits: int, folder: Path, bank: Path, limits: tuple[fl
     bench = Workbench.open(study, bank)
     inventory = bench.space.inventory
     uniform = uniform_plan(bench.space, bits, 64, parse_choice(EMBEDDING))
-    outcome = Session(
-        study.model_copy(update={"budget": Budget.parse(f"{uniform.size_bytes}B")}), folder, Silent(), bank
-    ).run()
+    asked = study.model_copy(update={"budget": Budget.parse(f"{uniform.size_bytes}B")})
+    outcome = run_study(asked, folder, Silent(), bank=bank)
     best = outcome.best if outcome.decision.searched is None else outcome.trials[outcome.decision.searched]
     if best is None:
         raise SystemExit(f"{folder}: no trial fits {uniform.size_bytes} bytes; give more --trials")

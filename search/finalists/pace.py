@@ -21,14 +21,18 @@ REBUILT_PASSES = 10.0
 
 
 class Pace:
-    """Seconds per token of a forward pass and per rebuilt plan, on this machine at its current load.
+    """Seconds per token of a forward pass, per rebuilt plan and per report, on this machine at its current load.
 
     Args:
         tokens: Tokens of each set, by name, ``calibration`` included.
+
+    Attributes:
+        closing: Longest time that reports and plans took to write [s].
     """
 
     def __init__(self, tokens: Mapping[str, int]) -> None:
         self.tokens = tokens
+        self.closing = 0.0
         self.made: set[Measurement] = set()
         self._opened: set[str] = set()
         self._read = self._seconds = 0.0
@@ -42,6 +46,10 @@ class Pace:
     def rebuilt(self, seconds: float) -> None:
         """Adds the time of one rebuilt plan."""
         self._rebuilt.append(seconds)
+
+    def published(self, seconds: float) -> None:
+        """Adds the time to write reports and plans once."""
+        self.closing = max(self.closing, seconds)
 
     def timed(self, measure: Measure) -> Measure:
         """The same function; each call updates the pace."""

@@ -102,6 +102,11 @@ class Workbench:
         """The bank of the study's own calibration texts."""
         return self.banks.planned.bank
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprints of everything that measurements depend on: each set of texts, and the ``origin``."""
+        return {**self.texts.sha256, "origin": self.banks.origin.sha256()}
+
     def is_calibrated(self, plan: Plan) -> bool:
         """Whether the plan's stored tensors depend on the calibration texts."""
         return is_calibrated(plan, self.space.inventory)

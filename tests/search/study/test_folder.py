@@ -13,7 +13,7 @@ from paredown.cli.progress import Silent
 from paredown.search.outcome.front_file import write_front_file
 from paredown.search.report.verdict import summary_lines
 from paredown.search.study.folder import finished, keep_environment, locked, moved_aside, same_study
-from paredown.search.study.session import Session
+from paredown.search.study.run import run_study
 from paredown.space.budget import Budget
 from paredown.space.errors import OutputError, StudyError
 from paredown.space.site import Inventory
@@ -114,9 +114,8 @@ def test_the_current_folder_is_not_moved(place: str, tmp_path: Path, monkeypatch
 def test_a_bank_is_not_the_study_folder(tmp_path: Path) -> None:
     """Else a search would wait for its own lock."""
     out = tmp_path / "out"
-    session = Session(StudyFile(model="m"), out, Silent(), bank=tmp_path / "bank" / ".." / "out")
     with pytest.raises(StudyError, match="cannot be both --out and --bank; leave out --bank"):
-        session.run()
+        run_study(StudyFile(model="m"), out, Silent(), bank=tmp_path / "bank" / ".." / "out")
     assert not out.exists()
 
 

@@ -20,7 +20,9 @@ from paredown.search.outcome.outcome import Outcome
 from paredown.search.report.verdict import summary_lines
 from paredown.search.samplers import Proposal
 from paredown.search.study.limit import check_limit
-from paredown.search.study.session import Session
+from paredown.search.study.prepare import prepare
+from paredown.search.study.run import run_study
+from paredown.search.study.session import opened
 from paredown.search.trial import Trial
 from paredown.search.trials.clock import Clock
 from paredown.search.trials.race import Race
@@ -43,13 +45,12 @@ TOKENS = {"calibration": 256, "search": 512, "selection": 256, "held_out": 512, 
 
 
 class Limited(Silent):
-    """Ends the time of a session when a step begins; notes what it is told."""
+    """Ends the time of a run when a step begins, or when the trials are done; notes what it is told."""
 
-    session: Session
-
-    def __init__(self, at: str | None = None) -> None:
+    def __init__(self, folder: Path, at: str | None = None) -> None:
         super().__init__()
-        self.at = at
+        self.folder, self.at = folder, at
+        self.clock = Clock()
         self.steps: list[str] = []
         self.said: list[str] = []
         self.expected: list[float] = []
@@ -61,25 +62,25 @@ class Limited(Silent):
 
     def _end(self, step: str) -> None:
         if step == self.at:
-            self.session.clock = self.session.schedule.clock = Clock(ends=0.0)
+            object.__setattr__(self.clock, "ends", 0.0)  # no search changes its clock: it is frozen
 
     def trial(self, trial: Trial, best: Trial | None, spent: float, of: int | None) -> None:
         self.steps.append("trial")
-        self._end("trial")  # of the steps after the trials: these were given their limit before the first
+        if of is not None and spent >= of:
+            self._end("trial")
 
     def say(self, text: str) -> None:
         self.said.append(text)
         if "can be applied now" in text:
-            self.plans.append(yaml.safe_load((self.session.folder / "best" / "plan.yaml").read_text()))
+            self.plans.append(yaml.safe_load((self.folder / "best" / "plan.yaml").read_text()))
 
     def expect(self, seconds: float) -> None:
         self.expected.append(seconds)
 
 
 def searched(question: StudyFile, folder: Path, at: str | None = None) -> tuple[Outcome, Limited]:
-    progress = Limited(at)
-    progress.session = Session(question, folder, progress, workers=1)
-    return progress.session.run(), progress
+    progress = Limited(folder, at)
+    return run_study(question, folder, progress, workers=1, clock=progress.clock), progress
 
 
 def plan_of(folder: Path) -> dict[str, Any]:
@@ -198,18 +199,20 @@ def test_a_limit_among_the_finalists_leaves_an_unguarded_plan(
 
 
 def test_the_time_left_is_of_what_is_still_to_come(
-    through: tuple[Outcome, Limited, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    question: StudyFile, through: tuple[Outcome, Limited, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trials that are not run yet at the pace of those that were, then finalists and guard.
 
     What is done or on disk counts for nothing.
     """
-    outcome, progress, _ = through
-    schedule = progress.session.schedule
-    schedule.pace.made.clear()  # as in another process
+    outcome, _, folder = through
+    with opened(question, folder, Silent(), Clock(), workers=1) as session:
+        prepared = prepare(session)
+        session.publish(outcome)
+    schedule = prepared.schedule
     resumed = schedule.after(outcome)
-    schedule.pace.made.clear()
-    schedule.stored.folder = tmp_path  # as before the finalists
+    session.pace.made.clear()
+    session.stored.folder = tmp_path  # as before the finalists
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
@@ -219,10 +222,10 @@ def test_the_time_left_is_of_what_is_still_to_come(
 
     seeds = [(trial.origin, Proposal(plan=trial.plan, label=trial.label)) for trial in outcome.trials.measured]
     log = TrialLog(tmp_path / "study.db", with_latency=False)
-    race = Race(log, progress.session.problem, "frontier", seeds, measure, lambda plan: None)
+    race = Race(log, prepared.problem, "frontier", seeds, measure, lambda plan: None)
     race.run(trials=4, finished=lambda trial: None)
     after = schedule.after(outcome)
-    assert after > resumed >= schedule.closing > 0
+    assert after > resumed >= session.pace.closing > 0
     assert schedule.left(outcome, race, 10, "off") == pytest.approx(6 * 3 + after)
     assert schedule.left(outcome, race, 4, "off") == pytest.approx(after)
     race.run(trials=5, finished=lambda trial: None)
