@@ -1,4 +1,4 @@
-"""The refusal of an impossible budget, with the smallest plan written all the same."""
+"""The refusal of an impossible budget."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from paredown.search.solver.branch_and_bound import solve
 from paredown.search.solver.forest import Forest
 from paredown.search.solver.integer_program import IntegerProgram, margin
 from paredown.search.solver.limits import Limit
+from paredown.search.solver.refusal import refusal
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import BudgetError, EvaluationError, StudyError
 from paredown.space.layouts import leaves_out
@@ -29,7 +30,7 @@ class Solver:
     """Multiple-choice knapsack over the sites of a space.
 
     Each leaf takes one of its choices or is overruled by one site that covers it. A dropped block also frees its norms.
-    Sites that overrule leaves are nested or disjoint. With bytes as the only budget, `knapsack.solve` is exact; further
+    Sites that overrule leaves are nested or disjoint. With bytes as the only budget, branch and bound is exact; further
     limits need an integer program.
 
     Args:
@@ -93,7 +94,7 @@ class Solver:
         """The plan with the fewest bytes, and its size [bytes]."""
         taken = self._taken(self.sizes, None)
         if taken is None:
-            raise BudgetError(self._refusal(None))
+            raise self._refusal(None)
         return self._plan(taken), self.fixed + int(self.sizes[taken].sum())
 
     def size_bytes(self, plan: Plan) -> int:
@@ -113,7 +114,7 @@ class Solver:
         """
         taken = self._taken(self._row(losses, "the losses"), budget_bytes)
         if taken is None:
-            raise BudgetError(self._refusal(budget_bytes))
+            raise self._refusal(budget_bytes)
         if (size := self.fixed + int(self.sizes[taken].sum())) > budget_bytes:
             raise BudgetError(f"the solver left the budget: {size} > {budget_bytes} bytes; please report this")
         return self._plan(taken)
@@ -134,7 +135,7 @@ class Solver:
         values = self._row(losses, "the losses")
         found = self._program.prices(values, self._rooms(budget_bytes))
         if found is None:
-            raise BudgetError(self._refusal(budget_bytes))
+            raise self._refusal(budget_bytes)
         return dict(zip(["size_bytes", *(limit.name for limit in self.limits)], found, strict=True))
 
     def _row(self, values: Mapping[tuple[str, Choice], float], what: str) -> NDArray[np.float64]:
@@ -196,24 +197,23 @@ class Solver:
     def _plan(self, taken: NDArray[np.int64]) -> Plan:
         return Plan(tuple(self.variables[i] for i in taken if self.variables[i][1] != KEEP))
 
-    def _refusal(self, budget_bytes: int | None) -> str:
-        """Message that names the budget or limit that no plan meets, and the least value that is feasible."""
+    def _refusal(self, budget_bytes: int | None) -> BudgetError:
+        """The error that names the budget or limit that no plan meets, and the least value that is feasible."""
         free = Solver(self.space)
         for limit, costs in zip(self.limits, self._costs, strict=True):
             taken = free._taken(costs, None)
             least = np.inf if taken is None else limit.fixed + float(costs[taken].sum())
             if least > limit.most - margin(costs):
-                return (
+                return BudgetError(
                     f"no plan meets {limit.name} {limit.most:.6g}: the least that the space offers is {least:.6g}; "
                     "raise the limit or give the space choices that cost less of it"
                 )
         together = " and ".join(f"{limit.name} {limit.most:.6g}" for limit in self.limits)
         if budget_bytes is None:
-            return f"no plan meets {together} together; raise one of them"
+            return BudgetError(f"no plan meets {together} together; raise one of them")
         if self.limits and free._smallest[1] <= budget_bytes:
             smallest = f"the smallest that keeps to the others has {self._smallest[1]:,}"
-            return f"no plan meets {budget_bytes:,} bytes and {together} together: {smallest}; raise one of them"
-        return (
-            f"no plan meets {budget_bytes:,} bytes: the smallest that the space offers has {free._smallest[1]:,}; "
-            "raise the budget or give the space smaller choices"
-        )
+            return BudgetError(
+                f"no plan meets {budget_bytes:,} bytes and {together} together: {smallest}; raise one of them"
+            )
+        return refusal(budget_bytes, free._smallest[1], self.space.inventory.original_bytes)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from paredown.search.samplers import Problem, Proposal
-from paredown.search.solver.refusal import refusal
 from paredown.search.trials.uniform import UniformPlan
 
 POINTS = 5
@@ -29,8 +28,6 @@ def seed_plans(problem: Problem, sizes: Sequence[int] = ()) -> list[Proposal]:
     """
     inventory = problem.space.inventory
     smallest = problem.solver.smallest().size_bytes(inventory)
-    if problem.budget_bytes < smallest:
-        raise refusal(problem.budget_bytes, smallest, inventory.original_bytes)
     top = min(2 * problem.budget_bytes, inventory.original_bytes)
     wanted = sorted([*sizes, *np.geomspace(smallest, max(top, smallest), POINTS).astype(int).tolist()])
     budgets = [problem.budget_bytes]

@@ -82,7 +82,7 @@ def test_five_hundred_random_budgets_are_never_overrun() -> None:
         budget = inventory.budget_bytes(Budget.parse(random_budget(generator, space)))
         if budget < smallest:
             if turn % 20 == 0:
-                with pytest.raises(BudgetError, match=f"the smallest that the space offers has {smallest:,}"):
+                with pytest.raises(BudgetError, match=f"the smallest plan of the space has {smallest:,}"):
                     solver.solve(losses, budget)
             continue
         plan = solver.solve(losses, budget)

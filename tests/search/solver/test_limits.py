@@ -80,7 +80,7 @@ def test_no_listed_plan_within_all_budgets_is_better(
     within = (budget >= SIZES) & (costs[0] + 2 <= limits[0].most) & (costs[1] <= limits[1].most)
     solver = Solver(SPACE, limits=limits)
     if not within.any():
-        with pytest.raises(BudgetError, match="no plan meets"):
+        with pytest.raises(BudgetError, match="no plan meets|nothing meets the budget"):
             solver.solve(losses, budget)
         return
     plan = solver.solve(losses, budget)
@@ -96,7 +96,9 @@ def test_the_budget_that_cannot_be_met_is_named() -> None:
         BudgetError, match=f"no plan meets decode_ms {least - 1:g}: the least that the space offers is {least:g}"
     ):
         Solver(SPACE, limits=[limit_of(one_each, least - 1, "decode_ms")]).solve(losses, SPACE.inventory.original_bytes)
-    with pytest.raises(BudgetError, match=re.escape(f"no plan meets {SIZES.min() - 1:,} bytes: the smallest")):
+    with pytest.raises(
+        BudgetError, match=re.escape(f"nothing meets the budget of {SIZES.min() - 1:,} bytes: the smallest")
+    ):
         Solver(SPACE, limits=[limit_of(one_each, 1e6)]).solve(losses, int(SIZES.min()) - 1)
     heavy = [int(1e6 - size) for size in FREE.sizes]  # the smaller a plan, the more it costs
     most = totals(heavy).min()
@@ -150,7 +152,7 @@ def test_a_price_says_what_more_room_saves() -> None:
     prices = Solver(space, limits=[timed]).prices(losses, 2 * budget)
     assert prices["size_bytes"] == pytest.approx(0.0, abs=1e-12)
     assert prices["decode_ms"] == pytest.approx(1000 * free.prices(losses, budget + free.fixed)["size_bytes"], rel=0.1)
-    with pytest.raises(BudgetError, match="no plan meets 1 bytes: the smallest"):
+    with pytest.raises(BudgetError, match="nothing meets the budget of 1 bytes: the smallest"):
         free.prices(losses, 1)
 
 
