@@ -59,6 +59,11 @@ def site_bytes(site: Site, choice: Choice) -> int:
     return total_bytes(site_layout(site, choice))
 
 
+def stored_bytes(site: Site, choice: Choice) -> int:
+    """Bytes of a site under a choice; a block's norms are subtracted, since a dropped block frees them."""
+    return site_bytes(site, choice) - site.rest_bytes
+
+
 def leaves_out(site: Site, choice: Choice) -> bool:
     """Whether a choice removes a site entirely."""
     return isinstance(choice, StructureChoice) and site.kind in choice.kinds and not choice.shapes(site)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from paredown.search.solver.solver import Solver
 from paredown.space.choice import KEEP, Choice
-from paredown.space.layouts import site_bytes
+from paredown.space.layouts import stored_bytes
 from paredown.space.plan import Plan
-from paredown.space.site import Inventory, Site
+from paredown.space.site import Inventory
 from paredown.space.space import Space
 
 STEEPNESS = 3
@@ -76,11 +76,6 @@ def _strangeness(choice: Choice, before: Choice | None) -> float:
     if choice == before:
         return 0.0
     return CHANGED if signature(choice) == signature(before) else METHOD
-
-
-def stored_bytes(site: Site, choice: Choice) -> int:
-    """Bytes of a site under a choice; a block's norms are subtracted, since a dropped block frees them."""
-    return site_bytes(site, choice) - site.rest_bytes
 
 
 def signature(choice: Choice) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from paredown.search.solver.solver import Solver
-from paredown.space.choice import KEEP, Choice
+from paredown.space.choice import Choice
 from paredown.space.layouts import site_bytes, site_fault
 from paredown.space.plan import Plan
 from paredown.space.site import Site
@@ -60,7 +60,8 @@ def narrowed(space: Space, free: Space, losses: Mapping[tuple[str, Choice], floa
     options = {}
     for site in inventory.sites:
         spent = [size for plan in plans if (size := _spent(site, plan, space)) is not None]
-        stay = tuple(c for c in space.options[site.name] if not c.needs or _size(site, c) in _near(site, space, spent))
+        near = _near(site, space, spent)
+        stay = tuple(c for c in space.options[site.name] if not c.needs or site_bytes(site, c) in near)
         options[site.name] = stay or space.options[site.name] if site.is_leaf else stay
     return replace(space, options=options)
 
@@ -69,17 +70,13 @@ def _near(site: Site, space: Space, spent: list[int]) -> set[int]:
     """Sizes of a site's calibrated choices within the range that the front spends, and one below and above it."""
     if not spent:
         return set()
-    sizes = sorted({_size(site, choice) for choice in space.options[site.name] if choice.needs})
+    sizes = sorted({site_bytes(site, choice) for choice in space.options[site.name] if choice.needs})
     below, above = [size for size in sizes if size < min(spent)], [size for size in sizes if size > max(spent)]
     return {size for size in sizes if min(spent) <= size <= max(spent)} | set(below[-1:]) | set(above[:1])
 
 
 def _spent(site: Site, plan: Plan, space: Space) -> int | None:
     """Bytes of a site, or of the leaves that it covers, under a plan; None if another site overrules them."""
-    decided = {other.name: _size(other, choice) for other, choice in plan.decided(space.inventory)}
+    decided = {other.name: site_bytes(other, choice) for other, choice in plan.decided(space.inventory)}
     names = [site.name] if site.name in decided else site.covers
     return sum(decided[name] for name in names) if names and all(name in decided for name in names) else None
-
-
-def _size(site: Site, choice: Choice) -> int:
-    return site_bytes(site, choice) if choice != KEEP or site.is_leaf else 0

@@ -15,7 +15,7 @@ from paredown.search.solver.limits import Limit
 from paredown.search.solver.refusal import refusal
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import BudgetError, EvaluationError, StudyError
-from paredown.space.layouts import leaves_out
+from paredown.space.layouts import leaves_out, stored_bytes
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 
@@ -46,11 +46,9 @@ class Solver:
         self.space, self.gap, self.limits = space, gap, tuple(limits)
         inventory = space.inventory
         self.variables = [(site.name, choice) for site in inventory.sites for choice in space.options[site.name]]
-        sizes: list[float] = []
-        for site in inventory.sites:
-            sizes += [size - site.rest_bytes for size in space.sizes(site)]
+        sizes = [stored_bytes(site, choice) for site in inventory.sites for choice in space.options[site.name]]
         self.sizes = np.array(sizes)
-        self._sizes = dict(zip(self.variables, map(int, sizes), strict=True))
+        self._sizes = dict(zip(self.variables, sizes, strict=True))
         self.fixed = inventory.rest_bytes
         names = [limit.name for limit in self.limits]
         if len({*names, "size_bytes"}) <= len(names):

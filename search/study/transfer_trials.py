@@ -13,7 +13,7 @@ from paredown.search.finalists.decide import decide
 from paredown.search.finalists.finalists import UNIFORM
 from paredown.search.finalists.rebuild import rebuilder
 from paredown.search.neighbours.byte_moves import Moves
-from paredown.search.neighbours.repair import nearby, stored_bytes
+from paredown.search.neighbours.repair import nearby
 from paredown.search.outcome.outcome import Outcome, Trials
 from paredown.search.outcome.question import Question
 from paredown.search.sensitivity.measurement_cache import facts_of
@@ -24,6 +24,7 @@ from paredown.search.trials.uniform import uniform_plans
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.choice import KEEP
 from paredown.space.errors import EvaluationError
+from paredown.space.layouts import stored_bytes
 from paredown.space.plan import Plan
 from paredown.space.space import Space
 from paredown.space.study_file import Override, SpaceFile, StudyFile

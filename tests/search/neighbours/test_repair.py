@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paredown.search.neighbours.repair import implied_losses, nearby, repaired, stored_bytes, widened
+from paredown.search.neighbours.repair import implied_losses, nearby, repaired, widened
 from paredown.search.solver.solver import Solver
 from paredown.space.choice import KEEP, parse_choice
 from paredown.space.errors import BudgetError
+from paredown.space.layouts import stored_bytes
 from paredown.space.plan import Plan
 from shared import toys
 
