@@ -231,4 +231,6 @@ class Contest:
 
 
 def _without_task(study: StudyFile) -> dict[str, Any]:
-    return {key: value for key, value in study.question().items() if key not in ("budget", "seed", "focus", "sampler")}
+    return {
+        key: value for key, value in study.fixed_settings().items() if key not in ("budget", "seed", "focus", "sampler")
+    }

@@ -149,10 +149,10 @@ def find_plan(
 
     if fresh and adopt:
         raise StudyError("--fresh starts over and --adopt resumes; give only one of them")
-    question = with_an_end(as_study(study))
+    study_file = with_an_end(as_study(study))
     changed: Changed = "fresh" if fresh else "adopt" if adopt else "refuse"
-    told, records, clock = progress or Silent(), expanded(bank) if bank else None, Clock.of(question, began)
-    return run_study(question, expanded(out), told, bank=records, workers=workers, changed=changed, clock=clock)
+    told, records, clock = progress or Silent(), expanded(bank) if bank else None, Clock.of(study_file, began)
+    return run_study(study_file, expanded(out), told, bank=records, workers=workers, changed=changed, clock=clock)
 
 
 def status(folder: str | Path) -> Outcome:

@@ -65,7 +65,7 @@ class Inspection(StoredModel):
         return table
 
 
-def inspect_study(question: StudyFile) -> Inspection:
+def inspect_study(study_file: StudyFile) -> Inspection:
     """The model and search space of a study, and the cost of a search; refuses what a search would refuse.
 
     Reads the headers of the weights, and the texts.
@@ -80,13 +80,13 @@ def inspect_study(question: StudyFile) -> Inspection:
     from paredown.search.workbench.survey import survey
     from paredown.search.workbench.texts import Texts
 
-    folder, space = survey(question)
-    check_study(question, config_of(folder), space)
-    Texts.of(question, folder)
-    return survey_study(question, (folder, space))
+    folder, space = survey(study_file)
+    check_study(study_file, config_of(folder), space)
+    Texts.of(study_file, folder)
+    return survey_study(study_file, (folder, space))
 
 
-def survey_study(question: StudyFile, surveyed: tuple[Path, Space] | None = None) -> Inspection:
+def survey_study(study_file: StudyFile, surveyed: tuple[Path, Space] | None = None) -> Inspection:
     """The same as `inspect_study`, without reading the texts; times small computations to estimate the cost.
 
     Raises:
@@ -97,23 +97,23 @@ def survey_study(question: StudyFile, surveyed: tuple[Path, Space] | None = None
     from paredown.search.solver.solver import Solver
     from paredown.search.workbench.survey import survey
 
-    folder, space = surveyed or survey(question)
+    folder, space = surveyed or survey(study_file)
     inventory = space.inventory
     used = {step for options in space.options.values() for choice in options for step in choice.steps}
     return Inspection(
-        model=question.model,
+        model=study_file.model,
         architecture=inventory.architecture,
-        target=question.target,
+        target=study_file.target,
         parameters=inventory.parameters,
         original_bytes=inventory.original_bytes,
         smallest_bytes=Solver(space).smallest().size_bytes(inventory),
-        budget=question.budget.text,
-        budget_bytes=inventory.budget_bytes(question.budget),
+        budget=study_file.budget.text,
+        budget_bytes=inventory.budget_bytes(study_file.budget),
         sites=_sites(space),
         refusals=tuple(space.refusals()),
-        remarks=tuple(space.remarks(question.space)),
+        remarks=tuple(space.remarks(study_file.space)),
         storage_only=tuple(sorted({step.method for step in used if step.storage_only})),
-        cost=asdict(estimate(question, folder, space)),
+        cost=asdict(estimate(study_file, folder, space)),
     )
 
 
@@ -152,9 +152,9 @@ def validated(path: Path, model: str | None) -> PlanFile | StudyFile:
         if model:
             _check_plan(plan, model)
         return plan
-    question = StudyFile.read(path)
-    _check_study(question.model_copy(update={"model": model}) if model else question, survey_model=bool(model))
-    return question
+    study_file = StudyFile.read(path)
+    _check_study(study_file.model_copy(update={"model": model}) if model else study_file, survey_model=bool(model))
+    return study_file
 
 
 def _check_plan(plan_file: PlanFile, model: str) -> None:
@@ -171,16 +171,16 @@ def _check_plan(plan_file: PlanFile, model: str) -> None:
         )
 
 
-def _check_study(question: StudyFile, *, survey_model: bool) -> None:
+def _check_study(study_file: StudyFile, *, survey_model: bool) -> None:
     from paredown.search.samplers import samplers
     from paredown.search.sensitivity.estimators import estimators
 
-    samplers[question.sampler], estimators[question.sensitivity]
+    samplers[study_file.sampler], estimators[study_file.sensitivity]
     if survey_model:
-        possible(inspect_study(question))
+        possible(inspect_study(study_file))
 
 
-def forecast(question: StudyFile, folder: Path) -> Inspection:
+def forecast(study_file: StudyFile, folder: Path) -> Inspection:
     """The cost of a search in a study folder; refuses what the search would refuse, including too short a time limit.
 
     Raises:
@@ -191,8 +191,8 @@ def forecast(question: StudyFile, folder: Path) -> Inspection:
     from paredown.search.study.limit import check_limit
     from paredown.search.trials.clock import Clock, process_began
 
-    found = possible(inspect_study(question))
-    check_limit(question, Clock.of(question, process_began()), folder)
+    found = possible(inspect_study(study_file))
+    check_limit(study_file, Clock.of(study_file, process_began()), folder)
     return found
 
 

@@ -53,12 +53,12 @@ def question_of(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
     return as_study(base | given)
 
 
-def with_an_end(question: StudyFile) -> StudyFile:
+def with_an_end(study_file: StudyFile) -> StudyFile:
     """The study, limited to `DEFAULT_TRIALS` if it has no trial limit, time limit or number as patience."""
-    ends = (question.trials, question.timeout, question.until)
-    if all(end is None for end in ends) and not isinstance(question.patience, int):
-        return question.model_copy(update={"trials": DEFAULT_TRIALS})
-    return question
+    ends = (study_file.trials, study_file.timeout, study_file.until)
+    if all(end is None for end in ends) and not isinstance(study_file.patience, int):
+        return study_file.model_copy(update={"trials": DEFAULT_TRIALS})
+    return study_file
 
 
 def demo_question(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
@@ -68,10 +68,10 @@ def demo_question(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
         StudyError: If the file is missing or the study is invalid; the message lists all faults.
     """
     file = expanded(file or demo_study())
-    question = question_of(file, flags)
-    if Path(question.model).is_dir():
-        return question
-    return question.model_copy(update={"model": os.path.relpath(file.resolve().parent.parent / question.model)})
+    study_file = question_of(file, flags)
+    if Path(study_file.model).is_dir():
+        return study_file
+    return study_file.model_copy(update={"model": os.path.relpath(file.resolve().parent.parent / study_file.model)})
 
 
 def demo_study() -> Path:

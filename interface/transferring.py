@@ -63,7 +63,7 @@ class Transferred:
 def transfer_plan(
     plan_file: PlanFile,
     source: Path | None,
-    question: StudyFile,
+    study_file: StudyFile,
     path: Path,
     *,
     trials: int,
@@ -76,7 +76,7 @@ def transfer_plan(
     Args:
         plan_file: The plan.
         source: Path of the plan's file; its study folder describes the first model.
-        question: The new model, its texts, target, space and seed; the budget only if it was set.
+        study_file: The new model, its texts, target, space and seed; the budget only if it was set.
         path: The plan file to write.
         trials: Number of moves of bytes between sites to measure.
         bank: Folder of compressed sites; a temporary one by default.
@@ -94,11 +94,11 @@ def transfer_plan(
     from paredown.search.neighbours.repair import changed_sites
 
     started = time.monotonic()
-    task = _adapted(plan_file, source, question, path)
+    task = _adapted(plan_file, source, study_file, path)
     measured = _measured(task, trials, bank, workers, progress)
     outcome = measured.outcome
-    anew_trials = task.question.trials or DEFAULT_TRIALS
-    anew = tokens_of_search(task.question, task.space, anew_trials)
+    anew_trials = task.study_file.trials or DEFAULT_TRIALS
+    anew = tokens_of_search(task.study_file, task.space, anew_trials)
     file = _written(outcome, task.reference, _provenance(plan_file, source, measured.tokens, anew))
     file.write(path)
     inventory = task.space.inventory
@@ -124,7 +124,7 @@ class Adapted:
     """A plan on its new model, before anything is measured there.
 
     Attributes:
-        question: The question about the new model, with the target and the budget that hold.
+        study_file: The study of the new model, with the target and the budget that hold.
         space: The search space of the new model.
         reference: The new model.
         before: The transferred plan, before it was adapted to the budget.
@@ -132,7 +132,7 @@ class Adapted:
         budget_bytes: The budget [bytes].
     """
 
-    question: StudyFile
+    study_file: StudyFile
     space: Space
     reference: BaseModelReference
     before: Plan
@@ -140,32 +140,34 @@ class Adapted:
     budget_bytes: int
 
 
-def _adapted(plan_file: PlanFile, source: Path | None, question: StudyFile, path: Path) -> Adapted:
+def _adapted(plan_file: PlanFile, source: Path | None, study_file: StudyFile, path: Path) -> Adapted:
     """The plan on the new model, within the budget; raises what `transfer_plan` does, evaluation apart."""
     from paredown.search.workbench.survey import reference_of, survey
     from paredown.space.transfer import transferred
 
-    if "target" not in question.model_fields_set:
-        question = question.model_copy(update={"target": plan_file.target})
-    folder, space = survey(question)
+    if "target" not in study_file.model_fields_set:
+        study_file = study_file.model_copy(update={"target": plan_file.target})
+    folder, space = survey(study_file)
     original = original_of(plan_file, source)
     before = transferred(plan_file, space, original)
-    budget = budget_of(question, plan_file, original, before, space.inventory)
-    question = question.model_copy(update={"budget": Budget.parse(f"{budget}B")})
-    reference = reference_of(question, folder, space.inventory)
+    budget = budget_of(study_file, plan_file, original, before, space.inventory)
+    study_file = study_file.model_copy(update={"budget": Budget.parse(f"{budget}B")})
+    reference = reference_of(study_file, folder, space.inventory)
     plan = _fitted(space, before, budget, reference, path)
-    return Adapted(question=question, space=space, reference=reference, before=before, plan=plan, budget_bytes=budget)
+    return Adapted(
+        study_file=study_file, space=space, reference=reference, before=before, plan=plan, budget_bytes=budget
+    )
 
 
 def _measured(task: Adapted, trials: int, bank: Path | None, workers: int | None, progress: Progress) -> Measured:
     """The adapted plan, its moves of bytes and the uniform plans, measured."""
     from paredown.compressors.bank.folder import bank_in_use
     from paredown.compressors.calibration.statistics_folder import again_if_damaged
-    from paredown.search.study.transfer_trials import Transfer, near_question
+    from paredown.search.study.transfer_trials import Transfer, near_study
     from paredown.search.workbench.workbench import Workbench
 
     with bank_in_use(bank) as records:
-        near = near_question(task.question, task.space, task.plan)
+        near = near_study(task.study_file, task.space, task.plan)
 
         def run() -> Measured:
             bench = Workbench.open(near, records, workers, say=progress.say)
@@ -200,15 +202,15 @@ def original_of(plan_file: PlanFile, source: Path | None) -> Inventory | None:
 
 
 def budget_of(
-    question: StudyFile, plan_file: PlanFile, original: Inventory | None, plan: Plan, inventory: Inventory
+    study_file: StudyFile, plan_file: PlanFile, original: Inventory | None, plan: Plan, inventory: Inventory
 ) -> int:
     """Budget of the transferred plan [bytes].
 
     The study's budget, if it was set. Otherwise the first plan's bytes per parameter. If both models have the same
     shapes, or the first one is unknown, the bytes of the transferred plan.
     """
-    if "budget" in question.model_fields_set:
-        return inventory.budget_bytes(question.budget)
+    if "budget" in study_file.model_fields_set:
+        return inventory.budget_bytes(study_file.budget)
     if original is None or plan_file.base_model.shapes_sha256 == inventory.shapes_sha256():
         return plan.size_bytes(inventory)
     return plan_file.size_bytes * inventory.parameters // original.parameters

@@ -261,6 +261,6 @@ class StudyFile(_Strict):
         """Writes the file atomically."""
         write_atomically(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=140))
 
-    def question(self) -> dict[str, Any]:
+    def fixed_settings(self) -> dict[str, Any]:
         """Settings that must be equal to resume a study: all but stopping rules and memory, which change no number."""
         return self.model_dump(mode="json", exclude={"trials", "timeout", "until", "patience", "memory"})

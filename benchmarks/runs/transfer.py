@@ -136,7 +136,7 @@ def main() -> None:
         "seed": options.seed,
         "tokens": tokens,
     }
-    question = StudyFile.model_validate(asked | ({"budget": options.budget} if options.budget else {}))
+    study_file = StudyFile.model_validate(asked | ({"budget": options.budget} if options.budget else {}))
     machine = environment()
     print(
         f"{options.plan} -> {model}; {machine['cpu']}, 1 thread, torch {machine['torch']}; "
@@ -144,7 +144,7 @@ def main() -> None:
     )
     bank = options.out / "bank"
     plain, moved = (
-        paredown.transfer(options.plan, question, options.out / f"moves-{moves}.yaml", trials=moves, bank=bank)
+        paredown.transfer(options.plan, study_file, options.out / f"moves-{moves}.yaml", trials=moves, bank=bank)
         for moves in (0, options.moves)
     )
     how = "by name" if moved.by_name else "by relative depth and role"
@@ -154,7 +154,7 @@ def main() -> None:
     )
     folder = options.out / f"search-{options.trials}"
     budget = Budget.parse(f"{moved.outcome.question.budget_bytes}B")
-    new_study = question.model_copy(update={"budget": budget, "patience": "off"})
+    new_study = study_file.model_copy(update={"budget": budget, "patience": "off"})
     outcome = run_study(new_study, folder, Silent(), bank=bank)
     bench = Workbench.open(new_study, bank)
     new_tokens = tokens_of(outcome, tokens, folder)

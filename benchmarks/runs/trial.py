@@ -57,8 +57,8 @@ def main() -> int:
     tokens = Tokens(search=options.tokens, calibration=1024, selection=512, held_out=512)
     study = StudyFile(model=options.model, budget=Budget.parse(options.budget), latency=latency, tokens=tokens)
     with tempfile.TemporaryDirectory(dir=options.folder, prefix=".benchmark-") as name:
-        bench, question = prepared(study, Path(name))
-        overhead = measure_overhead(bench, question, Path(name), options.trials)
+        bench, problem = prepared(study, Path(name))
+        overhead = measure_overhead(bench, problem, Path(name), options.trials)
     machine, inventory, read = environment(), bench.space.inventory, int(bench.texts.sequences["search"].mask.sum())
     print(
         f"{options.model}: {inventory.parameters:,} parameters, {len(inventory.leaves)} matrices; "

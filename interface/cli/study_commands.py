@@ -68,12 +68,12 @@ def search(
     flags: dict[str, Any] = {"model": model, "data": data, "target": target, "budget": budget}
     flags |= {"trials": trials, "timeout": timeout, "until": until, "patience": patience}
     flags |= {"sampler": sampler, "latency": latency, "max_decode_ms": max_decode_ms, "seed": seed}
-    question = question_of(study, flags)
-    folder = expanded(out or Path("runs") / (study.stem if study else Path(question.model).name))
+    study_file = question_of(study, flags)
+    folder = expanded(out or Path("runs") / (study.stem if study else Path(study_file.model).name))
     if dry_run:
-        cost = forecast(with_an_end(question), folder)
+        cost = forecast(with_an_end(study_file), folder)
         return print_json(asdict(cost)) if as_json else print_lines(words.of_search(cost))
-    run_search(question, folder, bank, workers, fresh=fresh, adopt=adopt)
+    run_search(study_file, folder, bank, workers, fresh=fresh, adopt=adopt)
     return print_outcome(folder, as_json=as_json)
 
 
@@ -127,10 +127,10 @@ def transfer(
     """Transfer a plan to another model of its family: adapt it, and compare it there with uniform plans."""
     from paredown.cli.progress import telling
 
-    question = question_of(study, {"model": model, "data": data, "target": target, "budget": budget, "seed": seed})
-    path = out or Path("runs") / "transfer" / f"{Path(question.model).name}.yaml"
+    study_file = question_of(study, {"model": model, "data": data, "target": target, "budget": budget, "seed": seed})
+    path = out or Path("runs") / "transfer" / f"{Path(study_file.model).name}.yaml"
     with telling(Console(stderr=True)) as progress:
-        found = paredown.transfer(plan, question, path, trials=trials, bank=bank, workers=workers, progress=progress)
+        found = paredown.transfer(plan, study_file, path, trials=trials, bank=bank, workers=workers, progress=progress)
     written = found.plan_file.model_dump(mode="json", exclude_none=True)
     return print_json(written) if as_json else print_lines(words.of_transfer(found))
 
@@ -188,9 +188,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="the study folder")] = Path("runs/demo"),
 ) -> None:
     """Search, apply and verify with the model that comes with the project."""
-    question, out = demo_question(study, {"trials": trials, "timeout": timeout, "budget": budget}), expanded(out)
-    run_search(question, out)
-    applied, verified = paredown.apply(out / "best" / "plan.yaml", question.model, out / "model")
+    study_file, out = demo_question(study, {"trials": trials, "timeout": timeout, "budget": budget}), expanded(out)
+    run_search(study_file, out)
+    applied, verified = paredown.apply(out / "best" / "plan.yaml", study_file.model, out / "model")
     print_outcome(out, as_json=False)
     print(
         f"wrote {out / 'model'}: {applied.size_bytes:,} tensor bytes, as predicted; "
@@ -201,7 +201,7 @@ def demo(
 
 
 def run_search(
-    question: StudyFile,
+    study_file: StudyFile,
     folder: Path,
     bank: Path | None = None,
     workers: int | None = None,
@@ -213,11 +213,11 @@ def run_search(
     from paredown.cli.progress import telling
 
     signals.name_best(folder / "best" / "plan.yaml")
-    for line in words.of_search(survey_study(with_an_end(question))):
+    for line in words.of_search(survey_study(with_an_end(study_file))):
         note(line)
     with telling(Console(stderr=True)) as progress:
         paredown.find_plan(
-            question,
+            study_file,
             folder,
             progress=progress,
             bank=bank,

@@ -16,11 +16,11 @@ from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
 
 
-def check_study(question: StudyFile, config: Any, space: Space) -> None:
+def check_study(study_file: StudyFile, config: Any, space: Space) -> None:
     """Checks that a search can use the settings of a study.
 
     Args:
-        question: The study.
+        study_file: The study.
         config: The model's configuration.
         space: The study's space on that model.
 
@@ -29,15 +29,15 @@ def check_study(question: StudyFile, config: Any, space: Space) -> None:
             cannot provide.
         UnknownNameError: If no sampler or no sensitivity estimator is registered under the study's name for it.
     """
-    samplers[question.sampler], estimators[question.sensitivity]
-    inventory, memory = space.inventory, memory_bytes(question.memory)
-    if question.max_decode_ms is not None:
+    samplers[study_file.sampler], estimators[study_file.sensitivity]
+    inventory, memory = space.inventory, memory_bytes(study_file.memory)
+    if study_file.max_decode_ms is not None:
         check_decoding(inventory)
-    if question.latency == "measure":
+    if study_file.latency == "measure":
         check_deployed(deployed_bytes(config, space), memory)
-    elif question.latency != "off" and not Path(question.latency).is_file():
+    elif study_file.latency != "off" and not Path(study_file.latency).is_file():
         raise StudyError(
-            f"no latency table {question.latency}; omit `latency` to measure one, or set latency: off to do without"
+            f"no latency table {study_file.latency}; omit `latency` to measure one, or set latency: off to do without"
         )
     if any("importance" in choice.needs for options in space.options.values() for choice in options):
         check_importance(inventory, whole=4 * inventory.parameters <= memory)

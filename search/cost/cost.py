@@ -80,9 +80,9 @@ class Cost:
     steps: dict[str, float]
 
 
-def memory(question: StudyFile, space: Space, workers: int = 1) -> int:
+def memory(study_file: StudyFile, space: Space, workers: int = 1) -> int:
     """Approximate peak memory of a search [bytes]: the searching process and those that fill the bank."""
-    return _searching(question, space) + (workers * _filling(space) if workers > 1 else 0)
+    return _searching(study_file, space) + (workers * _filling(space) if workers > 1 else 0)
 
 
 def _filling(space: Space) -> int:
@@ -95,20 +95,20 @@ def _filling(space: Space) -> int:
     return WORKER_BYTES + IN_MEMORY * 4 * 4 * square + 6 * 4 * max(member.parameters for member in members)
 
 
-def _searching(question: StudyFile, space: Space) -> int:
+def _searching(study_file: StudyFile, space: Space) -> int:
     """Approximate peak memory of the searching process [bytes].
 
     It holds the weights in float32, hidden states of the original, logits, and the libraries. A streamed model counts
     two copies of the weights outside the blocks (one for the model, one for the original's predictions) and two blocks.
     Statistics are held with their factors. Compressing a matrix in order takes several float64 matrices of its size.
     """
-    inventory, tokens = space.inventory, question.tokens
+    inventory, tokens = space.inventory, study_file.tokens
     members = [member for site in inventory.leaves for member in site.members]
     embedding = next((site.members[0] for site in inventory.leaves if site.kind == "embedding"), None)
     vocabulary, hidden = embedding.shape if embedding else (1, max(member.shape[1] for member in members))
     states = 4 * (tokens.search + tokens.selection + tokens.held_out) * hidden
     running = LIBRARIES_BYTES + states + 16 * BATCH_TOKENS * vocabulary
-    if 4 * inventory.parameters <= memory_bytes(question.memory):
+    if 4 * inventory.parameters <= memory_bytes(study_file.memory):
         dense = sum(4 * m.parameters * len(space.options[s.name]) for s in inventory.leaves for m in s.members)
         return running + 8 * inventory.parameters + min(CACHE_BYTES, dense)
     weights: dict[int | None, int] = {}
@@ -121,25 +121,25 @@ def _searching(question: StudyFile, space: Space) -> int:
     return running + 8 * outside + 8 * max(weights.values()) + 40 * square + 16 * tokens.calibration * widest
 
 
-def estimate(question: StudyFile, folder: Path, space: Space) -> Cost:
+def estimate(study_file: StudyFile, folder: Path, space: Space) -> Cost:
     """The estimated cost of a study. Runs small timed computations, which take a second or two.
 
     Args:
-        question: The study.
+        study_file: The study.
         folder: Folder of its model.
         space: Its space on that model.
     """
-    inventory, tokens, budget = space.inventory, question.tokens, space.inventory.budget_bytes(question.budget)
-    writes, pairs = writes_of(question, space), pairs_of(space)
-    dtype, timed = deployed_dtype(config_of(folder), space), question.latency == "measure"
+    inventory, tokens, budget = space.inventory, study_file.tokens, space.inventory.budget_bytes(study_file.budget)
+    writes, pairs = writes_of(study_file, space), pairs_of(space)
+    dtype, timed = deployed_dtype(config_of(folder), space), study_file.latency == "measure"
     speed = Speed.of(inventory, dtype)
     filling = bank_seconds(pairs, speed.flops_per_second)
     calibrated = writes.rebuilt > 0
     uniform = uniform_plans(space, budget)
-    finalists = finalists_of(question, uniform, budget)
+    finalists = finalists_of(study_file, uniform, budget)
     together = cores() ** GAIN
     trial = tokens.search * speed.compared / together + TRIAL_SECONDS
-    sensitive = estimated_tokens(question.sensitivity, space, tokens.search)
+    sensitive = estimated_tokens(study_file.sensitivity, space, tokens.search)
     squares = sum(width**2 for width in input_widths(inventory).values())
     collected = tokens.calibration * (speed.forward + 2 * squares / speed.flops_per_second)
     checks = tokens_of_checks(tokens, finalists, COMPARED, calibrated=calibrated)
@@ -156,15 +156,15 @@ def estimate(question: StudyFile, folder: Path, space: Space) -> Cost:
         "latency": _table_seconds(space, speed, dtype, uniform) if timed else 0.0,
         "finalists": (checks * speed.compared + again) / together + (_timed_seconds(3, speed) if timed else 0.0),
     }
-    trials = {} if question.trials is None else {"trials": question.trials * trial}
+    trials = {} if study_file.trials is None else {"trials": study_file.trials * trial}
     return Cost(
         record_bytes=writes.records,
         bank_bytes=writes.bank,
         disk_bytes=writes.peak,
-        memory_bytes=memory(question, space, cores()),
+        memory_bytes=memory(study_file, space, cores()),
         tokens_per_trial=tokens.search,
-        tokens=tokens_of_search(question, space, question.trials or 0),
-        trials=question.trials,
+        tokens=tokens_of_search(study_file, space, study_file.trials or 0),
+        trials=study_file.trials,
         flops_per_second=speed.flops_per_second,
         trial_seconds=_range(trial),
         around_seconds=_range(sum(around.values())),
@@ -173,16 +173,17 @@ def estimate(question: StudyFile, folder: Path, space: Space) -> Cost:
     )
 
 
-def tokens_of_search(question: StudyFile, space: Space, trials: int) -> int:
+def tokens_of_search(study_file: StudyFile, space: Space, trials: int) -> int:
     """Tokens that a search with this many trials reads in forward passes; the original reads the search set once."""
-    return tokens_around(question, space) + question.tokens.search * (1 + trials)
+    return tokens_around(study_file, space) + study_file.tokens.search * (1 + trials)
 
 
-def tokens_around(question: StudyFile, space: Space) -> int:
+def tokens_around(study_file: StudyFile, space: Space) -> int:
     """Tokens that the steps before and after the trials read."""
     calibrated = any(choice.needs for choices in space.options.values() for choice in choices)
-    before = question.tokens.calibration + round(estimated_tokens(question.sensitivity, space, question.tokens.search))
-    return before + tokens_of_checks(question.tokens, SEARCHED + UNIFORM, COMPARED, calibrated=calibrated)
+    tokens = study_file.tokens
+    before = tokens.calibration + round(estimated_tokens(study_file.sensitivity, space, tokens.search))
+    return before + tokens_of_checks(tokens, SEARCHED + UNIFORM, COMPARED, calibrated=calibrated)
 
 
 def tokens_of_checks(tokens: Tokens, finalists: int, compared: int, *, calibrated: bool) -> int:

@@ -75,11 +75,11 @@ class Writes:
         return self.bank + self.inputs + self.books
 
 
-def writes_of(question: StudyFile, space: Space) -> Writes:
+def writes_of(study_file: StudyFile, space: Space) -> Writes:
     """Bytes that a search of a study writes."""
-    inventory, budget = space.inventory, space.inventory.budget_bytes(question.budget)
+    inventory, budget = space.inventory, space.inventory.budget_bytes(study_file.budget)
     uniform = uniform_plans(space, budget)
-    pairs = pairs_of(_filled(question, space, budget), uniform)
+    pairs = pairs_of(_filled(study_file, space, budget), uniform)
     expected = expected_plan(space, budget)
     rebuilt = sum(_file_bytes(site, choice) for site, choice in expected.decided(inventory) if choice.needs)
     draws = DRAWS if rebuilt else 1
@@ -88,17 +88,17 @@ def writes_of(question: StudyFile, space: Space) -> Writes:
     return Writes(
         records=record_bytes(pairs),
         statistics=draws * (_moment_bytes(inventory, widths) + (_importance_bytes(inventory) if has_importance else 0)),
-        rebuilt=(finalists_of(question, uniform, budget) + (draws - 1) * COMPARED) * rebuilt,
+        rebuilt=(finalists_of(study_file, uniform, budget) + (draws - 1) * COMPARED) * rebuilt,
         facts=FACT_BYTES * len(pairs_of(space)) + FINGERPRINT_BYTES * len(inventory.original_layout()),
-        inputs=sum(2 * question.tokens.calibration * width + 80 for width in widths.values()) if rebuilt else 0,
-        books=_book_bytes(question, space, pairs),
+        inputs=sum(2 * study_file.tokens.calibration * width + 80 for width in widths.values()) if rebuilt else 0,
+        books=_book_bytes(study_file, space, pairs),
     )
 
 
-def finalists_of(question: StudyFile, uniform: Sequence[UniformPlan], budget_bytes: int) -> int:
+def finalists_of(study_file: StudyFile, uniform: Sequence[UniformPlan], budget_bytes: int) -> int:
     """Number of plans measured on the selection set; a search with few trials has fewer."""
     fitting = sum(each.size_bytes <= budget_bytes for each in uniform)
-    found = SEARCHED if question.trials is None else min(SEARCHED, max(1, question.trials - len(uniform)))
+    found = SEARCHED if study_file.trials is None else min(SEARCHED, max(1, study_file.trials - len(uniform)))
     return found + min(UNIFORM, fitting)
 
 
@@ -139,9 +139,9 @@ def input_widths(inventory: Inventory) -> dict[str, int]:
     return {member.module: member.shape[1] for member in readers}
 
 
-def _filled(question: StudyFile, space: Space, budget_bytes: int) -> Space:
+def _filled(study_file: StudyFile, space: Space, budget_bytes: int) -> Space:
     """The space whose records are compressed; for a lazy bank, an estimate with bits that matter equally everywhere."""
-    if not is_lazy(question, space):
+    if not is_lazy(study_file, space):
         return space
     free = data_free(space)
     leaves = replace(
@@ -195,10 +195,10 @@ def _importance_bytes(inventory: Inventory) -> int:
     return files + len(json.dumps({"files": {member.module: "0" * 39 for member in members}, DIGEST: ANY_SHA256}))
 
 
-def _book_bytes(question: StudyFile, space: Space, pairs: Pairs) -> int:
-    sites, trials = len(space.inventory.leaves), question.trials or 0
+def _book_bytes(study_file: StudyFile, space: Space, pairs: Pairs) -> int:
+    sites, trials = len(space.inventory.leaves), study_file.trials or 0
     plans = 3 * (SEARCHED + UNIFORM) + trials  # plan files on the front and the trials hold each plan in full
-    journal = JOURNAL_BYTES if question.trials is None else min(JOURNAL_BYTES, trials * sites * JOURNAL_CHOICE_BYTES)
+    journal = JOURNAL_BYTES if study_file.trials is None else min(JOURNAL_BYTES, trials * sites * JOURNAL_CHOICE_BYTES)
     return (
         journal
         + REPORT_BYTES

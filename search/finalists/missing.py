@@ -14,11 +14,11 @@ UNMEASURED = "no time was left for the first trial: no plan was measured"
 """Reason why an outcome without trials is unguarded."""
 
 
-def completion(question: StudyFile, folder: Path, bank: Path, seconds: float = 0.0, trials: int = 0) -> str:
+def completion(study_file: StudyFile, folder: Path, bank: Path, seconds: float = 0.0, trials: int = 0) -> str:
     """The command that resumes a study with more time.
 
     Args:
-        question: The study.
+        study_file: The study.
         folder: Study folder.
         bank: Folder of the bank.
         seconds: Expected time of the missing steps [s].
@@ -27,9 +27,9 @@ def completion(question: StudyFile, folder: Path, bank: Path, seconds: float = 0
     command = ["paredown", "search", str(folder / "study.yaml"), "--out", str(folder)]
     if bank != folder / "bank":
         command += ["--bank", str(bank)]
-    if question.timeout is not None:
-        command += ["--timeout", str(math.ceil(2 * max(question.timeout, seconds)))]
-    if question.trials is not None and question.trials < trials:
+    if study_file.timeout is not None:
+        command += ["--timeout", str(math.ceil(2 * max(study_file.timeout, seconds)))]
+    if study_file.trials is not None and study_file.trials < trials:
         command += ["--trials", str(trials)]
     return shlex.join(command)
 

@@ -22,10 +22,10 @@ LOWEST, HIGHEST, POINTS = 0.7, 1.4, 9
 """Range of budgets that the front is solved for, as factors of the study's budget; number of budgets."""
 
 
-def is_lazy(question: StudyFile, space: Space) -> bool:
+def is_lazy(study_file: StudyFile, space: Space) -> bool:
     """Whether a study fills its bank lazily."""
     large = space.inventory.parameters > LARGE_PARAMETERS
-    return question.bank == "lazy" or (question.bank == "auto" and large)
+    return study_file.bank == "lazy" or (study_file.bank == "auto" and large)
 
 
 def data_free(space: Space) -> Space:

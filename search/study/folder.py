@@ -43,24 +43,24 @@ ENVIRONMENT = "environment.json"
 """File name of the log of versions and machines that the study ran on, each with the time of its first use."""
 
 
-def same_study(folder: Path, question: StudyFile) -> None:
-    """Checks that a folder is empty or holds this study, and writes the question there.
+def same_study(folder: Path, study_file: StudyFile) -> None:
+    """Checks that a folder is empty or holds this study, and writes its file there.
 
     Raises:
         StudyError: If it holds trials of another study, or is not a study folder.
     """
     path = folder / "study.yaml"
     if path.is_file():
-        before, now = StudyFile.read(path).question(), question.question()
+        before, now = StudyFile.read(path).fixed_settings(), study_file.fixed_settings()
         differs = sorted(key for key in now if now[key] != before.get(key))
-        if differs and (folder / "study.db").is_file():  # before the first trial the question may be corrected
+        if differs and (folder / "study.db").is_file():  # before the first trial the study may be corrected
             raise StudyError(
                 f"{folder} holds another study (other {', '.join(differs)}); "
                 "choose another folder with --out, or `paredown select` for another budget"
             )
     elif any(folder.glob("[!.]*")):
         raise StudyError(f"{folder} exists and is not a study folder; choose another with --out")
-    question.write(path)
+    study_file.write(path)
 
 
 def moved_aside(folder: Path) -> Path:
@@ -98,12 +98,12 @@ def keep_environment(folder: Path, found: Mapping[str, str | int]) -> None:
     write_atomically(path, json.dumps(known, indent=1))
 
 
-def finished(folder: Path, question: StudyFile) -> Outcome | None:
+def finished(folder: Path, study_file: StudyFile) -> Outcome | None:
     """The outcome of this very study if no trial is left and the winner's choice is complete; else None."""
     outcome = stored_outcome(folder)
     if outcome is None:
         return None
-    counted = question.trials is not None and outcome.trials.spent >= question.trials
-    waited = bool(outcome.trials.ended) and outcome.question.patience == question.patience
+    counted = study_file.trials is not None and outcome.trials.spent >= study_file.trials
+    waited = bool(outcome.trials.ended) and outcome.question.patience == study_file.patience
     chosen = outcome.state == "finished" and outcome.decision.is_complete
     return outcome if chosen and (counted or waited) else None

@@ -12,11 +12,11 @@ from paredown.space.errors import StudyError
 from paredown.space.study_file import StudyFile
 
 
-def check_limit(question: StudyFile, clock: Clock, folder: Path) -> str:
+def check_limit(study_file: StudyFile, clock: Clock, folder: Path) -> str:
     """Checks that a time limit lets a search begin.
 
     Args:
-        question: The study.
+        study_file: The study.
         clock: Time limit of the run.
         folder: Study folder; a study that is resumed is not checked.
 
@@ -28,11 +28,11 @@ def check_limit(question: StudyFile, clock: Clock, folder: Path) -> str:
     """
     if not clock.is_limited or (folder / "inputs.json").is_file():
         return ""
-    cost = estimate(question, *survey(question))
+    cost = estimate(study_file, *survey(study_file))
     limit, gone = clock.ends - clock.began, time.monotonic() - clock.began
     least, most = (_rounded(gone + seconds) for seconds in cost.around_seconds)
     takes = f"a search takes {least:,} to {most:,} s besides its trials"
-    if limit < START_SECONDS + question.tokens.calibration * cost.trial_seconds[0] / cost.tokens_per_trial:
+    if limit < START_SECONDS + study_file.tokens.calibration * cost.trial_seconds[0] / cost.tokens_per_trial:
         raise StudyError(f"a limit of {limit:.2g} s is too short to begin: {takes}; give --timeout {least} or more")
     if limit < least:
         return f"the limit is {limit:.0f} s, but {takes}: the plan may end up unguarded or unmeasured"

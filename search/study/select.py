@@ -64,15 +64,15 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     """
     asked = Budget.parse(budget)
     outcome = read_front_file(folder)
-    question = StudyFile.read(folder / "study.yaml")
+    study_file = StudyFile.read(folder / "study.yaml")
     inventory: Inventory = read_stored(folder / "inventory.json", TypeAdapter(Inventory).validate_python, AGAIN)
     losses = read_losses(read_sensitivity(folder / SENSITIVITY))
-    built = Space.build(inventory, targets[question.target], question.space)
+    built = Space.build(inventory, targets[study_file.target], study_file.space)
     scored = {
         name: tuple(choice for choice in choices if (name, choice) in losses) for name, choices in built.options.items()
     }
     space = replace(built, options=scored)
-    solver = _solver(space, folder, question)
+    solver = _solver(space, folder, study_file)
     reference = _reference(folder)
     path = out or folder / "select" / f"{asked.text.replace(' ', '').replace('%', 'percent')}.yaml"
     allowed = inventory.budget_bytes(asked)
@@ -84,7 +84,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     file = plan_file(
         plan,
         reference,
-        question.target,
+        study_file.target,
         plan.size_bytes(inventory),
         calibration=calibration_of(
             outcome, plan, in_order=any(refit.gains for refit in outcome.decision.refits.values())
@@ -100,7 +100,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
         original_bytes=inventory.original_bytes,
         predicted_loss=predicted,
         measured=trial,
-        alternative=best_within(outcome.trials.measured, allowed, question.max_decode_ms),
+        alternative=best_within(outcome.trials.measured, allowed, study_file.max_decode_ms),
     )
 
 
@@ -114,14 +114,14 @@ def learnt(solver: Solver, losses: Losses, trials: Sequence[Trial], budget_bytes
     return plan, surrogate.predicted_loss(plan)
 
 
-def _solver(space: Space, folder: Path, question: StudyFile) -> Solver:
+def _solver(space: Space, folder: Path, study_file: StudyFile) -> Solver:
     """Solver with the study's limits beside the bytes."""
-    if question.max_decode_ms is None:
+    if study_file.max_decode_ms is None:
         return Solver(space)
     from paredown.evaluators.latency import LatencyTable  # imports torch
 
-    table = LatencyTable.read(folder / "latency.json" if question.latency == "measure" else Path(question.latency))
-    return Solver(space, limits=[decode_limit(space, table, question.max_decode_ms)])
+    table = LatencyTable.read(folder / "latency.json" if study_file.latency == "measure" else Path(study_file.latency))
+    return Solver(space, limits=[decode_limit(space, table, study_file.max_decode_ms)])
 
 
 def _quality(outcome: Outcome, predicted: float, trial: Trial | None) -> dict[str, Any]:

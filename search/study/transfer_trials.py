@@ -59,7 +59,7 @@ class Measured:
     tokens: int
 
 
-def near_question(question: StudyFile, space: Space, plan: Plan) -> StudyFile:
+def near_study(study_file: StudyFile, space: Space, plan: Plan) -> StudyFile:
     """The study with a space of uniform plans and choices near a plan, so that statistics cover only these."""
     near = nearby(space, plan)
     uniform = [found.plan for found in uniform_plans(space, space.inventory.original_bytes)]
@@ -68,16 +68,18 @@ def near_question(question: StudyFile, space: Space, plan: Plan) -> StudyFile:
         choices = dict.fromkeys([*near.options[site.name], *(other[site.name] for other in uniform if site.is_leaf)])
         if choices:
             overrides.append(Override(match=site.name, choices=[choice.to_mapping() for choice in choices]))
-    wishes = SpaceFile(choices={"block": [], "attention": [], "ffn": []}, overrides=overrides, ties=question.space.ties)
+    wishes = SpaceFile(
+        choices={"block": [], "attention": [], "ffn": []}, overrides=overrides, ties=study_file.space.ties
+    )
     drops = plan.drops(space.inventory)
-    return question.model_copy(update={"space": wishes.model_copy(update={"max_drops": drops}), "latency": "off"})
+    return study_file.model_copy(update={"space": wishes.model_copy(update={"max_drops": drops}), "latency": "off"})
 
 
 class Transfer:
     """A plan tried on a model that it was not made for.
 
     Args:
-        bench: Workbench of the model, made for `near_question`.
+        bench: Workbench of the model, made for `near_study`.
         space: Full space that a search of the model would have.
         plan: The plan, within the budget.
         budget_bytes: Most bytes.

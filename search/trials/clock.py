@@ -32,18 +32,18 @@ class Clock:
     began: float = 0.0
 
     @classmethod
-    def of(cls, question: StudyFile, began: float) -> Clock:
+    def of(cls, study_file: StudyFile, began: float) -> Clock:
         """The clock of a study, with the earlier of its two limits (``timeout``, ``until``).
 
         Args:
-            question: The study.
+            study_file: The study.
             began: Start of the run, on the clock of `time.monotonic` [s].
         """
         ends = [math.inf]
-        if question.timeout is not None:
-            ends.append(began + question.timeout)
-        if question.until is not None:
-            ends.append(time.monotonic() + seconds_until(question.until, datetime.now()))
+        if study_file.timeout is not None:
+            ends.append(began + study_file.timeout)
+        if study_file.until is not None:
+            ends.append(time.monotonic() + seconds_until(study_file.until, datetime.now()))
         return cls(ends=min(ends), began=began)
 
     @property

@@ -20,25 +20,25 @@ from paredown.space.study_file import StudyFile
 from paredown.space.targets.target import targets
 
 
-def survey(question: StudyFile) -> tuple[Path, Space]:
+def survey(study_file: StudyFile) -> tuple[Path, Space]:
     """The model's folder and the space of a study; reads only headers.
 
     Raises:
         CheckpointError: If the model is missing or incomplete.
         StudyError: If the space cannot be built.
     """
-    folder = resolve(question.model, question.revision)
-    target = targets[question.target]
+    folder = resolve(study_file.model, study_file.revision)
+    target = targets[study_file.target]
     config = config_of(folder)
-    inventory = inventory_of(folder, config, ties=[*question.space.ties, *target.ties])
-    return folder, _droppable(Space.build(inventory, target, question.space), config)
+    inventory = inventory_of(folder, config, ties=[*study_file.space.ties, *target.ties])
+    return folder, _droppable(Space.build(inventory, target, study_file.space), config)
 
 
-def reference_of(question: StudyFile, folder: Path, inventory: Inventory) -> BaseModelReference:
+def reference_of(study_file: StudyFile, folder: Path, inventory: Inventory) -> BaseModelReference:
     """The original as plan files of a study name it."""
     return BaseModelReference(
-        name=question.model,
-        revision=question.revision,
+        name=study_file.model,
+        revision=study_file.revision,
         architecture=inventory.architecture,
         config_sha256=config_sha256(folder),
         shapes_sha256=inventory.shapes_sha256(),

@@ -31,11 +31,11 @@ class Texts:
     draw: Callable[..., Sequences]
 
     @classmethod
-    def of(cls, question: StudyFile, folder: Path) -> Texts:
+    def of(cls, study_file: StudyFile, folder: Path) -> Texts:
         """Reads and tokenizes the texts of a study; does not read the weights.
 
         Args:
-            question: The study.
+            study_file: The study.
             folder: Folder of the study's model.
 
         Raises:
@@ -43,18 +43,19 @@ class Texts:
             StudyError: If a text is missing, or a set is too short.
         """
         config = config_of(folder)
-        sets = document_sets(question.data)
+        sets = document_sets(study_file.data)
         tokenizer = tokenizer_of(folder)
         longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 10**9
-        sequences = sequence_sets(sets, tokenizer, question.tokens, longest, question.seed)
+        sequences = sequence_sets(sets, tokenizer, study_file.tokens, longest, study_file.seed)
         check_tokens(sequences.values(), config)
         sha256 = {name: part.sha256() for name, part in sequences.items()}
-        tokens, length, seed = question.tokens.calibration, min(question.tokens.sequence_length, longest), question.seed
+        asked, seed = study_file.tokens, study_file.seed
+        tokens, length = asked.calibration, min(asked.sequence_length, longest)
         return cls(
             sequences=sequences,
             sha256=sha256,
             calibration_texts={
-                "data": question.data,
+                "data": study_file.data,
                 "tokens": tokens,
                 "sequence_length": length,
                 "seed": seed,

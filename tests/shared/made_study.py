@@ -91,22 +91,22 @@ def make_study(
     folder: Path, inventory: Inventory, *, budget: str = "30%", ratio: float = 0.8, state: str = "finished"
 ) -> Outcome:
     """Writes the folder; the winner's held-out loss is ``ratio`` of the best uniform plan's, give or take a tenth."""
-    question = StudyFile(model="models/made", data=["text.txt"], budget=Budget.parse(budget), trials=20)
-    space = Space.build(inventory, targets[question.target], question.space)
+    study_file = StudyFile(model="models/made", data=["text.txt"], budget=Budget.parse(budget), trials=20)
+    space = Space.build(inventory, targets[study_file.target], study_file.space)
     losses = losses_of(space)
-    allowed = inventory.budget_bytes(question.budget)
+    allowed = inventory.budget_bytes(study_file.budget)
     trials = trials_of(space, losses, allowed)
     best = trials[0]
     fitting = [r for r in trials if r.origin == "uniform" and r.size_bytes <= best.size_bytes]
     decision = decision_of(best, min(fitting, key=lambda r: r.loss), ratio)
     outcome = Outcome(
         state=state,
-        question=replace(Question.of(question, inventory, allowed), patience="off"),
+        question=replace(Question.of(study_file, inventory, allowed), patience="off"),
         trials=Trials(measured=tuple(trials), original_perplexity=4.0),
         decision=decision if state == "finished" else Decision(),
         circumstances=Circumstances(environment={"paredown": "0.1.0"}),
     )
-    question.write(folder / "study.yaml")
+    study_file.write(folder / "study.yaml")
     (folder / "inventory.json").write_bytes(TypeAdapter(Inventory).dump_json(inventory))
     rows = [(site, str(choice), loss) for (site, choice), loss in losses.items()]
     known = SensitivityFile(

@@ -78,9 +78,9 @@ class Limited(Silent):
         self.expected.append(seconds)
 
 
-def searched(question: StudyFile, folder: Path, at: str | None = None) -> tuple[Outcome, Limited]:
+def searched(study_file: StudyFile, folder: Path, at: str | None = None) -> tuple[Outcome, Limited]:
     progress = Limited(folder, at)
-    return run_study(question, folder, progress, workers=1, clock=progress.clock), progress
+    return run_study(study_file, folder, progress, workers=1, clock=progress.clock), progress
 
 
 def plan_of(folder: Path) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def plan_of(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def question(pico: Folder, tmp_path_factory: pytest.TempPathFactory) -> StudyFile:
+def study_file(pico: Folder, tmp_path_factory: pytest.TempPathFactory) -> StudyFile:
     text = toys.write_text(tmp_path_factory.mktemp("texts") / "text.txt", toys.passages(120))
     asked = {
         "model": str(pico("llama")),
@@ -102,14 +102,14 @@ def question(pico: Folder, tmp_path_factory: pytest.TempPathFactory) -> StudyFil
 
 
 @pytest.fixture(scope="module")
-def through(question: StudyFile, tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Limited, Path]:
+def through(study_file: StudyFile, tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Limited, Path]:
     """A study without a limit."""
     folder = tmp_path_factory.mktemp("through") / "study"
-    return *searched(question, folder), folder
+    return *searched(study_file, folder), folder
 
 
 def test_the_solvers_plan_can_be_applied_before_the_first_trial(
-    through: tuple[Outcome, Limited, Path], question: StudyFile
+    through: tuple[Outcome, Limited, Path], study_file: StudyFile
 ) -> None:
     """It is on disk when the search says so, marked as predicted, and is the plan of the first trial."""
     outcome, progress, folder = through
@@ -121,7 +121,7 @@ def test_the_solvers_plan_can_be_applied_before_the_first_trial(
     assert outcome.trials.measured[0].origin == "solver"
     path = folder.parent / "first.yaml"
     path.write_text(yaml.safe_dump(plan))
-    applied, _ = paredown.apply(path, question.model, folder.parent / "model", check=False)
+    applied, _ = paredown.apply(path, study_file.model, folder.parent / "model", check=False)
     assert applied.size_bytes == plan["size_bytes"] <= outcome.question.budget_bytes
 
 
@@ -144,11 +144,11 @@ def test_the_time_left_counts_the_steps_after_the_trials(through: tuple[Outcome,
 
 @pytest.mark.parametrize(("at", "origin"), [("bank", "uniform"), ("sensitivity", "uniform"), ("latency", "solver")])
 def test_a_limit_before_the_first_trial_leaves_a_plan(
-    question: StudyFile, through: tuple[Outcome, Limited, Path], tmp_path: Path, at: str, origin: str
+    study_file: StudyFile, through: tuple[Outcome, Limited, Path], tmp_path: Path, at: str, origin: str
 ) -> None:
     """One that can be applied, marked as not measured; the same study goes on to the same end."""
     folder = tmp_path / "study"
-    outcome, progress = searched(question, folder, at)
+    outcome, progress = searched(study_file, folder, at)
     assert (outcome.state, outcome.trials.measured) == ("stopped", ())
     assert outcome.provisional
     assert outcome.provisional.origin == origin
@@ -163,7 +163,7 @@ def test_a_limit_before_the_first_trial_leaves_a_plan(
     assert "unguarded" in said
     assert f"paredown search {folder / 'study.yaml'} --out {folder}" in said
     assert "unguarded" in (folder / "report.md").read_text()
-    again, _ = searched(question, folder)
+    again, _ = searched(study_file, folder)
     whole, _, _ = through
     assert [r.plan for r in again.trials.measured] == [r.plan for r in whole.trials.measured]
     assert (again.decision, again.provisional) == (whole.decision, None)
@@ -171,11 +171,11 @@ def test_a_limit_before_the_first_trial_leaves_a_plan(
 
 
 def test_a_limit_among_the_finalists_leaves_an_unguarded_plan(
-    question: StudyFile, through: tuple[Outcome, Limited, Path], tmp_path: Path
+    study_file: StudyFile, through: tuple[Outcome, Limited, Path], tmp_path: Path
 ) -> None:
     """It says so wherever the plan is shown; more time measures what is missing, and no trial again."""
     folder = tmp_path / "study"
-    outcome, _ = searched(question, folder, "trial")
+    outcome, _ = searched(study_file, folder, "trial")
     assert outcome.state == "finished"
     assert outcome.decision.unguarded
     assert outcome.decision.unselected
@@ -190,7 +190,7 @@ def test_a_limit_among_the_finalists_leaves_an_unguarded_plan(
     for text in ("\n".join(summary_lines(outcome, folder)), (folder / "report.md").read_text()):
         assert "unguarded" in text
         assert outcome.decision.completion in text
-    again, progress = searched(question, folder)
+    again, progress = searched(study_file, folder)
     assert "trial" not in progress.steps
     assert again.decision.is_complete
     assert again.decision.completion == ""
@@ -199,14 +199,14 @@ def test_a_limit_among_the_finalists_leaves_an_unguarded_plan(
 
 
 def test_the_time_left_is_of_what_is_still_to_come(
-    question: StudyFile, through: tuple[Outcome, Limited, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study_file: StudyFile, through: tuple[Outcome, Limited, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trials that are not run yet at the pace of those that were, then finalists and guard.
 
     What is done or on disk counts for nothing.
     """
     outcome, _, folder = through
-    with opened(question, folder, Silent(), Clock(), workers=1) as session:
+    with opened(study_file, folder, Silent(), Clock(), workers=1) as session:
         prepared = prepare(session)
         session.publish(outcome)
     schedule = prepared.schedule
@@ -233,27 +233,27 @@ def test_the_time_left_is_of_what_is_still_to_come(
 
 
 def test_a_finished_study_says_that_its_trials_are_damaged(
-    question: StudyFile, through: tuple[Outcome, Limited, Path], tmp_path: Path
+    study_file: StudyFile, through: tuple[Outcome, Limited, Path], tmp_path: Path
 ) -> None:
     """Its plans stand; more trials need the database."""
     folder = tmp_path / "study"
     shutil.copytree(through[2], folder)
     (folder / "study.db").write_bytes(b"garbage")
-    outcome, progress = searched(question, folder)
+    outcome, progress = searched(study_file, folder)
     assert outcome.decision.winner == through[0].decision.winner
     assert [line for line in progress.said if "its plans stand, but" in line and "study.db is damaged" in line]
 
 
-def test_a_limit_that_is_too_short_is_refused(question: StudyFile, tmp_path: Path) -> None:
+def test_a_limit_that_is_too_short_is_refused(study_file: StudyFile, tmp_path: Path) -> None:
     """Before anything is written, with what would do; a study that was begun goes on with any."""
     takes = r"a search takes [\d,]+ to [\d,]+ s besides its trials; give --timeout \d+ or more"
     with pytest.raises(StudyError, match=f"a limit of 0.1 s is too short to begin: {takes}"):
-        paredown.find_plan(question.model_copy(update={"timeout": 0.1}), tmp_path / "study")
+        paredown.find_plan(study_file.model_copy(update={"timeout": 0.1}), tmp_path / "study")
     assert not (tmp_path / "study" / "study.yaml").exists()
     assert not (tmp_path / "study" / "best").exists()
-    assert check_limit(question, Clock(), tmp_path) == ""
+    assert check_limit(study_file, Clock(), tmp_path) == ""
     (tmp_path / "inputs.json").write_text("{}")
-    assert check_limit(question, Clock(ends=0.0), tmp_path) == ""
+    assert check_limit(study_file, Clock(ends=0.0), tmp_path) == ""
 
 
 def test_a_search_of_the_command_line_counts_its_imports(

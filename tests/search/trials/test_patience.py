@@ -184,7 +184,7 @@ def test_patience_in_a_study_file(tmp_path: Path) -> None:
         study = StudyFile.read(path)
         assert (study.patience, study.latency) == (expected, "off")
         assert (with_an_end(study).trials is None) == (expected == 12)
-        assert study.question() == StudyFile(model="m", latency="off").question()
+        assert study.fixed_settings() == StudyFile(model="m", latency="off").fixed_settings()
     for text in ("0", "-1", "soon", "true", "1.5"):
         path.write_text(f"model: m\npatience: {text}\n")
         with pytest.raises(
