@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from paredown.compressors.bank.contents import Cleaning, Holdings
     from paredown.inspection import Inspection
     from paredown.models import apply, evaluate, generate, load, verify
-    from paredown.question import Study
     from paredown.search.outcome.outcome import Outcome
     from paredown.search.outcome.progress import Progress
     from paredown.search.study.select import Selected
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from paredown.space.errors import BudgetError, ParedownError
     from paredown.space.plan_file import PlanFile
     from paredown.space.study_file import StudyFile
+    from paredown.studies import Study
     from paredown.transferring import Transferred
 
     __version__: str
@@ -98,8 +98,8 @@ def inspect(model: str | Study, *, target: str = "paredown", budget: str = "45%"
         StudyError: If the budget or the space is invalid, or a search could not use the texts or the settings.
     """
     from paredown.inspection import inspect_study
-    from paredown.question import as_study
     from paredown.space.study_file import StudyFile
+    from paredown.studies import as_study
 
     is_study = isinstance(model, (StudyFile, Mapping)) or str(model).endswith((".yaml", ".yml"))
     return inspect_study(as_study(model if is_study else {"model": str(model), "target": target, "budget": budget}))
@@ -142,10 +142,10 @@ def find_plan(
     """
     began = time.monotonic() if began is None else began  # imports count as part of the run
     from paredown.cli.progress import Silent
-    from paredown.question import as_study, with_an_end
     from paredown.search.study.run import run_study
     from paredown.search.trials.clock import Clock
     from paredown.space.errors import StudyError
+    from paredown.studies import as_study, with_an_end
 
     if fresh and adopt:
         raise StudyError("--fresh starts over and --adopt resumes; give only one of them")
@@ -224,8 +224,8 @@ def transfer(
         CheckpointError: If the model is missing, incomplete or already compressed.
     """
     from paredown.cli.progress import Silent
-    from paredown.question import as_study
     from paredown.space.plan_file import PlanFile
+    from paredown.studies import as_study
     from paredown.transferring import transfer_plan
 
     file, source = (plan, None) if isinstance(plan, PlanFile) else (PlanFile.read(expanded(plan)), expanded(plan))

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paredown.question import study_bank
 from paredown.space.plan_file import PlanFile
 from paredown.space.system.paths import expanded
+from paredown.studies import study_bank
 
 if TYPE_CHECKING:
     import torch

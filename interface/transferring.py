@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from paredown.question import DEFAULT_TRIALS
 from paredown.space.budget import Budget
 from paredown.space.errors import BudgetError, CheckpointError
 from paredown.space.plan import Plan
@@ -19,6 +18,7 @@ from paredown.space.site import Inventory
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
 from paredown.space.system.paths import expanded
+from paredown.studies import DEFAULT_TRIALS
 
 if TYPE_CHECKING:
     from paredown.search.outcome.outcome import Outcome

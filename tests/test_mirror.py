@@ -51,7 +51,7 @@ ELSEWHERE = {
     "tests/interface/cli/test_commands.py": (
         "interface/__main__.py", "interface/cli/model_commands.py", "interface/cli/options.py",
         "interface/cli/output.py", "interface/cli/study_commands.py", "interface/cli/wording.py",
-        "interface/evaluation.py", "interface/inspection.py", "interface/models.py", "interface/question.py",
+        "interface/evaluation.py", "interface/inspection.py", "interface/models.py", "interface/studies.py",
         "space/study_file.py",
     ),
     "tests/interface/cli/test_progress.py": ("search/outcome/progress.py", "search/trials/counts.py"),

@@ -34,12 +34,12 @@ from paredown.cli.options import (
 )
 from paredown.cli.output import print_json, print_lines, print_outcome
 from paredown.inspection import forecast, survey_study
-from paredown.question import demo_question, question_of, with_an_end
 from paredown.search.trials.clock import process_began
 from paredown.space.errors import StudyError
 from paredown.space.study_file import StudyFile
 from paredown.space.system.paths import expanded
 from paredown.streams import note
+from paredown.studies import demo_study, study_of, with_an_end
 
 
 def search(
@@ -68,7 +68,7 @@ def search(
     flags: dict[str, Any] = {"model": model, "data": data, "target": target, "budget": budget}
     flags |= {"trials": trials, "timeout": timeout, "until": until, "patience": patience}
     flags |= {"sampler": sampler, "latency": latency, "max_decode_ms": max_decode_ms, "seed": seed}
-    study_file = question_of(study, flags)
+    study_file = study_of(study, flags)
     folder = expanded(out or Path("runs") / (study.stem if study else Path(study_file.model).name))
     if dry_run:
         cost = forecast(with_an_end(study_file), folder)
@@ -127,7 +127,7 @@ def transfer(
     """Transfer a plan to another model of its family: adapt it, and compare it there with uniform plans."""
     from paredown.cli.progress import telling
 
-    study_file = question_of(study, {"model": model, "data": data, "target": target, "budget": budget, "seed": seed})
+    study_file = study_of(study, {"model": model, "data": data, "target": target, "budget": budget, "seed": seed})
     path = out or Path("runs") / "transfer" / f"{Path(study_file.model).name}.yaml"
     with telling(Console(stderr=True)) as progress:
         found = paredown.transfer(plan, study_file, path, trials=trials, bank=bank, workers=workers, progress=progress)
@@ -188,7 +188,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="the study folder")] = Path("runs/demo"),
 ) -> None:
     """Search, apply and verify with the model that comes with the project."""
-    study_file, out = demo_question(study, {"trials": trials, "timeout": timeout, "budget": budget}), expanded(out)
+    study_file, out = demo_study(study, {"trials": trials, "timeout": timeout, "budget": budget}), expanded(out)
     run_search(study_file, out)
     applied, verified = paredown.apply(out / "best" / "plan.yaml", study_file.model, out / "model")
     print_outcome(out, as_json=False)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from paredown.evaluators.quality import Quality
-from paredown.question import with_an_end
 from paredown.search.samplers import Problem, Proposal
 from paredown.search.trial import Expectation, Reading, Trial
 from paredown.search.trials.patience import PLAIN, PROPOSALS, Patience, paired_error
@@ -20,6 +19,7 @@ from paredown.search.trials.trial_log import TrialLog
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan
 from paredown.space.study_file import StudyFile
+from paredown.studies import with_an_end
 from shared import toys
 
 SPACE = toys.toy_space(blocks=3, choices={"linear": [f"quantize bits={bits}" for bits in (2, 3, 4, 6, 8)]})

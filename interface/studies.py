@@ -40,7 +40,7 @@ def as_study(study: Study) -> StudyFile:
         raise StudyError("; ".join(faults)) from None
 
 
-def question_of(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
+def study_of(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
     """The study of a file, overridden by the flags that were given.
 
     Raises:
@@ -61,20 +61,20 @@ def with_an_end(study_file: StudyFile) -> StudyFile:
     return study_file
 
 
-def demo_question(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
+def demo_study(file: Path | None, flags: Mapping[str, Any]) -> StudyFile:
     """The demo's study, overridden by flags; its model is found relative to the project folder from any current folder.
 
     Raises:
         StudyError: If the file is missing or the study is invalid; the message lists all faults.
     """
-    file = expanded(file or demo_study())
-    study_file = question_of(file, flags)
+    file = expanded(file or demo_path())
+    study_file = study_of(file, flags)
     if Path(study_file.model).is_dir():
         return study_file
     return study_file.model_copy(update={"model": os.path.relpath(file.resolve().parent.parent / study_file.model)})
 
 
-def demo_study() -> Path:
+def demo_path() -> Path:
     """The demo's study file: in the current folder, a folder above it, or next to the package in a checkout.
 
     Raises:
