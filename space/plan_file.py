@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from paredown.space.choice import KEEP, Choice, parse_choice
 from paredown.space.errors import PlanError, UnknownNameError
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory, modules_of
-from paredown.space.system.files import read_yaml, write_atomically
+from paredown.space.system.files import write_atomically
+from paredown.space.system.yaml_files import read_yaml, yaml_text
 from paredown.space.targets.target import Target, targets
 
 DIGITS = 16
@@ -120,7 +120,7 @@ class PlanFile(BaseModel):
         """Text of the file."""
         data = self.model_dump(mode="json", exclude_none=True)
         data["base_model"].setdefault("revision", None)
-        return yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=140, allow_unicode=True)
+        return yaml_text(data, flow_leaves=True)
 
     def parsed(self) -> dict[str, Choice]:
         """Choices by site name, as the file gives them."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 from paredown.space.budget import UNITS, Budget
@@ -13,8 +12,9 @@ from paredown.space.choice import parse_choice
 from paredown.space.errors import ParedownError, StudyError
 from paredown.space.site import Kind
 from paredown.space.system.duration import duration_text, parse_duration
-from paredown.space.system.files import read_yaml, write_atomically
+from paredown.space.system.files import write_atomically
 from paredown.space.system.paths import expanded
+from paredown.space.system.yaml_files import read_yaml, yaml_text
 from paredown.space.targets.target import targets
 
 ChoiceText = str | dict[str, Any]
@@ -200,20 +200,15 @@ class StudyFile(_Strict):
             pass
         raise ValueError(f"expected auto, or a size such as 8GB, got {text!r}")
 
-    @field_validator("latency", mode="before")
+    @field_validator("model", "latency", mode="before")
     @classmethod
-    def _off(cls, value: Any) -> Any:
-        return "off" if value is False else _at_home(value)  # YAML 1.1 reads off as false
-
-    @field_validator("model", mode="before")
-    @classmethod
-    def _model(cls, value: Any) -> Any:
+    def _path(cls, value: Any) -> Any:
         return _at_home(value)
 
     @field_validator("patience", mode="before")
     @classmethod
     def _patience(cls, value: Any) -> Any:
-        text = "off" if value is False else str(value).strip()
+        text = str(value).strip()
         if text not in ("auto", "off") and not (text.isdecimal() and int(text)):
             raise ValueError(f"expected auto, off, or a number of trials of at least 1, got {value!r}")
         return int(text) if text.isdecimal() else text
@@ -228,8 +223,6 @@ class StudyFile(_Strict):
     def _until(cls, value: Any) -> Any:
         if value is None:
             return None
-        if isinstance(value, int):  # YAML 1.1 reads 07:30 as a number in base 60
-            value = f"{value // 60:02d}:{value % 60:02d}"
         hours, colon, minutes = str(value).partition(":")
         if not (
             colon
@@ -259,7 +252,7 @@ class StudyFile(_Strict):
 
     def write(self, path: Path) -> None:
         """Writes the file atomically."""
-        write_atomically(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=140))
+        write_atomically(path, yaml_text(self.model_dump(mode="json")))
 
     def fixed_settings(self) -> dict[str, Any]:
         """Settings that must be equal to resume a study: all but stopping rules and memory, which change no number."""

@@ -80,6 +80,7 @@ ONLY_IN = {
     "ray": lambda path: path == "search/workers/ray.py",
     "optuna": lambda path: path.startswith(("search/trials/", "search/samplers/")),
     "optuna_dashboard": lambda path: path.startswith("interface/"),
+    "ruamel": lambda path: path == "space/system/yaml_files.py",
     "subprocess": lambda path: path == "space/system/child.py",  # what is started elsewhere could outlive us
     "typer": lambda path: path.startswith("interface/cli/"),
     "torch": lambda path: not path.startswith("space/"),

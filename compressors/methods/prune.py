@@ -43,12 +43,6 @@ class Prune(MatrixChoice):
     def _known(cls, value: str) -> str:
         return criteria.checked(value)
 
-    @field_validator("pattern", mode="before")
-    @classmethod
-    def _text(cls, value: Any) -> Any:
-        # YAML 1.1 reads 2:4 as a base-60 integer.
-        return f"{value // 60}:{value % 60}" if isinstance(value, int) else value
-
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         if self.pattern != "row":

@@ -36,9 +36,6 @@ def study_schema() -> dict[str, Any]:
     properties["data"] = {"anyOf": [properties["data"], {"type": "string"}], "default": properties["data"]["default"]}
     default = str(StudyFile.model_fields["budget"].default)
     properties["budget"] = {**properties["budget"], "type": ["string", "number"], "default": default}
-    properties["until"]["anyOf"].append(
-        {"type": "integer", "description": "07:30 without quotes, as YAML 1.1 reads it"}
-    )
     return {"$schema": DIALECT, **schema, "title": "paredown study"}
 
 

@@ -1,7 +1,4 @@
-"""Readers of YAML files that people write and of JSON files that only paredown writes.
-
-YAML is read by a safe loader. All faults are reported at once, each with its line.
-"""
+"""JSON files that only paredown writes, and the atomic write of any file."""
 
 from __future__ import annotations
 
@@ -11,120 +8,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from paredown.space.errors import OutputError, ParedownError, StudyError, write_remedy
 from paredown.space.system.temporary import UNFINISHED, replaced_file
 
-M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)
 """Exceptions that reading stored data can raise if the data is not what was written."""
 
-LIMIT_BYTES = 8 << 20
-"""Largest YAML file that is read [bytes]."""
-
 DIGEST = "sha256"
 """Key of a JSON file for the digest of the rest of its content."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe loader that refuses aliases and remembers the line of every key."""
-
-    def __init__(self, stream: str, source: str, error: type[ParedownError]) -> None:
-        super().__init__(stream)
-        self.lines: dict[tuple[Any, ...], int] = {}
-        self.faults: list[str] = []
-        self.source, self.error = source, error
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]  # the stub has no types here
-            raise self.error(f"{self.source}:{line}: aliases (*name) are not supported; write the value out")
-        return super().compose_node(parent, index)
-
-    def note(self, node: Any, place: tuple[Any, ...]) -> None:
-        """Remembers the line of each node and collects duplicate keys."""
-        self.lines[place] = node.start_mark.line + 1
-        if isinstance(node, yaml.SequenceNode):
-            for i, item in enumerate(node.value):
-                self.note(item, (*place, i))
-        elif isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                if not isinstance(key, yaml.ScalarNode):
-                    continue  # the constructor refuses such a key
-                if key.value in seen:
-                    self.faults.append(
-                        f"{self.source}:{key.start_mark.line + 1}: duplicate key {key.value!r}; remove one"
-                    )
-                seen.add(key.value)
-                self.note(value, (*place, key.value))
-                self.lines[(*place, key.value)] = key.start_mark.line + 1
-
-
-def read_yaml(path: Path, model: type[M], error: type[ParedownError]) -> M:
-    """The content of a YAML file, validated.
-
-    Args:
-        path: The file.
-        model: Class that the content must satisfy.
-        error: Class of the error for an invalid file.
-
-    Raises:
-        ParedownError: Of class ``error``, if the file cannot be read or is invalid. The message has one line per fault,
-            each with file and line number.
-    """
-    try:
-        if path.stat().st_size > LIMIT_BYTES:
-            raise error(
-                f"{path} is larger than {LIMIT_BYTES >> 20} MiB, the limit for such a YAML file; check the path"
-            )
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as fault:
-        raise error(f"{path} cannot be read ({fault}); give a YAML file") from None
-    try:
-        loader = _Loader(text, str(path), error)
-        node = loader.get_single_node()
-        if node is None:
-            raise error(f"{path} is empty; the documentation lists the keys of a file")
-        loader.note(node, ())
-        data = loader.construct_document(node)
-    except yaml.YAMLError as fault:
-        mark = getattr(fault, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise error(f"{path}{line}: invalid YAML: {getattr(fault, 'problem', fault)}") from None
-    except RecursionError:
-        raise error(f"{path}: nested too deeply; write it flatter") from None
-    except ParedownError:
-        raise
-    except ValueError as fault:  # a date or a number that Python cannot hold
-        raise error(f"{path}: {fault}; write such a value in quotes") from None
-    faults = loader.faults
-    try:
-        value = model.model_validate(data)
-    except RecursionError:
-        raise error(f"{path}: nested too deeply; write it flatter") from None
-    except ValidationError as invalid:
-        faults = faults + [_fault(path, loader.lines, dict(fault)) for fault in invalid.errors()]
-    except ParedownError as invalid:
-        faults = [*faults, f"{path}: {invalid}"]
-    if faults:
-        raise error("\n".join(faults))
-    return value
-
-
-def _fault(path: Path, lines: Mapping[tuple[Any, ...], int], fault: Mapping[str, Any]) -> str:
-    place = tuple(fault["loc"])
-    known = place
-    while known not in lines and known:
-        known = known[:-1]
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        message = "unknown key; remove it or correct its spelling"
-    return f"{path}:{lines.get(known, 1)}: {'.'.join(map(str, place)) or 'file'}: {message}"
 
 
 def read_json(path: Path, kind: type[T], error: type[ParedownError], remedy: str, *, sealed: bool = True) -> T:

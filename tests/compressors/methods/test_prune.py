@@ -210,15 +210,6 @@ def test_places_take_the_bytes_worked_out_by_hand(pattern: str, size_bytes: int)
     assert total_bytes(matrix_layout(parse_choice(text("magnitude", pattern)), (24, 160), "bfloat16")) == size_bytes
 
 
-def test_a_pattern_in_a_file_needs_no_quotes() -> None:
-    """YAML reads ``2:4`` as a number of base 60; it means the pattern all the same."""
-    for pattern, number in (("1:4", 64), ("2:4", 124), ("4:8", 248)):
-        sparsity = 0.75 if pattern == "1:4" else 0.5
-        assert parse_choice({"method": "prune", "sparsity": sparsity, "pattern": number}) == parse_choice(
-            text("magnitude", pattern)
-        )
-
-
 @pytest.mark.parametrize("sparsity", ["0", "1", "-0.5", "nan"])
 def test_a_sparsity_outside_the_open_interval_is_refused(sparsity: str) -> None:
     """Nothing and all are no pruning."""

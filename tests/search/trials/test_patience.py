@@ -174,7 +174,7 @@ def test_an_interrupted_study_ends_at_the_same_trial(tmp_path: Path, patience: s
 
 
 def test_patience_in_a_study_file(tmp_path: Path) -> None:
-    """``off`` without quotes is a word, though YAML reads it as false.
+    """``off`` needs no quotes.
 
     Patience is an end, and no part of the question; a number of it is the only end that needs no count of trials.
     """
