@@ -160,6 +160,17 @@ def _fault(path: Path, lines: Mapping[Place, list[int]], fault: Mapping[str, Any
     return f"{path}:{lines[known][0]}: {'.'.join(map(str, place)) or 'file'}: {message}"
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes YAML 1.1, and quotes what YAML 1.2 takes for a number too."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"([-+]?([0-9_]+(\.[0-9_]*)?|\.[0-9_]+)([eE][-+]?[0-9]+)?|[-+]?0o[0-7_]+)$"),
+    list("-+.0123456789"),
+)
+
+
 def yaml_text(data: Mapping[str, Any], *, flow_leaves: bool = False) -> str:
     """The text of a YAML file, keys in their order.
 
@@ -168,4 +179,4 @@ def yaml_text(data: Mapping[str, Any], *, flow_leaves: bool = False) -> str:
         flow_leaves: Whether lists and mappings of scalars take one line: ``{method: quantize, bits: 4}``.
     """
     flow = None if flow_leaves else False
-    return yaml.safe_dump(data, sort_keys=False, default_flow_style=flow, width=140, allow_unicode=True)
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=flow, width=140, allow_unicode=True)

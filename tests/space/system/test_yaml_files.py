@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
+from ruamel.yaml import YAML
 
 from paredown.space.errors import PlanError, StudyError
-from paredown.space.system.yaml_files import LIMIT_BYTES, read_yaml
+from paredown.space.system.yaml_files import LIMIT_BYTES, read_yaml, yaml_text
 
 
 class Inner(BaseModel):
@@ -33,6 +37,17 @@ class Anything(BaseModel):
 
 AMBIGUOUS = ["off", "no", "y", "2:4", "07:30", "12e34", "1e5", "0899", "0o17", "1_0:2", "2024-01-31", "<<", "=", "-.5"]
 """Texts that YAML 1.1, YAML 1.2 or a reader of one of them takes for no string."""
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x85"))  # PyYAML writes U+0085 as a space
+STRINGS = st.sampled_from(AMBIGUOUS) | TEXT | st.from_regex(r"[0-9]{1,4}e?[0-9]{1,4}", fullmatch=True)
+DATA = st.dictionaries(
+    STRINGS,
+    st.recursive(
+        STRINGS | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(STRINGS, inner, max_size=3),
+        max_leaves=8,
+    ),
+)
 
 
 def read(folder: Path, text: str) -> Outer:
@@ -127,3 +142,20 @@ def test_a_word_without_quotes_is_a_string(text: str, value: object, tmp_path: P
     path.write_text(f"value: {text}\n")
     found = read_yaml(path, Anything, StudyError).value
     assert (type(found), found) == (type(value), value)
+
+
+@example(data={text: text for text in AMBIGUOUS} | {"small": 1e-5, "large": [1e16]}, flow=True)
+@given(data=DATA, flow=st.booleans())
+def test_what_is_written_is_read_alike_by_every_reader(
+    data: dict[str, Any], flow: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """By ours, by one of YAML 1.1 and by one of YAML 1.2. The form is PyYAML's own."""
+    text = yaml_text({"value": data}, flow_leaves=flow)
+    path = tmp_path_factory.getbasetemp() / "file.yaml"
+    path.write_text(text, newline="")
+    for found in (
+        {"value": read_yaml(path, Anything, StudyError).value},
+        yaml.safe_load(text),
+        YAML(typ="safe", pure=True).load(text),
+    ):
+        assert repr(found) == repr({"value": data})
