@@ -77,6 +77,7 @@ FOR_ALL = {"space/errors.py", "space/system/registry.py"}
 """Modules that every room may import."""
 
 ONLY_IN = {
+    "filelock": lambda path: path == "space/system/locks.py",
     "ray": lambda path: path == "search/workers/ray.py",
     "optuna": lambda path: path.startswith(("search/trials/", "search/samplers/")),
     "optuna_dashboard": lambda path: path.startswith("interface/"),

@@ -86,7 +86,6 @@ ELSEWHERE = {
         "search/study/prepare.py", "search/study/run.py", "search/study/session.py",
     ),
     "tests/search/surrogate/test_gaussian_process.py": ("search/surrogate/prior.py", "search/surrogate/features.py",),
-    "tests/search/trials/test_race.py": ("space/system/locks.py",),
     "tests/search/workbench/test_workbench.py": ("search/workbench/evaluator.py", "search/workbench/texts.py"),
     "tests/space/system/test_child.py": ("space/system/interruption.py",),
     "tests/space/test_plan.py": ("space/tensors.py",),

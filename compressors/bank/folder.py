@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paredown.compressors.tensor_files.record_names import STATISTICS
 from paredown.space.errors import StudyError
-from paredown.space.system.locks import held
+from paredown.space.system.locks import held, shared
 from paredown.space.system.temporary import abandoned, system_folder
 
 
@@ -30,9 +30,7 @@ def bank_in_use(bank: Path | None) -> Iterator[Path]:
         with system_folder("bank") as temporary:
             yield temporary
         return
-    with held(
-        bank, StudyError(f"the bank {bank} is being cleaned; run the same command again when that is done"), shared=True
-    ):
+    with shared(bank, StudyError(f"the bank {bank} is being cleaned; run the same command again when that is done")):
         for left in left_behind(bank):
             shutil.rmtree(left, ignore_errors=True)
         yield bank
