@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
+from huggingface_hub import ModelCardData
 
 from paredown.space.plan_file import PlanFile
+from paredown.space.system.yaml_files import yaml_text
 
 LOAD = {
     "paredown": "import paredown\n\nmodel = paredown.load({folder!r})",
@@ -19,15 +20,12 @@ LOAD = {
 def model_card(plan_file: PlanFile, metrics: Mapping[str, Any], folder: str = "path/to/this/folder") -> str:
     """The text of ``README.md``: origin, sizes, quality and speed from the plan file, how to load, and the plan."""
     base = plan_file.base_model
-    head = {
-        "base_model": base.name,
-        "base_model_relation": "quantized",
-        "library_name": plan_file.target,
-        "tags": ["paredown"],
-    }
+    head = ModelCardData(
+        base_model=base.name, base_model_relation="quantized", library_name=plan_file.target, tags=["paredown"]
+    )
     size = metrics["size"]
     parts = [
-        f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
+        f"---\n{head.to_yaml()}\n---",
         f"# {base.name}, pared down",
         f"{base.architecture}, compressed by paredown for target `{plan_file.target}`.",
         "## Size",
@@ -59,7 +57,7 @@ def model_card(plan_file: PlanFile, metrics: Mapping[str, Any], folder: str = "p
 
 
 def _block(values: Mapping[str, Any]) -> str:
-    return f"```yaml\n{yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)}```"
+    return f"```yaml\n{yaml_text(values)}```"
 
 
 def _storage_only(plan_file: PlanFile) -> list[str]:

@@ -86,6 +86,7 @@ ONLY_IN = {
     "typer": lambda path: path.startswith("interface/cli/"),
     "torch": lambda path: not path.startswith("space/"),
     "transformers": lambda path: not path.startswith("space/"),
+    "yaml": lambda path: path == "space/system/yaml_files.py",
 }
 
 

@@ -94,8 +94,7 @@ ELSEWHERE = {
         "space/targets/target.py",
     ),
     "tests/test_end_to_end.py": (
-        "deploy/card.py", "search/workbench/deployed.py", "search/workbench/environment.py",
-        "search/workbench/survey.py",
+        "search/workbench/deployed.py", "search/workbench/environment.py", "search/workbench/survey.py",
     ),
     "tests/test_stale.py": ("deploy/scored.py",),
 }  # fmt: skip
