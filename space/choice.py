@@ -200,7 +200,9 @@ class MatrixChoice(Choice):
         """The float32 matrix that the layer computes with."""
 
 
-methods: Registry[type[Choice]] = Registry("method", package="paredown.compressors.methods")
+methods: Registry[type[Choice]] = Registry(
+    "method", package="paredown.compressors.methods", group="paredown.methods", entry=Choice, own_name="method"
+)
 
 
 @methods.register("keep")

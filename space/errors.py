@@ -4,6 +4,7 @@ ParedownError                  exit code 2
 ├── PlanError(ValueError)          an invalid plan or choice
 ├── StudyError(ValueError)         an invalid study file, option of a study, or data of a study
 ├── UnknownNameError(LookupError)  an unknown method, target, sampler or site
+├── ExtensionError(ImportError)    an extension of another distribution that cannot be used
 ├── CheckpointError(ValueError)    a model folder that is missing, truncated or of an unsupported kind
 ├── OutputError(OSError)           an output folder that cannot be written: not ours, or the disk is full
 ├── EvaluationError(RuntimeError)  a measured value that is not finite: the trial fails, the study continues
@@ -35,6 +36,10 @@ class StudyError(ParedownError, ValueError):
 
 class UnknownNameError(ParedownError, LookupError):
     """An unknown name of a method, target, sampler or site."""
+
+
+class ExtensionError(ParedownError, ImportError):
+    """An extension of another distribution that cannot be imported, or is not what its registry takes."""
 
 
 class CheckpointError(ParedownError, ValueError):

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from paredown.compressors.original.weights_digest import weights_sha256
 from paredown.compressors.tensor_files.record_names import VERSION
 from paredown.space.plan_file import DIGITS, Records
+from paredown.space.system.registry import extensions
 
 LIBRARIES = ("torch", "transformers", "numpy")
 """Libraries whose releases may change a measured number in its last digits or more."""
@@ -39,7 +40,8 @@ class Origin(BaseModel):
     Attributes:
         weights: Fingerprint of the weight files.
         config: The effective configuration, with defaults and without the keys in `COSMETIC`.
-        versions: Versions of the libraries, and of paredown's own methods (``methods``).
+        versions: Versions of the libraries, of paredown's own methods (``methods``), and of all distributions that
+            offer extensions.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,7 +59,7 @@ class Origin(BaseModel):
             config: Its configuration, as transformers reads it.
             folder: The bank's folder, where the fingerprint of the weights is cached.
         """
-        versions = {name: version(name) for name in LIBRARIES} | {"methods": str(VERSION)}
+        versions = {name: version(name) for name in LIBRARIES} | {"methods": str(VERSION)} | extensions()
         return cls(weights=weights_sha256(checkpoint, folder), config=effective(config), versions=versions)
 
     def sha256(self) -> str:

@@ -72,4 +72,4 @@ class Criterion:
     needs: frozenset[Statistic] = frozenset()
 
 
-criteria: Registry[Criterion] = Registry("algorithm")
+criteria: Registry[Criterion] = Registry("algorithm", group="paredown.criteria", entry=Criterion)

@@ -73,7 +73,7 @@ class Rounding:
     fault: Callable[[Grid], str | None] = lambda _: None
 
 
-roundings: Registry[Rounding] = Registry("algorithm")
+roundings: Registry[Rounding] = Registry("algorithm", group="paredown.roundings", entry=Rounding)
 
 
 def stored(scale: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 from paredown.space.choice import Choice
 from paredown.space.site import Site
+from paredown.space.system.registry import extensions
 
 VERSION = 9
 """Version of the records.
@@ -35,13 +36,14 @@ def is_record(folder: Path, path: Path) -> bool:
 
 
 def about_of(site: Site, choice: Choice, calibration: str) -> dict[str, Any]:
-    """Metadata in which a record describes itself.
+    """Metadata in which a record describes itself; names the distributions that offer its method or algorithm.
 
     Args:
         site: The site.
         choice: The choice that the site is stored under.
         calibration: Fingerprint of the calibration texts; included only if the choice depends on them.
     """
+    offered = extensions({word for part in str(choice).split() for word in part.split("=")})
     return {
         "version": VERSION,
         "site": site.name,
@@ -49,6 +51,7 @@ def about_of(site: Site, choice: Choice, calibration: str) -> dict[str, Any]:
         "choice": str(choice),
         "modules": {member.module: member.shape for member in site.members},
         **({"calibration": calibration} if choice.needs else {}),
+        **({"extensions": offered} if offered else {}),
     }
 
 

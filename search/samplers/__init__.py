@@ -97,6 +97,6 @@ class Warm(Sampler, Protocol):
         ...
 
 
-samplers: Registry[Callable[[Problem], Sampler]] = Registry("sampler")
+samplers: Registry[Callable[[Problem], Sampler]] = Registry("sampler", group="paredown.samplers", entry=Callable)
 
 import_folder(__name__, list(__path__))

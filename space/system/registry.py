@@ -1,14 +1,20 @@
-"""Registries of extensions by name: methods, targets, samplers and others."""
+"""Registries of extensions by name: methods, targets, samplers and others, also those of other distributions.
+
+A distribution offers an extension as an entry point. The group names the registry, such as ``paredown.methods``; the
+name is the extension's; the value is what a file of ours would register.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Container, Iterator
+from functools import cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from typing import Any, Generic, TypeVar
 
-from paredown.space.errors import UnknownNameError
+from paredown.space.errors import ExtensionError, UnknownNameError
 
 T = TypeVar("T")
 
@@ -19,11 +25,19 @@ class Registry(Generic[T]):
     Args:
         kind: What is registered, as error messages name it: ``"method"``.
         package: Package whose modules register the entries, imported at the first lookup; None if others import them.
+        group: Group of entry points, loaded at the first lookup, too; empty if other distributions offer none.
+        entry: Class that the value of an entry point must be an instance or a subclass of.
+        own_name: Attribute with an entry's own name, which must be the entry point's; empty if entries have none.
+
+    Attributes:
+        offered: Distribution and version of each entry that is not paredown's own, by name.
     """
 
-    def __init__(self, kind: str, package: str | None = None) -> None:
-        self.kind = kind
-        self._package = package
+    def __init__(
+        self, kind: str, package: str | None = None, group: str = "", entry: Any = object, own_name: str = ""
+    ) -> None:
+        self.kind, self.offered = kind, dict[str, str]()
+        self._package, self._group, self._entry, self._own_name = package, group, entry, own_name
         self._registered: dict[str, T] = {}
 
     @property
@@ -31,7 +45,36 @@ class Registry(Generic[T]):
         if self._package:
             importlib.import_module(self._package)
             self._package = None
+        if self._group:
+            group, self._group = self._group, ""  # these packages, too, may ask for names while they are imported
+            try:
+                for point in _offered().select(group=group):
+                    self._enter(point)
+            except ExtensionError:
+                self._group = group  # the next lookup fails, too
+                raise
         return self._registered
+
+    def _enter(self, point: EntryPoint) -> None:
+        remedy = "update or uninstall that package"
+        distribution = f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed package"
+        what = f"{self.kind} {point.name!r} of {distribution}"
+        if self.offered.get(point.name) == distribution:
+            return
+        if point.name in self._registered:
+            owner = self.offered.get(point.name, "paredown itself")
+            raise ExtensionError(f"{what} has a name that {owner} registered before; {remedy}")
+        try:
+            entry = point.load()
+        except Exception as error:  # whatever a package raises while it is imported
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ExtensionError(f"{what} cannot be imported ({reason}); {remedy}") from error
+        if not isinstance(entry, self._entry) and self._entry not in getattr(entry, "__mro__", ()):
+            raise ExtensionError(f"{what} is not a {self._entry.__name__} but {entry!r}; {remedy}")
+        if self._own_name and (name := getattr(entry, self._own_name, None)) != point.name:
+            raise ExtensionError(f"{what} calls itself {name!r}; {remedy}")
+        self._registered[point.name] = entry
+        self.offered[point.name] = distribution
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that registers an entry under ``name``.
@@ -79,3 +122,17 @@ def import_folder(package: str, path: list[str]) -> None:
     for module in pkgutil.iter_modules(path):
         if not module.ispkg:
             importlib.import_module(f"{package}.{module.name}")
+
+
+def extensions(names: Container[str] | None = None) -> dict[str, str]:
+    """Versions of the distributions that offer extensions, or any of these extensions; imports none of them."""
+    points = [point for point in _offered() if names is None or point.name in names]
+    return {point.dist.name: point.dist.version for point in points if point.dist}
+
+
+@cache
+def _offered() -> EntryPoints:
+    """All extensions of other distributions."""
+    every = entry_points()
+    groups = sorted(group for group in every.groups if group.startswith("paredown."))
+    return EntryPoints(point for group in groups for point in every.select(group=group))

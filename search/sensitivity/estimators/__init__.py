@@ -37,7 +37,7 @@ class Estimator:
     projected: Callable[[Space], Sequence[Pair]] = lambda space: ()
 
 
-estimators: Registry[Estimator] = Registry("sensitivity")
+estimators: Registry[Estimator] = Registry("sensitivity", group="paredown.estimators", entry=Estimator)
 
 
 def pairs_of(space: Space) -> list[Pair]:

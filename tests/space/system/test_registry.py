@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from paredown.space.errors import ParedownError, UnknownNameError
-from paredown.space.system.registry import Registry
+from paredown.space.errors import ExtensionError, ParedownError, UnknownNameError
+from paredown.space.system import registry as registry_module
+from paredown.space.system.registry import Registry, extensions
+from shared.third_party.install import offer
 
 
 def filled() -> Registry[int]:
@@ -71,3 +74,65 @@ def test_a_registry_imports_its_package_when_the_first_name_is_asked_for(
         monkeypatch.delitem(sys.modules, "colours", raising=False)
         assert ask(owner.registry)
         assert list(owner.registry) == ["red"]
+
+
+@pytest.fixture
+def colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry[SimpleNamespace]]:
+    """A registry with ``blue`` of ours; a distribution offers ``red``, the value ``RED`` of the module ``reddish``."""
+    offer(tmp_path, "more-colours", "2.0", {"paredown.colours": {"red": "reddish:RED"}})
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "reddish", raising=False)
+    registry_module._offered.cache_clear()  # looked up once in a process
+    found: Registry[SimpleNamespace] = Registry(
+        "colour", group="paredown.colours", entry=SimpleNamespace, own_name="name"
+    )
+    found.register("blue")(SimpleNamespace(name="blue"))
+    yield found
+    registry_module._offered.cache_clear()
+
+
+RED = "from types import SimpleNamespace\nRED = SimpleNamespace(name='red')\n"
+
+
+def test_what_another_distribution_offers_is_imported_at_the_first_lookup(
+    colours: Registry[SimpleNamespace], tmp_path: Path
+) -> None:
+    """Not before; what is offered, and by which version, is known without importing it."""
+    (tmp_path / "reddish.py").write_text(RED)
+    assert extensions() == extensions({"red", "green"}) == {"more-colours": "2.0"}
+    assert extensions({"blue", "green"}) == {}
+    assert "reddish" not in sys.modules
+    assert list(colours) == ["blue", "red"]
+    assert colours["red"].name == "red"
+
+
+@pytest.mark.parametrize(
+    ("text", "taken", "message"),
+    [
+        ("1 / 0", False, r"cannot be imported \(ZeroDivisionError: division by zero\)"),
+        ("", False, r"cannot be imported \(AttributeError: .*\)"),
+        ("RED = 5", False, "is not a SimpleNamespace but 5"),
+        (RED.replace("'red'", "'pink'"), False, "calls itself 'pink'"),
+        (RED, True, "has a name that paredown itself registered before"),
+    ],
+)
+def test_a_faulty_extension_is_one_line_that_names_its_distribution(
+    text: str, taken: bool, message: str, colours: Registry[SimpleNamespace], tmp_path: Path
+) -> None:
+    """At every lookup, not only at the first."""
+    (tmp_path / "reddish.py").write_text(f"{text}\n")
+    if taken:
+        colours.register("red")(SimpleNamespace(name="red"))
+    for _ in range(2):
+        with pytest.raises(
+            ExtensionError, match=f"^colour 'red' of more-colours 2.0 {message}; update or uninstall that package$"
+        ):
+            colours["blue"]
+
+
+def test_a_name_that_two_distributions_offer_is_refused(colours: Registry[SimpleNamespace], tmp_path: Path) -> None:
+    """The message names both."""
+    (tmp_path / "reddish.py").write_text(RED)
+    offer(tmp_path, "other-colours", "0.1", {"paredown.colours": {"red": "reddish:RED"}})
+    with pytest.raises(ExtensionError, match="has a name that (more-colours 2.0|other-colours 0.1) registered"):
+        list(colours)
