@@ -103,9 +103,9 @@ def apply_plan(
         VerificationError: If the written bytes differ from the plan's, or the tensors differ from the scored ones
             although weights, configuration, texts, versions and machine are the same.
     """
-    source, out = resolve(str(model)), Path(out)
+    source, out, target = resolve(str(model)), Path(out), targets[plan_file.target]
     config = config_of(source)
-    inventory = inventory_of(source, config, targets[plan_file.target].ties)
+    inventory = inventory_of(source, config, target.ties)
     plan = plan_file.plan_for(inventory)
     _check_plan(plan_file, source, config, inventory, plan)
     check_folder(out)
@@ -114,7 +114,7 @@ def apply_plan(
     written = Written(plan_file.records)
     tensors = encoded_tensors(inventory, plan, original_weights(source, config), tensors_of, statistics, written)
     with replaced(out) as folder:
-        formats[plan_file.target](
+        formats[target.format].write(
             folder, config=config, inventory=inventory, plan=plan, tensors=tensors, shard_bytes=shard_bytes
         )
         size, header = _check_bytes(folder, inventory, plan)

@@ -9,12 +9,7 @@ from huggingface_hub import ModelCardData
 
 from paredown.space.plan_file import PlanFile
 from paredown.space.system.yaml_files import yaml_text
-
-LOAD = {
-    "paredown": "import paredown\n\nmodel = paredown.load({folder!r})",
-    "transformers": "from transformers import {architecture}\n\nmodel = {architecture}.from_pretrained({folder!r})",
-}
-"""Code that loads the model, by target."""
+from paredown.space.targets.target import targets
 
 
 def model_card(plan_file: PlanFile, metrics: Mapping[str, Any], folder: str = "path/to/this/folder") -> str:
@@ -50,7 +45,7 @@ def model_card(plan_file: PlanFile, metrics: Mapping[str, Any], folder: str = "p
         parts += [f"## {title}", text]
     parts += [
         "## Use",
-        f"```python\n{LOAD[plan_file.target].format(folder=folder, architecture=base.architecture)}\n```",
+        f"```python\n{targets[plan_file.target].usage.format(folder=folder, architecture=base.architecture)}\n```",
     ]
     parts += ["## Plan", f"```yaml\n{plan_file.to_yaml()}```"]
     return "\n\n".join(parts) + "\n"
@@ -61,4 +56,6 @@ def _block(values: Mapping[str, Any]) -> str:
 
 
 def _storage_only(plan_file: PlanFile) -> list[str]:
-    return sorted({step.method for choice in plan_file.parsed().values() for step in choice.steps if step.storage_only})
+    return sorted(
+        {step.method for choice in plan_file.parsed().values() for step in choice.steps if step.storage.on_disk_only}
+    )

@@ -21,8 +21,9 @@ from paredown.deploy.formats.paredown import LAYOUT, STEM
 from paredown.space.choice import parse_choice
 from paredown.space.errors import CheckpointError
 from paredown.space.plan import Plan
+from paredown.space.plan_file import regrouped
 from paredown.space.site import Inventory
-from paredown.space.targets.target import targets
+from paredown.space.targets.paredown import PAREDOWN
 from paredown.space.tensors import TensorSpec
 
 
@@ -30,7 +31,7 @@ def load(folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> PreTrainedM
     """A compressed model as a transformers model, with ``generate``.
 
     Args:
-        folder: Folder that ``apply`` wrote, for either target.
+        folder: Folder that ``apply`` wrote.
         dtype: bfloat16 uses the fast CPU kernels; float32 computes exactly as the plan was scored.
 
     Raises:
@@ -68,9 +69,9 @@ def stored_plan(folder: Path, config: Any) -> tuple[Inventory, Plan]:
             "install the version that wrote it"
         )
     stored = {name: TensorSpec(dtype, ()) for name, dtype in dtypes.items()}
-    inventory = walk(skeleton(config), stored, default, targets["paredown"].ties)
-    plan = Plan.of(inventory, {site: parse_choice(mapping) for site, mapping in choices.items()})
-    plan.check(inventory, targets["paredown"])
+    inventory = walk(skeleton(config), stored, default, PAREDOWN.ties)
+    plan = Plan.of(inventory, regrouped({site: parse_choice(mapping) for site, mapping in choices.items()}, inventory))
+    plan.check(inventory, PAREDOWN)
     return inventory, plan
 
 

@@ -8,12 +8,10 @@ from pathlib import Path
 from torch import Tensor
 
 from paredown.compressors.bank.encoding import norm_names
-from paredown.compressors.model.assemble import renumbering
 from paredown.compressors.original.checkpoint import shards
 from paredown.compressors.tensor_files.mapped_safetensors import read_tensors
 from paredown.compressors.tensor_files.tensor_file import joint_sha256, tensor_line
-from paredown.deploy.formats.paredown import STEM
-from paredown.deploy.formats.transformers import turned_names
+from paredown.deploy.formats import Format
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import VerificationError
 from paredown.space.layouts import site_layout
@@ -96,27 +94,24 @@ def _reasons(scored: Records, now: Records, *, calibrated: bool, other_texts: bo
     return found
 
 
-def check_digests(folder: Path, inventory: Inventory, plan: Plan, target: str, records: Records) -> None:
+def check_digests(folder: Path, inventory: Inventory, plan: Plan, files: Format, records: Records) -> None:
     """Checks that a folder's compressed tensors are the ones that were written.
 
     Args:
         folder: Folder that ``apply`` wrote.
         inventory: Inventory of the original.
         plan: Plan of the folder.
-        target: Target of the folder.
+        files: Format of the folder.
         records: Digests in the folder's plan file.
 
     Raises:
         VerificationError: If one differs.
     """
-    own = target == "paredown"
-    stored = {
-        name: tensor for path in shards(folder, STEM if own else "model") for name, tensor in read_tensors(path).items()
-    }
-    rename, turned = renumbering(inventory, plan.dropped(inventory)), set() if own else turned_names(inventory)
+    stored = {name: tensor for path in shards(folder, files.stem) for name, tensor in read_tensors(path).items()}
+    rename, turned = files.renaming(inventory, plan), files.turned(inventory)
 
     def line(name: str) -> str:
-        tensor = stored[name if own else rename(name)]
+        tensor = stored[rename(name)]
         return tensor_line(name, tensor.T if name in turned else tensor)
 
     wrong = []
@@ -125,7 +120,7 @@ def check_digests(folder: Path, inventory: Inventory, plan: Plan, target: str, r
         if expected is None or choice == KEEP:
             continue
         lines = [line(name) for name in site_layout(site, choice)]
-        norms = [line(name) for name in norm_names(site) if (name if own else rename(name)) in stored]
+        norms = [line(name) for name in norm_names(site) if rename(name) in stored]
         if expected not in (joint_sha256(lines)[:DIGITS], joint_sha256([*lines, *norms])[:DIGITS]):
             wrong.append(site.name)
     if wrong:

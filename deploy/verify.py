@@ -20,7 +20,7 @@ from paredown.compressors.original.find_sites import blocks_of, inventory_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import TensorsOf, encoded
 from paredown.deploy.folder import put_back
-from paredown.deploy.formats.transformers import file_layout
+from paredown.deploy.formats import Format, formats
 from paredown.deploy.header import read_header
 from paredown.deploy.scored import check_digests
 from paredown.space.errors import VerificationError
@@ -93,11 +93,12 @@ def verify(
     folder, source = put_back(Path(folder)), resolve(str(original))
     plan_file = PlanFile.read(folder / "plan.yaml")
     config = config_of(source)
-    inventory = inventory_of(source, config, targets[plan_file.target].ties)
-    plan = plan_file.plan_for(inventory)
-    header = check_stored(folder, inventory, plan, plan_file.target)
+    target = targets[plan_file.target]
+    inventory = inventory_of(source, config, target.ties)
+    plan, files = plan_file.plan_for(inventory), formats[target.format]
+    header = check_stored(folder, inventory, plan, files)
     if plan_file.records:
-        check_digests(folder, inventory, plan, plan_file.target, plan_file.records)
+        check_digests(folder, inventory, plan, files, plan_file.records)
     inputs = _inputs(config, seed)
     with torch.no_grad():
         model = load_original(source, config)
@@ -125,14 +126,14 @@ def verify(
     return verified
 
 
-def check_stored(folder: Path, inventory: Inventory, plan: Plan, target: str) -> int:
+def check_stored(folder: Path, inventory: Inventory, plan: Plan, files: Format) -> int:
     """Header bytes of the folder, after checking its tensors against the plan.
 
     Raises:
         VerificationError: If a tensor differs in name, type, shape or bytes.
     """
     found, header = read_header(folder)
-    expected = plan.layout(inventory) if target == "paredown" else file_layout(inventory, plan)
+    expected = files.layout(inventory, plan)
     if found != expected:
         wrong = min(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         raise VerificationError(

@@ -167,9 +167,9 @@ def measure_table(
 def deployed_plan(plan: Plan, inventory: Inventory, target: Target) -> Plan:
     """The part of a plan that changes how the target computes.
 
-    In target transformers, matrices are dense again after loading, so only dropped blocks remain.
+    Where matrices are dense again after loading, only dropped blocks remain.
     """
-    if target.name == "paredown":
+    if not target.decompresses:
         return plan
     blocks = {site.name for site in inventory.parents if site.kind == "block"}
     return Plan(tuple((site, choice) for site, choice in plan.entries if site in blocks))
@@ -177,11 +177,11 @@ def deployed_plan(plan: Plan, inventory: Inventory, target: Target) -> Plan:
 
 def _timed(space: Space, beside: Sequence[Plan]) -> Iterator[tuple[Site, Choice]]:
     """Each site with every choice that the target may run there: options, ``keep``, and the choices of ``beside``."""
-    inventory, whole = space.inventory, space.target.name == "paredown"
+    inventory, dense = space.inventory, space.target.decompresses
     for site in inventory.sites:
         if site.kind in ("linear", "embedding"):
             yield site, KEEP
-        for choice in space.options[site.name] if whole or site.kind == "block" else ():
+        for choice in space.options[site.name] if site.kind == "block" or not dense else ():
             yield site, choice
     for plan in beside:
         yield from deployed_plan(plan, inventory, space.target).decided(inventory)

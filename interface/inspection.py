@@ -112,7 +112,7 @@ def survey_study(study_file: StudyFile, surveyed: tuple[Path, Space] | None = No
         sites=_sites(space),
         refusals=tuple(space.refusals()),
         remarks=tuple(space.remarks(study_file.space)),
-        storage_only=tuple(sorted({step.method for step in used if step.storage_only})),
+        storage_only=tuple(sorted({step.method for step in used if step.storage.on_disk_only})),
         cost=asdict(estimate(study_file, folder, space)),
     )
 

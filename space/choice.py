@@ -14,7 +14,7 @@ from paredown.space.errors import PlanError
 from paredown.space.site import Kind, Member, Site
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
 from paredown.space.system.registry import Registry
-from paredown.space.targets.target import Target
+from paredown.space.targets.target import Storage, Target
 from paredown.space.tensors import Layout
 
 if TYPE_CHECKING:
@@ -85,9 +85,14 @@ class Choice(BaseModel):
         """Canonical form of the choice among those that are equivalent for this shape."""
         return self
 
+    @property
+    def storage(self) -> Storage:
+        """What this step leaves for a runtime to load, ``then`` excluded; the method's own tensors by default."""
+        return Storage(method=self.method, form="own")
+
     def supports(self, site: Site, target: Target) -> str | None:
-        """Why the target cannot run the choice at this site; None if it can."""
-        return None if target.name == "paredown" else f"{self.method} runs with target paredown only"
+        """Why the target cannot run this step at a site; None if it can."""
+        return target.fault(site, self.storage)
 
     @property
     def uses(self) -> frozenset[Statistic]:
@@ -114,11 +119,6 @@ class Choice(BaseModel):
     def steps(self) -> tuple[Choice, ...]:
         """The choice and the steps of its ``then``, in order."""
         return (self, *(self.then.steps if self.then else ()))
-
-    @property
-    def storage_only(self) -> bool:
-        """Whether this step saves bytes on disk only: no runtime computes faster with it."""
-        return False
 
     @property
     def knobs(self) -> dict[str, Any]:
@@ -217,9 +217,10 @@ class Keep(MatrixChoice):
         """Keep, for every matrix."""
         return (cls(),)
 
-    def supports(self, site: Site, target: Target) -> str | None:
-        """None: every target runs an unchanged matrix."""
-        return None
+    @property
+    def storage(self) -> Storage:
+        """The matrix itself."""
+        return Storage(method=self.method, form="dense")
 
     def fault(self, shape: Shape) -> str | None:
         """Refuses a ``then``: ``keep then X`` means the same as ``X``."""

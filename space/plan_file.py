@@ -148,12 +148,12 @@ class PlanFile(BaseModel):
                 f"the plan was made for the module names and shapes of {self.base_model.name}, but this model has "
                 f"others{detail}; give that model or a fine-tune of it"
             )
-        plan = Plan.of(inventory, _regrouped(self.parsed(), inventory))
+        plan = Plan.of(inventory, regrouped(self.parsed(), inventory))
         plan.check(inventory, target or targets[self.target])
         return plan
 
 
-def _regrouped(choices: Mapping[str, Choice], inventory: Inventory) -> dict[str, Choice]:
+def regrouped(choices: Mapping[str, Choice], inventory: Inventory) -> dict[str, Choice]:
     """The choices keyed by the sites of an inventory.
 
     Raises:

@@ -107,7 +107,9 @@ class StudyFile(_Strict):
     model: str = Field(description="a folder written by save_pretrained, or a repository on the hub")
     revision: str | None = Field(default=None, description="revision of a repository on the hub")
     data: list[str] = Field(default=["stdlib"], description="text files, folders, hub:NAME[:CONFIG[:SPLIT]], or stdlib")
-    target: str = Field(default="paredown", description="runtime that the result must run in: paredown or transformers")
+    target: str = Field(
+        default="paredown", description="runtime that the result must run in, such as paredown or transformers"
+    )
     budget: Budget = Field(
         default=Budget.parse("45%"),
         description="45% of the original's tensor bytes, 3.5GB, or 4.25bpw; a unit is required",

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import paredown
 from paredown.cli.progress import Silent
 from paredown.compressors.original.find_sites import inventory_of
+from paredown.deploy.formats import formats
 from paredown.deploy.scored import check_digests
 from paredown.search.outcome.outcome import Outcome
 from paredown.space.errors import StudyError, VerificationError
@@ -219,12 +220,12 @@ def test_flipped_codes_in_a_written_model_are_noticed_by_verify(study: Study) ->
     file = out / "model.paredown.safetensors"
     data = file.read_bytes()
     for seed in range(TRIES):
-        check_digests(out, inventory, plan.plan_for(inventory), "paredown", records)
+        check_digests(out, inventory, plan.plan_for(inventory), formats["paredown"], records)
         flip_codes(file, seed)
         with pytest.raises(
             VerificationError, match=r"out: the tensors of \S+ are not those that were written; apply the plan again"
         ):
-            check_digests(out, inventory, plan.plan_for(inventory), "paredown", records)
+            check_digests(out, inventory, plan.plan_for(inventory), formats["paredown"], records)
         if seed == 0:
             with pytest.raises(VerificationError, match="are not those that were written"):
                 paredown.verify(out, study.model, bank=study.out / "bank")

@@ -12,7 +12,7 @@ from paredown.space.choice import KEEP, Choice, methods
 from paredown.space.site import Kind, Site
 from paredown.space.statistics import Statistic, Statistics
 from paredown.space.structure_choice import Structure, StructureChoice
-from paredown.space.targets.target import Target
+from paredown.space.targets.target import Storage
 from paredown.space.tensors import ITEM_BYTES
 
 if TYPE_CHECKING:
@@ -57,9 +57,10 @@ class Awq(StructureChoice):
             return ()
         return (cls.build({"then": rounded([member.shape for member in site.members], 3)}),)
 
-    def supports(self, site: Site, target: Target) -> str | None:
-        """None: every target runs it, since only the values of a norm change."""
-        return None
+    @property
+    def storage(self) -> Storage:
+        """Plain matrices: only their values and those of a norm change."""
+        return Storage(method=self.method, form="dense")
 
     def site_fault(self, site: Site) -> str | None:
         """Why a site cannot take it: it has no norm to fold the scales into."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from paredown.space.choice import Choice, MatrixChoice, Part, Shape, methods
-from paredown.space.site import Kind, Member, Site
+from paredown.space.site import Kind, Member
 from paredown.space.statistics import NO_STATISTICS, Statistics
-from paredown.space.targets.target import Target
+from paredown.space.targets.target import Storage
 from paredown.space.tensors import ITEM_BYTES, Layout, TensorSpec
 
 if TYPE_CHECKING:
@@ -27,9 +27,10 @@ class Cast(MatrixChoice):
         """Default space: only where the original dtype is wider than 16 bits."""
         return (cls(),) if ITEM_BYTES[member.dtype] > 2 else ()
 
-    def supports(self, site: Site, target: Target) -> str | None:
-        """None: every target runs it."""
-        return None
+    @property
+    def storage(self) -> Storage:
+        """A plain matrix."""
+        return Storage(method=self.method, form="dense")
 
     def own(self, shape: Shape, dtype: str) -> Layout:
         """Two bytes per weight."""

@@ -12,6 +12,7 @@ from paredown.compressors.numerics.scalar_codebook import codebook_of
 from paredown.space.choice import Choice, MatrixChoice, Part, Shape, methods
 from paredown.space.site import Kind, Member
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
+from paredown.space.targets.target import Storage
 from paredown.space.tensors import Layout, TensorSpec
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ class Cluster(MatrixChoice):
         return STATISTICS[self.weighting]
 
     @property
-    def storage_only(self) -> bool:
-        """True: no kernel computes with codebooks."""
-        return True
+    def storage(self) -> Storage:
+        """Smaller on disk only: no kernel computes with codebooks."""
+        return Storage(method=self.method, form="own", on_disk_only=True)
 
     @property
     def bits(self) -> int:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from paredown.space.choice import Choice, Shape, methods
 from paredown.space.site import Kind, Site
 from paredown.space.structure_choice import StructureChoice
-from paredown.space.targets.target import Target
+from paredown.space.targets.target import Storage
 
 
 @methods.register("drop")
@@ -23,11 +23,10 @@ class Drop(StructureChoice):
         """Default space: always offered."""
         return (cls(),)
 
-    def supports(self, site: Site, target: Target) -> str | None:
-        """Every target runs a model with fewer blocks; only target paredown runs a block with one half removed."""
-        if site.kind == "block" or target.name == "paredown":
-            return None
-        return f"{target.name} cannot run a block without its {site.kind}; drop the whole block or use target paredown"
+    @property
+    def storage(self) -> Storage:
+        """Nothing."""
+        return Storage(method=self.method, form="removed")
 
     def shapes(self, site: Site) -> Sequence[Shape]:
         """Empty: no matrix remains."""

@@ -14,6 +14,7 @@ from paredown.compressors.pruning.pattern import Pattern, criteria
 from paredown.space.choice import Choice, MatrixChoice, Part, Shape, methods
 from paredown.space.site import Kind, Member
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
+from paredown.space.targets.target import Storage
 from paredown.space.tensors import Layout, TensorSpec
 
 if TYPE_CHECKING:
@@ -80,9 +81,9 @@ class Prune(MatrixChoice):
         return criteria[self.algorithm].needs
 
     @property
-    def storage_only(self) -> bool:
-        """True: no kernel skips the zeros."""
-        return True
+    def storage(self) -> Storage:
+        """Smaller on disk only: no kernel skips the zeros."""
+        return Storage(method=self.method, form="own", on_disk_only=True)
 
     @property
     def _ratio(self) -> tuple[int, int]:

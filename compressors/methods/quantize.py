@@ -13,7 +13,7 @@ from paredown.compressors.rounding.grid import Grid, roundings
 from paredown.space.choice import Choice, MatrixChoice, Part, Shape, methods
 from paredown.space.site import Kind, Member, Site
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
-from paredown.space.targets.target import Target
+from paredown.space.targets.target import Storage, Target
 from paredown.space.tensors import Layout, TensorSpec
 
 if TYPE_CHECKING:
@@ -103,37 +103,28 @@ class Quantize(MatrixChoice):
         """``group_size="channel"`` if a group spans the whole row."""
         return self.model_copy(update={"group_size": "channel"}) if self.group_size == shape[1] else self
 
-    def supports(self, site: Site, target: Target) -> str | None:
-        """Why a target cannot run it at a site.
+    @property
+    def storage(self) -> Storage:
+        """Packed codes; smaller on disk only if the algorithm has its own levels, which no kernel computes with."""
+        own_levels = roundings[self.algorithm].levels is not None
+        return Storage(
+            method=self.method,
+            form="codes",
+            bits=self.bits,
+            group_size=self.group_size,
+            zero_points=not self.symmetric,
+            levels=self.algorithm if own_levels else "",
+            on_disk_only=own_levels,
+        )
 
-        Target transformers takes symmetric codes of untied linear layers only. No target takes calibrated embeddings.
-        """
+    def supports(self, site: Site, target: Target) -> str | None:
+        """Why a target cannot run it at a site; no target takes calibrated embeddings."""
         if site.kind == "embedding" and "second_moment" in self.uses:
             return (
                 f"{self.algorithm} is calibrated on a layer's inputs, and the inputs of {site.name} are token ids; "
                 "use algorithm=search"
             )
-        if target.name == "paredown":
-            return None
-        if self.storage_only:
-            return (
-                f"transformers cannot load {self.algorithm} codes from packed files; "
-                "use another algorithm or target paredown"
-            )
-        if not self.symmetric:
-            return "transformers does not load packed zero points; use symmetric=true or target paredown"
-        for member in site.members:
-            if member.class_name != "Linear":
-                return (
-                    f"transformers cannot load a quantized {member.class_name}; "
-                    f"keep {member.module} or use target paredown"
-                )
-            if member.tied:
-                return (
-                    f"transformers cannot load a quantized weight that is tied ({member.module}); "
-                    "keep it or use target paredown"
-                )
-        return None
+        return super().supports(site, target)
 
     def group(self, columns: int) -> int:
         """Weights per scale in rows of this length."""
@@ -147,11 +138,6 @@ class Quantize(MatrixChoice):
     def uses(self) -> frozenset[Statistic]:
         """Statistics that the algorithm requires."""
         return roundings[self.algorithm].needs
-
-    @property
-    def storage_only(self) -> bool:
-        """True if the algorithm has its own levels: no kernel computes with them."""
-        return roundings[self.algorithm].levels is not None
 
     def own(self, shape: Shape, dtype: str) -> Layout:
         """Packed codes, scales, and the shape (symmetric) or the zero points (asymmetric)."""

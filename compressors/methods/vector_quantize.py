@@ -14,6 +14,7 @@ from paredown.compressors.numerics.vector_codebook import fitted_codebook, k_mea
 from paredown.space.choice import Choice, MatrixChoice, Part, Shape, methods
 from paredown.space.site import Kind, Member
 from paredown.space.statistics import NO_STATISTICS, Statistic, Statistics
+from paredown.space.targets.target import Storage
 from paredown.space.tensors import Layout, TensorSpec
 
 if TYPE_CHECKING:
@@ -64,9 +65,9 @@ class VectorQuantize(MatrixChoice):
         return frozenset({"second_moment"})
 
     @property
-    def storage_only(self) -> bool:
-        """True: no kernel computes with codebooks."""
-        return True
+    def storage(self) -> Storage:
+        """Smaller on disk only: no kernel computes with codebooks."""
+        return Storage(method=self.method, form="own", on_disk_only=True)
 
     @property
     def bits(self) -> int:

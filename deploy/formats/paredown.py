@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from paredown.deploy.formats import formats, write_json
+from paredown.deploy.formats import Format, formats, write_json
 from paredown.deploy.formats.shards import write_shards
 from paredown.space.plan import Plan
 from paredown.space.plan_file import choices_of
@@ -34,7 +34,6 @@ STEM = "model.paredown"
 """Beginning of the names of its tensor files."""
 
 
-@formats.register("paredown")
 def write(
     folder: Path,
     *,
@@ -60,3 +59,6 @@ def write(
         },
     )
     write_shards(folder, STEM, plan.layout(inventory), tensors, shard_bytes)
+
+
+formats.register("paredown")(Format(write=write, stem=STEM))

@@ -11,15 +11,16 @@ from torch import Tensor
 
 from paredown.compressors.methods.quantize import Quantize
 from paredown.compressors.model.assemble import reduced_config, renumbering
-from paredown.deploy.formats import formats, write_json
+from paredown.deploy.formats import Format, formats, write_json
 from paredown.deploy.formats.shards import write_shards
 from paredown.space.layouts import inner
 from paredown.space.plan import Plan
 from paredown.space.site import Inventory
-from paredown.space.tensors import TensorSpec
+
+STEM = "model"
+"""Beginning of the names of its tensor files."""
 
 
-@formats.register("transformers")
 def write(
     folder: Path,
     *,
@@ -48,16 +49,7 @@ def write(
     write_json(folder / "config.json", values)
     turned = turned_names(inventory)
     stored = ((rename(name), tensor.T.contiguous() if name in turned else tensor) for name, tensor in tensors)
-    write_shards(folder, "model", file_layout(inventory, plan), stored, shard_bytes)
-
-
-def file_layout(inventory: Inventory, plan: Plan) -> dict[str, TensorSpec]:
-    """Spec of every tensor in the file, by its name there."""
-    rename, turned = renumbering(inventory, plan.dropped(inventory)), turned_names(inventory)
-    return {
-        rename(name): TensorSpec(spec.dtype, spec.shape[::-1]) if name in turned else spec
-        for name, spec in plan.layout(inventory).items()
-    }
+    write_shards(folder, STEM, TRANSFORMERS.layout(inventory, plan), stored, shard_bytes)
 
 
 def turned_names(inventory: Inventory) -> set[str]:
@@ -98,3 +90,13 @@ def _quantization_config(groups: Mapping[tuple[int, int | str], list[str]], igno
         "ignore": sorted(ignored),
         "kv_cache_scheme": None,
     }
+
+
+TRANSFORMERS = formats.register("transformers")(
+    Format(
+        write=write,
+        stem=STEM,
+        renaming=lambda inventory, plan: renumbering(inventory, plan.dropped(inventory)),
+        turned=turned_names,
+    )
+)

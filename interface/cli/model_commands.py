@@ -18,7 +18,7 @@ from paredown.streams import note
 
 def inspect(
     model: Annotated[str, typer.Argument(help="a model folder, a hub name, or a study file", show_default=False)],
-    target: Annotated[str, typer.Option(help="transformers or paredown")] = "paredown",
+    target: Annotated[str, typer.Option(help="runtime of the result, such as transformers")] = "paredown",
     budget: Annotated[str, typer.Option(help="45% of the original, 3.5GB or 4.25bpw")] = "45%",
     as_json: Json = False,
 ) -> None:

@@ -18,7 +18,10 @@ Model = Annotated[str | None, typer.Option(help="the original: a folder or a hub
 Data = Annotated[
     list[str] | None, typer.Option(help="text files, folders, hub:NAME, or stdlib; may be repeated", show_default=False)
 ]
-Target = Annotated[str | None, typer.Option(help="transformers or paredown (default)", show_default=False)]
+Target = Annotated[
+    str | None,
+    typer.Option(help="runtime of the result, such as transformers; default: paredown", show_default=False),
+]
 BudgetText = Annotated[str | None, typer.Option(help="45% of the original, 3.5GB or 4.25bpw", show_default=False)]
 Sampler = Annotated[
     str | None,

@@ -109,7 +109,9 @@ def _storage(outcome: Outcome) -> list[str]:
     best = outcome.best
     if best is None:
         return []
-    used = sorted({step.method for _, choice in best.plan.entries for step in choice.steps if step.storage_only})
+    used = sorted(
+        {step.method for _, choice in best.plan.entries for step in choice.steps if step.storage.on_disk_only}
+    )
     if not used:
         return []
     return [

@@ -76,7 +76,7 @@ def decode_limit(space: Space, table: LatencyTable, most_ms: float) -> Limit:
     def cost(site: Site, choice: Choice) -> float:
         if site.kind == "block":
             return table.site_ms(site, choice)[0] - table.per_block_ms[0]
-        if space.target.name != "paredown":  # other targets run dense matrices
+        if space.target.decompresses:
             return sum(kept[leaf] for leaf in site.covers or (site.name,))
         return table.site_ms(site, choice)[0]
 

@@ -24,9 +24,9 @@ def check_deployed(size_bytes: int, memory: int) -> None:
 
 
 def deployed_dtype(config: Any, space: Space) -> torch.dtype:
-    """Activation dtype of deployed models: bfloat16 for paredown's kernels, else the dtype of the stored original."""
+    """Activation dtype of deployed models: the target's, else that of the stored original."""
     stored: torch.dtype = config.dtype or torch.float32
-    return torch.bfloat16 if space.target.name == "paredown" else stored
+    return getattr(torch, space.target.dtype) if space.target.dtype else stored
 
 
 def deployed_bytes(config: Any, space: Space) -> int:

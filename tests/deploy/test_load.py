@@ -14,6 +14,7 @@ from paredown.compressors.original.checkpoint import config_of, load_original
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import apply_plan, encoded
+from paredown.deploy.formats import formats
 from paredown.deploy.load import load
 from paredown.deploy.verify import check_stored, scored_model
 from paredown.space.choice import parse_choice
@@ -65,7 +66,7 @@ def test_own_layout_computes_what_was_scored(
 def test_transformers_loads_what_was_scored(pico: Folder, tmp_path: Path, name: str) -> None:
     result, plan, inventory = applied(pico(name), tmp_path / "out", "transformers")
     assert result.size_bytes == plan.size_bytes(inventory) < result.original_bytes
-    check_stored(result.folder, inventory, plan, "transformers")
+    check_stored(result.folder, inventory, plan, formats["transformers"])
     config = json.loads((result.folder / "config.json").read_text())
     assert ("quantization_config" in config) == any("quantize" in str(choice) for _, choice in plan.entries)
     model, report = verify_process.load(result.folder, torch.float32, own=False, causal=inventory.causal)

@@ -16,6 +16,7 @@ from paredown.compressors.original.checkpoint import load_original, parameters_o
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import apply_plan, encoded
+from paredown.deploy.formats import formats
 from paredown.deploy.formats.shards import split, write_shards
 from paredown.deploy.header import read_header
 from paredown.deploy.load import load
@@ -109,7 +110,7 @@ def test_a_model_in_shards_is_the_model_in_one_file(pico: Folder, tmp_path: Path
     assert len(list(parts.folder.glob(f"{STEMS[target]}-*.safetensors"))) > 2
     assert read_header(parts.folder)[0] == read_header(whole.folder)[0]
     assert parts.size_bytes == whole.size_bytes
-    check_stored(parts.folder, inventory, plan, target)
+    check_stored(parts.folder, inventory, plan, formats[target])
     expected = verify_process.states(load(whole.folder, torch.float32), tokens(), causal=True)
     assert torch.equal(verify_process.states(load(parts.folder, torch.float32), tokens(), causal=True), expected)
     if target == "transformers":
@@ -130,7 +131,7 @@ def test_a_missing_shard_neither_loads_nor_verifies(pico: Folder, tmp_path: Path
     with pytest.raises(CheckpointError, match=shard.name):
         load(tmp_path / "out")
     with pytest.raises(VerificationError, match="is missing, expected"):
-        check_stored(tmp_path / "out", inventory, plan, target)
+        check_stored(tmp_path / "out", inventory, plan, formats[target])
 
 
 def test_a_site_is_compressed_when_the_one_before_it_is_written(tmp_path: Path) -> None:
