@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.evaluators.quality import Quality
 from paredown.search.samplers import Problem, Proposal
 from paredown.search.sensitivity.measurements import Evidence
@@ -125,7 +126,11 @@ def moved(space: Space, plan: Plan, sites: int, generator: np.random.Generator) 
 
 def _run(bench: Workbench, problem: Problem, folder: Path, plans: Sequence[Plan], clock: Clock) -> Race:
     """Measures the plans as a search does; the clock gets one entry per trial for each part and for the whole trial."""
-    table = bench.latency_table(folder / "latency.json", plans) if bench.study_file.latency == "measure" else None
+    table = (
+        bench.latency_table(folder / "latency.json", TorchModel, plans)
+        if bench.study_file.latency == "measure"
+        else None
+    )
     log = TrialLog(folder / "study.db", with_latency=table is not None)
     log.ask = clock.timed("ask", log.ask)  # type: ignore[method-assign]
     log.tell = clock.timed("tell", log.tell)  # type: ignore[method-assign]

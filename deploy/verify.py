@@ -19,6 +19,8 @@ from paredown.compressors.original.checkpoint import config_of, load_original, p
 from paredown.compressors.original.find_sites import blocks_of, inventory_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import TensorsOf, encoded
+from paredown.deploy.engines import engines
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.deploy.folder import put_back
 from paredown.deploy.formats import Format, formats
 from paredown.deploy.header import read_header
@@ -103,16 +105,17 @@ def verify(
     with torch.no_grad():
         model = load_original(source, config)
         model = scored_model(model, inventory, plan, encoded(inventory, plan, parameters_of(model), tensors_of))
-        expected = verify_process.states(model, inputs, causal=inventory.causal).float()
+        expected = TorchModel(model, causal=inventory.causal).outputs(inputs).float()
         del model
-    found, report = _fresh_process(folder, inputs, plan_file.target, causal=inventory.causal)
+    engine = engines[target.engine]
+    found, report = _fresh_process(folder, inputs, engine.__file__, causal=inventory.causal)
     for kind in ("missing", "unexpected"):
         if report[kind]:
             raise VerificationError(
                 f"{folder}: {kind} keys on loading: {', '.join(report[kind][:3])}; apply the plan again"
             )
-    if report["imported_paredown"] and plan_file.target != "paredown":
-        raise VerificationError(f"loading {folder} imported paredown; target {plan_file.target} must load without it")
+    if report["imported_paredown"] and not engine.NEEDS_PAREDOWN:
+        raise VerificationError(f"loading {folder} imported paredown; engine {target.engine} must load without it")
     verified = Verified(
         folder=folder,
         size_bytes=plan.size_bytes(inventory),
@@ -177,12 +180,12 @@ def _inputs(config: Any, seed: int) -> Tensor:
 
 
 def _fresh_process(
-    folder: Path, inputs: Tensor, target: str, *, causal: bool
+    folder: Path, inputs: Tensor, engine: str, *, causal: bool
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with system_folder("verify") as work:
         save_file({"input_ids": inputs}, work / "inputs.safetensors")
         program = Path(verify_process.__file__)  # run by path: neither the package nor its folder is on sys.path
-        arguments = [str(folder.absolute()), str(work), target, "causal" if causal else "encoder"]
+        arguments = [str(folder.absolute()), str(work), engine, "causal" if causal else "encoder"]
         environment = {"OMP_NUM_THREADS": "1"} | os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         run = child.finished(program, *arguments, environment=environment)
         if run.returncode:

@@ -1,78 +1,54 @@
-"""The fresh process of `verify`: loads a folder as its users will, and writes the outputs of the model.
+"""The fresh process of `verify`: opens a folder in an engine as its users will, and writes the outputs of the model.
 
-It is run by path. For target ``transformers`` nothing of paredown is imported, and the report says so.
+It is run by path and loads the engine's file by path, too: it imports of paredown only what the engine imports.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 
 
-def main(folder: Path, work: Path, *, own: bool, causal: bool) -> None:
-    """Loads ``folder`` in float32 and in bfloat16 and runs ``work/inputs.safetensors`` through both."""
-    inputs = load_file(work / "inputs.safetensors")["input_ids"]
-    exact, report = load(folder, torch.float32, own=own, causal=causal)
+def main(folder: Path, work: Path, program: str, *, causal: bool) -> None:
+    """Opens ``folder`` in float32 and in bfloat16 and runs ``work/inputs.safetensors`` through both."""
+    engine, inputs = loaded(program), load_file(work / "inputs.safetensors")["input_ids"]
+    exact = engine.open_folder(folder, torch.float32, causal=causal)
+    report = {"missing": list(exact.missing), "unexpected": list(exact.unexpected)}
     with torch.no_grad():
-        outputs = {"float32": states(exact, inputs, causal=causal)}
+        outputs = {"float32": exact.outputs(inputs)}
         if causal:
             outputs["incremental"] = incremental(exact, inputs)
         del exact
-        fast, _ = load(folder, torch.bfloat16, own=own, causal=causal)
-        outputs["bfloat16"] = states(fast, inputs, causal=causal).float()
+        fast = engine.open_folder(folder, torch.bfloat16, causal=causal)
+        outputs["bfloat16"] = fast.outputs(inputs).float()
         if causal:
-            fast.generate(
-                inputs[:1, :4],
-                attention_mask=torch.ones_like(inputs[:1, :4]),
-                max_new_tokens=4,
-                do_sample=False,
-                pad_token_id=0,
-            )
+            fast.generate(inputs[:1, :4], 4)
     save_file({name: value.contiguous() for name, value in outputs.items()}, work / "outputs.safetensors")
-    report["imported_paredown"] = any(name.partition(".")[0] == "paredown" for name in sys.modules)
-    (work / "report.json").write_text(json.dumps(report))
+    imported = any(name.partition(".")[0] == "paredown" for name in sys.modules)
+    (work / "report.json").write_text(json.dumps(report | {"imported_paredown": imported}))
 
 
-def load(folder: Path, dtype: torch.dtype, *, own: bool, causal: bool) -> tuple[Any, dict[str, Any]]:
-    """The model, and its missing and unexpected keys; paredown's own loader raises an error for them instead."""
-    if own:
-        from paredown.deploy.load import load as load_own
-
-        return load_own(folder, dtype), {"missing": [], "unexpected": []}
-    architecture = json.loads((folder / "config.json").read_text())["architectures"][0]
-    found: Any = transformers.AutoModelForCausalLM if causal else getattr(transformers, architecture)
-    model, info = found.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-    return model.eval(), {
-        "missing": sorted(map(str, info["missing_keys"])),
-        "unexpected": sorted(map(str, [*info["unexpected_keys"], *info["mismatched_keys"]])),
-    }
+def loaded(program: str) -> Any:
+    """The module in a file."""
+    spec = spec_from_file_location("engine", program)
+    assert spec is not None and spec.loader is not None  # a Python file always has both
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def states(model: Any, inputs: torch.Tensor, *, causal: bool) -> torch.Tensor:
-    """Logits of a causal model; last hidden states of an encoder."""
-    if causal:
-        logits: torch.Tensor = model(input_ids=inputs, use_cache=False).logits
-        return logits
-    hidden: torch.Tensor = model(input_ids=inputs, output_hidden_states=True).hidden_states[-1]
-    return hidden
-
-
-def incremental(model: Any, inputs: torch.Tensor) -> torch.Tensor:
+def incremental(opened: Any, inputs: torch.Tensor) -> torch.Tensor:
     """Logits with the cache: half of the tokens at once, then the others one by one."""
     half = inputs.shape[1] // 2
-    result = model(input_ids=inputs[:, :half], use_cache=True)
-    logits = [result.logits]
-    for place in range(half, inputs.shape[1]):
-        result = model(input_ids=inputs[:, place : place + 1], cache=result.cache, use_cache=True)
-        logits.append(result.logits)
-    return torch.cat(logits, dim=1)
+    singles = [inputs[:, place : place + 1] for place in range(half, inputs.shape[1])]
+    return torch.cat([opened.prefill(inputs[:, :half]), *map(opened.decode, singles)], dim=1)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), own=sys.argv[3] == "paredown", causal=sys.argv[4] == "causal")
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], causal=sys.argv[4] == "causal")

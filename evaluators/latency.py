@@ -17,7 +17,7 @@ from paredown.compressors.bank.bank import Bank
 from paredown.compressors.model.assemble import assemble
 from paredown.compressors.model.kernels import kernel_of
 from paredown.evaluators.door import finite
-from paredown.evaluators.timing import expected_seconds, time_kernel, time_models
+from paredown.evaluators.timing import Running, expected_seconds, time_kernel, time_models
 from paredown.space.choice import KEEP, Choice, Shape
 from paredown.space.errors import StudyError
 from paredown.space.layouts import choice_members, inner
@@ -111,7 +111,7 @@ class LatencyTable(BaseModel):
         write_atomically(path, self.model_dump_json(indent=1))
 
 
-Build = Callable[[Plan], PreTrainedModel]
+Build = Callable[[Plan], Running]
 
 
 def measure_table(
@@ -142,7 +142,7 @@ def measure_table(
     rows, measured = [], []
     for plan in plans.values():
         check()
-        timing = time_models({"model": build(plan)}, inventory.causal)["model"]
+        timing = time_models({"model": build(plan)})["model"]
         sums = np.sum([kernels[name] for name in _kernels(inventory, plan, dtype)], axis=0)
         blocks = sum(s.kind == "block" for s in inventory.parents) - len(plan.dropped(inventory))
         rows.append((sums, blocks))

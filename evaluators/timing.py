@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from copy import deepcopy
+from typing import Protocol
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from paredown.compressors.bank.bank import one_thread
@@ -36,6 +38,37 @@ MOST_COPIES = 48
 """Upper bound on the number of those copies."""
 
 
+class Running(Protocol):
+    """A model that an engine runs, as far as its timing needs it.
+
+    Attributes:
+        causal: Whether it decodes tokens.
+        vocabulary: Number of tokens that it knows.
+        longest: Most tokens of a sequence.
+    """
+
+    causal: bool
+
+    @property
+    def vocabulary(self) -> int: ...
+
+    @property
+    def longest(self) -> int: ...
+
+    def prefill(self, tokens: Tensor) -> Tensor:
+        """Runs a prompt; a causal model keeps its cache."""
+
+    def decode(self, token: Tensor) -> Tensor:
+        """Runs one more token after what the cache holds."""
+
+
+class Wrap(Protocol):
+    """Gives an assembled model to the engine of a target."""
+
+    def __call__(self, model: PreTrainedModel, *, causal: bool) -> Running:
+        """The model, as the engine runs it."""
+
+
 class Timing(BaseModel):
     """Times per token, medians with interquartile ranges [ms]."""
 
@@ -54,7 +87,7 @@ def expected_seconds(models: int, prefill_ms: float, decode_ms: float) -> float:
 
 @one_thread()
 @torch.inference_mode()
-def time_models(models: Mapping[str, PreTrainedModel], causal: bool) -> dict[str, Timing]:
+def time_models(models: Mapping[str, Running]) -> dict[str, Timing]:
     """End-to-end times of several models on one thread.
 
     The models take turns, so that a busy machine slows all of them equally.
@@ -65,15 +98,15 @@ def time_models(models: Mapping[str, PreTrainedModel], causal: bool) -> dict[str
     for repeat in range(REPEATS + 1):
         for name, model in models.items():
             stop_if_asked()
-            length = min(PROMPT_TOKENS, getattr(model.config, "max_position_embeddings", 1 << 20) - DECODED_TOKENS)
-            prompt = torch.randint(model.config.vocab_size, (1, length), generator=generator)
+            length = min(PROMPT_TOKENS, model.longest - DECODED_TOKENS)
+            prompt = torch.randint(model.vocabulary, (1, length), generator=generator)
             started = time.perf_counter()
-            output = model(input_ids=prompt, use_cache=True) if causal else model(input_ids=prompt)
+            model.prefill(prompt)
             taken = [(time.perf_counter() - started) / length]
             steps = []
-            for _ in range(DECODED_TOKENS if causal and repeat % 5 == 0 else 0):
+            for _ in range(DECODED_TOKENS if model.causal and repeat % 5 == 0 else 0):
                 started = time.perf_counter()
-                output = model(input_ids=prompt[:, -1:], cache=output.cache, use_cache=True)
+                model.decode(prompt[:, -1:])
                 steps.append(time.perf_counter() - started)
             if repeat:
                 prefill[name] += taken

@@ -142,6 +142,7 @@ def find_plan(
     """
     began = time.monotonic() if began is None else began  # imports count as part of the run
     from paredown.cli.progress import Silent
+    from paredown.deploy.engines import engine_of
     from paredown.search.study.run import run_study
     from paredown.search.trials.clock import Clock
     from paredown.space.errors import StudyError
@@ -152,7 +153,10 @@ def find_plan(
     study_file = with_an_end(as_study(study))
     changed: Changed = "fresh" if fresh else "adopt" if adopt else "refuse"
     told, records, clock = progress or Silent(), expanded(bank) if bank else None, Clock.of(study_file, began)
-    return run_study(study_file, expanded(out), told, bank=records, workers=workers, changed=changed, clock=clock)
+    return run_study(
+        study_file, expanded(out), told, engine_of(study_file.target).wrap, bank=records, workers=workers,
+        changed=changed, clock=clock,
+    )  # fmt: skip
 
 
 def status(folder: str | Path) -> Outcome:
@@ -229,8 +233,7 @@ def transfer(
     from paredown.transferring import transfer_plan
 
     file, source = (plan, None) if isinstance(plan, PlanFile) else (PlanFile.read(expanded(plan)), expanded(plan))
-    records = expanded(bank) if bank else None
-    told = progress or Silent()
+    records, told = expanded(bank) if bank else None, progress or Silent()
     return transfer_plan(
         file, source, as_study(study), expanded(out), trials=trials, bank=records, workers=workers, progress=told
     )

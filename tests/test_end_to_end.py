@@ -19,6 +19,7 @@ import yaml
 import paredown
 from paredown.compressors.bank.bank import Bank
 from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.evaluators import latency, timing
 from paredown.search.workbench.survey import survey
 from paredown.space.choice import parse_choice
@@ -71,7 +72,7 @@ def small_table(question: dict[str, Any], root: Path) -> Path:
         patch.setattr(timing, "MOST_COPIES", 1)
 
         def build(plan: Plan) -> Any:
-            return latency.deployed(bank, config, space.inventory, plan, torch.bfloat16)
+            return TorchModel(latency.deployed(bank, config, space.inventory, plan, torch.bfloat16), causal=True)
 
         latency.measure_table(space, build, torch.bfloat16, "a test's machine").write(root / "table.json")
     return root / "table.json"

@@ -46,7 +46,9 @@ ELSEWHERE = {
     "tests/deploy/formats/test_shards.py": (
         "deploy/formats/paredown.py", "deploy/formats/transformers.py", "deploy/header.py",
     ),
-    "tests/deploy/test_load.py": ("deploy/verify_process.py",),
+    "tests/deploy/test_load.py": (
+        "deploy/engines/paredown.py", "deploy/engines/transformers.py", "deploy/verify_process.py",
+    ),
     "tests/evaluators/test_quality.py": ("evaluators/door.py",),
     "tests/interface/cli/test_commands.py": (
         "interface/__main__.py", "interface/cli/model_commands.py", "interface/cli/options.py",

@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import paredown
 from benchmarks.model_options import model_parser, tokens_asked
 from paredown.cli.progress import Silent
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.evaluators.comparison import ratio
 from paredown.evaluators.quality import Quality
 from paredown.evaluators.sources import END_OF_TEXT
@@ -155,7 +156,7 @@ def main() -> None:
     folder = options.out / f"search-{options.trials}"
     budget = Budget.parse(f"{moved.outcome.question.budget_bytes}B")
     new_study = study_file.model_copy(update={"budget": budget, "patience": "off"})
-    outcome = run_study(new_study, folder, Silent(), bank=bank)
+    outcome = run_study(new_study, folder, Silent(), TorchModel, bank=bank)
     bench = Workbench.open(new_study, bank)
     new_tokens = tokens_of(outcome, tokens, folder)
     rivals: list[tuple[str, Outcome, int | None, int | None]] = [

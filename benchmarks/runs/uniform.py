@@ -25,6 +25,7 @@ import paredown  # noqa: F401 - registers the methods
 from benchmarks.model_options import model_parser, tokens_asked
 from paredown.cli.progress import Silent
 from paredown.compressors.model.sequential import in_order
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.evaluators.comparison import Ratio, ratio
 from paredown.evaluators.quality import Quality
 from paredown.search.finalists.checks import DRAWS
@@ -95,7 +96,7 @@ def rows(study: StudyFile, bits: int, folder: Path, bank: Path, limits: tuple[fl
     inventory = bench.space.inventory
     uniform = uniform_plan(bench.space, bits, 64, parse_choice(EMBEDDING))
     asked = study.model_copy(update={"budget": Budget.parse(f"{uniform.size_bytes}B")})
-    outcome = run_study(asked, folder, Silent(), bank=bank)
+    outcome = run_study(asked, folder, Silent(), TorchModel, bank=bank)
     best = outcome.best if outcome.decision.searched is None else outcome.trials[outcome.decision.searched]
     if best is None:
         raise SystemExit(f"{folder}: no trial fits {uniform.size_bytes} bytes; give more --trials")

@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from paredown.evaluators.door import memory_faults
 from paredown.evaluators.latency import Build
-from paredown.evaluators.timing import Timing, time_models
+from paredown.evaluators.timing import Running, Timing, time_models
 from paredown.search.finalists.checks import Step
 from paredown.search.finalists.finalists import distinct
 from paredown.search.outcome.outcome import Outcome
@@ -41,12 +39,12 @@ def time_deployed(
     found: dict[str, Timing] = {}
 
     def time_these(names: Sequence[str]) -> None:
-        models: dict[str, PreTrainedModel] = {}
+        models: dict[str, Running] = {}
         with memory_faults():
             for name in names:
                 step("deployed models, timed", len(found) + len(models), len(plans))
                 models[name] = build(plans[name])
-            found.update(time_models(models, outcome.question.metric == "kl"))
+            found.update(time_models(models))
 
     try:
         if at_once < 1:

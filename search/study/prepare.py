@@ -183,7 +183,7 @@ def _latency_table(session: Session, bench: Workbench, uniform: Sequence[Uniform
         return None
     path = session.folder / "latency.json" if asked == "measure" else Path(asked)
     plans = [plan.plan for plan in uniform]
-    table = bench.latency_table(path, plans, session.clock.check)
+    table = bench.latency_table(path, session.wrap, plans, session.clock.check)
     if lacking := table.lacking(bench.space, plans):
         session.progress.say(
             f"the latency table {path} lacks {len(lacking)} kernels of this study ({lacking[0]}): "

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from paredown.compressors.calibration.statistics_folder import again_if_damaged
 from paredown.compressors.original.checkpoint import config_of
+from paredown.evaluators.timing import Wrap
 from paredown.search.cost.admission import check_study
 from paredown.search.finalists.deployed_times import time_deployed
 from paredown.search.finalists.missing import UNMEASURED, completion, unmeasured_rival
@@ -36,6 +38,7 @@ def run_study(
     study_file: StudyFile,
     folder: Path,
     progress: Progress,
+    wrap: Wrap,
     *,
     bank: Path | None = None,
     workers: int | None = None,
@@ -48,6 +51,7 @@ def run_study(
         study_file: The study.
         folder: The study folder; a folder of the same study is resumed.
         progress: Receives the progress.
+        wrap: Gives the models that are timed to the target's engine.
         bank: Folder of compressed sites; in the study folder by default.
         workers: Processes that fill the bank, and threads of passes in order; one per core by default.
         changed: Reaction if the folder's trials were measured with other inputs.
@@ -64,7 +68,7 @@ def run_study(
     check_study(study_file, config_of(model), space)
 
     def run() -> Outcome:
-        with opened(study_file, folder, progress, limit, bank=bank, workers=workers, changed=changed) as session:
+        with opened(study_file, folder, progress, wrap, limit, bank=bank, workers=workers, changed=changed) as session:
             return _searched(session)
 
     return again_if_damaged(run, progress.say)
@@ -165,7 +169,8 @@ def _timed(session: Session, outcome: Outcome, seconds: float) -> Outcome:
     if not session.clock.has(seconds):
         progress.say("no time was left to time the deployed models: only predicted times are reported")
         return outcome
-    timed = time_deployed(outcome, bench.deployed, bench.deployed_at_once, progress.step, progress.say)
+    build = partial(bench.deployed, session.wrap)
+    timed = time_deployed(outcome, build, bench.deployed_at_once, progress.step, progress.say)
     return replace(outcome, timed=timed)
 
 

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from paredown.compressors.bank.contents import USED, name_used
 from paredown.compressors.bank.folder import bank_in_use
 from paredown.evaluators.latency import LatencyTable
+from paredown.evaluators.timing import Wrap
 from paredown.search.finalists.measurements import MEASUREMENTS, Measurements
 from paredown.search.finalists.pace import Pace
 from paredown.search.finalists.scored import scored_records
@@ -54,6 +55,7 @@ class Session:
         pace: Pace of measurements in this run.
         clock: Time limit of the run.
         progress: Receives the progress.
+        wrap: Gives the models that are timed to the target's engine.
         seconds: Time spent in each finished step [s]; `timed` adds to it.
     """
 
@@ -67,6 +69,7 @@ class Session:
     pace: Pace
     clock: Clock
     progress: Progress
+    wrap: Wrap
     seconds: dict[str, float]
 
     @contextmanager
@@ -121,6 +124,7 @@ def opened(
     study_file: StudyFile,
     folder: Path,
     progress: Progress,
+    wrap: Wrap,
     clock: Clock,
     *,
     bank: Path | None = None,
@@ -163,6 +167,7 @@ def opened(
             pace=Pace({name: int(part.mask.sum()) for name, part in texts.sequences.items()}),
             clock=clock,
             progress=progress,
+            wrap=wrap,
             seconds={"model and texts": time.monotonic() - started},
         )
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from transformers import PreTrainedModel
 
 from paredown.compressors.bank.bank import Bank
 from paredown.compressors.bank.fill import Pair, Progress, cores
@@ -18,6 +17,7 @@ from paredown.compressors.original.checkpoint import config_of
 from paredown.compressors.original.memory_limit import memory_bytes
 from paredown.compressors.original.origin import Origin, cpu_name
 from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table
+from paredown.evaluators.timing import Running, Wrap
 from paredown.search.outcome.outcome import Circumstances
 from paredown.search.workbench.deployed import check_deployed, deployed_bytes, deployed_dtype
 from paredown.search.workbench.environment import environment
@@ -123,29 +123,30 @@ class Workbench:
         self.banks.fill([*pairs, *(decided for plan in beside for decided in plan.decided(inventory))], progress)
 
     def latency_table(
-        self, path: Path, beside: Sequence[Plan] = (), check: Callable[[], None] = lambda: None
+        self, path: Path, wrap: Wrap, beside: Sequence[Plan] = (), check: Callable[[], None] = lambda: None
     ) -> LatencyTable:
         """Latency table from a file, or measured now if the file is missing.
 
         Args:
             path: The file.
             beside: Plans to cover in addition to the space.
+            wrap: Gives the models that are timed to the target's engine.
             check: Called before each timing.
         """
         if path.is_file():
             return LatencyTable.read(path)
         check_deployed(deployed_bytes(self.config, self.space), self.memory_bytes)
-        table = measure_table(
-            self.space, self.deployed, deployed_dtype(self.config, self.space), cpu_name(), beside, check
-        )
+        build, dtype = partial(self.deployed, wrap), deployed_dtype(self.config, self.space)
+        table = measure_table(self.space, build, dtype, cpu_name(), beside, check)
         table.write(path)
         return table
 
-    def deployed(self, plan: Plan) -> PreTrainedModel:
-        """The model that the target runs under a plan."""
+    def deployed(self, wrap: Wrap, plan: Plan) -> Running:
+        """The model that the target runs under a plan, given to its engine by ``wrap``."""
         inventory = self.space.inventory
         plan = deployed_plan(plan, inventory, self.space.target)
-        return deployed(self.bank, self.config, inventory, plan, deployed_dtype(self.config, self.space))
+        model = deployed(self.bank, self.config, inventory, plan, deployed_dtype(self.config, self.space))
+        return wrap(model, causal=inventory.causal)
 
     @property
     def deployed_at_once(self) -> int:

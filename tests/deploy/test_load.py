@@ -14,6 +14,7 @@ from paredown.compressors.original.checkpoint import config_of, load_original
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import apply_plan, encoded
+from paredown.deploy.engines.transformers import TorchModel, open_folder
 from paredown.deploy.formats import formats
 from paredown.deploy.load import load
 from paredown.deploy.verify import check_stored, scored_model
@@ -51,12 +52,12 @@ def test_own_layout_computes_what_was_scored(
     result, plan, inventory = applied(pico(name), tmp_path / "out", "paredown", drop=drop, narrow=narrow)
     assert result.size_bytes == plan.size_bytes(inventory) < result.original_bytes
     model = load(result.folder, torch.float32)
-    logits = verify_process.states(model, tokens(), causal=inventory.causal)
+    logits = TorchModel(model, causal=inventory.causal).outputs(tokens())
     assert structured.relative(logits, expected := scored(pico(name), plan, inventory, tokens())) < 1e-5
     if inventory.causal:
-        assert structured.relative(verify_process.incremental(model, tokens()), logits) < 1e-5
+        assert structured.relative(verify_process.incremental(TorchModel(model, causal=True), tokens()), logits) < 1e-5
         assert model.generate(tokens()[:, :4], max_new_tokens=3, do_sample=False).shape == (2, 7)
-    fast = verify_process.states(load(result.folder), tokens(), causal=inventory.causal).float()
+    fast = TorchModel(load(result.folder), causal=inventory.causal).outputs(tokens()).float()
     assert structured.relative(fast, expected) < 0.1
 
 
@@ -69,12 +70,12 @@ def test_transformers_loads_what_was_scored(pico: Folder, tmp_path: Path, name: 
     check_stored(result.folder, inventory, plan, formats["transformers"])
     config = json.loads((result.folder / "config.json").read_text())
     assert ("quantization_config" in config) == any("quantize" in str(choice) for _, choice in plan.entries)
-    model, report = verify_process.load(result.folder, torch.float32, own=False, causal=inventory.causal)
-    assert report == {"missing": [], "unexpected": []}
-    logits = verify_process.states(model, tokens(), causal=inventory.causal)
+    opened = open_folder(result.folder, torch.float32, causal=inventory.causal)
+    assert not opened.missing and not opened.unexpected
+    logits = opened.outputs(tokens())
     assert structured.relative(logits, scored(pico(name), plan, inventory, tokens())) < 1e-5
     if inventory.causal:
-        assert structured.relative(verify_process.incremental(model, tokens()), logits) < 1e-5
+        assert structured.relative(verify_process.incremental(opened, tokens()), logits) < 1e-5
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -96,13 +97,13 @@ def test_structures_compute_what_was_scored(pico: Folder, tmp_path: Path, name: 
     result = apply_plan(file_of(folder, plan, target), folder, tmp_path / "out", tensors_of=bank.tensors)
     assert result.size_bytes == plan.size_bytes(inventory)
     model = load(result.folder, torch.float32)
-    logits = verify_process.states(model, tokens(), causal=inventory.causal)
+    logits = TorchModel(model, causal=inventory.causal).outputs(tokens())
     reference = scored_model(
         load_original(folder), inventory, plan, encoded(inventory, plan, bank.parameters, bank.tensors)
     )
-    assert structured.relative(logits, verify_process.states(reference, tokens(), causal=inventory.causal)) < 1e-5
+    assert structured.relative(logits, TorchModel(reference, causal=inventory.causal).outputs(tokens())) < 1e-5
     if inventory.causal:
-        assert structured.relative(verify_process.incremental(model, tokens()), logits) < 1e-5
+        assert structured.relative(verify_process.incremental(TorchModel(model, causal=True), tokens()), logits) < 1e-5
         assert model.generate(tokens()[:, :4], max_new_tokens=3, do_sample=False).shape == (2, 7)
 
 
@@ -119,6 +120,6 @@ def test_a_bfloat16_original_keeps_its_bytes(pico: Folder, tmp_path: Path) -> No
     for target in ("paredown", "transformers"):
         out = tmp_path / target
         result, plan, inventory = applied(tmp_path / "bf16", out, target, drop=1)
-        logits = verify_process.states(load(out, torch.float32), tokens(), causal=True)
+        logits = TorchModel(load(out, torch.float32), causal=True).outputs(tokens())
         assert result.size_bytes == plan.size_bytes(inventory)
         assert structured.relative(logits, scored(tmp_path / "bf16", plan, inventory, tokens())) < 1e-5

@@ -15,6 +15,7 @@ from paredown.cli.progress import Silent
 from paredown.compressors.bank.bank import Bank
 from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.evaluators import latency, timing
 from paredown.evaluators.latency import LatencyTable, deployed, deployed_plan, measure_table
 from paredown.space.choice import KEEP, Choice, parse_choice
@@ -46,7 +47,7 @@ def space(pico: Callable[[str], Path]) -> Space:
 def build(pico: Callable[[str], Path], space: Space, tmp_path_factory: pytest.TempPathFactory) -> latency.Build:
     parameters = {name: tensor.detach() for name, tensor in parameters_of(load_original(pico("llama"))).items()}
     bank, config = Bank(tmp_path_factory.mktemp("bank"), parameters), config_of(pico("llama"))
-    return lambda plan: deployed(bank, config, space.inventory, plan, torch.bfloat16)
+    return lambda plan: TorchModel(deployed(bank, config, space.inventory, plan, torch.bfloat16), causal=True)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from paredown.compressors.original.checkpoint import load_original
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.evaluators import timing
 from paredown.space.choice import KEEP, parse_choice
 
@@ -18,12 +19,12 @@ def test_models_are_timed_end_to_end(pico: Callable[[str], Path], monkeypatch: p
     monkeypatch.setattr(timing, "REPEATS", 3)
     threads = torch.get_num_threads()
     model = load_original(pico("llama"))
-    times = timing.time_models({"one": model, "other": model}, True)
+    times = timing.time_models({name: TorchModel(model, causal=True) for name in ("one", "other")})
     assert set(times) == {"one", "other"}
     for found in times.values():
         assert found.decode_ms and found.decode_ms > found.prefill_ms > 0
         assert found.decode_iqr is not None and min(found.decode_iqr, found.prefill_iqr) >= 0
-    assert timing.time_models({"kept": model}, False)["kept"].decode_ms is None
+    assert timing.time_models({"kept": TorchModel(model, causal=False)})["kept"].decode_ms is None
     assert torch.get_num_threads() == threads
 
 

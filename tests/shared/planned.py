@@ -13,7 +13,7 @@ from paredown.compressors.model.planned_model import PlannedModel
 from paredown.compressors.original.checkpoint import config_of, load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.compressors.original.lazy_weights import open_original
-from paredown.deploy import verify_process
+from paredown.deploy.engines.transformers import TorchModel
 
 Folder = Callable[[str], Path]
 NAMES = ("llama", "gpt2", "opt", "bert", "qwen2")
@@ -33,4 +33,4 @@ def streamed_model(folder: Path, bank: Path) -> PlannedModel:
 
 @torch.no_grad()
 def states(planned: PlannedModel) -> Tensor:
-    return verify_process.states(planned.model, TOKENS, causal=planned.inventory.causal)
+    return TorchModel(planned.model, causal=planned.inventory.causal).outputs(TOKENS)

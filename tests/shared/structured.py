@@ -12,8 +12,8 @@ from paredown.compressors.bank.bank import Bank
 from paredown.compressors.calibration.collect import collect
 from paredown.compressors.original.checkpoint import load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
-from paredown.deploy import verify_process
 from paredown.deploy.apply import encoded
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.deploy.verify import scored_model
 from paredown.space.choice import Choice, parse_choice
 from paredown.space.plan import Plan
@@ -41,7 +41,7 @@ def states(folder: Path, plan: Plan, bank: Bank) -> Tensor:
     """What the scored model of a plan computes."""
     model, inventory = load_original(folder), inventory_of(folder)
     reference = scored_model(model, inventory, plan, encoded(inventory, plan, bank.parameters, bank.tensors))
-    return verify_process.states(reference, TOKENS, causal=inventory.causal)
+    return TorchModel(reference, causal=inventory.causal).outputs(TOKENS)
 
 
 @torch.no_grad()
@@ -51,7 +51,7 @@ def altered(folder: Path, weights: Mapping[str, Tensor]) -> Tensor:
     parameters = dict(model.named_parameters())
     for name, value in weights.items():
         parameters[name].copy_(value)
-    return verify_process.states(model, TOKENS, causal=inventory.causal)
+    return TorchModel(model, causal=inventory.causal).outputs(TOKENS)
 
 
 def matrices_of(site: Site, bank: Bank) -> list[Tensor]:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from paredown.compressors.original.checkpoint import config_sha256, load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
-from paredown.deploy import verify_process
 from paredown.deploy.apply import Applied, apply_plan, encoded
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.deploy.verify import scored_model
 from paredown.space.choice import parse_choice
 from paredown.space.layouts import site_fault
@@ -77,7 +77,7 @@ def applied(
 def scored(folder: Path, plan: Plan, inventory: Inventory, inputs: Tensor) -> Tensor:
     model = load_original(folder)
     reference = scored_model(model, inventory, plan, encoded(inventory, plan, parameters_of(model)))
-    return verify_process.states(reference, inputs, causal=inventory.causal)
+    return TorchModel(reference, causal=inventory.causal).outputs(inputs)
 
 
 def tokens() -> Tensor:

@@ -16,6 +16,7 @@ from paredown.compressors.original.checkpoint import config_of
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.deploy import verify_process
 from paredown.deploy.apply import encoded
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.search.workbench.survey import survey
 from paredown.space.choice import parse_choice
 from paredown.space.errors import PlanError
@@ -47,7 +48,7 @@ def without(folder: Path, *which: tuple[str, int]) -> Tensor:
             model.get_submodule(site.members[-1].module).register_forward_hook(
                 lambda module, inputs, output: torch.zeros_like(output)
             )
-    return verify_process.states(model, structured.TOKENS, causal=inventory.causal)
+    return TorchModel(model, causal=inventory.causal).outputs(structured.TOKENS)
 
 
 @pytest.mark.parametrize(
@@ -74,11 +75,12 @@ def test_what_is_left_out_adds_nothing(pico: Folder, tmp_path: Path, name: str, 
     }
     assert not any(key.rpartition(".")[0] in gone for key in tensors)
     model = assemble(config_of(folder), inventory, plan, tensors)
-    assert (
-        structured.relative(verify_process.states(model, structured.TOKENS, causal=inventory.causal), expected) < 1e-5
-    )
+    assert structured.relative(TorchModel(model, causal=inventory.causal).outputs(structured.TOKENS), expected) < 1e-5
     if inventory.causal:
-        assert structured.relative(verify_process.incremental(model, structured.TOKENS), expected) < 1e-5
+        assert (
+            structured.relative(verify_process.incremental(TorchModel(model, causal=True), structured.TOKENS), expected)
+            < 1e-5
+        )
         found = model.generate(structured.TOKENS[:1, :4], max_new_tokens=3, do_sample=False)
         assert found[0, 4] == expected[0, 3].argmax()
 
@@ -108,8 +110,11 @@ def test_a_block_and_an_attention_may_go_together(tmp_path: Path) -> None:
         plan = dropping(inventory, ("block", block), ("attention", attention))
         model = assemble(config_of(folder), inventory, plan, encoded(inventory, plan, bank.parameters))
         scored = structured.states(folder, plan, bank)
-        assert structured.relative(verify_process.states(model, structured.TOKENS, causal=True), scored) < 1e-5
-        assert structured.relative(verify_process.incremental(model, structured.TOKENS), scored) < 1e-5
+        assert structured.relative(TorchModel(model, causal=True).outputs(structured.TOKENS), scored) < 1e-5
+        assert (
+            structured.relative(verify_process.incremental(TorchModel(model, causal=True), structured.TOKENS), scored)
+            < 1e-5
+        )
 
 
 def test_an_attention_at_least_stays(inventory: Callable[[str], Inventory], pico: Folder) -> None:

@@ -16,8 +16,8 @@ from paredown.compressors.bank.encoding import norm_names
 from paredown.compressors.calibration.collect import collect
 from paredown.compressors.model.planned_model import PlannedModel
 from paredown.compressors.original.checkpoint import load_original, parameters_of
-from paredown.deploy import verify_process
 from paredown.deploy.apply import encoded
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.deploy.verify import scored_model
 from paredown.space.choice import Choice, parse_choice
 from paredown.space.plan import Plan
@@ -33,7 +33,7 @@ def fresh(folder: Path, plan: Plan, planned: PlannedModel) -> Tensor:
     """Logits of the original, loaded again, with the plan's weights written into it."""
     model, inventory = load_original(folder), planned.inventory
     tensors = encoded(inventory, plan, dict(parameters_of(model)), planned.bank.tensors)
-    return verify_process.states(scored_model(model, inventory, plan, tensors), TOKENS, causal=inventory.causal)
+    return TorchModel(scored_model(model, inventory, plan, tensors), causal=inventory.causal).outputs(TOKENS)
 
 
 @pytest.mark.parametrize("make", [planned_model, streamed_model])

@@ -21,8 +21,8 @@ from paredown.compressors.model.sequential import in_order, ordered_bank
 from paredown.compressors.original.checkpoint import config_of, config_sha256, load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.compressors.original.lazy_weights import open_original
-from paredown.deploy import verify_process
 from paredown.deploy.apply import encoded
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.deploy.verify import scored_model
 from paredown.space.choice import Choice, parse_choice
 from paredown.space.errors import PlanError
@@ -96,7 +96,7 @@ def ordered(planned: PlannedModel, plan: Plan, work: Path) -> Bank:
 
 @torch.no_grad()
 def states(planned: PlannedModel) -> Tensor:
-    return verify_process.states(planned.model, TOKENS, causal=planned.inventory.causal)
+    return TorchModel(planned.model, causal=planned.inventory.causal).outputs(TOKENS)
 
 
 @torch.no_grad()
@@ -104,7 +104,7 @@ def fresh(folder: Path, plan: Plan, bank: Bank, inventory: Inventory) -> Tensor:
     """Logits of the original, loaded again, with the records of a bank written into it."""
     model = load_original(folder)
     tensors = encoded(inventory, plan, dict(parameters_of(model)), bank.tensors)
-    return verify_process.states(scored_model(model, inventory, plan, tensors), TOKENS, causal=inventory.causal)
+    return TorchModel(scored_model(model, inventory, plan, tensors), causal=inventory.causal).outputs(TOKENS)
 
 
 def records(plan: Plan, bank: Bank, inventory: Inventory) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from paredown.compressors.original.memory_limit import SHARE, available_bytes, memory_bytes
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.search.cost.cost import LIBRARIES_BYTES, memory
 from paredown.search.workbench.survey import survey
 from paredown.search.workbench.workbench import Workbench
@@ -92,5 +93,5 @@ def test_the_estimate_of_a_streamed_study_does_not_grow_with_depth(tmp_path: Pat
 def test_what_needs_the_whole_model_is_refused(pico: Folder, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="timing plans builds the model, which takes .*; set latency: off"):
         Workbench.open(study(pico("llama"), tmp_path, memory="1KB"), tmp_path / "bank", 1).latency_table(
-            tmp_path / "latency.json"
+            tmp_path / "latency.json", TorchModel
         )

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from paredown.compressors.original.checkpoint import load_original, parameters_of
 from paredown.compressors.original.find_sites import inventory_of
-from paredown.deploy import verify_process
 from paredown.deploy.apply import apply_plan, encoded
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.deploy.formats import formats
 from paredown.deploy.formats.shards import split, write_shards
 from paredown.deploy.header import read_header
@@ -111,11 +111,11 @@ def test_a_model_in_shards_is_the_model_in_one_file(pico: Folder, tmp_path: Path
     assert read_header(parts.folder)[0] == read_header(whole.folder)[0]
     assert parts.size_bytes == whole.size_bytes
     check_stored(parts.folder, inventory, plan, formats[target])
-    expected = verify_process.states(load(whole.folder, torch.float32), tokens(), causal=True)
-    assert torch.equal(verify_process.states(load(parts.folder, torch.float32), tokens(), causal=True), expected)
+    expected = TorchModel(load(whole.folder, torch.float32), causal=True).outputs(tokens())
+    assert torch.equal(TorchModel(load(parts.folder, torch.float32), causal=True).outputs(tokens()), expected)
     if target == "transformers":
         plain = AutoModelForCausalLM.from_pretrained(parts.folder, dtype=torch.float32)
-        assert torch.equal(verify_process.states(plain, tokens(), causal=True), expected)
+        assert torch.equal(TorchModel(plain, causal=True).outputs(tokens()), expected)
     else:
         with pytest.raises(OSError, match="model.safetensors"):
             AutoModelForCausalLM.from_pretrained(parts.folder)

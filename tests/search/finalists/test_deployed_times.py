@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from transformers import PreTrainedModel
 
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.evaluators import timing
 from paredown.search.finalists.deployed_times import time_deployed
 from paredown.space.errors import EvaluationError
@@ -24,14 +25,14 @@ class Builder:
         self.fault, self.turns, self.most = fault, 0, 0
         self.models: weakref.WeakSet[PreTrainedModel] = weakref.WeakSet()
 
-    def __call__(self, plan: Plan) -> PreTrainedModel:
+    def __call__(self, plan: Plan) -> TorchModel:
         self.turns += 1
         if fault := self.fault(self.turns, len(self.models)):
             raise fault
         model = families.build("llama")
         self.models.add(model)
         self.most = max(self.most, len(self.models))
-        return model
+        return TorchModel(model, causal=True)
 
 
 def timed(builder: Builder, at_once: int, monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], list[str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from paredown.cli.progress import Silent
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.search.outcome.front_file import write_front_file
 from paredown.search.report.verdict import summary_lines
 from paredown.search.study.folder import finished, keep_environment, locked, moved_aside, same_study
@@ -115,7 +116,7 @@ def test_a_bank_is_not_the_study_folder(tmp_path: Path) -> None:
     """Else a search would wait for its own lock."""
     out = tmp_path / "out"
     with pytest.raises(StudyError, match="cannot be both --out and --bank; leave out --bank"):
-        run_study(StudyFile(model="m"), out, Silent(), bank=tmp_path / "bank" / ".." / "out")
+        run_study(StudyFile(model="m"), out, Silent(), TorchModel, bank=tmp_path / "bank" / ".." / "out")
     assert not out.exists()
 
 

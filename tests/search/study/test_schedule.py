@@ -15,6 +15,7 @@ import yaml
 
 import paredown
 from paredown.cli.progress import Silent
+from paredown.deploy.engines.transformers import TorchModel
 from paredown.evaluators.quality import Quality
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.report.verdict import summary_lines
@@ -80,7 +81,7 @@ class Limited(Silent):
 
 def searched(study_file: StudyFile, folder: Path, at: str | None = None) -> tuple[Outcome, Limited]:
     progress = Limited(folder, at)
-    return run_study(study_file, folder, progress, workers=1, clock=progress.clock), progress
+    return run_study(study_file, folder, progress, TorchModel, workers=1, clock=progress.clock), progress
 
 
 def plan_of(folder: Path) -> dict[str, Any]:
