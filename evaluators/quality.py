@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from paredown.evaluators.door import finite
+from paredown.evaluators.metrics import metric_for, metrics
 from paredown.evaluators.sequences import Sequences
 from paredown.space.errors import EvaluationError
 from paredown.space.system.interruption import stop_if_asked
@@ -27,7 +28,7 @@ class Quality:
     """A plan's quality on one set, per document.
 
     Attributes:
-        metric: ``kl`` [nats/token] or, for encoders, ``relative-error`` of the final hidden states.
+        metric: Name of the metric.
         totals: Sum of the metric over each document's tokens; shape ``(documents,)``.
         tokens: Tokens of each document; same shape.
         perplexity: Perplexity per token; None for encoders.
@@ -61,14 +62,16 @@ class Teacher:
         model: The original, unchanged.
         sequences: The set.
         causal: True for next-token prediction; False compares final hidden states.
+        metric: Name of the metric that `measure` returns; ``auto`` for the usual one.
 
     Raises:
         EvaluationError: If a prediction is not finite.
     """
 
-    def __init__(self, model: PreTrainedModel, sequences: Sequences, *, causal: bool) -> None:
+    def __init__(self, model: PreTrainedModel, sequences: Sequences, *, causal: bool, metric: str = "auto") -> None:
         self.sequences = sequences
         self.causal = causal
+        self.metric = metric_for(metric, causal=causal)
         self._head: tuple[Tensor, Tensor | None] | None = None
         head = model.get_output_embeddings() if causal else None
         states: list[Tensor] = []
@@ -97,10 +100,14 @@ class Teacher:
         if hook:
             hook.remove()
         self._states = states
-        norms = [
-            (state.square().sum(-1) * batch.mask).sum() for batch, state in zip(self._batches(), states, strict=True)
-        ]
-        self._norm = torch.stack(norms).sum() / sequences.mask.sum()
+        self._size = self._mean_size(metrics[self.metric].size)
+
+    def _mean_size(self, size: Callable[[Tensor], Tensor] | None) -> Tensor | float:
+        """Mean over the tokens of what a ratio is divided by; 1 for a metric that is none."""
+        if size is None:
+            return 1.0
+        sums = [(size(state) * batch.mask).sum() for batch, state in zip(self._batches(), self._states, strict=True)]
+        return torch.stack(sums).sum() / self.sequences.mask.sum()
 
     def _batches(self) -> list[Sequences]:
         return list(self.sequences.batches(max(1, BATCH_TOKENS // self.sequences.tokens.shape[1])))
@@ -120,22 +127,27 @@ class Teacher:
         sums: list[float] = []
         surprise = 0.0
         for batch, state in self._first(sequences):
-            output = forward(model, batch, causal=self.causal)
-            if self.causal:
-                teacher = linear(state, *self._head) if self._head else state
-                weight = batch.mask[:, 1:].float()
-                difference, nll = _divergence(teacher[:, :-1], output[:, :-1], batch.tokens[:, 1:])
+            difference, nll = self._compared(batch, state, forward(model, batch, causal=self.causal))
+            weight = (batch.mask[:, 1:] if self.causal else batch.mask).float()
+            if nll is not None:
                 surprise += float((nll * weight).sum())
-            else:
-                weight = batch.mask.float()
-                difference = (output - state).square().sum(-1) / self._norm
             sums += (difference * weight).sum(1).tolist()
             np.add.at(totals, batch.document.numpy(), (difference * weight).sum(1).double().numpy())
             np.add.at(tokens, batch.document.numpy(), weight.sum(1).double().numpy())
-        metric = "kl" if self.causal else "relative-error"
-        finite(float(totals.sum()), metric)
+        finite(float(totals.sum()), self.metric)
         perplexity = math.exp(min(surprise / tokens.sum(), 700.0)) if self.causal else None
-        return Quality(metric=metric, totals=totals, tokens=tokens, perplexity=perplexity, sequences=tuple(sums))
+        return Quality(metric=self.metric, totals=totals, tokens=tokens, perplexity=perplexity, sequences=tuple(sums))
+
+    @torch.inference_mode()
+    def _compared(self, batch: Sequences, state: Tensor, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Distance of outputs from the original's, and negative log-likelihood of causal models [nats], per token."""
+        distance = metrics[self.metric].distance
+        if not self.causal:
+            return distance(state, output) / self._size, None
+        teacher = linear(state, *self._head) if self._head else state
+        student = _log_probabilities(output[:, :-1])
+        nll = -student.gather(-1, batch.tokens[:, 1:].unsqueeze(-1)).squeeze(-1)
+        return distance(_log_probabilities(teacher[:, :-1]), student) / self._size, nll
 
     def _first(self, sequences: int | None) -> Iterator[tuple[Sequences, Tensor]]:
         """Batches with the original's states, up to this many sequences."""
@@ -158,10 +170,5 @@ def forward(model: PreTrainedModel, batch: Sequences, *, causal: bool) -> Tensor
     return states
 
 
-@torch.inference_mode()
-def _divergence(teacher: Tensor, student: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """KL divergence of the student from the teacher, and negative log-likelihood of the targets [nats], per token."""
-    student = student - student.logsumexp(-1, keepdim=True)
-    teacher = teacher - teacher.logsumexp(-1, keepdim=True)
-    divergence = (teacher.exp() * (teacher - student)).sum(-1)
-    return divergence.clamp(min=0), -student.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+def _log_probabilities(logits: Tensor) -> Tensor:
+    return logits - logits.logsumexp(-1, keepdim=True)

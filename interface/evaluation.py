@@ -34,7 +34,7 @@ class Evaluation:
         documents: Number of documents that the tokens come from.
         perplexity: Perplexity of the model per token; None for encoders.
         original_perplexity: Perplexity of the original per token; None for encoders or without an original.
-        metric: ``kl`` [nats/token] or ``relative-error``; None without an original.
+        metric: Name of the metric; None without an original.
         mean: Mean distance from the original, in the metric's unit.
         low: Lower end of the 95 % interval of the mean over documents.
         high: Upper end of that interval.

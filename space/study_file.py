@@ -145,6 +145,11 @@ class StudyFile(_Strict):
         description="all: compress every choice; lazy: compress calibrated choices only near the budget; "
         "auto: lazy above 1B parameters",
     )
+    metric: str = Field(
+        default="auto",
+        description="distance from the original that trials minimise: auto (kl, or relative-error for encoders), "
+        "or the name of a metric",
+    )
     sensitivity: str = Field(
         default="single-site",
         description="estimator of the loss of a choice: single-site, single-site-full, combined, fisher, gradient, "

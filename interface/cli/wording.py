@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paredown.search.outcome.question import METRICS
+from paredown.evaluators.metrics import metrics
 
 if TYPE_CHECKING:
     from paredown.compressors.bank.contents import Cleaning, Holdings
@@ -139,11 +139,11 @@ def of_transfer(found: Transferred) -> list[str]:
 
 def _of_gain(outcome: Outcome) -> str:
     """Line that compares a transferred plan with the best uniform plan."""
-    (name, unit), decision = METRICS[outcome.question.metric], outcome.decision
+    metric, decision = metrics[outcome.question.metric], outcome.decision
     if decision.searched is None:
         return "the transferred plan gives no finite predictions on this model: the uniform plan was written"
     found = decision.held_out[decision.searched]
-    loss = f"held-out {name} of the transferred plan: {found.mean:.4g} {unit}".rstrip()
+    loss = f"held-out {metric.title} of the transferred plan: {found.mean:.4g} {metric.unit}".rstrip()
     against = decision.comparisons.get("uniform")
     if against is None or decision.uniform is None:
         return f"{loss}; no other uniform plan within the budget to compare with"
@@ -190,8 +190,8 @@ def of_verification(found: Verified) -> list[str]:
 def of_evaluation(found: Evaluation, data: Sequence[str], original: str | None) -> list[str]:
     """Lines on a model's perplexity and its distance from the original."""
     lines = [f"held-out part of {', '.join(data)}: {found.tokens:,} tokens of {found.documents} documents"]
-    if found.mean is not None:
-        unit = "nats/token" if found.metric == "kl" else "relative error"
+    if found.mean is not None and found.metric is not None:
+        unit = metrics[found.metric].unit or "relative error"
         spread = f"95% interval over documents {found.low:.4g} to {found.high:.4g}"
         lines.append(f"{found.metric} to {original}: {found.mean:.4g} {unit}, {spread}")
     if found.perplexity is not None:

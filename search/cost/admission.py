@@ -7,6 +7,7 @@ from typing import Any
 
 from paredown.compressors.calibration.importance import check_importance
 from paredown.compressors.original.memory_limit import memory_bytes
+from paredown.evaluators.metrics import metric_for
 from paredown.search.samplers import samplers
 from paredown.search.sensitivity.estimators import estimators
 from paredown.search.solver.limits import check_decoding
@@ -26,11 +27,12 @@ def check_study(study_file: StudyFile, config: Any, space: Space) -> None:
 
     Raises:
         StudyError: If a latency table is missing or cannot be measured, or a choice needs statistics that this model
-            cannot provide.
-        UnknownNameError: If no sampler or no sensitivity estimator is registered under the study's name for it.
+            cannot provide, or the metric is for other models.
+        UnknownNameError: If no sampler, sensitivity or metric is registered under the study's name for it.
     """
     samplers[study_file.sampler], estimators[study_file.sensitivity]
     inventory, memory = space.inventory, memory_bytes(study_file.memory)
+    metric_for(study_file.metric, causal=inventory.causal)
     if study_file.max_decode_ms is not None:
         check_decoding(inventory)
     if study_file.latency == "measure":

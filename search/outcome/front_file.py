@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from paredown.evaluators.metrics import metrics
 from paredown.search.outcome.outcome import Outcome
-from paredown.search.outcome.question import METRICS
 from paredown.search.trial import Trial
 from paredown.space.errors import StudyError
 from paredown.space.plan_file import Calibration
@@ -89,7 +89,7 @@ def _check(outcome: Outcome) -> None:
         raise ValueError(f"it names trial {min(unknown)} but does not contain it")
     if not {comparison.number for comparison in decision.comparisons.values()} <= set(decision.held_out):
         raise ValueError("it compares plans that have no held-out measurement")
-    if question.metric not in METRICS or outcome.state not in STATES or question.original_bytes < 1:
+    if question.metric not in metrics or outcome.state not in STATES or question.original_bytes < 1:
         raise ValueError(
             f"metric {question.metric}, state {outcome.state}, {question.original_bytes} bytes of the original"
         )

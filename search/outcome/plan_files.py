@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from paredown.evaluators.metrics import metrics
 from paredown.search.outcome.front_file import write_front_file
 from paredown.search.outcome.outcome import Outcome, Provisional
 from paredown.search.trial import Trial
@@ -15,7 +16,6 @@ from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, Calibration, PlanFile, Records, choices_of
 
 PLAN = "plan.yaml"
-UNITS = {"kl": "nats/token", "relative-error": "share of the squared norm of the final hidden states"}
 
 
 def calibration_of(outcome: Outcome, plan: Plan, *, in_order: bool) -> Calibration | None:
@@ -121,7 +121,7 @@ def unmeasured_file(outcome: Outcome, provisional: Provisional, plan: Plan, refe
     """Plan file of a plan that can be applied before the first trial; its loss is predicted or unknown."""
     quality = {
         "metric": outcome.question.metric,
-        "unit": UNITS[outcome.question.metric],
+        "unit": metrics[outcome.question.metric].unit_in_words,
         "measured_on": "predicted",
         "mean": provisional.predicted_loss,
     }
@@ -168,7 +168,7 @@ def quality_of(outcome: Outcome, trial: Trial) -> dict[str, Any]:
             break
     return {
         "metric": outcome.question.metric,
-        "unit": UNITS[outcome.question.metric],
+        "unit": metrics[outcome.question.metric].unit_in_words,
         "measured_on": name,
         **measured,
         "perplexity": perplexity,

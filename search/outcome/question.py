@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from paredown.evaluators.metrics import metric_for
 from paredown.search.trial import Trial, is_within
 from paredown.space.site import Inventory
 from paredown.space.study_file import StudyFile
-
-METRICS = {
-    "kl": ("KL divergence to the original", "nats/token"),
-    "relative-error": ("relative error of the final hidden states", ""),
-}
-"""Name and unit of the loss, by metric; the unit is empty for a ratio."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +18,7 @@ class Question:
         model: Name of the original.
         architecture: Class of the original.
         target: Name of the target runtime.
-        metric: ``kl`` [nats/token] or ``relative-error``.
+        metric: Name of the metric that the loss of a trial is measured in.
         original_bytes: Tensor bytes of the original as stored.
         parameters: Number of parameters of the original.
         budget: The budget as the study file gives it.
@@ -52,7 +47,7 @@ class Question:
             model=study.model,
             architecture=inventory.architecture,
             target=study.target,
-            metric="kl" if inventory.causal else "relative-error",
+            metric=metric_for(study.metric, causal=inventory.causal),
             original_bytes=inventory.original_bytes,
             parameters=inventory.parameters,
             budget=study.budget.text,

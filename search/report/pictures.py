@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paredown.evaluators.metrics import metrics
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.pareto import pareto_front
 from paredown.search.trial import Trial
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 FRONT, CHOICES, SENSITIVITY = "front.png", "choices.png", "sensitivity.png"
 
 BLUE, ORANGE, RED, GRAY, INK = "#2a6fbb", "#e08a1e", "#c0392b", "#9aa3ad", "#26323d"
-AXES = {
-    "kl": "KL divergence to the original [nats/token]",
-    "relative-error": "relative error of the final hidden states",
-}
 LOWEST = 1e-7
 """Least loss that is drawn; a logarithmic axis has no zero."""
 
@@ -90,7 +87,7 @@ def draw_front(outcome: Outcome, path: Path) -> None:
     axes.set_xlabel(
         f"size of the written tensors [{name}]; the original has {question.original_bytes / unit:,.3g} {name}"
     )
-    axes.set_ylabel(AXES[question.metric])
+    axes.set_ylabel(metrics[question.metric].axis)
     title = f"{shortened(Path(question.model).name)}, target {question.target}: "
     title += f"{len(measured)} measured plans, search set, bars: 95 % interval"
     axes.set_title(title, loc="left", parse_math=False)  # a model's name may contain dollar signs
@@ -147,7 +144,7 @@ def draw_sensitivity(
         cells,
         path,
         title=title,
-        label=f"log10 of the {AXES[outcome.question.metric]}",
+        label=f"log10 of the {metrics[outcome.question.metric].axis}",
         colours="OrRd",
         logarithmic=True,
     )

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from paredown.evaluators.metrics import metrics
 from paredown.search.outcome.outcome import Outcome
-from paredown.search.outcome.question import METRICS
 from paredown.search.report import pictures
 from paredown.search.report.additivity import additivity_section
 from paredown.search.report.fresh_texts import guard_section, refits_section, sets_section
@@ -69,14 +69,14 @@ def _speed(outcome: Outcome) -> Section:
 
 
 def _facts(outcome: Outcome) -> Table:
-    question, (name, unit) = outcome.question, METRICS[outcome.question.metric]
+    question, metric = outcome.question, metrics[outcome.question.metric]
     size = f"{question.budget_bytes:,} tensor bytes; the original has {question.original_bytes:,}"
     rows = [
         ["model", f"{question.model} ({question.architecture}, {question.parameters:,} parameters)"],
         ["target", question.target],
         ["budget", f"{question.budget} = {size}"],
         ["state", f"{outcome.state}; {counts(outcome)}; seed {question.seed}"],
-        ["loss", f"{name} [{unit or 'share'}]; lower is better"],
+        ["loss", f"{metric.title} [{metric.unit or 'share'}]; lower is better"],
     ]
     if question.max_decode_ms is not None:
         rows.append(["decode at most", f"{question.max_decode_ms:g} ms/token, predicted from timed layers"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from paredown.evaluators.metrics import metrics
 from paredown.search.outcome.decision import Decision, Finding
 from paredown.search.outcome.outcome import Outcome, Provisional
-from paredown.search.outcome.question import METRICS
 from paredown.search.report.winners_curse import luck_words
 from paredown.search.trial import Trial
 from paredown.search.trials.counts import plans_measured, worth
@@ -126,8 +126,8 @@ def documents(outcome: Outcome) -> str:
 
 def loss_text(outcome: Outcome, trial: Trial) -> str:
     """A trial's loss on the search set, with unit and 95 % interval."""
-    name, unit = METRICS[outcome.question.metric]
-    return f"{name} {trial.loss:.4g} ± {trial.half_width:.1g} {unit}".rstrip()
+    metric = metrics[outcome.question.metric]
+    return f"{metric.title} {trial.loss:.4g} ± {trial.half_width:.1g} {metric.unit}".rstrip()
 
 
 def summary_lines(outcome: Outcome, folder: Path) -> list[str]:
@@ -154,9 +154,9 @@ def counts(outcome: Outcome) -> str:
 
 def finding_text(outcome: Outcome, finding: Finding) -> str:
     """A measurement on fresh texts, in words."""
-    name, unit = METRICS[outcome.question.metric]
+    metric = metrics[outcome.question.metric]
     perplexity = f"; perplexity {finding.perplexity:.4g}" if finding.perplexity is not None else ""
-    value = f"{name} {finding.mean:.4g} {unit}".rstrip()
+    value = f"{metric.title} {finding.mean:.4g} {metric.unit}".rstrip()
     return (
         f"{value}, 95 % interval over {finding.documents} documents {finding.low:.4g} to {finding.high:.4g}{perplexity}"
     )

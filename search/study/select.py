@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from paredown.evaluators.metrics import metrics
 from paredown.search.outcome.front_file import read_front_file
 from paredown.search.outcome.outcome import Outcome
-from paredown.search.outcome.plan_files import UNITS, calibration_of, plan_file, quality_of
+from paredown.search.outcome.plan_files import calibration_of, plan_file, quality_of
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.solver.limits import decode_limit
 from paredown.search.solver.solver import Losses, Solver
@@ -127,7 +128,7 @@ def _solver(space: Space, folder: Path, study_file: StudyFile) -> Solver:
 def _quality(outcome: Outcome, predicted: float, trial: Trial | None) -> dict[str, Any]:
     quality: dict[str, Any] = {
         "metric": outcome.question.metric,
-        "unit": UNITS[outcome.question.metric],
+        "unit": metrics[outcome.question.metric].unit_in_words,
         "measured_on": "predicted",
         "mean": predicted,
     }

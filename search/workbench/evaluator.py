@@ -17,10 +17,11 @@ class Evaluator:
     Args:
         planned: The model that takes plans.
         sequences: The sets, by name.
+        metric: Name of the study's metric; None for the usual one of the model.
     """
 
-    def __init__(self, planned: PlannedModel, sequences: Mapping[str, Sequences]) -> None:
-        self.planned, self.sequences = planned, sequences
+    def __init__(self, planned: PlannedModel, sequences: Mapping[str, Sequences], metric: str | None = None) -> None:
+        self.planned, self.sequences, self.metric = planned, sequences, metric
         self._teachers: dict[str, Teacher] = {}
 
     def teacher(self, name: str) -> Teacher:
@@ -29,7 +30,9 @@ class Evaluator:
             planned = self.planned
             plan = planned.plan
             planned.swap(Plan())
-            self._teachers[name] = Teacher(planned.model, self.sequences[name], causal=planned.inventory.causal)
+            self._teachers[name] = Teacher(
+                planned.model, self.sequences[name], causal=planned.inventory.causal, metric=self.metric
+            )
             planned.swap(plan)
         return self._teachers[name]
 

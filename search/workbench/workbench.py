@@ -88,7 +88,7 @@ class Workbench:
             space=space,
             texts=texts,
             banks=banks,
-            evaluator=Evaluator(banks.planned, texts.sequences),
+            evaluator=Evaluator(banks.planned, texts.sequences, study_file.metric),
             memory_bytes=memory,
         )
 
@@ -129,8 +129,8 @@ class Workbench:
 
         Args:
             path: The file.
-            beside: Plans to cover in addition to the space.
             wrap: Gives the models that are timed to the target's engine.
+            beside: Plans to cover in addition to the space.
             check: Called before each timing.
         """
         if path.is_file():

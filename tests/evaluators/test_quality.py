@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 
 from paredown.compressors.original.checkpoint import load_original
 from paredown.evaluators.door import finite
+from paredown.evaluators.metrics import metric_for
 from paredown.evaluators.quality import Quality, Teacher
 from paredown.evaluators.sequences import Sequences
-from paredown.space.errors import EvaluationError
+from paredown.space.errors import EvaluationError, StudyError, UnknownNameError
 from shared import pico as families
 
 Folder = Callable[[str], Path]
@@ -150,3 +151,14 @@ def test_the_door_lets_numbers_through() -> None:
 def test_the_mean_is_over_tokens_not_documents() -> None:
     found = Quality(metric="kl", totals=np.array([1.0, 8.0]), tokens=np.array([10.0, 20.0]), perplexity=None)
     assert found.mean == pytest.approx(0.3)
+
+
+def test_a_metric_is_for_causal_models_or_for_encoders() -> None:
+    """The other kind is refused, as are unknown names; ``auto`` fits both."""
+    assert [metric_for("auto", causal=causal) for causal in (True, False)] == ["kl", "relative-error"]
+    assert metric_for("kl", causal=True) == "kl"
+    for name, causal, kind in (("kl", False, "causal language models"), ("relative-error", True, "encoders")):
+        with pytest.raises(StudyError, match=f"metric {name} is for {kind} only; set metric: auto"):
+            metric_for(name, causal=causal)
+    with pytest.raises(UnknownNameError, match="unknown metric 'kll'; did you mean 'kl'"):
+        metric_for("kll", causal=True)

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from paredown.search.outcome.question import METRICS, Question
+from paredown.evaluators.metrics import metrics
+from paredown.search.outcome.question import Question
 from paredown.search.trial import Times
 from paredown.space.budget import Budget
 from paredown.space.plan import Plan
@@ -23,7 +24,7 @@ def test_an_encoder_is_asked_for_its_hidden_states(causal: bool, inventory: Call
     model = replace(inventory("llama"), causal=causal)
     question = Question.of(study, model, 1000)
     assert question.metric == ("kl" if causal else "relative-error")
-    assert question.metric in METRICS
+    assert question.metric in metrics
     assert (question.budget, question.budget_bytes, question.patience, question.seed) == ("30%", 1000, 7, 5)
     assert question.original_bytes == model.original_bytes
 
