@@ -17,10 +17,10 @@ class Evaluator:
     Args:
         planned: The model that takes plans.
         sequences: The sets, by name.
-        metric: Name of the study's metric; None for the usual one of the model.
+        metric: Name of the metric; ``auto`` for the usual one.
     """
 
-    def __init__(self, planned: PlannedModel, sequences: Mapping[str, Sequences], metric: str | None = None) -> None:
+    def __init__(self, planned: PlannedModel, sequences: Mapping[str, Sequences], metric: str = "auto") -> None:
         self.planned, self.sequences, self.metric = planned, sequences, metric
         self._teachers: dict[str, Teacher] = {}
 
