@@ -152,11 +152,9 @@ def find_plan(
         raise StudyError("--fresh starts over and --adopt resumes; give only one of them")
     study_file = with_an_end(as_study(study))
     changed: Changed = "fresh" if fresh else "adopt" if adopt else "refuse"
-    told, records, clock = progress or Silent(), expanded(bank) if bank else None, Clock.of(study_file, began)
-    return run_study(
-        study_file, expanded(out), told, engine_of(study_file.target).wrap, bank=records, workers=workers,
-        changed=changed, clock=clock,
-    )  # fmt: skip
+    told, records, wrap = progress or Silent(), expanded(bank) if bank else None, engine_of(study_file.target).wrap
+    clock = Clock.of(study_file, began)
+    return run_study(study_file, expanded(out), told, wrap, bank=records, workers=workers, changed=changed, clock=clock)
 
 
 def status(folder: str | Path) -> Outcome:
