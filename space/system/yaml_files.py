@@ -52,17 +52,21 @@ class _AgreedTypes(VersionedResolver):
         return super().resolve(kind, value, implicit)
 
 
-class _AliasError(MarkedYAMLError):
-    """An alias, which valid YAML may hold."""
+class _UnsupportedError(MarkedYAMLError):
+    """Valid YAML that no plan or study needs."""
 
 
 class _Composer(Composer):
-    """Refuses aliases, by which a small file can describe a huge value."""
+    """Refuses aliases, by which a small file can describe a huge value, and tags, which ask for other types."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.parser.check_event(AliasEvent):
+        event, problem = self.parser.peek_event(), ""
+        if isinstance(event, AliasEvent):
             problem = "aliases (*name) are not supported; write the value out"
-            raise _AliasError(problem=problem, problem_mark=self.parser.peek_event().start_mark)
+        elif event.tag is not None:
+            problem = "tags (!name) are not supported; leave them out"
+        if problem:
+            raise _UnsupportedError(problem=problem, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
 
@@ -101,10 +105,11 @@ def _parsed(path: Path, error: type[ParedownError]) -> tuple[Any, dict[Place, li
     """The content of a YAML file, and the lines of every value: a duplicate key has several, and the first counts.
 
     Raises:
-        ParedownError: Of class ``error``, if the file cannot be read, is empty, or is not YAML without aliases.
+        ParedownError: Of class ``error``, if the file cannot be read, is empty, is not YAML, or has aliases or tags.
     """
     reader = YAML(typ="safe", pure=True)
     reader.Resolver, reader.Composer, reader.allow_duplicate_keys = _AgreedTypes, _Composer, True
+    reader.composer.warn_double_anchors = False  # nothing can refer to them
     lines: dict[Place, list[int]] = {}
     text = _text_of(path, error)
     try:
@@ -113,7 +118,8 @@ def _parsed(path: Path, error: type[ParedownError]) -> tuple[Any, dict[Place, li
             _note(node, node.start_mark.line + 1, (), lines)
             return reader.constructor.construct_document(node), lines
     except YAMLError as fault:
-        mark, kind = getattr(fault, "problem_mark", None), "" if isinstance(fault, _AliasError) else "invalid YAML: "
+        mark = getattr(fault, "problem_mark", None)
+        kind = "" if isinstance(fault, _UnsupportedError) else "invalid YAML: "
         problem = getattr(fault, "problem", None) or str(fault).partition("\n")[0]
         raise error(f"{path}{f':{mark.line + 1}' if mark else ''}: {kind}{problem}") from None
     except RecursionError:
