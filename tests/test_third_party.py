@@ -27,10 +27,13 @@ from paredown.compressors.bank import fill
 
 fill._alone = lambda *ignored: None  # other processes do all the work
 root = Path(sys.argv[1])
-paredown.find_plan(root / "study.yaml", root / "out", workers=2)
+study = paredown.StudyFile.read(root / "study.yaml")
+outcome = paredown.find_plan(study, root / "out", workers=2)
+assert len(outcome.trials.measured) == 3
 paredown.apply(root / "out" / "best" / "plan.yaml", sys.argv[2], root / "model")
+paredown.find_plan(study.model_copy(update={"trials": 10}), root / "out")
 """
-"""Program that searches with two processes, applies the winner's plan and verifies it."""
+"""Program that searches with two processes, applies the winner's plan, verifies it, and searches on."""
 
 
 def test_one_extension_of_each_kind_finishes_a_search_and_verifies(pico: Folder, tmp_path: Path) -> None:
@@ -62,7 +65,6 @@ def test_one_extension_of_each_kind_finishes_a_search_and_verifies(pico: Folder,
     assert versions and all(each == {"paredown-sample": "1.2.3"} for each in versions)
     front = json.loads((tmp_path / "out" / "front.json").read_text())
     assert front["metric"] == "reverse-kl"
-    assert len(front["records"]) == 3
     assert front["records"][-1]["origin"] == "last-choice"
     plan = yaml.safe_load((tmp_path / "model" / "plan.yaml").read_text())
     assert plan["target"] == "fused"
