@@ -221,8 +221,8 @@ def test_what_transformers_cannot_carry_is_refused_with_the_reason(
 
 def test_with_target_transformers_gpt2_has_blocks_to_drop_and_nothing_to_quantize(pico: Folder, tmp_path: Path) -> None:
     """What cannot be carried is in no option, so that no plan of a search is refused at its end."""
-    question = StudyFile.model_validate(study(pico("gpt2"), tmp_path, target="transformers", space={}))
-    _, space = survey(question)
+    study_file = StudyFile.model_validate(study(pico("gpt2"), tmp_path, target="transformers", space={}))
+    _, space = survey(study_file)
     offered = {choice.method for options in space.options.values() for choice in options}
     assert "quantize" not in offered
     assert "drop" in offered

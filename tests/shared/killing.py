@@ -171,11 +171,11 @@ def tree(folder: Path) -> dict[str, Any]:
 
 def last_step(folder: Path, final: Outcome, killer: Killer) -> None:
     """What a search does after its last measurement, and when it is called again."""
-    question = StudyFile.read(folder / "study.yaml")
+    study_file = StudyFile.read(folder / "study.yaml")
     tidy(folder)
     reference = PlanFile.read(folder / "best" / "plan.yaml").base_model
     publish(
-        finished(folder, question) or final,
+        finished(folder, study_file) or final,
         reference,
         folder,
         partial(write_report, draw="--draw" in sys.argv),

@@ -84,8 +84,8 @@ def test_the_estimate_of_a_streamed_study_does_not_grow_with_depth(tmp_path: Pat
         model.save_pretrained(tmp_path / str(layers))
         weights.append(4 * sum(parameter.numel() for parameter in model.parameters()))
         for limit in ("1KB", "1GB"):
-            question = study(tmp_path / str(layers), tmp_path, memory=limit)
-            found[layers, limit] = memory(question, survey(question)[1])
+            study_file = study(tmp_path / str(layers), tmp_path, memory=limit)
+            found[layers, limit] = memory(study_file, survey(study_file)[1])
     assert found[5, "1KB"] == found[1, "1KB"] > LIBRARIES_BYTES
     assert found[5, "1GB"] - found[1, "1GB"] > weights[1] - weights[0] > 0
 

@@ -51,11 +51,11 @@ def test_a_study_is_finished_when_nothing_is_left_to_measure(
         make_study(tmp_path, inventory("llama")), spent=spent, ended=ended, patience="auto" if ended else "off"
     )
     write_front_file(made, tmp_path)
-    question = StudyFile.model_validate({"model": "m", **asked})
-    assert finished(tmp_path, question) == (made if is_finished else None)
+    study_file = StudyFile.model_validate({"model": "m", **asked})
+    assert finished(tmp_path, study_file) == (made if is_finished else None)
     write_front_file(replace(made, state="searching"), tmp_path)
-    assert finished(tmp_path, question) is None
-    assert finished(tmp_path / "empty", question) is None
+    assert finished(tmp_path, study_file) is None
+    assert finished(tmp_path / "empty", study_file) is None
     assert any(
         "ended early, after 12 trials' worth of tokens: nothing better." in line
         for line in summary_lines(made, tmp_path)
