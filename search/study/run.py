@@ -1,4 +1,4 @@
-"""A search from the study file to the winner: prepare, race, decide. Each step stores its result, to be resumed."""
+"""A search from the study file to the winner: prepare, race, choose. Each step stores its result, to be resumed."""
 
 from __future__ import annotations
 
