@@ -64,7 +64,6 @@ ROOMS: dict[str, set[str]] = {
         "search/cost", "search/finalists", "search/neighbours", "search/outcome", "search/samplers",
         "search/sensitivity", "search/solver", "search/surrogate", "search/trial", "search/trials", "search/workbench",
     },
-    "search/workers": LOWER,
     "deploy": LOWER,
     "interface": LOWER | {"search", "deploy"},
 }  # fmt: skip
@@ -78,7 +77,6 @@ FOR_ALL = {"space/errors.py", "space/system/registry.py"}
 
 ONLY_IN = {
     "filelock": lambda path: path == "space/system/locks.py",
-    "ray": lambda path: path == "search/workers/ray.py",
     "optuna": lambda path: path.startswith(("search/trials/", "search/samplers/")),
     "optuna_dashboard": lambda path: path.startswith("interface/"),
     "ruamel": lambda path: path == "space/system/yaml_files.py",
