@@ -7,6 +7,7 @@ import importlib
 import re
 import runpy
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+import paredown
 import paredown.compressors.methods  # noqa: F401 - registers the methods
 from docs.generate.schema import keys, plan_schema, study_schema
 from docs.generate.what_runs_where import EXAMPLES, rows
@@ -237,3 +239,16 @@ def test_every_path_in_the_pages_exists() -> None:
         for path in re.findall(rf"(?<![\w./-])(?:{tops})/[\w./-]*\w", page.read_text(encoding="utf-8")):
             if not path.startswith("runs/") and not re.search(r"[A-Z]{3}", path):
                 assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_the_page_lists_every_group_of_entry_points() -> None:
+    """As the registries name them; the examples of the page are among them."""
+    sources = [path.read_text(encoding="utf-8") for path in Path(paredown.__file__).parent.rglob("*.py")]
+    groups = {group for text in sources for group in re.findall(r'group="(paredown\.\w+)"', text)}
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    listed = [
+        group for line in page.splitlines() if line[:2] == "| " for group in re.findall(r"`(paredown\.\w+)`", line)
+    ]
+    assert sorted(listed) == sorted(groups) != []
+    for _, text in blocks("toml"):
+        assert set(tomllib.loads(text)["project"]["entry-points"]) <= groups
