@@ -82,6 +82,7 @@ def prepare(session: Session) -> Prepared:
         if study_file.max_decode_ms is None:
             solved = _solved(session, problem, sizes, known)
     with session.timed("latency"):
+        session.progress.step("latency", 0, None)
         table = _latency_table(session, bench, uniform)
         if table and study_file.max_decode_ms is not None:
             limit = decode_limit(bench.space, table, study_file.max_decode_ms)
@@ -180,7 +181,6 @@ def _latency_table(session: Session, bench: Workbench, uniform: Sequence[Uniform
     asked = session.study_file.latency
     if asked == "off":
         return None
-    session.progress.step("latency", 0, None)
     path = session.folder / "latency.json" if asked == "measure" else Path(asked)
     plans = [plan.plan for plan in uniform]
     table = bench.latency_table(path, session.wrap, plans, session.clock.check)
