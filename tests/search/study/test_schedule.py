@@ -207,7 +207,7 @@ def test_the_time_left_is_of_what_is_still_to_come(
     What is done or on disk counts for nothing.
     """
     outcome, _, folder = through
-    with opened(study_file, folder, Silent(), Clock(), workers=1) as session:
+    with opened(study_file, folder, Silent(), TorchModel, Clock(), workers=1) as session:
         prepared = prepare(session)
         session.publish(outcome)
     schedule = prepared.schedule
