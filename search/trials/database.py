@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from paredown.search.outcome.front_file import FILE
+from paredown.search.outcome.front_file import FILE, stored_outcome
 from paredown.space.errors import StudyError
 
 
@@ -19,8 +19,9 @@ def check_database(path: Path) -> None:
     if not path.is_file():
         return
     if path.stat().st_size == 0:
-        if (path.parent / FILE).is_file():  # otherwise a search was killed right after it created the file
-            raise damaged(path, "it is empty")
+        before = stored_outcome(path.parent)
+        if before.trials.measured if before else (path.parent / FILE).is_file():
+            raise damaged(path, "it is empty")  # otherwise a search was killed right after it created the file
         return
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as connection:

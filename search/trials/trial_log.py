@@ -22,6 +22,7 @@ from paredown.space.errors import OutputError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import choices_of
 from paredown.space.system.files import DAMAGE, reason_of
+from paredown.space.system.temporary import replaced_file
 
 ATTRIBUTE = "paredown"
 """Optuna's user attribute that holds a trial."""
@@ -39,20 +40,12 @@ class TrialLog:
 
     def __init__(self, path: Path, *, with_latency: bool) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        directions = [optuna.study.StudyDirection.MINIMIZE] * (3 if with_latency else 2)
         check_database(path)
+        names = ["size_bytes", "loss", "time_ms"][: 3 if with_latency else 2]
         with _database(path):
-            storage = RDBStorage(database_url(path), engine_kwargs={"connect_args": {"timeout": 60}})
-            event.listen(storage.engine, "connect", _durable)
-            storage.engine.dispose()
-            self.path = path
-            sampler = optuna.samplers.RandomSampler(seed=0)  # unused: plans come from paredown's own `Sampler`
-            self.study = optuna.create_study(
-                storage=storage, study_name="paredown", directions=directions, sampler=sampler, load_if_exists=True
-            )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self.study.set_metric_names(["size_bytes", "loss", "time_ms"][: len(directions)])
+            if not path.is_file() or not path.stat().st_size:
+                _create(path, names)
+            self.path, self.study = path, _study(_storage(path), names)
         self.with_latency = with_latency
 
     def measured(self) -> list[Trial]:
@@ -106,6 +99,35 @@ class TrialLog:
                 trial.set_user_attr("choices", choices_of(plan))
             trial.set_user_attr("failure", reason)
             self.study.tell(trial, state=TrialState.FAIL)
+
+
+def _create(path: Path, names: list[str]) -> None:
+    """Makes a database as a whole: Optuna could not open what a kill among its many statements leaves."""
+    with replaced_file(path) as new:
+        storage = _storage(new)
+        _study(storage, names)
+        storage.engine.dispose()
+        for left in ("-wal", "-shm"):  # beside a database that was moved away
+            path.with_name(path.name + left).unlink(missing_ok=True)
+
+
+def _storage(path: Path) -> RDBStorage:
+    storage = RDBStorage(database_url(path), engine_kwargs={"connect_args": {"timeout": 60}})
+    event.listen(storage.engine, "connect", _durable)
+    storage.engine.dispose()
+    return storage
+
+
+def _study(storage: RDBStorage, names: list[str]) -> optuna.Study:
+    """The study in a database, with objectives of these names; created if it is missing."""
+    study = optuna.create_study(
+        storage=storage, study_name="paredown", directions=["minimize"] * len(names), load_if_exists=True,
+        sampler=optuna.samplers.RandomSampler(seed=0),  # unused: plans come from paredown's own `Sampler`
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(names)
+    return study
 
 
 @contextmanager

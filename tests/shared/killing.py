@@ -2,6 +2,8 @@
 
     python tests/shared/killing.py publish FOLDER [N]
         every change of the last step of a made study, or one in N; with --draw also pictures
+    python tests/shared/killing.py database FOLDER [N]
+        every change by which the trial database is made, after the solver's plan was offered, or one in N
     python tests/shared/killing.py search FOLDER 100 20
         a short search of a pico model at 100 random n, and at 20 after its trials
 
@@ -18,6 +20,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,10 +33,12 @@ import paredown
 import paredown.search.study.run as study_run
 from paredown.compressors.original.find_sites import inventory_of
 from paredown.search.finalists.rebuild import Rebuilder
-from paredown.search.outcome.outcome import Outcome
+from paredown.search.outcome.front_file import write_front_file
+from paredown.search.outcome.outcome import Outcome, Trials
 from paredown.search.outcome.plan_files import publish
 from paredown.search.report.report import write_report
 from paredown.search.study.folder import finished, tidy
+from paredown.search.trials.trial_log import TrialLog
 from paredown.space.plan_file import PlanFile
 from paredown.space.study_file import StudyFile
 from paredown.space.system.temporary import UNFINISHED
@@ -213,6 +218,30 @@ def kill_publish(root: Path, stride: int = 1) -> str:
     return f"publish: {len(fatals)} kills before one of {total} changes; the same folder after each"
 
 
+def kill_database(root: Path, stride: int = 1) -> str:
+    """Every n of the creation of a trial database, or one of ``stride``; ``front.json`` holds no trial yet."""
+    made = make_study(root / "made", inventory_of(pico.save("llama", root / "model")), state="searching")
+    write_front_file(replace(made, trials=Trials()), root)
+
+    def open_log(killer: Killer) -> None:
+        TrialLog(root / "study.db", with_latency=False)
+
+    def run(fatal: int | None) -> dict[str, int] | None:
+        return in_child(open_log, fatal)
+
+    through = run(None)
+    assert through
+    fatals = range(0, through["changes"], stride)
+    for fatal in fatals:
+        for path in root.glob("study.db*"):
+            path.unlink()
+        run(fatal)
+        run(None)
+        log = TrialLog(root / "study.db", with_latency=False)
+        assert log.measured() == [] and len(log.study.directions) == 2, f"after a kill before change {fatal}"
+    return f"database: {len(fatals)} kills before one of {through['changes']} changes; it opens after each"
+
+
 def search(question: dict[str, Any], folder: Path, killer: Killer) -> None:
     """A whole search; each measurement of a finalist is noted beside the folder."""
     real = Rebuilder.measure
@@ -285,7 +314,7 @@ def main(kind: str, folder: str, *kills: str) -> None:
     """The command."""
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
-    run = kill_publish if kind == "publish" else kill_search
+    run: Callable[..., str] = {"publish": kill_publish, "database": kill_database, "search": kill_search}[kind]
     print(run(root, *(int(each) for each in kills if each != "--draw")))
 
 
