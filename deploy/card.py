@@ -57,5 +57,5 @@ def _block(values: Mapping[str, Any]) -> str:
 
 def _storage_only(plan_file: PlanFile) -> list[str]:
     return sorted(
-        {step.method for choice in plan_file.parsed().values() for step in choice.steps if step.storage.on_disk_only}
+        {step.method for choice in plan_file.parsed().values() for step in choice.steps if step.storage.storage_only}
     )

@@ -38,7 +38,7 @@ def loaded(program: str) -> Any:
     """The module in a file."""
     spec = spec_from_file_location("engine", program)
     assert spec is not None and spec.loader is not None  # a Python file always has both
-    module = module_from_spec(spec)
+    module = sys.modules[spec.name] = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 

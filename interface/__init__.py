@@ -152,9 +152,10 @@ def find_plan(
         raise StudyError("--fresh starts over and --adopt resumes; give only one of them")
     study_file = with_an_end(as_study(study))
     changed: Changed = "fresh" if fresh else "adopt" if adopt else "refuse"
-    told, records, wrap = progress or Silent(), expanded(bank) if bank else None, engine_of(study_file.target).wrap
-    clock = Clock.of(study_file, began)
-    return run_study(study_file, expanded(out), told, wrap, bank=records, workers=workers, changed=changed, clock=clock)
+    return run_study(
+        study_file, expanded(out), progress or Silent(), engine_of(study_file.target).wrap, workers=workers,
+        bank=expanded(bank) if bank else None, changed=changed, clock=Clock.of(study_file, began),
+    )  # fmt: skip
 
 
 def status(folder: str | Path) -> Outcome:
@@ -231,10 +232,10 @@ def transfer(
     from paredown.transferring import transfer_plan
 
     file, source = (plan, None) if isinstance(plan, PlanFile) else (PlanFile.read(expanded(plan)), expanded(plan))
-    records, told = expanded(bank) if bank else None, progress or Silent()
     return transfer_plan(
-        file, source, as_study(study), expanded(out), trials=trials, bank=records, workers=workers, progress=told
-    )
+        file, source, as_study(study), expanded(out), trials=trials, bank=expanded(bank) if bank else None,
+        workers=workers, progress=progress or Silent(),
+    )  # fmt: skip
 
 
 def bank(folder: str | Path) -> Holdings:

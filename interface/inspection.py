@@ -112,7 +112,7 @@ def survey_study(study_file: StudyFile, surveyed: tuple[Path, Space] | None = No
         sites=_sites(space),
         refusals=tuple(space.refusals()),
         remarks=tuple(space.remarks(study_file.space)),
-        storage_only=tuple(sorted({step.method for step in used if step.storage.on_disk_only})),
+        storage_only=tuple(sorted({step.method for step in used if step.storage.storage_only})),
         cost=asdict(estimate(study_file, folder, space)),
     )
 
@@ -172,10 +172,9 @@ def _check_plan(plan_file: PlanFile, model: str) -> None:
 
 
 def _check_study(study_file: StudyFile, *, survey_model: bool) -> None:
-    from paredown.search.samplers import samplers
-    from paredown.search.sensitivity.estimators import estimators
+    from paredown.search.cost.admission import check_names
 
-    samplers[study_file.sampler], estimators[study_file.sensitivity]
+    check_names(study_file)
     if survey_model:
         possible(inspect_study(study_file))
 

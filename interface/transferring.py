@@ -142,12 +142,14 @@ class Adapted:
 
 def _adapted(plan_file: PlanFile, source: Path | None, study_file: StudyFile, path: Path) -> Adapted:
     """The plan on the new model, within the budget; raises what `transfer_plan` does, evaluation apart."""
+    from paredown.evaluators.metrics import metric_for
     from paredown.search.workbench.survey import reference_of, survey
     from paredown.space.transfer import transferred
 
     if "target" not in study_file.model_fields_set:
         study_file = study_file.model_copy(update={"target": plan_file.target})
     folder, space = survey(study_file)
+    metric_for(study_file.metric, causal=space.inventory.causal)
     original = original_of(plan_file, source)
     before = transferred(plan_file, space, original)
     budget = budget_of(study_file, plan_file, original, before, space.inventory)

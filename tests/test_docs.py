@@ -170,7 +170,7 @@ def test_the_table_has_every_method_and_claims_no_more_than_targets_take() -> No
         assert any(row.targets), row
     storage = {parse_choice(row.choices[0]).method for row in found if row.runs_as.startswith("storage only")}
     listed = [parse_choice(text) for row in found for text in row.choices]
-    assert storage == {choice.method for choice in listed if any(step.storage.on_disk_only for step in choice.steps)}
+    assert storage == {choice.method for choice in listed if any(step.storage.storage_only for step in choice.steps)}
 
 
 def test_a_schema_knows_every_method_and_knob() -> None:

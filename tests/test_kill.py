@@ -13,7 +13,8 @@ from shared.commands import environment
 
 
 @pytest.mark.parametrize(
-    ("step", "stride", "holds"), [("publish", 10, "the same folder after each"), ("database", 16, "it opens after each")]
+    ("step", "stride", "holds"),
+    [("publish", 10, "the same folder after each"), ("database", 16, "it opens after each")],
 )
 def test_a_kill_makes_no_difference(step: str, stride: int, holds: str, tmp_path: Path) -> None:
     """Before some changes of the last step, and of those that make the database once the solver's plan was offered.

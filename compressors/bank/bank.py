@@ -16,7 +16,7 @@ from torch import Tensor
 from paredown.compressors.bank.encoding import Tensors, decode_site, encode_site
 from paredown.compressors.original.lazy_weights import Weights
 from paredown.compressors.original.weights_digest import Digests
-from paredown.compressors.tensor_files.record_names import VERSION, about_of, record_path
+from paredown.compressors.tensor_files.record_names import VERSION, about_of, offered_by, record_path
 from paredown.compressors.tensor_files.tensor_file import checked_tensors, stored_sha256, write_tensors
 from paredown.space.choice import KEEP, Choice
 from paredown.space.errors import OutputError
@@ -160,6 +160,7 @@ class Bank:
             content += [norm, spec.dtype, self._digests[norm]]
         if choice.needs:
             content.append(self.calibration)
+        content += [f"{distribution} {version}" for distribution, version in sorted(offered_by(choice).items())]
         name = hashlib.sha256("\n".join(content).encode()).hexdigest()
         self.used.add(name)
         return record_path(self.folder, name)

@@ -70,7 +70,7 @@ class Cluster(MatrixChoice):
     @property
     def storage(self) -> Storage:
         """Smaller on disk only: no kernel computes with codebooks."""
-        return Storage(method=self.method, form="own", on_disk_only=True)
+        return Storage(method=self.method, form="own", storage_only=True)
 
     @property
     def bits(self) -> int:

@@ -83,7 +83,7 @@ class Prune(MatrixChoice):
     @property
     def storage(self) -> Storage:
         """Smaller on disk only: no kernel skips the zeros."""
-        return Storage(method=self.method, form="own", on_disk_only=True)
+        return Storage(method=self.method, form="own", storage_only=True)
 
     @property
     def _ratio(self) -> tuple[int, int]:

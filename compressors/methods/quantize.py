@@ -114,7 +114,7 @@ class Quantize(MatrixChoice):
             group_size=self.group_size,
             zero_points=not self.symmetric,
             levels=self.algorithm if own_levels else "",
-            on_disk_only=own_levels,
+            storage_only=own_levels,
         )
 
     def supports(self, site: Site, target: Target) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +26,7 @@ from paredown.space.statistics import Statistic
 from paredown.space.system.temporary import temporary_folder
 
 
-class Texts(Protocol):
+class CalibrationTokens(Protocol):
     """Calibration texts as tokens."""
 
     @property
@@ -38,7 +38,7 @@ class Texts(Protocol):
         """1 for a token, 0 for padding; same shape."""
 
 
-InputsOn = Callable[[Texts], Inputs]
+InputsOn = Callable[[CalibrationTokens], Inputs]
 """Inputs of the original's matrices on some texts."""
 
 
@@ -62,8 +62,8 @@ class CalibratedBanks:
 
     @classmethod
     def open(
-        cls, checkpoint: Path, config: Any, inventory: Inventory, texts: Texts, *, folder: Path, origin: Origin,
-        needs: frozenset[Statistic], memory_bytes: int, workers: int, say: Callable[[str], None],
+        cls, checkpoint: Path, config: Any, inventory: Inventory, texts: CalibrationTokens, *, folder: Path,
+        origin: Origin, needs: frozenset[Statistic], memory_bytes: int, workers: int, say: Callable[[str], None],
     ) -> CalibratedBanks:  # fmt: skip
         """Opens an original with its bank, which belongs to ``texts``; statistics are not collected yet.
 
@@ -79,7 +79,7 @@ class CalibratedBanks:
         planned = PlannedModel(model, inventory, bank)
         return cls(checkpoint=checkpoint, origin=origin, planned=planned, needs=needs, workers=workers)
 
-    def on(self, texts: Texts) -> Bank:
+    def on(self, texts: CalibrationTokens) -> Bank:
         """The bank that is calibrated on these texts; collects missing statistics.
 
         Raises:
@@ -90,7 +90,7 @@ class CalibratedBanks:
         self._collect(bank, texts)
         return bank
 
-    def in_order(self, plan: Plan, bank: Bank, texts: Texts, inputs_on: InputsOn) -> Bank:
+    def in_order(self, plan: Plan, bank: Bank, texts: CalibrationTokens, inputs_on: InputsOn) -> Bank:
         """The bank that holds a plan compressed in order; compresses what is missing.
 
         Args:
@@ -116,7 +116,7 @@ class CalibratedBanks:
         statistics = getattr(bank.statistics, "folder", None)
         fill(bank, pairs, checkpoint=self.checkpoint, statistics=statistics, workers=self.workers, progress=progress)
 
-    def _collect(self, bank: Bank, texts: Texts) -> None:
+    def _collect(self, bank: Bank, texts: CalibrationTokens) -> None:
         if bank.statistics:
             return
         planned, folder = self.planned, bank.folder / STATISTICS / bank.calibration
@@ -130,17 +130,16 @@ def last_inputs(banks: CalibratedBanks) -> Iterator[InputsOn]:
 
     They lie in a temporary folder beside the bank, since they are large and needed only for a while.
     """
-    bank_folder = banks.planned.bank.folder
-    bank_folder.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(bank_folder) as work:
-        last: dict[str, Inputs] = {}
+    folder, last = banks.planned.bank.folder, dict[str, Inputs]()
+    with ExitStack() as stack:
 
-        def inputs_on(texts: Texts) -> Inputs:
+        def inputs_on(texts: CalibrationTokens) -> Inputs:
             key = calibration_key(texts.tokens, texts.mask, "")
             if key not in last:
                 last.clear()
-                for old in work.iterdir():
-                    old.unlink()
+                stack.close()  # removes the previous folder
+                folder.mkdir(parents=True, exist_ok=True)
+                work = stack.enter_context(temporary_folder(folder))
                 last[key] = original_inputs(banks.planned, texts.tokens, texts.mask, work, banks.workers)
             return last[key]
 

@@ -126,7 +126,7 @@ def kernel_of(choice: Choice, shape: Shape, dtype: torch.dtype = torch.bfloat16)
         rest = kernel_of(choice.then or KEEP, shape)
         factors = _factor_kernels(choice, FACTORS[choice.factor_bits], shape)
         return "dense" if rest == "dense" else f"residual-{factors}-{rest}"
-    if not isinstance(choice, Quantize) or choice.storage.on_disk_only:
+    if not isinstance(choice, Quantize) or choice.storage.storage_only:
         return "dense"
     rows, columns = shape
     group = choice.group(columns)

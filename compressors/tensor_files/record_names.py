@@ -43,7 +43,7 @@ def about_of(site: Site, choice: Choice, calibration: str) -> dict[str, Any]:
         choice: The choice that the site is stored under.
         calibration: Fingerprint of the calibration texts; included only if the choice depends on them.
     """
-    offered = extensions({word for part in str(choice).split() for word in part.split("=")})
+    offered = offered_by(choice)
     return {
         "version": VERSION,
         "site": site.name,
@@ -53,6 +53,12 @@ def about_of(site: Site, choice: Choice, calibration: str) -> dict[str, Any]:
         **({"calibration": calibration} if choice.needs else {}),
         **({"extensions": offered} if offered else {}),
     }
+
+
+def offered_by(choice: Choice) -> dict[str, str]:
+    """Versions of the distributions that offer the method, algorithm or criterion of a choice; empty for our own."""
+    words = {word for part in str(choice).split() for word in part.split("=")}
+    return extensions({"paredown.methods", "paredown.roundings", "paredown.criteria"}, words)
 
 
 def about(path: Path) -> dict[str, Any] | None:

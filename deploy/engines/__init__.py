@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from paredown.deploy.formats import formats
 from paredown.evaluators.timing import Running
 from paredown.space.system.registry import Registry
 from paredown.space.targets.target import targets
@@ -60,5 +61,10 @@ for _module in pkgutil.iter_modules(__path__):
 
 
 def engine_of(target: str) -> Engine:
-    """The engine that runs the models of a target."""
+    """The engine that runs the models of a target.
+
+    Raises:
+        UnknownNameError: If it is unknown, or the format that the target's folders are written in.
+    """
+    formats[targets[target].format]
     return engines[targets[target].engine]

@@ -84,7 +84,7 @@ def rows() -> list[Row]:
 
 def runs_as(choice: Choice) -> str:
     """What the target ``paredown`` computes with under a choice, in words."""
-    if any(step.storage.on_disk_only for step in choice.steps):
+    if any(step.storage.storage_only for step in choice.steps):
         return "storage only: dense"
     if choice.method == "drop":
         return "a smaller model"
@@ -121,7 +121,7 @@ def _description(method: type[Choice]) -> list[str]:
     """The lines of one method."""
     lines = [f"### `{method.method}`", "", *_filled(summary(method)), "", f"Sites: {', '.join(sorted(method.kinds))}."]
     typical = [choice for choice in _typical() if choice.method == method.method]
-    if typical and all(choice.storage.on_disk_only for choice in typical):
+    if typical and all(choice.storage.storage_only for choice in typical):
         lines[-1] += " The saving is on disk only."
     schema = method.model_json_schema()["properties"]
     knobs = [(knob, default, text) for knob, default, text in keys(method) if knob != "then"]

@@ -28,9 +28,12 @@ class Metric:
         distance: Distance of the second outputs from the first, the original's, at each token; shape
             ``(sequences, length)``, never negative.
         unit: Unit of a value; empty for a ratio.
-        share_of: For a ratio: what it is a share of.
-        size: For a ratio: at each token, of the original's outputs, what the distance is divided by the mean of.
-        encoders: Whether it is for encoders; otherwise for causal language models.
+        share_of: Name of the size that a ratio is a share of.
+        size: Size of the original's outputs at each token; a ratio is the distance over the mean size.
+        encoders: Whether it is for encoders; otherwise for causal language models. Only theirs may be ratios.
+
+    Raises:
+        ValueError: If it has neither a unit nor a size, or both.
     """
 
     title: str
@@ -39,6 +42,14 @@ class Metric:
     share_of: str = ""
     size: Callable[[Tensor], Tensor] | None = None
     encoders: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size is None:
+            fits = bool(self.unit) and not self.share_of
+        else:
+            fits = self.encoders and bool(self.share_of) and not self.unit
+        if not fits:
+            raise ValueError("a metric has a unit, or is a ratio for encoders with size and share_of")
 
     @property
     def axis(self) -> str:
@@ -68,6 +79,11 @@ def metric_for(name: str, *, causal: bool) -> str:
             f"metric {name} is for {'encoders' if causal else 'causal language models'} only; set metric: auto"
         )
     return name
+
+
+def usual_metric(name: str) -> str:
+    """Name of the metric of sensitivities, for the models that a metric is for."""
+    return metric_for("auto", causal=not metrics[name].encoders)
 
 
 import_folder(__name__, list(__path__))

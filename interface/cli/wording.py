@@ -191,7 +191,7 @@ def of_evaluation(found: Evaluation, data: Sequence[str], original: str | None) 
     """Lines on a model's perplexity and its distance from the original."""
     lines = [f"held-out part of {', '.join(data)}: {found.tokens:,} tokens of {found.documents} documents"]
     if found.mean is not None and found.metric is not None:
-        unit = metrics[found.metric].unit or "relative error"
+        unit = metrics[found.metric].unit_in_words
         spread = f"95% interval over documents {found.low:.4g} to {found.high:.4g}"
         lines.append(f"{found.metric} to {original}: {found.mean:.4g} {unit}, {spread}")
     if found.perplexity is not None:

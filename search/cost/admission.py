@@ -7,7 +7,7 @@ from typing import Any
 
 from paredown.compressors.calibration.importance import check_importance
 from paredown.compressors.original.memory_limit import memory_bytes
-from paredown.evaluators.metrics import metric_for
+from paredown.evaluators.metrics import metric_for, metrics
 from paredown.search.samplers import samplers
 from paredown.search.sensitivity.estimators import estimators
 from paredown.search.solver.limits import check_decoding
@@ -15,6 +15,13 @@ from paredown.search.workbench.deployed import check_deployed, deployed_bytes
 from paredown.space.errors import StudyError
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
+
+
+def check_names(study_file: StudyFile) -> None:
+    """Raises `UnknownNameError` if no sampler, sensitivity or metric is registered under the study's name for it."""
+    samplers[study_file.sampler], estimators[study_file.sensitivity]
+    if study_file.metric != "auto":
+        metrics[study_file.metric]
 
 
 def check_study(study_file: StudyFile, config: Any, space: Space) -> None:
@@ -30,7 +37,7 @@ def check_study(study_file: StudyFile, config: Any, space: Space) -> None:
             cannot provide, or the metric is for other models.
         UnknownNameError: If no sampler, sensitivity or metric is registered under the study's name for it.
     """
-    samplers[study_file.sampler], estimators[study_file.sensitivity]
+    check_names(study_file)
     inventory, memory = space.inventory, memory_bytes(study_file.memory)
     metric_for(study_file.metric, causal=inventory.causal)
     if study_file.max_decode_ms is not None:

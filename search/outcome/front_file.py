@@ -89,10 +89,10 @@ def _check(outcome: Outcome) -> None:
         raise ValueError(f"it names trial {min(unknown)} but does not contain it")
     if not {comparison.number for comparison in decision.comparisons.values()} <= set(decision.held_out):
         raise ValueError("it compares plans that have no held-out measurement")
-    if question.metric not in metrics or outcome.state not in STATES or question.original_bytes < 1:
-        raise ValueError(
-            f"metric {question.metric}, state {outcome.state}, {question.original_bytes} bytes of the original"
-        )
+    if question.metric not in metrics:
+        raise ValueError(f"no installed package offers its metric, {question.metric}")
+    if outcome.state not in STATES or question.original_bytes < 1:
+        raise ValueError(f"state {outcome.state}, {question.original_bytes} bytes of the original")
     if any(not set(times) >= TIMES for times in outcome.timed.values()):
         raise ValueError("times of a deployed model are missing")
     if outcome.circumstances.calibration:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from paredown.evaluators.metrics import metrics
+from paredown.evaluators.metrics import metrics, usual_metric
 from paredown.search.outcome.front_file import write_front_file
 from paredown.search.outcome.outcome import Outcome, Provisional
 from paredown.search.trial import Trial
@@ -119,9 +119,10 @@ def _remove(folder: Path) -> None:
 
 def unmeasured_file(outcome: Outcome, provisional: Provisional, plan: Plan, reference: BaseModelReference) -> PlanFile:
     """Plan file of a plan that can be applied before the first trial; its loss is predicted or unknown."""
+    metric = usual_metric(outcome.question.metric)
     quality = {
-        "metric": outcome.question.metric,
-        "unit": metrics[outcome.question.metric].unit_in_words,
+        "metric": metric,
+        "unit": metrics[metric].unit_in_words,
         "measured_on": "predicted",
         "mean": provisional.predicted_loss,
     }
@@ -131,9 +132,7 @@ def unmeasured_file(outcome: Outcome, provisional: Provisional, plan: Plan, refe
         outcome.question.target,
         provisional.size_bytes,
         calibration=calibration_of(outcome, plan, in_order=False),
-        quality=quality
-        if provisional.predicted_loss is not None
-        else {"metric": outcome.question.metric, "measured_on": "nothing"},
+        quality=quality if provisional.predicted_loss is not None else {"metric": metric, "measured_on": "nothing"},
         compared_with={"unguarded": "not measured yet"},
         provenance=_provenance(outcome, provisional.origin),
     )

@@ -41,20 +41,20 @@ class Question:
     seed: int = 0
 
     @classmethod
-    def of(cls, study: StudyFile, inventory: Inventory, budget_bytes: int) -> Question:
+    def of(cls, study_file: StudyFile, inventory: Inventory, budget_bytes: int) -> Question:
         """The question of a study file about a model."""
         return cls(
-            model=study.model,
+            model=study_file.model,
             architecture=inventory.architecture,
-            target=study.target,
-            metric=metric_for(study.metric, causal=inventory.causal),
+            target=study_file.target,
+            metric=metric_for(study_file.metric, causal=inventory.causal),
             original_bytes=inventory.original_bytes,
             parameters=inventory.parameters,
-            budget=study.budget.text,
+            budget=study_file.budget.text,
             budget_bytes=budget_bytes,
-            max_decode_ms=study.max_decode_ms,
-            patience=study.patience,
-            seed=study.seed,
+            max_decode_ms=study_file.max_decode_ms,
+            patience=study_file.patience,
+            seed=study_file.seed,
         )
 
     def allows(self, trial: Trial) -> bool:

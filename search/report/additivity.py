@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
+from paredown.evaluators.metrics import usual_metric
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.pareto import lower_left
 from paredown.search.report.rendering import Section
@@ -64,7 +65,9 @@ class Additivity:
 
 
 def additivity(outcome: Outcome, folder: Path) -> Additivity | None:
-    """The additivity check of a study folder; None if the folder has no sensitivities yet."""
+    """The additivity check of a study folder; None without sensitivities in the metric of the trials."""
+    if outcome.question.metric != usual_metric(outcome.question.metric):
+        return None
     try:
         inventory: Inventory = TypeAdapter(Inventory).validate_json((folder / "inventory.json").read_bytes())
         stored = read_sensitivity(folder / SENSITIVITY)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paredown.evaluators.metrics import metrics
+from paredown.evaluators.metrics import metrics, usual_metric
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.pareto import pareto_front
 from paredown.search.trial import Trial
@@ -144,7 +144,7 @@ def draw_sensitivity(
         cells,
         path,
         title=title,
-        label=f"log10 of the {metrics[outcome.question.metric].axis}",
+        label=f"log10 of the {metrics[usual_metric(outcome.question.metric)].axis}",
         colours="OrRd",
         logarithmic=True,
     )

@@ -76,7 +76,7 @@ def _facts(outcome: Outcome) -> Table:
         ["target", question.target],
         ["budget", f"{question.budget} = {size}"],
         ["state", f"{outcome.state}; {counts(outcome)}; seed {question.seed}"],
-        ["loss", f"{metric.title} [{metric.unit or 'share'}]; lower is better"],
+        ["loss", f"{metric.title} [{metric.unit_in_words}]; lower is better"],
     ]
     if question.max_decode_ms is not None:
         rows.append(["decode at most", f"{question.max_decode_ms:g} ms/token, predicted from timed layers"])
@@ -110,7 +110,7 @@ def _storage(outcome: Outcome) -> list[str]:
     if best is None:
         return []
     used = sorted(
-        {step.method for _, choice in best.plan.entries for step in choice.steps if step.storage.on_disk_only}
+        {step.method for _, choice in best.plan.entries for step in choice.steps if step.storage.storage_only}
     )
     if not used:
         return []

@@ -39,18 +39,18 @@ class Problem:
     focus: str = "budget"
 
     @classmethod
-    def of(cls, study: StudyFile, solver: Solver, losses: Losses, sequences: int) -> Problem:
+    def of(cls, study_file: StudyFile, solver: Solver, losses: Losses, sequences: int) -> Problem:
         """The problem of a study file."""
         space = solver.space
-        budget = space.inventory.budget_bytes(study.budget)
+        budget = space.inventory.budget_bytes(study_file.budget)
         return cls(
             space=space,
             solver=solver,
             losses=losses,
             budget_bytes=budget,
-            seed=study.seed,
+            seed=study_file.seed,
             sequences=sequences,
-            focus=study.focus,
+            focus=study_file.focus,
         )
 
 

@@ -74,7 +74,7 @@ class Session:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Context that takes as long as a step; an error in it leaves the step out."""
+        """Adds the time of the block to ``seconds`` under the step's name, unless it raises."""
         started = time.monotonic()
         yield
         self.seconds[name] = time.monotonic() - started
@@ -153,6 +153,7 @@ def opened(
         check = partial(_check_inputs, folder, changed, claim, progress.say)
         bench = Workbench.open(study_file, bank_folder, workers, check, progress.say)
         inventory, texts = bench.space.inventory, bench.texts
+        metric = {} if study_file.metric == "auto" else {"metric": study_file.metric}
         write_atomically(folder / "inventory.json", TypeAdapter(Inventory).dump_json(inventory, indent=1))
         yield Session(
             study_file=study_file,
@@ -162,7 +163,10 @@ def opened(
             reference=reference_of(study_file, bench.banks.checkpoint, inventory),
             question=Question.of(study_file, inventory, inventory.budget_bytes(study_file.budget)),
             stored=Measurements(
-                folder / MEASUREMENTS, bench.fingerprints, lambda draw: texts.calibration(draw).sha256(), progress.say
+                folder / MEASUREMENTS,
+                bench.fingerprints | metric,
+                lambda draw: texts.calibration(draw).sha256(),
+                progress.say,
             ),
             pace=Pace({name: int(part.mask.sum()) for name, part in texts.sequences.items()}),
             clock=clock,

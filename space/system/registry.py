@@ -28,15 +28,13 @@ class Registry(Generic[T]):
         group: Group of entry points, loaded at the first lookup, too; empty if other distributions offer none.
         entry: Class that the value of an entry point must be an instance or a subclass of.
         own_name: Attribute with an entry's own name, which must be the entry point's; empty if entries have none.
-
-    Attributes:
-        offered: Distribution and version of each entry that is not paredown's own, by name.
     """
 
     def __init__(
         self, kind: str, package: str | None = None, group: str = "", entry: Any = object, own_name: str = ""
     ) -> None:
-        self.kind, self.offered = kind, dict[str, str]()
+        self.kind = kind
+        self._offered_by: dict[str, str] = {}  # distribution and version of each entry that is not our own
         self._package, self._group, self._entry, self._own_name = package, group, entry, own_name
         self._registered: dict[str, T] = {}
 
@@ -59,10 +57,10 @@ class Registry(Generic[T]):
         remedy = "update or uninstall that package"
         distribution = f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed package"
         what = f"{self.kind} {point.name!r} of {distribution}"
-        if self.offered.get(point.name) == distribution:
+        if self._offered_by.get(point.name) == distribution:
             return
         if point.name in self._registered:
-            owner = self.offered.get(point.name, "paredown itself")
+            owner = self._offered_by.get(point.name, "paredown itself")
             raise ExtensionError(f"{what} has a name that {owner} registered before; {remedy}")
         try:
             entry = point.load()
@@ -74,7 +72,7 @@ class Registry(Generic[T]):
         if self._own_name and (name := getattr(entry, self._own_name, None)) != point.name:
             raise ExtensionError(f"{what} calls itself {name!r}; {remedy}")
         self._registered[point.name] = entry
-        self.offered[point.name] = distribution
+        self._offered_by[point.name] = distribution
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that registers an entry under ``name``.
@@ -124,10 +122,16 @@ def import_folder(package: str, path: list[str]) -> None:
             importlib.import_module(f"{package}.{module.name}")
 
 
-def extensions(names: Container[str] | None = None) -> dict[str, str]:
-    """Versions of the distributions that offer extensions, or any of these extensions; imports none of them."""
-    points = [point for point in _offered() if names is None or point.name in names]
-    return {point.dist.name: point.dist.version for point in points if point.dist}
+def extensions(groups: Container[str] | None = None, names: Container[str] | None = None) -> dict[str, str]:
+    """Versions of the distributions that offer extensions in these groups with these names; None stands for all.
+
+    Imports none of them.
+    """
+    return {
+        point.dist.name: point.dist.version
+        for point in _offered()
+        if point.dist and (groups is None or point.group in groups) and (names is None or point.name in names)
+    }
 
 
 @cache

@@ -22,7 +22,7 @@ class Storage:
         group_size: Weights that share a scale; ``channel`` for a whole row.
         zero_points: Whether each group has one.
         levels: Name of the levels that codes stand for; empty for integers.
-        on_disk_only: Whether it saves bytes on disk only: no runtime computes faster with it.
+        storage_only: Whether it saves bytes on disk only: no runtime computes faster with it.
     """
 
     method: str
@@ -31,7 +31,7 @@ class Storage:
     group_size: int | Literal["channel"] = "channel"
     zero_points: bool = False
     levels: str = ""
-    on_disk_only: bool = False
+    storage_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

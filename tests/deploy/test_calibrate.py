@@ -96,7 +96,7 @@ def test_one_plan_of_every_runnable_method(six: Path, texts: Path, tmp_path: Pat
     """Bytes to the byte, and in a fresh process the logits of the scored model, in one pass and token by token."""
     plan = mixed(six)
     used = {step.method for _, choice in plan.entries for step in choice.steps}
-    storage_only = {step.method for _, choice in plan.entries for step in choice.steps if step.storage.on_disk_only}
+    storage_only = {step.method for _, choice in plan.entries for step in choice.steps if step.storage.storage_only}
     assert not storage_only
     assert all(not runs_as(choice).startswith("storage") for _, choice in plan.entries)
     assert used == set(methods) - {"prune", "cluster", "vector-quantize", "keep"}

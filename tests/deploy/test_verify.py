@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from paredown.deploy.load import load
 from paredown.deploy.verify import Verified, _check, _difference, verify
+from paredown.deploy.verify_process import loaded
 from paredown.space.errors import CheckpointError, VerificationError
 from paredown.space.plan_file import PlanFile
 from shared.written import applied
@@ -71,3 +72,10 @@ def test_no_difference_from_nothing_is_no_difference() -> None:
     zeros = torch.zeros(2, 3)
     assert _difference(zeros, zeros) == 0
     assert _difference(zeros + 1, zeros) > 1
+
+
+def test_the_module_of_an_engine_may_hold_dataclasses(tmp_path: Path) -> None:
+    """Which ask for their module by its name while they are made."""
+    text = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    b: int\n"
+    (tmp_path / "mine.py").write_text(text)
+    assert loaded(str(tmp_path / "mine.py")).A(3).b == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel
 
 from paredown.compressors.original.checkpoint import load_original
 from paredown.evaluators.door import finite
-from paredown.evaluators.metrics import metric_for
+from paredown.evaluators.metrics import Metric, metric_for
 from paredown.evaluators.quality import Quality, Teacher
 from paredown.evaluators.sequences import Sequences
 from paredown.space.errors import EvaluationError, StudyError, UnknownNameError
@@ -162,3 +163,18 @@ def test_a_metric_is_for_causal_models_or_for_encoders() -> None:
             metric_for(name, causal=causal)
     with pytest.raises(UnknownNameError, match="unknown metric 'kll'; did you mean 'kl'"):
         metric_for("kll", causal=True)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"unit": "nats", "share_of": "all"},
+        {"unit": "nats", "size": torch.abs},
+        {"size": torch.abs, "share_of": "all"},
+    ],
+)
+def test_a_metric_has_a_unit_or_is_a_ratio(wrong: dict[str, Any]) -> None:
+    """A ratio is for encoders: the size of log-probabilities is nothing to divide by."""
+    with pytest.raises(ValueError, match="a metric has a unit, or is a ratio for encoders with size and share_of"):
+        Metric(title="mine", distance=torch.dist, **wrong)

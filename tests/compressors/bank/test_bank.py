@@ -70,6 +70,19 @@ def test_a_record_is_found_again(bank: Bank, inventory: Inventories, monkeypatch
     assert equal(Bank(bank.folder, bank.parameters).tensors(site, CHOICE), first)
 
 
+def test_another_version_of_a_distribution_has_other_records(
+    bank: Bank, inventory: Inventories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the choices that it offers; all others keep theirs."""
+    site, offered = inventory("llama")[SITE], "paredown.compressors.tensor_files.record_names.extensions"
+    before = bank.path(site, CHOICE), bank.path(site, NARROW)
+    for version in ("1", "2"):
+        monkeypatch.setattr(offered, lambda _, names: {"other": version} if "prune-neurons" in names else {})
+        now = bank.path(site, CHOICE), bank.path(site, NARROW)
+        assert now[0] == before[0] and now[1] != before[1]
+        before = now
+
+
 def test_other_weights_or_knobs_are_other_records(bank: Bank, inventory: Inventories) -> None:
     """The same weights under the same name are the same record, also from another bank."""
     site, other = inventory("llama")[SITE], inventory("llama")["model.layers.1.mlp.up_proj"]

@@ -86,7 +86,7 @@ def test_other_grids_are_refused(knobs: str, remedy: str) -> None:
 def test_it_saves_on_disk_only() -> None:
     """No integer kernel knows its levels: it runs as a dense layer, and transformers takes none of it."""
     choice = parse_choice("quantize bits=4 group_size=64 algorithm=nf4")
-    assert choice.storage.on_disk_only
+    assert choice.storage.storage_only
     assert kernel_of(choice, (16, 64)) == "dense"
     stored = encode_matrix(choice, normal((16, 64)), "float32")
     layer = runnable(choice, stored, (16, 64), None, torch.bfloat16)
