@@ -77,7 +77,7 @@ def test_another_version_of_a_distribution_has_other_records(
     site, offered = inventory("llama")[SITE], "paredown.compressors.tensor_files.record_names.extensions"
     before = bank.path(site, CHOICE), bank.path(site, NARROW)
     for version in ("1", "2"):
-        monkeypatch.setattr(offered, lambda _, names: {"other": version} if "prune-neurons" in names else {})
+        monkeypatch.setattr(offered, lambda _, names, v=version: {"other": v} if "prune-neurons" in names else {})
         now = bank.path(site, CHOICE), bank.path(site, NARROW)
         assert now[0] == before[0] and now[1] != before[1]
         before = now

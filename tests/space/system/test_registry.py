@@ -99,8 +99,8 @@ def test_what_another_distribution_offers_is_imported_at_the_first_lookup(
 ) -> None:
     """Not before; what is offered, and by which version, is known without importing it."""
     (tmp_path / "reddish.py").write_text(RED)
-    assert extensions() == extensions({"red", "green"}) == {"more-colours": "2.0"}
-    assert extensions({"blue", "green"}) == {}
+    assert extensions() == extensions(names={"red", "green"}) == {"more-colours": "2.0"}
+    assert extensions(names={"blue", "green"}) == extensions({"paredown.none"}) == {}
     assert "reddish" not in sys.modules
     assert list(colours) == ["blue", "red"]
     assert colours["red"].name == "red"

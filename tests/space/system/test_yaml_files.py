@@ -134,7 +134,15 @@ def test_a_file_that_is_not_there_not_text_or_too_large_is_refused(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "value"),
     [(text, text) for text in AMBIGUOUS]
-    + [("12", 12), ("-1_000", -1000), ("0", 0), ("-0.5", -0.5), ("1.5e-05", 1.5e-5), (".inf", float("inf"))]
+    + [
+        ("12", 12),
+        ("-1000", -1000),
+        ("1_000", "1_000"),
+        ("0", 0),
+        ("-0.5", -0.5),
+        ("1.5e-05", 1.5e-5),
+        (".inf", float("inf")),
+    ]
     + [("true", True), ("False", False), ("~", None), ("null", None), ("", None), ("'12'", "12"), ("[]", [])],
 )
 def test_a_word_without_quotes_is_a_string(text: str, value: object, tmp_path: Path) -> None:
