@@ -36,6 +36,7 @@ class Anything(BaseModel):
 
 
 AMBIGUOUS = ["off", "no", "y", "2:4", "07:30", "12e34", "1e5", "0899", "0o17", "1_0:2", "2024-01-31", "<<", "=", "-.5"]
+AMBIGUOUS += ["1_000", "-1_0", "1_0.5"]
 """Texts that YAML 1.1, YAML 1.2 or a reader of one of them takes for no string."""
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x85"))  # PyYAML writes U+0085 as a space
