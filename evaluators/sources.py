@@ -47,9 +47,10 @@ def _documents(source: str) -> Iterator[Document]:
         for file in files:
             try:
                 text = file.read_text(encoding="utf-8", errors="ignore")
-            except OSError as error:
+            except (OSError, ValueError) as error:  # a name may hold what no path can
+                reason = getattr(error, "strerror", None) or error
                 raise StudyError(
-                    f"data {file} cannot be read ({error.strerror}); give a text file, a folder, hub:NAME or stdlib"
+                    f"data {file} cannot be read ({reason}); give a text file, a folder, hub:NAME or stdlib"
                 ) from None
             if not text.strip() and path.is_dir():
                 continue

@@ -11,8 +11,10 @@ from paredown.space.errors import StudyError
 UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 """Bytes in each unit."""
 
-MOST = 1e18
-"""Upper bound of a budget [bytes, percent or bits/weight]; a larger number is taken for a slip."""
+MOST = {"%": 1e6, "bpw": 1e6}
+"""Upper bounds by unit; other units reach up to `MOST_BYTES`. A larger number is taken for a slip."""
+
+MOST_BYTES = 1e18
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,10 @@ class Budget:
         """The budget that a text such as ``45%`` gives.
 
         Raises:
-            StudyError: If the text has no such form or no unit, or the number is not above zero or reaches `MOST`.
+            StudyError: If the text has no such form or no unit, or the number is not above zero or too large.
         """
         match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*(%|bpw|[kmg]i?b|b|)\s*", str(text), re.IGNORECASE)
-        if not match or not 0 < float(match[1]) * UNITS.get(match[2].lower(), 1) < MOST:
+        if not match or not _is_possible(float(match[1]), match[2].lower()):
             raise StudyError(f"expected a budget such as 45%, 3.5GB or 4.25bpw, got {text!r}")
         if not match[2]:
             number = match[1]
@@ -58,3 +60,7 @@ class Budget:
         if self.unit == "bpw":
             return math.floor(self.number * parameters / 8 + 1e-6)
         return math.floor(self.number * UNITS[self.unit])
+
+
+def _is_possible(number: float, unit: str) -> bool:
+    return 0 < number * UNITS.get(unit, 1) < MOST.get(unit, MOST_BYTES)

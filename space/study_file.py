@@ -233,8 +233,8 @@ class StudyFile(_Strict):
         hours, colon, minutes = str(value).partition(":")
         if not (
             colon
-            and hours.isdigit()
-            and minutes.isdigit()
+            and hours.isdecimal()
+            and minutes.isdecimal()
             and int(hours) < 24
             and int(minutes) < 60
             and len(minutes) == 2

@@ -21,7 +21,7 @@ def test_a_kill_makes_no_difference(step: str, stride: int, holds: str, tmp_path
 
     `scripts/kill_everywhere` has all of them, and those of whole searches.
     """
-    command = [sys.executable, ROOT / "tests/shared/killing.py", step, tmp_path, str(stride)]
+    command = [sys.executable, ROOT / "scripts/kill_searches.py", step, tmp_path, str(stride)]
     paths = {"PYTHONPATH": str(ROOT / "tests")}
     result = subprocess.run(command, capture_output=True, text=True, env=environment() | paths, check=False)
     assert result.returncode == 0, result.stderr

@@ -20,8 +20,7 @@ from paredown.space.study_file import StudyFile
 def check_names(study_file: StudyFile) -> None:
     """Raises `UnknownNameError` if no sampler, sensitivity or metric is registered under the study's name for it."""
     samplers[study_file.sampler], estimators[study_file.sensitivity]
-    if study_file.metric != "auto":
-        metrics[study_file.metric]
+    metrics[metric_for("auto", causal=True) if study_file.metric == "auto" else study_file.metric]
 
 
 def check_study(study_file: StudyFile, config: Any, space: Space) -> None:

@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any, Generic, TypeVar
 
 from paredown.space.errors import ExtensionError, UnknownNameError
+from paredown.space.system.interruption import Stopped
 
 T = TypeVar("T")
 
@@ -55,7 +56,8 @@ class Registry(Generic[T]):
 
     def _enter(self, point: EntryPoint) -> None:
         remedy = "update or uninstall that package"
-        distribution = f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed package"
+        named = point.dist is not None and point.dist.name
+        distribution = f"{point.dist.name} {point.dist.version}" if point.dist and named else "an unnamed package"
         what = f"{self.kind} {point.name!r} of {distribution}"
         if self._offered_by.get(point.name) == distribution:
             return
@@ -64,11 +66,15 @@ class Registry(Generic[T]):
             raise ExtensionError(f"{what} has a name that {owner} registered before; {remedy}")
         try:
             entry = point.load()
-        except Exception as error:  # whatever a package raises while it is imported
+        except (KeyboardInterrupt, Stopped):
+            raise
+        except BaseException as error:  # whatever a package raises while it is imported, SystemExit too
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ExtensionError(f"{what} cannot be imported ({reason}); {remedy}") from error
-        if not isinstance(entry, self._entry) and self._entry not in getattr(entry, "__mro__", ()):
-            raise ExtensionError(f"{what} is not a {self._entry.__name__} but {entry!r}; {remedy}")
+        if (
+            not isinstance(entry, self._entry) and self._entry not in getattr(entry, "__mro__", ())[1:]
+        ):  # a method is a subclass
+            raise ExtensionError(f"{what} is not a {self._entry.__name__} but of type {type(entry).__name__}; {remedy}")
         if self._own_name and (name := getattr(entry, self._own_name, None)) != point.name:
             raise ExtensionError(f"{what} calls itself {name!r}; {remedy}")
         self._registered[point.name] = entry
@@ -137,6 +143,9 @@ def extensions(groups: Container[str] | None = None, names: Container[str] | Non
 @cache
 def _offered() -> EntryPoints:
     """All extensions of other distributions."""
-    every = entry_points()
+    try:
+        every = entry_points()
+    except ValueError as error:  # a file that is not text, or not in the form of entry points
+        raise ExtensionError(f"the entry points of an installed package are damaged ({error}); reinstall it") from None
     groups = sorted(group for group in every.groups if group.startswith("paredown."))
     return EntryPoints(point for group in groups for point in every.select(group=group))

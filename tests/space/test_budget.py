@@ -55,6 +55,8 @@ def test_a_budget_is_bytes(text: str, size_bytes: int) -> None:
         "inf",
         "1e999",
         "4bpw extra",
+        "9e17%",
+        "9e17bpw",
         "%",
         "5%%",
         "GB",

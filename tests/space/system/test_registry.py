@@ -110,8 +110,9 @@ def test_what_another_distribution_offers_is_imported_at_the_first_lookup(
     ("text", "taken", "message"),
     [
         ("1 / 0", False, r"cannot be imported \(ZeroDivisionError: division by zero\)"),
+        ("raise SystemExit(0)", False, r"cannot be imported \(SystemExit: 0\)"),
         ("", False, r"cannot be imported \(AttributeError: .*\)"),
-        ("RED = 5", False, "is not a SimpleNamespace but 5"),
+        ("RED = 5", False, "is not a SimpleNamespace but of type int"),
         (RED.replace("'red'", "'pink'"), False, "calls itself 'pink'"),
         (RED, True, "has a name that paredown itself registered before"),
     ],

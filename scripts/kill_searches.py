@@ -1,10 +1,10 @@
 """Processes that kill themselves before their n-th write, sync, rename, removal or new folder.
 
-    python tests/shared/killing.py publish FOLDER [N]
+    python scripts/kill_searches.py publish FOLDER [N]
         every change of the last step of a made study, or one in N; with --draw also pictures
-    python tests/shared/killing.py database FOLDER [N]
+    python scripts/kill_searches.py database FOLDER [N]
         every change by which the trial database is made, after the solver's plan was offered, or one in N
-    python tests/shared/killing.py search FOLDER 100 20
+    python scripts/kill_searches.py search FOLDER 100 20
         a short search of a pico model at 100 random n, and at 20 after its trials
 
 After each kill the same is run again to its end: the folder must hold what it holds without a kill, and nothing else.
