@@ -11,7 +11,7 @@ from pathlib import Path
 from paredown.compressors.calibration.statistics_folder import again_if_damaged
 from paredown.compressors.original.checkpoint import config_of
 from paredown.evaluators.timing import Wrap
-from paredown.search.cost.admission import check_study
+from paredown.search.cost.admission import check_names, check_study
 from paredown.search.finalists.deployed_times import time_deployed
 from paredown.search.finalists.missing import UNMEASURED, completion, unmeasured_rival
 from paredown.search.outcome.front_file import stored_outcome
@@ -64,6 +64,7 @@ def run_study(
     limit = clock or Clock.of(study_file, time.monotonic())
     if bank and bank.resolve() == folder.resolve():
         raise StudyError(f"{folder} cannot be both --out and --bank; leave out --bank or name another folder")
+    check_names(study_file)  # before a model is downloaded
     model, space = survey(study_file)
     check_study(study_file, config_of(model), space)
 

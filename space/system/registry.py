@@ -71,9 +71,7 @@ class Registry(Generic[T]):
         except BaseException as error:  # whatever a package raises while it is imported, SystemExit too
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ExtensionError(f"{what} cannot be imported ({reason}); {remedy}") from error
-        if (
-            not isinstance(entry, self._entry) and self._entry not in getattr(entry, "__mro__", ())[1:]
-        ):  # a method is a subclass
+        if not isinstance(entry, self._entry) and self._entry not in getattr(entry, "__mro__", ())[1:]:
             raise ExtensionError(f"{what} is not a {self._entry.__name__} but of type {type(entry).__name__}; {remedy}")
         if self._own_name and (name := getattr(entry, self._own_name, None)) != point.name:
             raise ExtensionError(f"{what} calls itself {name!r}; {remedy}")
