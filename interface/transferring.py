@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from paredown.space.budget import Budget
-from paredown.space.errors import BudgetError, CheckpointError
+from paredown.space.errors import BudgetError, CheckpointError, StudyError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, PlanFile
 from paredown.space.site import Inventory
@@ -190,11 +188,12 @@ def original_of(plan_file: PlanFile, source: Path | None) -> Inventory | None:
     None if neither folder describes that model.
     """
     from paredown.compressors.original.find_sites import inventory_of
+    from paredown.search.outcome.inventory_file import read_inventory
 
     found = []
     for folder in source.resolve().parents[:3] if source else ():
-        with suppress(OSError, ValidationError):
-            found.append(TypeAdapter(Inventory).validate_json((folder / "inventory.json").read_bytes()))
+        with suppress(StudyError):
+            found.append(read_inventory(folder))
     if (expanded(plan_file.base_model.name) / "config.json").is_file():
         with suppress(CheckpointError):
             found.append(inventory_of(expanded(plan_file.base_model.name)))

@@ -85,6 +85,7 @@ ELSEWHERE = {
     "tests/search/solver/test_completion_bound.py": ("search/solver/partial_sums.py",),
     "tests/search/solver/test_refusal.py": ("search/study/impossible_budget.py",),
     "tests/search/solver/test_solver.py": ("search/solver/integer_program.py",),
+    "tests/search/study/test_select.py": ("search/outcome/inventory_file.py",),
     "tests/search/study/test_schedule.py": (
         "search/finalists/missing.py", "search/finalists/scored.py", "search/study/limit.py",
         "search/study/prepare.py", "search/study/run.py", "search/study/session.py",

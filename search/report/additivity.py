@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from paredown.evaluators.metrics import usual_metric
+from paredown.search.outcome.inventory_file import read_inventory
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.pareto import lower_left
 from paredown.search.report.rendering import Section
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
 from paredown.search.trial import Trial
 from paredown.space.choice import KEEP
-from paredown.space.site import Inventory
+from paredown.space.errors import StudyError
 
 POINTS = 6
 """Most plans of the front in the report's table."""
@@ -69,9 +69,9 @@ def additivity(outcome: Outcome, folder: Path) -> Additivity | None:
     if outcome.question.metric != usual_metric(outcome.question.metric):
         return None
     try:
-        inventory: Inventory = TypeAdapter(Inventory).validate_json((folder / "inventory.json").read_bytes())
+        inventory = read_inventory(folder)
         stored = read_sensitivity(folder / SENSITIVITY)
-    except (OSError, ValueError):
+    except StudyError:
         return None
     losses = read_losses(stored)
     plans = []

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
+from paredown.search.outcome.inventory_file import read_inventory
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.report import pictures
 from paredown.search.report.rendering import as_html, as_markdown
 from paredown.search.report.sections import sections_of
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
-from paredown.space.site import Inventory
+from paredown.space.errors import StudyError
 from paredown.space.system.files import write_atomically
 
 PICTURE_SECONDS = 120.0
@@ -83,9 +82,9 @@ def draw_pictures(outcome: Outcome, folder: Path) -> None:
     """Draws the front, and the maps if the study folder has their data."""
     pictures.draw_front(outcome, folder / pictures.FRONT)
     try:
-        inventory: Inventory = TypeAdapter(Inventory).validate_json((folder / "inventory.json").read_bytes())
+        inventory = read_inventory(folder)
         stored = read_sensitivity(folder / SENSITIVITY)
-    except (OSError, ValueError):
+    except StudyError:
         return
     pictures.draw_choices(outcome, inventory, folder / pictures.CHOICES)
     pictures.draw_sensitivity(read_losses(stored), outcome, inventory, folder / pictures.SENSITIVITY)

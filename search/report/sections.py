@@ -15,6 +15,7 @@ from paredown.search.report.rendering import Section, Table, number_text
 from paredown.search.report.verdict import counts, early_words, price_words, verdict
 from paredown.search.report.winners_curse import survival_section
 from paredown.search.sensitivity.stored import SENSITIVITY, read_sensitivity
+from paredown.space.errors import StudyError
 
 CAPTIONS = {
     pictures.FRONT: "Every measured plan by size and loss on the search set. Down and to the left is better.",
@@ -89,7 +90,7 @@ def _blocks(folder: Path) -> Table | None:
     """Each block's angular distance beside its predicted loss when dropped; None if either is missing."""
     try:
         stored = read_sensitivity(folder / SENSITIVITY)
-    except (OSError, ValueError):
+    except StudyError:
         return None
     dropped = [
         (site, loss) for site, choice, loss in stored.losses if choice == "drop" and site.rpartition(".")[2].isdigit()

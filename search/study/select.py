@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from paredown.evaluators.metrics import metrics
 from paredown.search.outcome.front_file import read_front_file
+from paredown.search.outcome.inventory_file import read_inventory
 from paredown.search.outcome.outcome import Outcome
 from paredown.search.outcome.plan_files import calibration_of, plan_file, quality_of
 from paredown.search.sensitivity.stored import SENSITIVITY, read_losses, read_sensitivity
@@ -24,13 +23,9 @@ from paredown.space.budget import Budget
 from paredown.space.errors import StudyError
 from paredown.space.plan import Plan
 from paredown.space.plan_file import BaseModelReference, PlanFile
-from paredown.space.site import Inventory
 from paredown.space.space import Space
 from paredown.space.study_file import StudyFile
-from paredown.space.system.files import read_stored
 from paredown.space.targets.target import targets
-
-AGAIN = "run its search again to resume it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +61,7 @@ def select_plan(folder: Path, budget: str, out: Path | None = None) -> Selected:
     asked = Budget.parse(budget)
     outcome = read_front_file(folder)
     study_file = StudyFile.read(folder / "study.yaml")
-    inventory: Inventory = read_stored(folder / "inventory.json", TypeAdapter(Inventory).validate_python, AGAIN)
+    inventory = read_inventory(folder)
     losses = read_losses(read_sensitivity(folder / SENSITIVITY))
     built = Space.build(inventory, targets[study_file.target], study_file.space)
     scored = {

@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter
-
 from paredown.compressors.bank.contents import USED, name_used
 from paredown.compressors.bank.folder import bank_in_use
 from paredown.evaluators.latency import LatencyTable
@@ -19,6 +17,7 @@ from paredown.evaluators.timing import Wrap
 from paredown.search.finalists.measurements import MEASUREMENTS, Measurements
 from paredown.search.finalists.pace import Pace
 from paredown.search.finalists.scored import scored_records
+from paredown.search.outcome.inventory_file import write_inventory
 from paredown.search.outcome.outcome import Outcome, Provisional, Trials
 from paredown.search.outcome.plan_files import publish
 from paredown.search.outcome.progress import Progress
@@ -31,9 +30,7 @@ from paredown.search.workbench.inputs import Inputs
 from paredown.search.workbench.survey import reference_of
 from paredown.search.workbench.workbench import Workbench
 from paredown.space.plan_file import BaseModelReference
-from paredown.space.site import Inventory
 from paredown.space.study_file import StudyFile
-from paredown.space.system.files import write_atomically
 
 Changed = Literal["refuse", "fresh", "adopt"]
 """Reaction if a folder's trials were measured with other weights, texts or libraries: ``refuse``; ``fresh`` moves the
@@ -154,7 +151,7 @@ def opened(
         bench = Workbench.open(study_file, bank_folder, workers, check, progress.say)
         inventory, texts = bench.space.inventory, bench.texts
         metric = {} if study_file.metric == "auto" else {"metric": study_file.metric}
-        write_atomically(folder / "inventory.json", TypeAdapter(Inventory).dump_json(inventory, indent=1))
+        write_inventory(inventory, folder)
         yield Session(
             study_file=study_file,
             folder=folder,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import TypeAdapter
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from paredown.compressors.original.checkpoint import skeleton
 from paredown.compressors.original.find_sites import walk
+from paredown.search.outcome.inventory_file import write_inventory
 from paredown.space.budget import Budget
 from paredown.space.choice import parse_choice
 from paredown.space.plan import Plan
@@ -154,7 +154,7 @@ def test_the_first_model_is_found_beside_its_plan(held: Inventory, known: bool, 
 
     Then a plan may take as much a parameter there as here.
     """
-    (tmp_path / "inventory.json").write_bytes(TypeAdapter(Inventory).dump_json(held))
+    write_inventory(held, tmp_path)
     file = file_of(Plan.of(SMALL, {"model.embed_tokens": parse_choice("cast")}), SMALL, "models/nowhere")
     original = original_of(file, tmp_path / "best" / "plan.yaml")
     assert original == (SMALL if known else None)

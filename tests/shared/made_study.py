@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from paredown.search.outcome.decision import Comparison, Decision, Finding
 from paredown.search.outcome.front_file import write_front_file
+from paredown.search.outcome.inventory_file import write_inventory
 from paredown.search.outcome.outcome import Circumstances, Outcome, Trials
 from paredown.search.outcome.plan_files import publish_plans
 from paredown.search.outcome.question import Question
@@ -107,7 +106,7 @@ def make_study(
         circumstances=Circumstances(environment={"paredown": "0.1.0"}),
     )
     study_file.write(folder / "study.yaml")
-    (folder / "inventory.json").write_bytes(TypeAdapter(Inventory).dump_json(inventory))
+    write_inventory(inventory, folder)
     rows = [(site, str(choice), loss) for (site, choice), loss in losses.items()]
     known = SensitivityFile(
         key="made", estimator="", forward_tokens=0, backward_tokens=0, losses=rows, angular_distances=[]
