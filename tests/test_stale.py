@@ -195,12 +195,8 @@ def test_a_fresh_start_moves_the_old_study_aside(study: Study) -> None:
 
 def records(study: Study) -> list[Path]:
     """Records of the winner's calibrated sites, as its plan has them."""
-    found = []
-    for path in (study.out / "bank").glob("??/*.safetensors"):
-        header = path.read_bytes()[:4096]
-        if b"in order" in header or b"algorithm=gptq" in header:
-            found.append(path)
-    return sorted(found)
+    found = ((path, path.read_bytes()[:4096]) for path in (study.out / "bank").glob("??/*.safetensors"))
+    return sorted(path for path, header in found if b"in order" in header or b"algorithm=gptq" in header)
 
 
 def test_flipped_codes_are_noticed_by_apply_and_verify(study: Study) -> None:
