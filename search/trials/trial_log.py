@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from paredown.search.trial import Trial
 from paredown.search.trials.database import check_database, damaged, database_url
 from paredown.space.choice import parse_choice
-from paredown.space.errors import OutputError
+from paredown.space.errors import OutputError, write_remedy
 from paredown.space.plan import Plan
 from paredown.space.plan_file import choices_of
 from paredown.space.system.files import DAMAGE, reason_of
@@ -145,6 +145,9 @@ def _database(path: Path) -> Iterator[None]:
         raise OutputError(
             f"cannot write {path}: {reason}; free some space, then run the same command again to resume"
         ) from None
+    except OSError as error:
+        remedy = f"{write_remedy(error)}, then run the same command again to resume"
+        raise OutputError(f"cannot write {path}: {error.strerror}; {remedy}") from None
     except DAMAGE as error:
         raise damaged(path, reason_of(error)) from None
 
