@@ -6,17 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.saving import saving
-from paredown.evaluators.quality import Quality
-
-
-def quality(totals: np.ndarray, tokens: np.ndarray) -> Quality:
-    return Quality(metric="kl", totals=totals, tokens=tokens, perplexity=None)
-
-
-def documents(generator: np.random.Generator, count: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """Losses that differ much between documents, and lengths."""
-    tokens = generator.integers(50, 200, count).astype(float)
-    return tokens * generator.gamma(2, 0.5, count), tokens
+from tests.evaluators.test_comparison import documents, quality
 
 
 def test_a_front_saves_the_bytes_at_which_its_loss_is_the_other_plans() -> None:
